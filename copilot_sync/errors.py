@@ -1,0 +1,186 @@
+"""Everything that can go wrong, as one family under ``CopilotError``.
+
+There is one class for each thing that a caller can *do* about a failure. An error is
+plain data: where it happened (``stage``), what the server answered (``status``), how
+many requests were made (``attempts``), what had been read before (``partial``). All of
+it survives pickling, the cause included, so that Celery and multiprocessing can carry
+errors from one process to another. No secret is ever put into one: what a server said
+is masked before it comes here.
+"""
+
+import pickle
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
+
+if TYPE_CHECKING:
+    from copilot_sync.models import Conversation
+
+
+class CopilotError(Exception):
+    """The root of all errors of this library.
+
+    Attributes:
+        stage: The step that failed: ``credentials``, ``token``, ``thread``, ``message``, ``stream``,
+            ``models``, ``threads``, ``messages``, ``rename`` or ``delete``; ``None`` where it is unknown.
+        status: The HTTP status of the reply, ``None`` where there was none.
+        attempts: How many requests were made for that stage.
+        partial: The text of the answer that had come before the failure; ``""`` where none had.
+        request_id: The server's name for the request, for its support; ``None`` where it gave none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: Optional[str] = None,
+        status: Optional[int] = None,
+        attempts: int = 0,
+        partial: str = "",
+        request_id: Optional[str] = None,
+    ) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.status = status
+        self.attempts = attempts
+        self.partial = partial
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        message = str(self.args[0]) if self.args else ""
+        facts = ", ".join(self._facts())
+        return f"{message} [{facts}]" if facts else message
+
+    def _facts(self) -> List[str]:
+        facts = []
+        if self.stage is not None:
+            facts.append(f"stage {self.stage}")
+        if self.status is not None:
+            facts.append(f"status {self.status}")
+        if self.attempts > 1:
+            facts.append(f"{self.attempts} attempts")
+        if self.request_id is not None:
+            facts.append(f"request {self.request_id}")
+        return facts
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _restore, (type(self), self.args, dict(self.__dict__), _portable(self.__cause__))
+
+
+class MissingCredentialsError(CopilotError):
+    """There is nothing to authenticate with. The message says what can be set."""
+
+
+class AuthenticationError(CopilotError):
+    """The cookies or the token were refused, or the account may not use Copilot Chat."""
+
+
+class InvalidRequestError(CopilotError):
+    """The service found the request wrong, such as an unknown model (400, 422)."""
+
+
+class NotFoundError(CopilotError):
+    """The conversation does not exist, or not any more (404)."""
+
+
+class WrongHostError(CopilotError):
+    """The token belongs to another API host: set ``api_url`` (421)."""
+
+
+class RateLimitError(CopilotError):
+    """Too many requests (429).
+
+    Attributes:
+        retry_after: Seconds to wait as the server told them, ``None`` where it did not.
+    """
+
+    def __init__(self, message: str, *, retry_after: Optional[float] = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.retry_after = retry_after
+
+
+class QuotaExceededError(RateLimitError):
+    """The account's quota is used up (402). Waiting a moment does not help, so it is never retried."""
+
+
+class ServerError(CopilotError):
+    """The service failed (5xx), or said so in the middle of an answer.
+
+    Attributes:
+        retry_after: Seconds to wait as the server told them, ``None`` where it did not.
+    """
+
+    def __init__(self, message: str, *, retry_after: Optional[float] = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.retry_after = retry_after
+
+
+class NetworkError(CopilotError):
+    """No connection, a reset, TLS, DNS or a proxy.
+
+    Attributes:
+        sent: Whether any of the request may have reached the server.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.sent = sent
+
+
+class RequestTimeoutError(NetworkError, TimeoutError):
+    """A limit of ``Timeout`` was reached. It is a builtin ``TimeoutError`` as well.
+
+    Attributes:
+        phase: What was being waited for: ``connect``, ``send``, ``reply``, ``read``, or ``total`` where the
+            limit of the whole call was reached.
+        seconds: The limit, in seconds.
+    """
+
+    def __init__(self, message: str, *, phase: str = "total", seconds: Optional[float] = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.phase = phase
+        self.seconds = seconds
+
+
+class ProtocolError(CopilotError):
+    """The reply can't be understood: not HTTP, not JSON, or without what it must hold."""
+
+
+class ResponseTooLargeError(ProtocolError):
+    """A reply, an event or an answer is larger than the limit set for it."""
+
+
+class StreamInterruptedError(CopilotError):
+    """An answer ended early, or it is not known whether the message was taken.
+
+    Attributes:
+        partial: Exactly the text that had come (and had been yielded, where the answer was streamed).
+        conversation: The conversation, in which the whole answer may appear later.
+    """
+
+    def __init__(self, message: str, *, conversation: "Optional[Conversation]" = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.conversation = conversation
+
+
+class StreamClosedError(CopilotError):
+    """The stream was closed by another thread while this one was reading it."""
+
+
+def _restore(kind: Type[CopilotError], args: Tuple[Any, ...], state: Dict[str, Any], cause: bytes) -> CopilotError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    error.__cause__ = pickle.loads(cause)  # noqa: S301 - made by _portable, and part of a pickle itself
+    return error
+
+
+def _portable(cause: Optional[BaseException]) -> bytes:
+    """The cause as it can travel: itself where it pickles, else its words in a ``CopilotError``.
+
+    As bytes, so that a chain of causes is pickled once for each and not twice as often with each further one.
+    """
+    try:
+        portable = pickle.dumps(cause)
+        pickle.loads(portable)  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - a foreign __reduce__ may raise anything
+        return pickle.dumps(CopilotError(f"{type(cause).__name__}: {cause}"))
+    return portable

@@ -1,0 +1,188 @@
+"""The values that go in and come out: conversations, answers, and what the thread API lists.
+
+All of them are plain data without I/O; all pickle and compare by value. ``Conversation`` is
+the one that changes: its last message moves on with each answer. ``Secret`` is how a token or
+a cookie is held, so that showing a value by accident never shows what is inside.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+#: Role messages as chat programs keep them: ``{"role": "user", "content": "…"}``.
+Messages = List[Dict[str, Any]]
+#: Cookies by name.
+Cookies = Dict[str, str]
+
+
+class Secret:
+    """A token or a set of cookies that shows itself as ``***`` however it is printed.
+
+    It pickles with what is inside, because a client that is sent to another process has to work there.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that puts it on the wire."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+
+class BaseConversation:
+    """What ``GithubCopilot`` hands out where a conversation is asked for."""
+
+
+class Conversation(BaseConversation):
+    """A thread of the service, to go on with: pass it to the next call.
+
+    It is updated in place: when an answer is whole, ``message_id`` becomes that answer's id. Two conversations
+    are equal where both ids are. ``to_dict`` gives what fits a JSON session.
+
+    Args:
+        conversation_id: The thread's id.
+
+    Raises:
+        TypeError: The id is not a string.
+        ValueError: The id is empty.
+    """
+
+    conversation_id: str
+    #: The id of the last message of the thread that is known, which the next one answers; ``None`` at the beginning.
+    message_id: Optional[str]
+
+    def __init__(self, conversation_id: str) -> None:
+        if not isinstance(conversation_id, str):
+            raise TypeError(f"conversation_id must be a string, not {type(conversation_id).__name__}")
+        if not conversation_id:
+            raise ValueError("conversation_id must not be empty")
+        self.conversation_id = conversation_id
+        self.message_id = None
+
+    def to_dict(self) -> Dict[str, Optional[str]]:
+        """Give the conversation as a JSON-safe dictionary."""
+        return {"conversation_id": self.conversation_id, "message_id": self.message_id}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Conversation":
+        """Make a conversation of what ``to_dict`` gave.
+
+        Raises:
+            TypeError: ``data`` is no mapping, or an id in it is no string.
+            ValueError: ``data`` has no ``conversation_id``.
+        """
+        if not isinstance(data, Mapping):
+            raise TypeError(f"a conversation is made of a mapping, not of {type(data).__name__}")
+        if "conversation_id" not in data:
+            raise ValueError("a conversation needs a conversation_id")
+        message_id = data.get("message_id")
+        if message_id is not None and not isinstance(message_id, str):
+            raise TypeError(f"message_id must be a string, not {type(message_id).__name__}")
+        conversation = cls(data["conversation_id"])
+        conversation.message_id = message_id
+        return conversation
+
+    @classmethod
+    def of(cls, value: "Union[None, str, Conversation]") -> "Optional[Conversation]":
+        """Read what callers may give for a conversation: nothing (``None`` or ``""``), an id, or a conversation."""
+        if value is None or value == "":
+            return None
+        if isinstance(value, Conversation):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        raise TypeError(f"conversation must be a Conversation or its id, not {type(value).__name__}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_dict() == other.to_dict() if isinstance(other, Conversation) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Conversation({self.conversation_id!r}, message_id={self.message_id!r})"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer cost, in tokens, as the service counted them; ``None`` where it did not say."""
+
+    input_tokens: Optional[int] = None
+    output_tokens: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer. ``str(answer)`` is its text.
+
+    Attributes:
+        text: The text.
+        conversation: The conversation it belongs to, to go on with.
+        model: The model that answered: the routed one, else what the service named, else the one asked for.
+        usage: What it cost, ``None`` where the service did not say.
+        message_id: The id of the answer in the thread.
+        annotations: The service's code annotations as they came, ``{}`` where there were none.
+        complete: Whether the service said that the answer is whole. ``False`` means that the connection ended in
+            good order but the end of the answer was never announced.
+    """
+
+    text: str
+    conversation: Conversation
+    model: str
+    usage: Optional[Usage] = None
+    message_id: Optional[str] = None
+    annotations: Mapping[str, Any] = field(default_factory=dict)
+    complete: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A thread as the service lists it. The times are ISO 8601 strings as they came."""
+
+    id: str
+    name: str = ""
+    created_at: Optional[str] = None
+    updated_at: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a thread. ``role`` is ``user`` or ``assistant``; the time is an ISO 8601 string as it came."""
+
+    id: str
+    role: str
+    content: str = ""
+    parent_id: Optional[str] = None
+    created_at: Optional[str] = None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that the account may use."""
+
+    id: str
+    name: str = ""
+    vendor: str = ""
+    preview: bool = False

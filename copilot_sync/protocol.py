@@ -1,0 +1,878 @@
+"""The wire of GitHub Copilot Chat: requests as values, replies read, statuses turned into errors.
+
+GitHub does not document this API. What stands here was put together from the documentation of the
+``GithubCopilot`` module and from public captures of the web client (April and September 2026).
+Everything is a pure function: no socket, no clock, no randomness; the time is passed in where it
+matters. Nothing from the wire is trusted: unknown fields are ignored, a missing one never crashes,
+and only errors of the ``CopilotError`` family come out of reading.
+"""
+
+import html
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from urllib.parse import quote, urlsplit
+
+from copilot_sync import errors
+from copilot_sync._version import __version__
+from copilot_sync.events import (
+    AnnotationsEvent,
+    CompleteEvent,
+    ContentEvent,
+    ErrorEvent,
+    Event,
+    RoutedModelEvent,
+    UnknownEvent,
+)
+from copilot_sync.models import Message, Model, Thread, Usage
+from copilot_sync.settings import SERVER_WORDS, TOKEN_LIFETIME, Urls
+
+#: The parent of a thread's first message (public captures, 2026).
+ROOT = "root"
+#: What ``decode`` gives for the line ``data: [DONE]``, which ends a stream.
+DONE = UnknownEvent(type="[DONE]", data={})
+
+_API_VERSION = "2025-05-01"
+_INTEGRATION = "copilot-chat"
+_LANGUAGE = "en-US,en;q=0.5"
+_JSON = "application/json"
+_EVENT_STREAM = "text/event-stream"
+_LONGEST_LIFETIME = 86400.0
+#: In the host or the path of an address: the page where people sign in, the service's own or a company's.
+_LOGIN = re.compile(r"(^|/)(login|sign[-_]?in|sso|saml2?|sessions?)([/.]|$)", re.IGNORECASE)
+
+
+# Requests
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, without its credentials.
+
+    ``template`` is the path with its ids left out, for logs; ``subject`` is the conversation it is about.
+    """
+
+    stage: str
+    method: str
+    url: str
+    template: str
+    headers: Mapping[str, str]
+    body: Optional[bytes] = field(default=None, repr=False)
+    subject: Optional[str] = None
+
+    @property
+    def body_stage(self) -> str:
+        """The stage that reading the reply's body belongs to: an answer is a stage of its own."""
+        return "stream" if self.stage == "message" else self.stage
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a message carries besides its text.
+
+    Args:
+        references: Repositories, files or inline files, as the wire has them.
+        context: Further context objects.
+        intent: ``conversation``, or ``explain``, which wants at least one reference.
+        mode: Where the chat is shown; ``immersive`` is the page of its own.
+        custom_instructions: Instructions for the model.
+        media: Images: ``{"mediaType", "name", "url", "width", "height"}``.
+        parent_message_id: The message that this one answers; by default the conversation's last.
+    """
+
+    references: Tuple[Mapping[str, Any], ...] = ()
+    context: Tuple[Mapping[str, Any], ...] = ()
+    intent: str = "conversation"
+    mode: str = "immersive"
+    custom_instructions: Tuple[str, ...] = ()
+    media: Tuple[Mapping[str, Any], ...] = ()
+    parent_message_id: Optional[str] = None
+
+    @classmethod
+    def of(
+        cls,
+        references: Optional[Iterable[Mapping[str, Any]]] = None,
+        context: Optional[Iterable[Mapping[str, Any]]] = None,
+        intent: Optional[str] = None,
+        mode: Optional[str] = None,
+        custom_instructions: Union[None, str, Iterable[str]] = None,
+        media: Optional[Iterable[Mapping[str, Any]]] = None,
+        parent_message_id: Optional[str] = None,
+    ) -> "Options":
+        """Read what callers give, ``None`` meaning the default of each.
+
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A value can't be sent as JSON.
+        """
+        instructions = (custom_instructions,) if isinstance(custom_instructions, str) else custom_instructions
+        return cls(
+            references=_objects("references", references, Mapping),
+            context=_objects("context", context, Mapping),
+            intent=_word("intent", intent, cls.intent),
+            mode=_word("mode", mode, cls.mode),
+            custom_instructions=_objects("custom_instructions", instructions, str),
+            media=_objects("media", media, Mapping),
+            parent_message_id=_word("parent_message_id", parent_message_id, "") or None,
+        )
+
+
+def _objects(name: str, values: Optional[Iterable[Any]], kind: type) -> Tuple[Any, ...]:
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+    objects = tuple(values)
+    for value in objects:
+        if not isinstance(value, kind):
+            wanted = "strings" if kind is str else "dictionaries"
+            raise TypeError(f"{name} must be a list of {wanted}, not of {type(value).__name__}")
+    _json_bytes(name, objects)
+    return objects
+
+
+def _word(name: str, value: Optional[str], default: str) -> str:
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    _json_bytes(name, value)
+    return value
+
+
+def token_request(urls: Urls) -> Request:
+    """Ask for a token; the cookies are added by whoever sends it."""
+    headers = {
+        "Accept": _JSON,
+        "Content-Type": _JSON,
+        "GitHub-Verified-Fetch": "true",
+        "X-Requested-With": "XMLHttpRequest",
+        **_page_headers(urls),
+    }
+    path = "/github-copilot/chat/token"
+    return Request("token", "POST", urls.github + path, path, headers)
+
+
+def thread_request(urls: Urls) -> Request:
+    """Begin a thread."""
+    return _api_request(urls, "thread", "POST", "/github/chat/threads")
+
+
+def message_request(
+    urls: Urls,
+    thread_id: str,
+    content: str,
+    *,
+    model: str,
+    options: Options,
+    parent_id: Optional[str],
+    response_id: str,
+) -> Request:
+    """Send a message and ask for its answer as a stream.
+
+    Args:
+        urls: The two hosts.
+        thread_id: The conversation.
+        content: The prompt.
+        model: The model's id.
+        options: Everything else of the body.
+        parent_id: The message that this one answers, ``root`` at a thread's beginning, ``None`` where it is unknown.
+        response_id: A UUID that the answer will have as its id.
+    """
+    body: Dict[str, Any] = {
+        "content": content,
+        "intent": options.intent,
+        "references": list(options.references),
+        "context": list(options.context),
+        "currentURL": f"{urls.github}/copilot/c/{segment(thread_id)}",
+        "streaming": True,
+        "confirmations": [],
+        "customInstructions": list(options.custom_instructions),
+        "model": model,
+        "mode": options.mode,
+        "responseMessageID": response_id,
+        "mediaContent": list(options.media),
+        "skillOptions": {"deepCodeSearch": False},
+        "requestTrace": False,
+    }
+    if parent_id is not None:
+        body["parentMessageID"] = parent_id
+    request = _thread_call(urls, "message", "POST", thread_id, "/messages", body)
+    headers = {**request.headers, "Accept": f"{_EVENT_STREAM}, {_JSON}", "Accept-Encoding": "identity"}
+    return Request(request.stage, request.method, request.url, request.template, headers, request.body, request.subject)
+
+
+def models_request(urls: Urls, *, older: bool = False) -> Request:
+    """List the models; ``older`` asks at the address of earlier versions."""
+    return _api_request(urls, "models", "GET", "/github/chat/models" if older else "/models")
+
+
+def threads_request(urls: Urls) -> Request:
+    """List the threads."""
+    return _api_request(urls, "threads", "GET", "/github/chat/threads")
+
+
+def messages_request(urls: Urls, thread_id: str) -> Request:
+    """List a thread's messages."""
+    return _thread_call(urls, "messages", "GET", thread_id, "/messages")
+
+
+def rename_request(urls: Urls, thread_id: str, name: str) -> Request:
+    """Give a thread a name."""
+    return _thread_call(urls, "rename", "PATCH", thread_id, "/name", {"name": name, "generate": False})
+
+
+def delete_request(urls: Urls, thread_id: str) -> Request:
+    """Delete a thread."""
+    return _thread_call(urls, "delete", "DELETE", thread_id, "")
+
+
+def segment(identifier: str) -> str:
+    """Percent-quote an id so that it is exactly one segment of a path.
+
+    Raises:
+        ValueError: The id is empty, a path of its own (``.``, ``..``), or not valid text.
+    """
+    if identifier in ("", ".", ".."):
+        raise ValueError(f"{identifier!r} is not an id")
+    try:
+        return quote(identifier, safe="")
+    except UnicodeEncodeError:
+        raise ValueError("an id must be valid Unicode text") from None
+
+
+def _thread_call(
+    urls: Urls, stage: str, method: str, thread_id: str, rest: str, body: Optional[Mapping[str, Any]] = None
+) -> Request:
+    root = "/github/chat/threads"
+    return _api_request(
+        urls, stage, method, f"{root}/{segment(thread_id)}{rest}", f"{root}/{{id}}{rest}", body, thread_id
+    )
+
+
+def _api_request(
+    urls: Urls,
+    stage: str,
+    method: str,
+    path: str,
+    template: Optional[str] = None,
+    body: Optional[Mapping[str, Any]] = None,
+    subject: Optional[str] = None,
+) -> Request:
+    headers = {
+        "Accept": _JSON,
+        "copilot-integration-id": _INTEGRATION,
+        "X-GitHub-Api-Version": _API_VERSION,
+        **_page_headers(urls),
+    }
+    payload = None
+    if body is not None:
+        headers["Content-Type"] = _JSON
+        payload = _json_bytes("the request", body)
+    return Request(stage, method, urls.api + path, template or path, headers, payload, subject)
+
+
+def _page_headers(urls: Urls) -> Dict[str, str]:
+    page = urlsplit(urls.github)
+    return {
+        "Accept-Encoding": "gzip, deflate",
+        "Accept-Language": _LANGUAGE,
+        "Origin": f"{page.scheme}://{page.netloc}",
+        "Referer": f"{urls.github}/copilot",
+        "User-Agent": f"copilot-sync/{__version__}",
+    }
+
+
+def _json_bytes(name: str, value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds text that is not valid Unicode (a lone surrogate)") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} can't be sent as JSON: {error}") from None
+
+
+# Prompts
+
+
+def format_prompt(messages: Iterable[Mapping[str, Any]]) -> str:
+    """Render a whole transcript as the one string that a message takes.
+
+    A single message is its content alone; several become ``Role: content`` lines, blank ones left out, closed
+    by a line ``Assistant:``.
+
+    Raises:
+        TypeError: The messages, or one of them, have the wrong type.
+        ValueError: There are none, one lacks its role or content, or all are blank.
+    """
+    turns = _turns(messages)
+    if not any(content.strip() for _, content in turns):
+        raise ValueError("the messages hold no text")
+    if len(turns) == 1:
+        return turns[0][1]
+    lines = [f"{role.capitalize()}: {content}" for role, content in turns if content.strip()]
+    return "\n".join([*lines, "Assistant:"])
+
+
+def last_user_turn(messages: Iterable[Mapping[str, Any]]) -> str:
+    """Take what the user said last: the last run of user messages, whatever stands behind it left out.
+
+    Each is stripped, blank ones are dropped, and the rest is joined by newlines.
+
+    Raises:
+        TypeError: The messages, or one of them, have the wrong type.
+        ValueError: There are none, one lacks its role or content, or the user said nothing.
+    """
+    run: List[str] = []
+    for role, content in reversed(_turns(messages)):
+        if role == "user":
+            run.append(content.strip())
+        elif run:
+            break
+    text = "\n".join(content for content in reversed(run) if content)
+    if not text:
+        raise ValueError("the messages hold no text of the user's to send")
+    return text
+
+
+def check_prompt(prompt: object) -> str:
+    """Check a prompt that is a single string.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is blank, or not valid Unicode.
+    """
+    if not isinstance(prompt, str):
+        raise TypeError(f"a prompt must be a string or a list of messages, not {type(prompt).__name__}")
+    if not prompt.strip():
+        raise ValueError("the prompt is empty")
+    _json_bytes("the prompt", prompt)
+    return prompt
+
+
+def _turns(messages: Iterable[Mapping[str, Any]]) -> List[Tuple[str, str]]:
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise TypeError(f"messages must be a list of dictionaries, not {type(messages).__name__}")
+    turns = [_turn(number, message) for number, message in enumerate(messages)]
+    if not turns:
+        raise ValueError("messages must not be empty")
+    _json_bytes("messages", turns)
+    return turns
+
+
+def _turn(number: int, message: object) -> Tuple[str, str]:
+    if not isinstance(message, Mapping):
+        raise TypeError(f"message {number} must be a dictionary, not {type(message).__name__}")
+    for key in ("role", "content"):
+        if message.get(key) is None:
+            raise ValueError(f"message {number} has no {key}")
+    role = message["role"]
+    if not isinstance(role, str):
+        raise TypeError(f"the role of message {number} must be a string, not {type(role).__name__}")
+    if not role.strip():
+        raise ValueError(f"message {number} has no role")
+    return role, _text_of(number, message["content"])
+
+
+def _text_of(number: int, content: object) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)):
+        raise TypeError(f"the content of message {number} must be a string or a list of parts")
+    return "".join(_part_text(number, part) for part in content)
+
+
+def _part_text(number: int, part: object) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise TypeError(f"a part of message {number} must be a dictionary, not {type(part).__name__}")
+    if part.get("type", "text") != "text":
+        return ""
+    text = part.get("text", "")
+    if not isinstance(text, str):
+        raise TypeError(f"a text part of message {number} must hold a string, not {type(text).__name__}")
+    return text
+
+
+# Replies
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The head of a reply, and its body where it was read. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+def read_token(reply: Reply, now: float) -> Tuple[str, float]:
+    """Read the token's reply.
+
+    Args:
+        reply: A reply with a status of success.
+        now: The wall clock, in seconds since 1970, for a server that sends no ``Date``.
+
+    Returns:
+        The token, and how many seconds it will live.
+
+    Raises:
+        AuthenticationError: There is no token in it: the cookies are not valid.
+        ProtocolError: It is broken JSON, or a token that can't be sent.
+    """
+    text = reply.body.decode("utf-8-sig", "replace").strip()
+    if not text.startswith(("{", "[")):
+        raise _stale_cookies(reply.status)
+    data = _read_json(reply, "token")
+    token = data.get("token") if isinstance(data, Mapping) else None
+    if not isinstance(token, str) or not token:
+        raise _stale_cookies(reply.status)
+    if not is_header_value(token):
+        raise errors.ProtocolError("the token holds characters that can't be sent", stage="token", status=reply.status)
+    return token, _lifetime(data.get("expiration"), _server_time(reply.headers, now))
+
+
+def _stale_cookies(status: int) -> errors.AuthenticationError:
+    return errors.AuthenticationError(
+        "the reply held no token: the github.com cookies are not valid any more; sign in again and renew user_session",
+        stage="token",
+        status=status,
+    )
+
+
+def _lifetime(expiration: object, now: float) -> float:
+    end = _timestamp(expiration) if isinstance(expiration, str) else None
+    left = 0.0 if end is None else end - now
+    # A new token that is over already, or lives for days, means that one of the clocks is wrong.
+    return left if 0 < left <= _LONGEST_LIFETIME else TOKEN_LIFETIME
+
+
+def _timestamp(text: str) -> Optional[float]:
+    """Seconds since 1970 of an ISO 8601 time, fractions of any length cut off; ``None`` where it is none."""
+    match = re.match(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,]\d+)?\s*([Zz]|[+-]\d\d:?\d\d)?$", text.strip())
+    if match is None:
+        return None
+    day, clock, zone = match.groups()
+    offset = "+0000" if zone is None or zone in "Zz" else zone.replace(":", "")
+    try:
+        return datetime.strptime(f"{day} {clock} {offset}", "%Y-%m-%d %H:%M:%S %z").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _server_time(headers: Mapping[str, str], now: float) -> float:
+    moment = _http_date(headers.get("date", ""))
+    return now if moment is None else moment
+
+
+def _http_date(text: str) -> Optional[float]:
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def read_thread_id(reply: Reply) -> str:
+    """Read the id of a new thread, in any of the three forms that are known.
+
+    Raises:
+        ProtocolError: There is none in it.
+    """
+    data = _read_json(reply, "thread")
+    if isinstance(data, Mapping):
+        inner = data.get("thread")
+        candidates = [data.get("thread_id"), inner.get("id") if isinstance(inner, Mapping) else None, data.get("id")]
+        for candidate in candidates:
+            if isinstance(candidate, str) and _is_segment(candidate):
+                return candidate
+    raise errors.ProtocolError("the reply to a new thread held no id of it", stage="thread", status=reply.status)
+
+
+def _is_segment(identifier: str) -> bool:
+    try:
+        segment(identifier)
+    except ValueError:
+        return False
+    return True
+
+
+def read_threads(reply: Reply) -> List[Thread]:
+    """Read the list of threads; entries without an id are left out."""
+    return [
+        Thread(
+            id=_text(entry, "id"),
+            name=_text(entry, "name"),
+            created_at=_optional_text(entry, "createdAt"),
+            updated_at=_optional_text(entry, "updatedAt"),
+        )
+        for entry in _entries(reply, "threads", "threads")
+    ]
+
+
+def read_messages(reply: Reply) -> List[Message]:
+    """Read a thread's messages; entries without an id are left out."""
+    return [
+        Message(
+            id=_text(entry, "id"),
+            role=_text(entry, "role"),
+            content=_text(entry, "content"),
+            parent_id=_optional_text(entry, "parentMessageID"),
+            created_at=_optional_text(entry, "createdAt"),
+            interrupted=entry.get("interrupted") is True,
+        )
+        for entry in _entries(reply, "messages", "messages")
+    ]
+
+
+def read_models(reply: Reply) -> List[Model]:
+    """Read the list of models; entries without an id are left out."""
+    return [
+        Model(
+            id=_text(entry, "id"),
+            name=_text(entry, "name"),
+            vendor=_text(entry, "vendor"),
+            preview=entry.get("preview") is True,
+        )
+        for entry in _entries(reply, "models", "data")
+    ]
+
+
+def _entries(reply: Reply, stage: str, key: str) -> List[Mapping[str, Any]]:
+    data = _read_json(reply, stage)
+    entries = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(entries, list):
+        raise errors.ProtocolError(f"the reply held no list of {stage}", stage=stage, status=reply.status)
+    return [entry for entry in entries if isinstance(entry, Mapping) and _optional_text(entry, "id")]
+
+
+def _text(entry: Mapping[str, Any], key: str) -> str:
+    value = entry.get(key)
+    return well_formed(value) if isinstance(value, str) else ""
+
+
+def _optional_text(entry: Mapping[str, Any], key: str) -> Optional[str]:
+    return _text(entry, key) or None
+
+
+def _read_json(reply: Reply, stage: str) -> Any:
+    try:
+        return json.loads(reply.body.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        kind = "HTML" if _is_html(reply) else "something else"
+        raise errors.ProtocolError(f"JSON was expected and {kind} came", stage=stage, status=reply.status) from None
+
+
+def _is_html(reply: Reply) -> bool:
+    return "html" in reply.headers.get("content-type", "").lower() or reply.body.lstrip()[:1] == b"<"
+
+
+def is_event_stream(reply: Reply) -> bool:
+    """Whether the body of a message's reply is to be read as events. ``False``: it is one JSON document.
+
+    Raises:
+        ProtocolError: It is HTML, which some gateway made.
+    """
+    content_type = reply.headers.get("content-type", "").lower()
+    if "html" in content_type:
+        raise errors.ProtocolError(
+            "a web page came instead of an answer; a proxy or gateway may be in between",
+            stage="message",
+            status=reply.status,
+        )
+    return "json" not in content_type
+
+
+def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
+    """Read the plain JSON that some versions answer with as the events of a stream.
+
+    Raises:
+        ProtocolError: There is neither a message in it nor an error.
+    """
+    data = _read_json(reply, "message")
+    message = data.get("message") if isinstance(data, Mapping) else None
+    if isinstance(data, Mapping) and data.get("error"):
+        return (_error(data),)
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+        raise errors.ProtocolError("the reply held no answer", stage="message", status=reply.status)
+    complete = _complete(message)
+    content = well_formed(message["content"])
+    return (ContentEvent("content", message, content), complete) if content else (complete,)
+
+
+# Events
+
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def decode(data: str) -> Optional[Event]:
+    """Read one event's data.
+
+    Returns:
+        The event; ``DONE`` at the stream's end; ``None`` for a piece of content without any text.
+
+    Raises:
+        ProtocolError: It is not a JSON object, or its ``body`` is not a string.
+    """
+    text = data.strip()
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        if text == "[DONE]":
+            return DONE
+        raise errors.ProtocolError("an event was not JSON", stage="stream") from None
+    if end != len(text) or not isinstance(value, dict):
+        raise errors.ProtocolError("an event was not one JSON object", stage="stream")
+    kind = value.get("type")
+    if kind == "content":
+        return _content(value)
+    reader = _READERS.get(kind) if isinstance(kind, str) else None
+    if reader is not None:
+        return reader(value)
+    return UnknownEvent(well_formed(kind) if isinstance(kind, str) else "", value)
+
+
+def _content(value: Dict[str, Any]) -> Optional[Event]:
+    body = value.get("body")
+    if isinstance(body, str):
+        return ContentEvent("content", value, well_formed(body)) if body else None
+    if body is None:
+        return None
+    raise errors.ProtocolError("the body of a content event was not a string", stage="stream")
+
+
+def _complete(value: Mapping[str, Any]) -> CompleteEvent:
+    annotations = value.get("copilotAnnotations")
+    return CompleteEvent(
+        type="complete",
+        data=value,
+        id=_optional_text(value, "id"),
+        model=_text(value, "model"),
+        usage=_usage(value.get("usage")),
+        annotations=annotations if isinstance(annotations, Mapping) else {},
+    )
+
+
+def _usage(value: object) -> Optional[Usage]:
+    if not isinstance(value, Mapping):
+        return None
+    return Usage(_count(value.get("inputTokens")), _count(value.get("outputTokens")))
+
+
+def _count(value: object) -> Optional[int]:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _routed_model(value: Mapping[str, Any]) -> Event:
+    return RoutedModelEvent(value["type"], value, _text(value, "model"))
+
+
+def _annotations(value: Mapping[str, Any]) -> Event:
+    found = value.get("copilotAnnotations", value.get("annotations"))
+    return AnnotationsEvent("annotations", value, found if isinstance(found, Mapping) else {})
+
+
+def _error(value: Mapping[str, Any]) -> Event:
+    nested = value.get("error")
+    source = nested if isinstance(nested, Mapping) else value
+    message = _text(source, "message") or _text(source, "description") or _text(value, "error") or _text(value, "body")
+    code = source.get("code", source.get("status", ""))
+    return ErrorEvent("error", value, message, str(code) if isinstance(code, (str, int)) else "")
+
+
+_READERS: Dict[str, Callable[[Dict[str, Any]], Event]] = {
+    "complete": _complete,
+    "routedModel": _routed_model,
+    "threadAutoPickedModel": _routed_model,
+    "annotations": _annotations,
+    "error": _error,
+}
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, which JSON may carry and no encoding takes, by U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+# Errors
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a text can stand in a header as it is: printable ASCII without blanks at its ends."""
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+def error_of_status(
+    request: Request, reply: Reply, *, now: float, mask: Callable[[str], str]
+) -> Optional[errors.CopilotError]:
+    """Turn a reply's status into the error it means; ``None`` for success.
+
+    Args:
+        request: What was asked.
+        reply: What came; its body may be empty or cut.
+        now: The wall clock, in seconds since 1970, for a server that sends no ``Date``.
+        mask: Takes the secrets out of the server's words.
+    """
+    status = reply.status
+    if 200 <= status < 300:
+        return None
+    words = server_words(reply, mask)
+    facts: Dict[str, Any] = {
+        "stage": request.stage,
+        "status": status,
+        "request_id": _request_id(reply, mask),
+    }
+    if 300 <= status < 400:
+        return _redirect_error(reply, mask, facts)
+    if status == 407:
+        return errors.NetworkError("the proxy wants a user name and a password" + _said(words), sent=False, **facts)
+    if request.stage == "token" and status in (401, 403, 404, 422):
+        return errors.AuthenticationError(
+            "github.com refused the cookies: sign in again and renew user_session, "
+            "and see that the account may use Copilot Chat" + _said(words),
+            **facts,
+        )
+    if status in (429, 503):
+        facts["retry_after"] = retry_after(reply.headers, now)
+    if status == 404 and request.subject is not None:
+        return errors.NotFoundError(f"there is no conversation {clean(request.subject)!r}" + _said(words), **facts)
+    kind, message = _kind_of_status(status)
+    return kind(message + _said(words), **facts)
+
+
+def _kind_of_status(status: int) -> Tuple[Callable[..., errors.CopilotError], str]:
+    if status in _STATUSES:
+        return _STATUSES[status]
+    if 400 <= status < 500:
+        return errors.InvalidRequestError, "the service refused the request"
+    if 500 <= status < 600:
+        return errors.ServerError, "the service failed"
+    return errors.ProtocolError, "the reply has a status that means nothing here"
+
+
+_STATUSES: Dict[int, Tuple[Callable[..., errors.CopilotError], str]] = {
+    400: (errors.InvalidRequestError, "the service found the request wrong"),
+    401: (errors.AuthenticationError, "the token was refused: sign in again, or give another api_key"),
+    402: (errors.QuotaExceededError, "the account's quota is used up"),
+    403: (errors.AuthenticationError, "access was denied: the account's plan or a policy may not allow Copilot Chat"),
+    404: (errors.NotFoundError, "the service does not know this address"),
+    408: (errors.ServerError, "the service gave up waiting for the request"),
+    409: (errors.ServerError, "the service asks to try again"),
+    421: (
+        errors.WrongHostError,
+        "the token belongs to another API host: set api_url (or COPILOT_SYNC_API_URL) to "
+        "https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com, as the plan is",
+    ),
+    422: (errors.InvalidRequestError, "the service found the request wrong"),
+    425: (errors.ServerError, "the service asks to try again"),
+    429: (errors.RateLimitError, "too many requests: slow down"),
+}
+
+
+def _redirect_error(reply: Reply, mask: Callable[[str], str], facts: Dict[str, Any]) -> errors.CopilotError:
+    try:
+        target = urlsplit(reply.headers.get("location", ""))
+    except ValueError:
+        target = urlsplit("")
+    if _LOGIN.search(target.netloc) or _LOGIN.search(target.path):
+        return errors.AuthenticationError(
+            "the service sent the request to its login page: the credentials are not valid any more", **facts
+        )
+    place = clean(mask(f"{target.netloc.rpartition('@')[2]}{target.path}")) or "nowhere"
+    return errors.ProtocolError(f"the reply redirects to {place}, and redirects are not followed", **facts)
+
+
+def _request_id(reply: Reply, mask: Callable[[str], str]) -> Optional[str]:
+    return clean(mask(reply.headers.get("x-github-request-id") or reply.headers.get("x-request-id") or "")) or None
+
+
+def _said(words: str) -> str:
+    return f" (the server said: {words})" if words else ""
+
+
+def error_of_event(event: ErrorEvent, mask: Callable[[str], str]) -> errors.CopilotError:
+    """Turn an error event into the error that its code says, a ``ServerError`` where it says nothing."""
+    return _kind_of_code(event.code)(
+        "the service failed in the middle of the answer" + _said(clean(mask(event.message))), stage="stream"
+    )
+
+
+def _kind_of_code(code: str) -> Callable[..., errors.CopilotError]:
+    if re.fullmatch(r"[0-9]{3}", code):
+        return _STATUSES.get(int(code), (errors.ServerError,))[0]
+    letters = re.sub(r"[^a-z]", "", code.lower())
+    return next((kind for word, kind in _CODES if word in letters), errors.ServerError)
+
+
+_CODES: Tuple[Tuple[str, Callable[..., errors.CopilotError]], ...] = (
+    ("quota", errors.QuotaExceededError),
+    ("ratelimit", errors.RateLimitError),
+    ("toomanyrequests", errors.RateLimitError),
+    ("unauthorized", errors.AuthenticationError),
+    ("forbidden", errors.AuthenticationError),
+    ("notfound", errors.NotFoundError),
+    ("modelnotsupported", errors.InvalidRequestError),
+    ("badrequest", errors.InvalidRequestError),
+    ("invalid", errors.InvalidRequestError),
+)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
+    """How many seconds the server asks to wait: ``Retry-After``, else ``x-ratelimit-reset``; ``None`` for no word.
+
+    An HTTP date and an epoch are compared with the server's own ``Date`` where it sends one, so that a clock
+    that is wrong here does no harm.
+    """
+    now = _server_time(headers, now)
+    said = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
+        return float(said)
+    moment = _http_date(said) if said else None
+    if moment is None:
+        reset = headers.get("x-ratelimit-reset", "").strip()
+        moment = float(reset) if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", reset) else None
+    return None if moment is None else max(0.0, moment - now)
+
+
+def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
+    """What the server said about a failure, without secrets and control characters, bounded in length."""
+    text = reply.body.decode("utf-8-sig", "replace")
+    try:
+        said = _said_in_json(json.loads(text))
+    except (ValueError, RecursionError):
+        said = None
+    if said is None:
+        said = _page_title(text) if _is_html(reply) else text
+    return clean(mask(said))
+
+
+def _said_in_json(data: Any) -> Optional[str]:
+    if not isinstance(data, Mapping):
+        return None
+    nested = data.get("error")
+    if isinstance(nested, Mapping):
+        return _text(nested, "message") or _text(nested, "code")
+    return _text(data, "message") or _text(data, "error") or _text(data, "error_description")
+
+
+def clean(text: str) -> str:
+    """Make a server's text fit for a message: one line, printable, at most 500 characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text[: SERVER_WORDS * 4])
+    line = " ".join(printable.split())
+    return line if len(line) <= SERVER_WORDS else line[: SERVER_WORDS - 1] + "…"
+
+
+def _page_title(text: str) -> str:
+    title = re.search(r"<title\b[^<>]*>([^<]*)", text, re.IGNORECASE)
+    return html.unescape(title.group(1)) if title else ""

@@ -1,0 +1,197 @@
+"""Defaults and limits, and the one place where environment variables are read.
+
+Arguments win over the environment, the environment wins over the defaults here. The usual
+variables of ``requests`` (``HTTPS_PROXY``, ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``) are left to
+``requests``. Nothing here touches the network or a file.
+"""
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from typing import Mapping, Optional, Union
+from urllib.parse import urlsplit
+
+GITHUB_URL = "https://github.com"
+#: The host of individual plans; business and enterprise plans have hosts of their own (public captures, 2026).
+API_URL = "https://api.individual.githubcopilot.com"
+MODEL = "gpt-4o"
+
+API_KEY_VARIABLE = "COPILOT_SYNC_API_KEY"
+COOKIES_VARIABLE = "COPILOT_SYNC_COOKIES"
+GITHUB_URL_VARIABLE = "COPILOT_SYNC_GITHUB_URL"
+API_URL_VARIABLE = "COPILOT_SYNC_API_URL"
+MODEL_VARIABLE = "COPILOT_SYNC_MODEL"
+TOKEN_CACHE_VARIABLE = "COPILOT_SYNC_TOKEN_CACHE"
+
+#: Seconds before a token's end at which a new one is fetched.
+TOKEN_MARGIN = 60.0
+#: Seconds that a token is taken to live where the service does not say.
+TOKEN_LIFETIME = 600.0
+#: Seconds that the thread is looked at for an answer that is still being written.
+LOOK_PATIENCE = 30.0
+#: What may follow the end of an answer before its connection is given up: bytes, and seconds.
+DRAIN_BYTES = 64 * 1024
+DRAIN_SECONDS = 0.05
+#: Characters of the server's own words that an error quotes.
+SERVER_WORDS = 500
+
+#: Seconds. The system's sockets take no longer time-out than 24 days.
+_LONGEST_TIMEOUT = 1_000_000.0
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """How long a call may take, in seconds.
+
+    Args:
+        connect: For a connection to be made, TLS included. Default 10.
+        read: Of silence: between two pieces of an answer (keep-alive comments don't count), and before the
+            head of a reply. Default 60.
+        total: For the whole call: token, thread, message, retries, waiting and reading. Default ``None``: no limit.
+
+    ``None`` for ``connect`` or ``read`` means the default: no call waits for ever.
+
+    Raises:
+        TypeError: A value is not a number.
+        ValueError: A value is not above zero, or above a million.
+    """
+
+    connect: Optional[float] = 10.0
+    read: Optional[float] = 60.0
+    total: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "connect", _seconds("connect", 10.0 if self.connect is None else self.connect))
+        object.__setattr__(self, "read", _seconds("read", 60.0 if self.read is None else self.read))
+        if self.total is not None:
+            object.__setattr__(self, "total", _seconds("total", self.total))
+
+    @classmethod
+    def of(cls, value: "Union[None, int, float, Timeout]") -> "Timeout":
+        """Read what callers may give: nothing (the defaults), a number (``connect`` and ``read``), or a ``Timeout``."""
+        if value is None:
+            return cls()
+        if isinstance(value, Timeout):
+            return value
+        return cls(connect=value, read=value)
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"timeout {name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 < value <= _LONGEST_TIMEOUT:
+        raise ValueError(f"timeout {name} must be a number of seconds above zero and of at most a million, not {value}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a reply is kept in memory, in bytes. A reply past one of them ends in ``ResponseTooLargeError``.
+
+    Args:
+        event: One event of a stream. Default 16 MiB, far above any piece of an answer or its closing event with references.
+        answer: The text of one answer. Default 64 MiB, far above what any model writes.
+        reply: A reply that is no stream, such as the list of messages. Default 8 MiB.
+    """
+
+    event: int = 16 * 1024 * 1024
+    answer: int = 64 * 1024 * 1024
+    reply: int = 8 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in ("event", "answer", "reply"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"limit {name} must be a whole number of bytes, not {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"limit {name} must be at least one byte, not {value}")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the environment variables of this library say; ``None`` for one that is unset or blank.
+
+    Secrets in it are plain text: it is read, used and dropped, and never shown.
+    """
+
+    api_key: Optional[str]
+    cookies: Optional[str]
+    github_url: Optional[str]
+    api_url: Optional[str]
+    model: Optional[str]
+    token_cache: Optional[str]
+
+    def __repr__(self) -> str:
+        return "Environment(…)"
+
+    @classmethod
+    def read(cls, environ: Optional[Mapping[str, str]] = None) -> "Environment":
+        """Read the variables now: nothing is remembered from one call to the next."""
+        source = os.environ if environ is None else environ
+
+        def value(name: str) -> Optional[str]:
+            return source.get(name, "").strip() or None
+
+        return cls(
+            api_key=value(API_KEY_VARIABLE),
+            cookies=value(COOKIES_VARIABLE),
+            github_url=value(GITHUB_URL_VARIABLE),
+            api_url=value(API_URL_VARIABLE),
+            model=value(MODEL_VARIABLE),
+            token_cache=value(TOKEN_CACHE_VARIABLE),
+        )
+
+
+@dataclass(frozen=True)
+class Urls:
+    """The two hosts. The cookies belong to the first, the token to the second; neither goes to the other."""
+
+    github: str
+    api: str
+
+    @classmethod
+    def of(cls, github_url: Optional[str], api_url: Optional[str], environment: Environment) -> "Urls":
+        """Choose from the arguments, the environment and the defaults, in this order.
+
+        Raises:
+            TypeError: A URL is not a string.
+            ValueError: A URL is not one of a web server, or it would send credentials in the clear.
+        """
+        return cls(
+            github=base_url("github_url", github_url or environment.github_url or GITHUB_URL),
+            api=base_url("api_url", api_url or environment.api_url or API_URL),
+        )
+
+
+def base_url(name: str, value: object) -> str:
+    """Check a base URL and give it back without its trailing slash."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise ValueError(f"{name} must be plain ASCII without blanks")
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"{name} is not a valid URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(f"{name} must begin with https:// and name a host")
+    if parts.username is not None or "?" in value or "#" in value:
+        raise ValueError(f"{name} must be a plain base URL without a user name, a query or a fragment")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError(
+            f"{name} must begin with https://: without it the credentials would cross the network in the clear "
+            f"(http:// is for this machine alone: localhost, 127.0.0.1)"
+        )
+    return value.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name is one of this machine's own."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
