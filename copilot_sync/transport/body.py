@@ -1,0 +1,186 @@
+"""The bytes of a reply as they arrive, and how its connection ends.
+
+A body is read from ``http.client`` below ``urllib3``'s own reading, because that is the one place where
+every framing hands out what has arrived without waiting for more, in all versions. What it takes over from
+``urllib3`` for this is small: undoing ``gzip`` and ``deflate`` (in bounded steps, so that a bomb can't fill
+the memory), and giving the connection back.
+
+A body ends in one of three ways: vouched for by its framing, without a word (the connection just ended), or
+cut, which raises. It is read by one thread; ``Call.cancel`` is the way to end it from another.
+"""
+
+import contextlib
+import http.client
+import zlib
+from typing import Any, Iterator, List
+
+from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
+from copilot_sync.protocol import clean
+from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
+from copilot_sync.transport.boundary import FAILURES, translated
+from copilot_sync.transport.call import Call
+
+#: Bytes asked for in one read, and made in one step of decompression.
+PIECE = 65536
+#: Seconds that an error's body is waited for: its status matters more than its words.
+ERROR_SECONDS = 2.0
+
+
+class Body:
+    """A reply's body.
+
+    Args:
+        raw: The ``urllib3`` response.
+        call: The call it belongs to.
+        stage: The stage, for errors.
+    """
+
+    def __init__(self, raw: Any, call: Call, stage: str) -> None:
+        self._raw = raw
+        self._source = getattr(raw, "_fp", raw)
+        self._read1 = getattr(self._source, "read1", None) or self._source.read
+        self._call = call
+        self._stage = stage
+        self._encoding = raw.headers.get("content-encoding", "").strip().lower()
+        #: Whether the body's framing said that this is its end. Only meaningful once ``pieces`` has ended.
+        self.vouched = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what arrives, when it arrives, until the end.
+
+        Raises:
+            NetworkError: The body was cut or the connection failed.
+            RequestTimeoutError: Nothing came for too long.
+            StreamClosedError: The call was stopped.
+            ProtocolError: The framing or the compression is broken.
+        """
+        self._call.phase = "read"
+        if self._encoding in ("", "identity"):
+            return self._arriving()
+        return self._unpacked()
+
+    def _arriving(self) -> Iterator[bytes]:
+        call, read1, stage = self._call, self._read1, self._stage
+        error = None
+        while True:
+            try:
+                data = read1(PIECE)
+                if not data:
+                    self.vouched = self._is_vouched()
+            except FAILURES as failure:
+                error = translated(failure, call, stage)
+            if error is not None:  # raised out here, so that the foreign error is not its context
+                raise error
+            call.check(stage)
+            if not data:
+                return
+            yield data
+
+    def _unpacked(self) -> Iterator[bytes]:
+        decoder = self._new_decoder()
+        for data in self._arriving():
+            piece = b""
+            while data or len(piece) == PIECE:
+                piece = self._decompressed(decoder, data)
+                data = decoder.unconsumed_tail or decoder.unused_data
+                if decoder.eof:
+                    decoder = self._new_decoder()
+                if piece:
+                    yield piece
+
+    def _decompressed(self, decoder: Any, data: bytes) -> bytes:
+        try:
+            return decoder.decompress(data, PIECE)  # type: ignore[no-any-return]
+        except zlib.error:
+            raise ProtocolError("the reply is not compressed as it says", stage=self._stage) from None
+
+    def _new_decoder(self) -> Any:
+        if self._encoding not in _WINDOWS:
+            raise ProtocolError(
+                f"the reply came in an encoding that was not asked for: {clean(self._encoding)}", stage=self._stage
+            )
+        return zlib.decompressobj(_WINDOWS[self._encoding])
+
+    def _is_vouched(self) -> bool:
+        """Whether the end that was just read is the one that the framing announced."""
+        source = self._source
+        if not isinstance(source, http.client.HTTPResponse) or source.chunked:
+            return True
+        if source.length:
+            raise http.client.IncompleteRead(b"", source.length)
+        return source.length == 0
+
+    def read(self, limit: int) -> bytes:
+        """Read the whole body and free the connection.
+
+        Raises:
+            ResponseTooLargeError: It is longer than ``limit`` bytes.
+            CopilotError: As ``pieces`` raises them.
+        """
+        parts: List[bytes] = []
+        size = 0
+        try:
+            for piece in self.pieces():
+                self._call.progress()
+                parts.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise ResponseTooLargeError(f"the reply is longer than {limit} bytes", stage=self._stage)
+            self._give_back()
+        finally:
+            self.close()
+        return b"".join(parts)
+
+    def read_some(self, limit: int) -> bytes:
+        """Read the beginning of a body as far as it can be had, whatever is wrong with the rest; free the connection."""
+        parts: List[bytes] = []
+        size = 0
+        try:
+            with self._call.window(ERROR_SECONDS), contextlib.suppress(NetworkError, ProtocolError):
+                for piece in self.pieces():
+                    parts.append(piece)
+                    size += len(piece)
+                    if size > limit or self._call.window_closed:
+                        break
+                else:
+                    self._give_back()
+        finally:
+            self.close()
+        return b"".join(parts)[:limit]
+
+    def finish(self) -> None:
+        """Give the connection back once the answer is whole, reading the little that may still follow it."""
+        try:
+            if self._drained():
+                self._give_back()
+        finally:
+            self.close()
+
+    def _drained(self) -> bool:
+        """Whether the body ended, as its framing announced, within what may follow an answer."""
+        size = 0
+        with self._call.window(DRAIN_SECONDS), contextlib.suppress(*FAILURES):
+            while size <= DRAIN_BYTES and not self._call.window_closed:
+                data = self._read1(PIECE)
+                if not data:
+                    return self._is_vouched()
+                size += len(data)
+        return False
+
+    def _give_back(self) -> None:
+        """Return the connection to its pool: from here on the call must not touch its socket."""
+        if self._call.cancelled:
+            return
+        self._call.release()
+        self._source.close()
+        release = getattr(self._raw, "release_conn", None)
+        if release is not None:
+            release()
+
+    def close(self) -> None:
+        """Close the connection unless it was given back. For the reading thread; never blocks."""
+        self._raw.close()
+
+
+#: The window of zlib for each encoding that can be undone.
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}

@@ -1,0 +1,153 @@
+"""Where the errors of ``requests``, ``urllib3``, ``http.client``, ``ssl`` and the system become ours.
+
+What went wrong is asked of the call first: a socket that was shut down or ran into a deadline fails in many
+ways, but the call knows why. The foreign exception becomes the ``__cause__`` where it can't carry a secret: its
+request, its frames (whose locals hold headers) and whatever quotes the server's bytes are taken away.
+"""
+
+import http.client
+import re
+import ssl
+from socket import gaierror
+from socket import timeout as socket_timeout
+from typing import Iterator, List, Optional, Tuple
+
+import requests
+import urllib3.exceptions
+
+from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, StreamClosedError
+from copilot_sync.transport.call import Call
+
+#: Everything that may come out of using a connection.
+FAILURES = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
+
+_TIMEOUTS = (
+    socket_timeout,
+    TimeoutError,
+    requests.Timeout,
+    urllib3.exceptions.TimeoutError,
+)
+_GARBAGE = (
+    http.client.HTTPException,
+    urllib3.exceptions.InvalidHeader,
+    requests.exceptions.InvalidHeader,
+    ValueError,
+)
+#: What is a ``ValueError`` by its ancestry alone, and tells of no bytes.
+_LASTING = (ssl.SSLCertVerificationError, requests.exceptions.InvalidSchema)
+#: How ``http.client`` tells that a proxy refused to connect; the proxy's own words follow.
+_REFUSAL = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+def translated(failure: BaseException, call: Call, stage: Optional[str]) -> CopilotError:
+    """Give the error of ours for a failure of a connection that a call was using."""
+    if isinstance(failure, CopilotError):
+        return failure
+    chain = list(_chain(failure))
+    error = _why_stopped(chain, call, stage) or _what_failed(chain, call, stage)
+    error.__cause__ = _tamed(chain)
+    return error
+
+
+def _chain(failure: BaseException) -> Iterator[BaseException]:
+    """The failure and everything it is made of, the outermost first."""
+    waiting: List[object] = [failure]
+    seen = set()
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, BaseException) and id(item) not in seen:
+            seen.add(id(item))
+            yield item
+            waiting.extend([*item.args, getattr(item, "reason", None), item.__cause__, item.__context__])
+
+
+def _why_stopped(chain: List[BaseException], call: Call, stage: Optional[str]) -> Optional[CopilotError]:
+    if call.cancelled:
+        return StreamClosedError("the stream was closed", stage=stage)
+    if call.expired:
+        return call.timed_out("total", call.timeout.total, stage)
+    if any(isinstance(item, _TIMEOUTS) for item in chain):
+        connecting = call.phase == "connect"
+        error = call.timed_out(call.phase, call.timeout.connect if connecting else call.timeout.read, stage)
+        error.sent = not connecting
+        return error
+    return None
+
+
+def _what_failed(chain: List[BaseException], call: Call, stage: Optional[str]) -> CopilotError:
+    refusal = _refusal(chain)
+    if refusal == 407:
+        return NetworkError("the proxy wants a user name and a password", stage=stage, status=refusal, sent=False)
+    if refusal is not None:
+        return NetworkError(f"the proxy refused to connect, with status {refusal}", stage=stage, sent=False)
+    for kind, words in _WORDS:
+        for item in chain:
+            if isinstance(item, kind):
+                return NetworkError(words.format(reason=_reason(item)), stage=stage, sent=call.phase != "connect")
+    if any(isinstance(item, _GARBAGE) for item in chain):
+        return ProtocolError("the reply is not valid HTTP", stage=stage)
+    return NetworkError(f"the connection failed: {_reason(chain[-1])}", stage=stage, sent=call.phase != "connect")
+
+
+#: What is told of a failure, the most telling first.
+_WORDS: Tuple[Tuple[type, str], ...] = (
+    (
+        ssl.SSLCertVerificationError,
+        "the server's certificate is not trusted: {reason}; give verify= the file of your company's CA",
+    ),
+    (requests.exceptions.InvalidSchema, 'this proxy needs an extra: pip install "copilot-sync[socks]"'),
+    (requests.exceptions.InvalidURL, "the URL of the proxy can't be used"),
+    (urllib3.exceptions.LocationValueError, "the URL of the proxy can't be used"),
+    (gaierror, "the host was not found: {reason}"),
+    (ConnectionRefusedError, "nothing listens there: {reason}"),
+    (requests.exceptions.ProxyError, "the proxy failed: {reason}"),
+    (ssl.SSLError, "TLS failed: {reason}"),
+    (http.client.RemoteDisconnected, "the server closed the connection before its reply was whole"),
+    (http.client.IncompleteRead, "the connection was cut in the middle of a reply"),
+    (ConnectionResetError, "the connection was reset"),
+)
+
+
+def _refusal(chain: List[BaseException]) -> Optional[int]:
+    """The status with which a proxy refused to connect."""
+    refusals = [_REFUSAL.match(str(item)) for item in chain]
+    return next((int(refusal.group(1)) for refusal in refusals if refusal), None)
+
+
+def _reason(item: BaseException) -> str:
+    """A short reason: the system's words without the wrapping of the libraries."""
+    if isinstance(item, OSError) and item.strerror:
+        return str(item.strerror)
+    return type(item).__name__
+
+
+def is_lasting(error: CopilotError) -> bool:
+    """Whether trying again does not mend it: the server's certificate is not trusted, or an extra is missing."""
+    cause = error.__cause__
+    return cause is not None and any(isinstance(item, _LASTING) for item in _chain(cause))
+
+
+def _tamed(chain: List[BaseException]) -> Optional[BaseException]:
+    if any(isinstance(item, http.client.IncompleteRead) for item in chain):
+        return http.client.IncompleteRead(b"")
+    if any(_quotes(item) for item in chain) or _refusal(chain):
+        return None
+    for item in chain:
+        item.__traceback__ = item.__cause__ = item.__context__ = None
+        for name in _CARRIERS.intersection(vars(item)):
+            setattr(item, name, None)
+    return chain[0]
+
+
+def _quotes(item: BaseException) -> bool:
+    """Whether an exception may quote bytes of the server's or a header of ours."""
+    return isinstance(item, _GARBAGE) and not isinstance(item, (http.client.RemoteDisconnected, *_LASTING))
+
+
+_CARRIERS = frozenset(["request", "response", "pool", "conn", "_pool", "_conn"])

@@ -1,0 +1,202 @@
+"""One call of a user's: how long it may take, and how it is stopped.
+
+A ``Call`` lasts from the first request for a token to the last byte of the answer. Whatever
+blocks on its behalf asks it first how long it may block, and tells it which socket it
+blocks on. ``cancel`` may then be called from any thread: it shuts that socket down, which ends
+a blocked read at once (closing it would wait for the very lock that the reader holds).
+
+A connection has no argument through which a call could reach it, so the call that a thread is
+making is noted in a thread-local for the time of ``Transport.open``.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from typing import Any, Callable, Counter as CounterType, Iterator, Optional
+
+from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
+from copilot_sync.settings import Timeout
+
+#: Seconds below which a time limit counts as reached: a socket's time-out of 0 would mean "do not block".
+_INSTANT = 0.001
+
+
+class Call:
+    """The deadline and the stop of one call. ``cancel`` is for any thread, the rest for the one that makes the call.
+
+    Args:
+        timeout: How long it may take.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(self, timeout: Timeout, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout = timeout
+        self.clock = clock
+        #: What is being waited for, as ``RequestTimeoutError.phase`` names it.
+        self.phase = "connect"
+        #: How many requests were made, by stage.
+        self.attempts: CounterType[str] = Counter()
+        self._deadline: Optional[float] = None
+        self._quiet_since = 0.0
+        self._limit: Optional[float] = None
+        # Re-entrant, because a signal handler may cancel the very call that it interrupts.
+        self._lock = threading.RLock()
+        self._stopped = threading.Event()
+        self._socket: Optional[socket.socket] = None
+        self._process = os.getpid()
+
+    def begin(self) -> None:
+        """Let the time of the call run from now on."""
+        self.progress()
+        if self.timeout.total is not None:
+            self._deadline = self.clock() + self.timeout.total
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._stopped.is_set()
+
+    def remaining(self) -> Optional[float]:
+        """Seconds left of the whole call; ``None`` for no limit."""
+        return None if self._deadline is None else self._deadline - self.clock()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the limit of the whole call is reached."""
+        left = self.remaining()
+        return left is not None and left < _INSTANT
+
+    def check(self, stage: Optional[str] = None) -> None:
+        """Raise where the call was stopped or its time is over.
+
+        Raises:
+            StreamClosedError: It was stopped.
+            RequestTimeoutError: The limit of the whole call is reached.
+        """
+        if self.cancelled:
+            raise StreamClosedError("the stream was closed", stage=stage)
+        if self.expired:
+            raise self.timed_out("total", self.timeout.total, stage)
+
+    def timed_out(self, phase: str, seconds: Optional[float], stage: Optional[str]) -> RequestTimeoutError:
+        """The error for a limit that was reached."""
+        return RequestTimeoutError(
+            _TIMEOUT_WORDS[phase].format(seconds=seconds), phase=phase, seconds=seconds, stage=stage
+        )
+
+    def silence_seconds(self) -> float:
+        """How long the next step may block: what is left of the silence allowed, of the call, and of a ``window``.
+
+        While a connection is being made, that is what is left of the time for making it.
+        """
+        allowed = self.timeout.connect if self.phase == "connect" else self.timeout.read
+        end = self._quiet_since + (allowed or 0.0)
+        for bound in (self._deadline, self._limit):
+            if bound is not None and bound < end:
+                end = bound
+        return max(_INSTANT, end - self.clock())
+
+    def check_process(self) -> None:
+        """Raise where this is a forked child: the connection belongs to the parent."""
+        if os.getpid() != self._process:
+            raise StreamClosedError("the stream belongs to the process that this one was forked from")
+
+    def progress(self) -> None:
+        """Note that something came: the silence begins anew."""
+        self._quiet_since = self.clock()
+
+    @contextlib.contextmanager
+    def window(self, seconds: float) -> Iterator[None]:
+        """Let the reads inside block for so many seconds altogether."""
+        self._limit = self.clock() + seconds
+        try:
+            yield
+        finally:
+            self._limit = None
+
+    @property
+    def window_closed(self) -> bool:
+        """Whether the time of the present ``window`` is over."""
+        return self._limit is not None and self.clock() >= self._limit
+
+    def hold(self, sock: socket.socket) -> None:
+        """Note the socket that the call is about to block on; where the call was stopped it is shut down at once."""
+        with self._lock:
+            self._socket = sock
+            if self._stopped.is_set():
+                _shut_down(sock)
+
+    def release(self) -> None:
+        """Forget the socket: from here on it is somebody else's."""
+        with self._lock:
+            self._socket = None
+
+    def cancel(self) -> None:
+        """Stop the call, whatever it is doing. May be called from any thread, any number of times; never blocks.
+
+        In a process that was forked from the one that makes the call, the socket is left alone: it is the parent's.
+        """
+        self._stopped.set()
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            if self._socket is not None:
+                _shut_down(self._socket)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the call is stopped meanwhile.
+
+        Raises:
+            StreamClosedError: It was stopped.
+        """
+        if self._stopped.wait(seconds):
+            self.check()
+
+    def counted(self, error: CopilotError) -> CopilotError:
+        """Put the number of requests made for its stage into an error that does not carry one yet."""
+        if error.stage is not None and not error.attempts:
+            error.attempts = self.attempts["message" if error.stage == "stream" else error.stage]
+        return error
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this the call that connections used inside obey."""
+        previous = getattr(_thread, "call", None)
+        _thread.call = self
+        try:
+            yield
+        finally:
+            _thread.call = previous
+
+
+_thread = threading.local()
+
+_TIMEOUT_WORDS = {
+    "connect": "no connection was made within {seconds:g} s",
+    "send": "the request could not be sent within {seconds:g} s",
+    "reply": "no reply came within {seconds:g} s",
+    "read": "nothing more came for {seconds:g} s",
+    "total": "the call took longer than the {seconds:g} s that it may take in all",
+}
+
+
+def current_call() -> Call:
+    """The call that this thread is making."""
+    call = getattr(_thread, "call", None)
+    if call is None:
+        raise RuntimeError("a connection was used outside of a call")
+    return call  # type: ignore[no-any-return]
+
+
+def _shut_down(sock: Any) -> None:
+    """End all reads and writes on a socket.
+
+    A TLS socket's own ``shutdown`` drops its TLS state first, and a thread that is inside a read would go on
+    in the clear; the plain one only tells the kernel. What ``urllib3`` makes for TLS inside of TLS is no socket,
+    but has one.
+    """
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)

@@ -1,0 +1,179 @@
+"""Connections that obey the call they are used for.
+
+``urllib3`` makes them, ``http.client`` reads from them; this module puts two things in between, at the
+seams that both offer for it. Before a connection blocks (connecting, TLS, sending), its socket
+is shown to the current ``Call``, so that another thread can end it. And a reply is read through
+``_TimedReader``, which asks the call before each read how long it may block: heads, chunks
+and bodies that come byte by byte are all under the same deadline.
+
+Connections of a SOCKS proxy are made by PySocks, which shows its socket only when it is connected: there,
+a stop is obeyed after the connection's own time-out at the latest. So is one during a DNS look-up, which
+no thread can interrupt.
+"""
+
+import http.client
+import io
+import socket
+from typing import Any, Dict, Type, cast
+
+import urllib3
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from copilot_sync.transport.call import Call, current_call
+
+
+def watch(manager: urllib3.PoolManager) -> None:
+    """Make all connections of a pool manager obey the current call. Doing it again changes nothing."""
+    # urllib3 annotates this attribute more narrowly than it uses it.
+    holder = cast(Any, manager)
+    holder.pool_classes_by_scheme = {
+        scheme: _watched_pool(pool) for scheme, pool in holder.pool_classes_by_scheme.items()
+    }
+
+
+_pools: Dict[type, type] = {}
+
+
+def _watched_pool(pool: Any) -> type:
+    if issubclass(pool.ConnectionCls, _Watched):
+        return cast(type, pool)
+    if pool not in _pools:
+        connection = pool.ConnectionCls
+        makes_own_socket = connection._new_conn is HTTPConnection._new_conn
+        bases = (_OpenedHere, _Watched) if makes_own_socket else (_Watched,)
+        watched = type(f"Watched{connection.__name__}", (*bases, connection), {})
+        _pools[pool] = type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": watched})
+    return _pools[pool]
+
+
+class _TimedReader(io.RawIOBase):
+    """The bytes of one reply; each read is bounded by its call."""
+
+    def __init__(self, sock: socket.socket, call: Call) -> None:
+        self._sock = sock
+        self._call = call
+        # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
+        self._raw = sock.makefile("rb", buffering=0)
+        self.at_end = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._call.check_process()
+        self._sock.settimeout(self._call.silence_seconds())
+        count = self._raw.readinto(buffer) or 0
+        self.at_end = count == 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Source:
+    """Stands in for the socket where ``http.client`` asks it for a file."""
+
+    def __init__(self, reader: _TimedReader) -> None:
+        self._reader = reader
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._reader)
+
+
+class _Response(http.client.HTTPResponse):
+    """A reply that is read under a call's deadline, and whose head must be whole."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        self._reader = _TimedReader(sock, current_call())
+        super().__init__(cast(socket.socket, _Source(self._reader)), *args, **kwargs)
+
+    def begin(self) -> None:
+        # http.client takes the end of the connection for the end of the head.
+        try:
+            super().begin()
+        except http.client.BadStatusLine:
+            if not self._reader.at_end:
+                raise
+        if self._reader.at_end:
+            raise http.client.RemoteDisconnected("the connection ended inside the head of the reply")
+
+
+class _Watched:
+    """What a connection does besides its own work."""
+
+    response_class = _Response
+
+    def connect(self: Any) -> None:
+        call = current_call()
+        call.phase = "connect"
+        call.progress()
+        self.handle = None
+        try:
+            super(_Watched, self).connect()  # type: ignore[misc]
+            call.hold(self.sock)
+        finally:
+            if self.handle is not None:
+                self.handle.close()
+
+    def putrequest(self: Any, *args: Any, **kwargs: Any) -> None:
+        call = current_call()
+        call.phase = "send"
+        call.progress()
+        if self.sock is not None:
+            self.sock.settimeout(call.silence_seconds())
+            call.hold(self.sock)
+        super(_Watched, self).putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = current_call()
+        call.phase = "reply"
+        call.progress()
+        return super(_Watched, self).getresponse(*args, **kwargs)  # type: ignore[misc]
+
+
+class _OpenedHere:
+    """Opens the socket where the call can see it while it connects.
+
+    TLS takes the descriptor over into a socket that nobody sees before its handshake is done, so the call
+    holds a duplicate until then: shutting it down shuts the connection down.
+    """
+
+    def _new_conn(self: Any) -> socket.socket:
+        try:
+            sock = _open_socket(self._dns_host, self.port, self.socket_options or (), current_call())
+            self.handle = sock.dup()
+            current_call().hold(self.handle)
+            return sock
+        except socket.timeout as error:
+            raise ConnectTimeoutError(self, "the connection was not made in time") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection: {error}") from error
+
+
+def _open_socket(host: str, port: int, options: Any, call: Call) -> socket.socket:
+    """Connect to the first of a host's addresses that answers, each having its share of the time that is left."""
+    addresses = socket.getaddrinfo(host.strip("[]"), port, 0, socket.SOCK_STREAM)
+    failure = OSError(f"{host} has no address")
+    for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses):
+        call.check()
+        try:
+            return _connected(socket.socket(family, kind, protocol), address, options, call, left)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _connected(sock: socket.socket, address: Any, options: Any, call: Call, share: int) -> socket.socket:
+    try:
+        for option in options:
+            sock.setsockopt(*option)
+        sock.settimeout(call.silence_seconds() / share)
+        call.hold(sock)
+        sock.connect(address)
+        sock.settimeout(call.silence_seconds())  # for what still belongs to making the connection: TLS
+        return sock
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,178 @@
+"""Requests on their way out: the one place that uses ``requests``.
+
+A request is prepared without the session, so that no cookie jar and no ``~/.netrc`` can put anything into it:
+what authenticates it is the ``auth`` callable alone. Redirects are never followed, nothing is retried here
+or below, cookies of replies are dropped, and each request says itself which proxy and which CA it uses,
+because a session's own settings lose against the environment.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Callable, Optional, Union
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from copilot_sync.protocol import Reply, Request
+from copilot_sync.settings import Limits
+from copilot_sync.transport.body import Body
+from copilot_sync.transport.boundary import FAILURES, translated
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.connection import watch
+from copilot_sync.transport.fork import renew_in_child
+
+logger = logging.getLogger(__name__)
+
+#: Connections kept open for each host. Waiting ones cost nothing before they are made.
+POOL_SIZE = 512
+#: Bytes of an error's body that are read for the server's words.
+ERROR_BODY = 64 * 1024
+
+#: Puts credentials into a prepared request. It gives the same request back.
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+
+
+@dataclass
+class Response:
+    """A reply whose body is still to be read. ``mask`` takes the request's credentials out of the server's words."""
+
+    head: Reply
+    body: Body
+    mask: Callable[[str], str] = str
+
+
+class Transport:
+    """Connections to the two hosts. Safe for any number of threads; a forked child gets connections of its own.
+
+    Args:
+        proxy: A proxy for all requests; ``None`` leaves the choice to ``HTTPS_PROXY`` and its relatives.
+        verify: Whether certificates are checked, or the file of a CA to check them with.
+        limits: How much of a reply is read.
+    """
+
+    def __init__(
+        self, *, proxy: Optional[str] = None, verify: Union[bool, str] = True, limits: Optional[Limits] = None
+    ) -> None:
+        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._verify = verify
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._session: Optional[_Session] = None
+        renew_in_child(self)
+
+    def open(self, request: Request, auth: Auth, call: Call) -> Response:
+        """Send a request and read the head of its reply. The caller closes ``response.body``.
+
+        Raises:
+            NetworkError: The connection failed.
+            RequestTimeoutError: A limit of the call was reached.
+            StreamClosedError: The call was stopped.
+            ProtocolError: The reply is not HTTP.
+        """
+        call.check(request.stage)
+        call.attempts[request.stage] += 1
+        call.phase = "connect"
+        call.progress()
+        started = call.clock()
+        error = None
+        try:
+            with call.current():
+                reply = self._send(request, auth, call)
+        except FAILURES as failure:
+            error = translated(failure, call, request.stage)
+        if error is not None:  # raised out here, so that the foreign error is not its context
+            raise error
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        head = Reply(reply.status_code, headers)
+        logger.debug(
+            "%s %s %s: %s in %.3f s",
+            request.stage,
+            request.method,
+            request.template,
+            head.status,
+            call.clock() - started,
+        )
+        return Response(head, Body(reply.raw, call, request.body_stage))
+
+    def _send(self, request: Request, auth: Auth, call: Call) -> requests.Response:
+        session = self._opened()
+        prepared = requests.Request(
+            request.method, request.url, headers=dict(request.headers), data=request.body, auth=auth
+        ).prepare()
+        settings = session.merge_environment_settings(request.url, dict(self._proxies), True, self._verify, None)
+        return session.send(
+            prepared,
+            allow_redirects=False,
+            timeout=(call.silence_seconds(), call.timeout.read),
+            **settings,
+        )
+
+    def fetch(self, request: Request, auth: Auth, call: Call) -> Reply:
+        """Send a request and read its whole reply, whatever its status.
+
+        Raises:
+            ResponseTooLargeError: The reply is larger than the limit.
+            CopilotError: As ``open`` raises them.
+        """
+        return self.read(self.open(request, auth, call))
+
+    def read(self, response: Response) -> Reply:
+        """Read the rest of a reply. An error's body that can't be read never hides its status."""
+        head = response.head
+        if 200 <= head.status < 300:
+            return Reply(head.status, head.headers, response.body.read(self.limits.reply))
+        return Reply(head.status, head.headers, response.body.read_some(ERROR_BODY))
+
+    def close(self) -> None:
+        """Close the idle connections. The transport can be used again afterwards."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _opened(self) -> "_Session":
+        with self._lock:
+            if self._session is None:
+                self._session = _Session()
+            return self._session
+
+    def renew(self) -> None:
+        """Leave all connections to the process that this one was forked from."""
+        self._lock = threading.Lock()
+        self._session = None
+
+    def __getstate__(self) -> Any:
+        return {"proxies": self._proxies, "verify": self._verify, "limits": self.limits}
+
+    def __setstate__(self, state: Any) -> None:
+        self._proxies, self._verify, self.limits = state["proxies"], state["verify"], state["limits"]
+        self.renew()
+        renew_in_child(self)
+
+
+class _Session(requests.Session):
+    """A session that keeps no cookies and knows no redirects, over connections that obey their call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for prefix in ("https://", "http://"):
+            self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=POOL_SIZE))
+
+    def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
+        # Even where they are not followed, requests reads a redirect's whole body to prepare the next request.
+        return None
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        watch(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        # Each time, because another thread may have made it a moment ago.
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        watch(manager)
+        return manager
