@@ -1,0 +1,110 @@
+"""Requests to ``api_url``: sent with a token, checked for success, held back where the service asked for it.
+
+A token that is refused is renewed once and the request sent again: a request that was refused was not taken. All
+calls of one credential share one ``Access``, and with it the pause after a 429.
+"""
+
+import time
+from typing import Any, Callable, Dict, Optional, Union
+
+from copilot_sync import protocol
+from copilot_sync.auth.tokens import TokenSource, mask_of, send_token
+from copilot_sync.errors import CopilotError, QuotaExceededError, RateLimitError
+from copilot_sync.models import Secret
+from copilot_sync.protocol import Reply, Request
+from copilot_sync.settings import Limits, Urls
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.retry import Pause, RetryPolicy, retry
+from copilot_sync.transport.session import Response, Transport
+
+
+class Access:
+    """What a credential opens. Safe for any number of threads.
+
+    Args:
+        urls: The two hosts.
+        transport: What requests are sent with.
+        tokens: Where tokens come from.
+        now: The wall clock, in seconds since 1970.
+    """
+
+    def __init__(
+        self, urls: Urls, transport: Transport, tokens: TokenSource, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.urls = urls
+        self._transport = transport
+        self._tokens = tokens
+        self._now = now
+        self._pause = Pause()
+
+    @property
+    def limits(self) -> Limits:
+        """How much of a reply is read."""
+        return self._transport.limits
+
+    def open(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:
+        """Send a request once and give its successful reply, with the body still to be read.
+
+        ``policy`` is for the token alone.
+
+        Raises:
+            CopilotError: There was no reply, or it was not one of success.
+        """
+        self._pause.wait(policy, call, request.stage)
+        try:
+            token = self._tokens.get(call, policy)
+            response = self._transport.open(request, send_token(token, self.urls), call)
+            if response.head.status == 401 and self._tokens.refused(token):
+                response.body.close()
+                token = self._tokens.get(call, policy)
+                response = self._transport.open(request, send_token(token, self.urls), call)
+            return self._successful(request, response, token)
+        except QuotaExceededError:
+            raise
+        except RateLimitError as error:
+            self._pause.begin(error, call)
+            raise
+
+    def _successful(self, request: Request, response: Response, token: Secret) -> Response:
+        response.mask = mask_of(token)
+        if 200 <= response.head.status < 300:
+            return response
+        reply = self._transport.read(response)
+        error = protocol.error_of_status(request, reply, now=self._now(), mask=response.mask)
+        assert error is not None  # noqa: S101 - it is one for every status but success
+        raise error
+
+    def read(self, response: Response) -> Reply:
+        """Read the rest of a reply that is no stream."""
+        return self._transport.read(response)
+
+    def fetch(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Reply:
+        """Send a request that does no harm where it is taken twice, as often as the policy has it, and read its reply.
+
+        Raises:
+            CopilotError: What the last attempt failed with.
+        """
+
+        def attempt() -> Union[Reply, CopilotError]:
+            try:
+                return self.read(self.open(request, call, policy))
+            except CopilotError as error:
+                if error.stage == request.stage:
+                    raise
+                return error  # of the token, which has had its own attempts
+
+        outcome = retry(attempt, policy, call)
+        if isinstance(outcome, CopilotError):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._transport.close()
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**self.__dict__, "_pause": None}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pause = Pause()

@@ -1,0 +1,114 @@
+"""Where tokens are kept between clients and processes.
+
+A cache is anything with ``get(key)`` and ``set(key, value, timeout)``, as Django's and cachelib's caches have;
+keys are fingerprints and values are strings. ``FileCache`` is ours: a small JSON file that only its owner can
+read. It is a convenience and never a reason to fail: a file that can't be read is empty, one that can't be
+written is left.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import time
+from typing import Any, Callable, Dict, Optional, Protocol, Union
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a cache file that are read; a larger one is none of ours.
+_LARGEST_FILE = 1024 * 1024
+
+
+class TokenCache(Protocol):
+    """What a ``token_cache`` must offer. ``timeout`` is in seconds."""
+
+    def get(self, key: str) -> Any:
+        """Give what was set for a key, ``None`` where there is nothing."""
+
+    def set(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value for so many seconds."""
+
+
+def cache_of(value: Union[None, str, "os.PathLike[str]", TokenCache], variable: Optional[str]) -> Optional[TokenCache]:
+    """Choose the cache: the argument, else the file that the environment names, else none beyond this client's memory.
+
+    Raises:
+        TypeError: The argument is neither a path nor something with ``get`` and ``set``.
+        ValueError: The argument is a text that no path can be.
+    """
+    if value is None or value == "":
+        return None if variable in (None, "off") else FileCache(str(variable))
+    if isinstance(value, (str, os.PathLike)):
+        return FileCache(value)
+    if callable(getattr(value, "get", None)) and callable(getattr(value, "set", None)):
+        return value
+    raise TypeError(f"token_cache must be a path or have get and set, and {type(value).__name__} is neither")
+
+
+class FileCache:
+    """Tokens in a file that several processes may share. Safe for any thread.
+
+    The file has the mode 0600 and is replaced as a whole, so that nobody ever reads half of one. Its folder is made with
+    the mode 0700 where it is missing.
+
+    Args:
+        path: The file.
+        now: The wall clock, in seconds since 1970.
+
+    Raises:
+        ValueError: No path can be like this.
+    """
+
+    def __init__(self, path: Union[str, "os.PathLike[str]"], *, now: Callable[[], float] = time.time) -> None:
+        self.path = os.path.abspath(os.path.expanduser(os.fsdecode(path)))
+        if "\0" in self.path:
+            raise ValueError("token_cache must be a path, and no path holds a NUL character")
+        self._now = now
+
+    def get(self, key: str) -> Optional[str]:
+        """Give what was set for a key, as long as its time is not over."""
+        entry = self._entries().get(key)
+        return entry["value"] if entry else None
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        """Keep a value for so many seconds, where the file can be written."""
+        entries = self._entries()
+        entries[key] = {"value": value, "until": self._now() + timeout}
+        try:
+            self._write(json.dumps(entries).encode("ascii"))
+        except OSError as error:
+            logger.debug("the token cache was not written: %s", error.strerror)
+
+    def _entries(self) -> Dict[str, Dict[str, Any]]:
+        """What the file holds that is well-formed and not over."""
+        try:
+            with open(self.path, "rb") as file:
+                data = json.loads(file.read(_LARGEST_FILE).decode("utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(data, dict):
+            return {}
+        return {key: entry for key, entry in data.items() if self._is_valid(entry)}
+
+    def _is_valid(self, entry: object) -> bool:
+        return (
+            isinstance(entry, dict)
+            and isinstance(entry.get("value"), str)
+            and isinstance(entry.get("until"), (int, float))
+            and entry["until"] > self._now()
+        )
+
+    def _write(self, content: bytes) -> None:
+        folder = os.path.dirname(self.path)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        # mkstemp makes the file 0600 from the first moment.
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".copilot-sync-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(name, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise

@@ -1,0 +1,125 @@
+"""Which credentials are used: the argument, else the environment, else what can be found on the machine.
+
+In this order: the ``api_key`` argument, the ``cookies`` argument, ``COPILOT_SYNC_API_KEY``, and then the search of
+``get_cookies``. Nothing is read before a token is needed, so a client can be made where there is nothing yet.
+"""
+
+import os
+from http.cookiejar import CookieJar
+from typing import Any, Dict, List, Mapping, Optional
+from urllib.parse import urlsplit
+
+from copilot_sync.auth.caches import TokenCache
+from copilot_sync.auth.cookie_formats import CookieSource, parse_jar
+from copilot_sync.auth.cookies import get_cookies, read_cookies
+from copilot_sync.auth.tokens import ExchangedTokens, StaticToken, TokenSource, bare, fingerprint
+from copilot_sync.errors import MissingCredentialsError
+from copilot_sync.models import Secret
+from copilot_sync.protocol import is_header_value
+from copilot_sync.settings import GITHUB_URL, Environment, Urls, is_loopback
+from copilot_sync.transport.session import Transport
+
+
+class Credentials:
+    """What the user gave, or the environment at this moment, and where else to look. Shows none of it.
+
+    Args:
+        api_key: A token to use as it is. ``""`` is none.
+        cookies: What ``read_cookies`` reads.
+        environment: The environment variables.
+
+    """
+
+    def __init__(self, api_key: Optional[str], cookies: Optional[CookieSource], environment: Environment) -> None:
+        self._cookies = _copied(cookies)
+        self._api_key = api_key or (environment.api_key if cookies is None else None)
+        self._found_at = environment.cookies
+
+    def check(self) -> None:
+        """Check what can be checked without looking anywhere.
+
+        It is no part of making them, so that whoever does can let go of the secrets first: an error shows its frames.
+
+        Raises:
+            TypeError: ``api_key`` is not a string.
+            ValueError: ``api_key`` can't be sent in a header.
+        """
+        if self._api_key is None:
+            return
+        if not isinstance(self._api_key, str):
+            raise TypeError(f"api_key must be a string, not {type(self._api_key).__name__}")
+        if not is_header_value(self._api_key):
+            raise ValueError("the api_key holds characters that can't be sent in a header")
+
+    def token_source(self, urls: Urls, transport: Transport, cache: Optional[TokenCache]) -> TokenSource:
+        """Give where tokens come from with these credentials."""
+        if self._api_key is not None:
+            return StaticToken(Secret(self._api_key))
+        return ExchangedTokens(_Search(self, _domain(urls)), urls, transport, cache)
+
+    def find_cookies(self, domain: str) -> Dict[str, str]:
+        """Find the cookies now.
+
+        Raises:
+            MissingCredentialsError: There are none.
+            TypeError: The ``cookies`` argument has the wrong type.
+            ValueError: The ``cookies`` argument can't be read or sent.
+        """
+        try:
+            return get_cookies(domain) if self._cookies is None else read_cookies(self._cookies, domain)
+        except (MissingCredentialsError, TypeError, ValueError) as error:
+            failure = bare(error)
+        raise failure
+
+    def fingerprint(self) -> str:
+        """Tell these credentials from others without showing them."""
+        if self._api_key is not None:
+            return fingerprint("api_key", self._api_key)
+        if self._cookies is None:
+            return fingerprint("search", self._found_at or "", _folder())
+        return fingerprint("cookies", repr(self._cookies))
+
+    def __repr__(self) -> str:
+        return "Credentials(***)"
+
+
+class _Search:
+    """Finds the cookies of a host when it is called. Shows none of them."""
+
+    def __init__(self, credentials: Credentials, domain: str) -> None:
+        self._credentials = credentials
+        self._domain = domain
+
+    def __call__(self) -> Dict[str, str]:
+        return self._credentials.find_cookies(self._domain)
+
+
+def _folder() -> str:
+    """Where the search begins; ``""`` where that folder was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _copied(cookies: Optional[CookieSource]) -> Optional[CookieSource]:
+    """What was given, as it is now and in a form that pickles."""
+    if isinstance(cookies, CookieJar):
+        listed: List[Mapping[str, Any]] = [
+            {
+                "name": cookie.name,
+                "value": cookie.value,
+                "domain": cookie.domain,
+                "hostOnly": cookie.host_only,
+                "expires": cookie.expires,
+            }
+            for cookie in parse_jar(cookies)
+        ]
+        return listed
+    return dict(cookies) if isinstance(cookies, Mapping) else cookies
+
+
+def _domain(urls: Urls) -> str:
+    """Whose cookies belong to ``github_url``: its host's, and a stand-in on this machine takes github.com's."""
+    host = urlsplit(urls.github).hostname or ""
+    return urlsplit(GITHUB_URL).netloc if is_loopback(host) else host

@@ -1,0 +1,272 @@
+"""Tokens: given as they are, or exchanged for cookies and kept until shortly before their end.
+
+However many threads need a token, one of them fetches it and the others wait for what comes of it. A token's age is
+measured with the monotonic clock, so a wall clock that jumps does no harm. The cookies go to ``github_url`` and the
+token to ``api_url``; the two callables here that put them into a request refuse any other host.
+"""
+
+import contextlib
+import copy
+import hashlib
+import json
+import threading
+import time
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+
+from copilot_sync import protocol
+from copilot_sync.auth.caches import TokenCache
+from copilot_sync.errors import AuthenticationError, CopilotError, RequestTimeoutError, StreamClosedError
+from copilot_sync.models import Secret
+from copilot_sync.settings import TOKEN_MARGIN, Urls
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.retry import RetryPolicy, retry
+from copilot_sync.transport.session import Auth, Transport
+
+#: Seconds between two looks at whether a call that waits for another's token was stopped.
+_WAIT_STEP = 0.05
+#: Seconds. A cache that says that a token lives longer is wrong, or the clock is.
+_LONGEST_KEPT = 86400.0
+#: Shorter values occur in ordinary words, and masking them would make a message unreadable.
+_SHORTEST_MASKED = 6
+
+E = TypeVar("E", bound=BaseException)
+
+
+class TokenSource(Protocol):
+    """Where the token of a request comes from."""
+
+    def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+        """Give a token that should be valid."""
+
+    def refused(self, token: Secret) -> bool:
+        """Take note that the service refused a token. Gives whether ``get`` can come up with another one."""
+
+
+class StaticToken:
+    """A token that the user gave. It is used as it is and can't be renewed."""
+
+    def __init__(self, api_key: Secret) -> None:
+        self._token = api_key
+
+    def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+        """Give the token."""
+        return self._token
+
+    def refused(self, token: Secret) -> bool:
+        """There is no other one."""
+        return False
+
+
+class _Kept(NamedTuple):
+    token: Secret
+    until: float  # on the monotonic clock
+
+
+class ExchangedTokens:
+    """Tokens that github.com gives for the user's cookies. Safe for any thread.
+
+    Args:
+        find_cookies: Gives the cookies. Called when a token is needed, and again after they were refused.
+        urls: The two hosts.
+        transport: What the exchange is sent with.
+        cache: Where tokens outlive this object; ``None`` for nowhere.
+        now: The wall clock, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        find_cookies: Callable[[], Dict[str, str]],
+        urls: Urls,
+        transport: Transport,
+        cache: Optional[TokenCache],
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._find_cookies = find_cookies
+        self._urls = urls
+        self._transport = transport
+        self._cache = cache
+        self._now = now
+        self._cookies: Optional[Secret] = None
+        self._kept: Optional[_Kept] = None
+        self._refused: Optional[Secret] = None
+        self._failure: Optional[CopilotError] = None
+        self._rounds = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+        """Give a token that should be valid, fetching one where none is.
+
+        Raises:
+            MissingCredentialsError: There are no cookies.
+            AuthenticationError: The cookies were refused.
+            CopilotError: Whatever kept the token from being fetched.
+        """
+        token = self._valid(call)
+        if token is not None:
+            return token
+        rounds = self._rounds
+        with self._one_at_a_time(call):
+            token = self._valid(call)
+            if token is not None:
+                return token
+            if self._rounds != rounds and self._failure is not None:
+                # Another thread asked while this one waited; asking again would bring the same.
+                raise copy.copy(self._failure)
+            return self._renewed(call, policy)
+
+    def refused(self, token: Secret) -> bool:
+        """Take note that the service refused a token, wherever it is kept."""
+        self._refused = token
+        return True
+
+    def _valid(self, call: Call) -> Optional[Secret]:
+        kept = self._kept
+        if kept is None or call.clock() >= kept.until or kept.token == self._refused:
+            return None
+        return kept.token
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, call: Call) -> Iterator[None]:
+        lock = self._lock
+        while not lock.acquire(timeout=_WAIT_STEP):
+            call.check("token")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _renewed(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+        try:
+            token, lifetime = self._cached() or self._fetched(call, policy)
+        except (StreamClosedError, RequestTimeoutError):
+            raise
+        except CopilotError as error:
+            self._rounds += 1
+            self._failure = copy.copy(error)  # without the frames of this call, which it would keep alive
+            raise
+        self._failure = None
+        margin = min(TOKEN_MARGIN, lifetime / 10)
+        self._kept = _Kept(token, call.clock() + lifetime - margin)
+        return token
+
+    def _fetched(self, call: Call, policy: Optional[RetryPolicy]) -> "tuple[Secret, float]":
+        if self._cookies is None:
+            self._cookies = cookie_header(self._find_cookies())
+        try:
+            token, lifetime = retry(lambda: self._exchange(call), policy, call)
+        except AuthenticationError:
+            # The user may renew the file or the browser's session meanwhile.
+            self._cookies = None
+            raise
+        if self._cache is not None:
+            self._cache.set(self._key(), self._entry(token, lifetime), max(1, int(lifetime)))
+        return token, lifetime
+
+    def _exchange(self, call: Call) -> "tuple[Secret, float]":
+        cookies = self._cookies or Secret("")
+        request = protocol.token_request(self._urls)
+        reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
+        failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
+        if failure is None:
+            try:
+                value, lifetime = protocol.read_token(reply, self._now())
+                return Secret(value), lifetime
+            except CopilotError as error:
+                failure = bare(error)
+        raise failure
+
+    def _entry(self, token: Secret, lifetime: float) -> str:
+        return json.dumps({"token": token.reveal(), "until": self._now() + lifetime})
+
+    def _cached(self) -> "Optional[tuple[Secret, float]]":
+        if self._cache is None:
+            return None
+        if self._cookies is None:
+            self._cookies = cookie_header(self._find_cookies())
+        kept = self._cache.get(self._key())
+        try:
+            data = json.loads(kept) if isinstance(kept, str) else None
+            value, lifetime = data["token"], float(data["until"]) - self._now()  # type: ignore[index]
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return None
+        if not isinstance(value, str) or not protocol.is_header_value(value) or Secret(value) == self._refused:
+            return None
+        return (Secret(value), lifetime) if 1 < lifetime <= _LONGEST_KEPT else None
+
+    def _key(self) -> str:
+        """A fingerprint of the credentials and the host, from which neither can be read."""
+        cookies = self._cookies or Secret("")
+        return "copilot-sync-" + fingerprint(self._urls.github, cookies.reveal())
+
+    def __getstate__(self) -> Dict[str, object]:
+        # What is kept goes by this process's clock.
+        left_behind = ("_lock", "_failure", "_kept")
+        return {name: value for name, value in self.__dict__.items() if name not in left_behind}
+
+    def __setstate__(self, state: Dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._failure = None
+        self._kept = None
+        self.renew()
+
+
+def fingerprint(*parts: str) -> str:
+    """A short name for what must not be shown itself."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def bare(error: E) -> E:
+    """Take the frames and the context off an error: their variables hold what a report of it must not show."""
+    error.__traceback__ = error.__context__ = None
+    return error
+
+
+def cookie_header(cookies: Dict[str, str]) -> Secret:
+    """The value of a ``Cookie`` header."""
+    return Secret("; ".join(f"{name}={value}" for name, value in cookies.items()))
+
+
+def send_cookies(cookies: Secret, urls: Urls) -> Auth:
+    """Put cookies into a request to ``github_url``."""
+    return _header("Cookie", cookies, urls.github)
+
+
+def send_token(token: Secret, urls: Urls) -> Auth:
+    """Put a token into a request to ``api_url``."""
+    return _header("Authorization", Secret(f"GitHub-Bearer {token.reveal()}"), urls.api)
+
+
+def _header(name: str, value: Secret, base: str) -> Auth:
+    host = urlsplit(base)[:2]
+
+    def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if tuple(urlsplit(str(request.url))[:2]) != tuple(part.lower() for part in host):
+            raise AssertionError("credentials were about to go to another host")
+        request.headers[name] = value.reveal()
+        return request
+
+    return authenticate
+
+
+def mask_of(secret: Secret) -> Callable[[str], str]:
+    """Give what takes a secret out of a text: the whole of it, and the values of the cookies in it."""
+    header = secret.reveal()
+    parts = [header, *(pair.partition("=")[2] for pair in header.split("; "))]
+    hidden = sorted({part for part in parts if len(part) >= _SHORTEST_MASKED}, key=len, reverse=True)
+
+    def mask(text: str) -> str:
+        for part in hidden:
+            text = text.replace(part, "***")
+        return text
+
+    return mask
