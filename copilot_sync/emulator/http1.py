@@ -1,0 +1,379 @@
+"""As much of HTTP/1.1 as the emulator speaks: whole requests in, replies out.
+
+`Wire` is one client's socket. It reads whole requests within fixed bounds, sends bytes as they are
+told, and notices a client that went away while it is being answered. It knows nothing of Copilot.
+
+Rules: whatever a client sends, either a whole request comes out, or `BadRequestError`, or, where
+it went away, `ClientGoneError`; any other exception is a defect here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import json
+import re
+import selectors
+import socket
+import ssl
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
+from urllib.parse import urlsplit
+
+MAX_HEAD = 65_536
+"""Bytes allowed for a request line and its header fields together."""
+
+MAX_BODY = 32 * 1024 * 1024
+"""Bytes allowed for a request body, unless the emulator is told otherwise."""
+
+_DRAIN_SECONDS = 1.0
+_RECEIVE = 65_536
+_REASONS = {int(status): status.phrase for status in http.HTTPStatus}
+_REQUEST_LINE = re.compile(r"([!-~]+) (\S+) (HTTP/1\.[01])\Z")
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")
+
+# poll() has no upper bound on descriptors, which select() has; Windows has only the latter.
+_Selector: Type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+
+
+class BadRequestError(Exception):
+    """What came isn't a request that can be answered; the text says why."""
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection, or lost it."""
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of a request, as they were received.
+
+    Lookup ignores case, and joins the values of a repeated field with `", "`.
+
+    Attributes:
+        pairs: every field as it came, in order.
+
+    Example:
+        >>> Headers([("Accept", "text/html")])["accept"]
+        'text/html'
+    """
+
+    def __init__(self, pairs: Sequence[Tuple[str, str]]) -> None:
+        self.pairs = tuple(pairs)
+        self._values: Dict[str, str] = {}
+        for name, value in self.pairs:
+            key = name.lower()
+            known = self._values.get(key)
+            self._values[key] = value if known is None else f"{known}, {value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self.pairs)!r})"
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """One request as it came in.
+
+    Attributes:
+        method: e.g. `"POST"`, as sent.
+        path: the path as sent, percent-encoded, without the query.
+        query: what stood behind the `?`, or `""`.
+        version: `"HTTP/1.1"` or `"HTTP/1.0"`.
+        headers: the header fields.
+        body: the whole body.
+    """
+
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: Headers
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body read as JSON, `None` where it is empty; `ValueError` where it isn't JSON."""
+        return json.loads(self.body) if self.body else None
+
+    @property
+    def cookies(self) -> Dict[str, str]:
+        """The cookies sent along, by name."""
+        pairs = (part.split("=", 1) for part in self.headers.get("cookie", "").split(";"))
+        return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+
+    @property
+    def bearer(self) -> Optional[str]:
+        """What follows `GitHub-Bearer ` in the Authorization header; `None` without one."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token if scheme == "GitHub-Bearer" else None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client means to use the connection again."""
+        return self.version == "HTTP/1.1" and self.headers.get("connection", "").lower() != "close"
+
+
+@dataclass(frozen=True)
+class Response:
+    """An ordinary reply: a status, header fields, and a body that is known from the start."""
+
+    status: int
+    body: bytes = b""
+    headers: Tuple[Tuple[str, str], ...] = ()
+
+
+def json_response(
+    status: int, payload: object, headers: Sequence[Tuple[str, str]] = ()
+) -> Response:
+    """Returns a reply whose body is `payload` as JSON."""
+    fields = (("Content-Type", "application/json; charset=utf-8"), *headers)
+    return Response(status, json.dumps(payload).encode("ascii"), fields)
+
+
+def response_head(status: int, headers: Sequence[Tuple[str, str]]) -> bytes:
+    """Returns a status line and header fields as bytes, the closing empty line included."""
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+class Wire:
+    """One client's socket; used by a single thread, but for `shutdown`.
+
+    Args:
+        sock: the accepted socket, in blocking mode; a TLS one before its handshake.
+        max_body: the largest request body that is read, in bytes.
+    """
+
+    def __init__(self, sock: socket.socket, max_body: int = MAX_BODY) -> None:
+        self._sock = sock
+        self._max_body = max_body
+        self._ahead = bytearray()
+        self._selector: Optional[selectors.BaseSelector] = None
+        # Keeps `shutdown` from hitting a descriptor that has just been given to someone else.
+        self._closing = threading.Lock()
+
+    def handshake(self) -> None:
+        """Completes the handshake of a TLS socket; `ClientGoneError` where it fails."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            try:
+                self._sock.do_handshake()
+            except (OSError, ValueError) as error:
+                raise ClientGoneError from error
+
+    def read_request(self) -> Optional[HttpRequest]:
+        """Waits for the next request and returns it whole; `None` when the client is done.
+
+        Raises:
+            BadRequestError: it can't be understood, or it is larger than the bounds allow.
+            ClientGoneError: the connection ended in the middle of a request.
+        """
+        head = self._read_head()
+        if head is None:
+            return None
+        method, target, version, headers = _parse_head(head)
+        path, query = _split_target(target)
+        length = _body_length(headers, self._max_body)
+        if headers.get("expect", "").lower() == "100-continue":
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return HttpRequest(method, path, query, version, headers, self._take(length))
+
+    def send(self, data: bytes) -> None:
+        """Sends all of `data`; `ClientGoneError` where nobody takes it any more."""
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise ClientGoneError from error
+
+    def wait(self, seconds: Optional[float], wake: Optional[socket.socket] = None) -> bool:
+        """Waits while the client stays: for `seconds`, or for ever where that is `None`.
+
+        Bytes that the client sends meanwhile are kept for the next request, and end the wait early.
+
+        Returns:
+            Whether `wake`, a socket to watch as well, had something to read.
+
+        Raises:
+            ClientGoneError: the client closed the connection, or sent more than fits in a head.
+        """
+        selector = self._watch()
+        if wake is not None:
+            selector.register(wake, selectors.EVENT_READ)
+        try:
+            ready = [key.fileobj for key, _ in selector.select(seconds)]
+        finally:
+            if wake is not None:
+                selector.unregister(wake)
+        if self._sock in ready:
+            self._read_ahead()
+        return wake in ready
+
+    def drain(self) -> None:
+        """Says that nothing more will be sent, and lets the client finish: a bounded courtesy.
+
+        Closing a socket with unread bytes resets the connection, and the reply would be lost.
+        """
+        until = time.monotonic() + _DRAIN_SECONDS
+        self._shut(socket.SHUT_WR)
+        try:
+            while time.monotonic() < until:
+                self._ahead.clear()
+                self.wait(until - time.monotonic())
+        except ClientGoneError:
+            pass
+
+    def shutdown(self) -> None:
+        """Ends whatever read, write or wait is going on; safe from another thread.
+
+        The system's own shutdown: a TLS socket's would change state under its user.
+        """
+        with self._closing:
+            self._shut(socket.SHUT_RDWR)
+
+    def close(self, *, orderly: bool = True, reset: bool = False) -> None:
+        """Closes the socket.
+
+        Args:
+            orderly: over TLS, say so first (close_notify).
+            reset: send a RST in place of a FIN.
+        """
+        if self._selector is not None:
+            self._selector.close()
+        if orderly:
+            self._say_goodbye()
+        with self._closing:
+            if reset:
+                linger = struct.pack("ii", 1, 0)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            else:
+                # Ends the connection also where a forked child holds a copy of the descriptor.
+                self._shut(socket.SHUT_RDWR)
+            self._sock.close()
+
+    def _shut(self, how: int) -> None:
+        with contextlib.suppress(OSError):  # the other side may be quicker
+            socket.socket.shutdown(self._sock, how)
+
+    def _say_goodbye(self) -> None:
+        if isinstance(self._sock, ssl.SSLSocket):
+            self._sock.setblocking(False)
+            with contextlib.suppress(OSError, ValueError):
+                self._sock.unwrap()
+
+    def _read_head(self) -> Optional[bytes]:
+        searched = 0
+        while True:
+            end = self._ahead.find(b"\r\n\r\n", max(0, searched - 3))
+            if end > MAX_HEAD or (end < 0 and len(self._ahead) > MAX_HEAD):
+                raise BadRequestError(f"the request's head is larger than {MAX_HEAD} bytes")
+            if end >= 0:
+                head = bytes(self._ahead[:end])
+                del self._ahead[: end + 4]
+                return head
+            searched = len(self._ahead)
+            if not self._receive():
+                if searched:
+                    raise ClientGoneError
+                return None
+
+    def _take(self, length: int) -> bytes:
+        while len(self._ahead) < length:
+            if not self._receive():
+                raise ClientGoneError
+        taken = bytes(self._ahead[:length])
+        del self._ahead[:length]
+        return taken
+
+    def _receive(self) -> bool:
+        try:
+            data = self._sock.recv(_RECEIVE)
+        except OSError:
+            return False
+        self._ahead += data
+        return bool(data)
+
+    def _watch(self) -> selectors.BaseSelector:
+        if self._selector is None:
+            self._selector = _Selector()
+            self._selector.register(self._sock, selectors.EVENT_READ)
+        return self._selector
+
+    def _read_ahead(self) -> None:
+        """Takes what a readable socket has: bytes of a next request, or the end."""
+        self._sock.setblocking(False)
+        try:
+            data = self._sock.recv(_RECEIVE)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return  # part of a TLS record, or one without data
+        except OSError as error:
+            raise ClientGoneError from error
+        finally:
+            self._sock.setblocking(True)
+        self._ahead += data
+        if not data or len(self._ahead) > MAX_HEAD + _RECEIVE:
+            raise ClientGoneError
+
+
+_Head = Tuple[str, str, str, Headers]
+
+
+def _parse_head(head: bytes) -> _Head:
+    lines: List[str] = head.decode("latin-1").lstrip("\r\n").split("\r\n")
+    line = _REQUEST_LINE.match(lines[0])
+    if line is None:
+        raise BadRequestError("the request line is malformed")
+    pairs = []
+    for text in lines[1:]:
+        field = _FIELD.match(text)
+        if field is None:
+            raise BadRequestError("a header field is malformed")
+        pairs.append((field.group(1), field.group(2)))
+    return line.group(1), line.group(2), line.group(3), Headers(pairs)
+
+
+def _split_target(target: str) -> Tuple[str, str]:
+    if target.startswith("/"):
+        path, _, query = target.partition("?")
+        return path, query
+    try:
+        parts = urlsplit(target)
+    except ValueError as error:
+        raise BadRequestError("the request target is malformed") from error
+    return parts.path, parts.query
+
+
+def _body_length(headers: Headers, largest: int) -> int:
+    if "transfer-encoding" in headers:
+        raise BadRequestError("a body needs a Content-Length here")
+    text = headers.get("content-length", "0")
+    if not re.match(r"[0-9]{1,18}\Z", text):
+        raise BadRequestError("Content-Length is malformed")
+    if int(text) > largest:
+        raise BadRequestError(f"the body is larger than {largest} bytes")
+    return int(text)
+
+
+Body = Union[None, str, bytes, Mapping[str, Any], Sequence[Any]]
+"""A body as a caller may give it: text, bytes, or what is sent as JSON."""
+
+
+def body_bytes(body: Body) -> bytes:
+    """Returns `body` as it goes out: text as UTF-8, a mapping or sequence as JSON."""
+    if body is None:
+        return b""
+    if isinstance(body, (bytes, bytearray)):
+        return bytes(body)
+    return (body if isinstance(body, str) else json.dumps(body)).encode("utf-8")
