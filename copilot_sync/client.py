@@ -1,0 +1,394 @@
+"""``Client`` and ``Chat``: the blocking client.
+
+A ``Client`` holds what calls share: connections, the token, the defaults. It may be used by any number of
+threads, and by a child that was forked; it pickles, for ``spawn``. A ``Chat`` is one conversation and belongs
+to one thread at a time.
+"""
+
+import os
+import weakref
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, TypeVar, Union
+from urllib.parse import urlsplit
+
+from copilot_sync import protocol
+from copilot_sync.auth.access import Access
+from copilot_sync.auth.caches import TokenCache, cache_of
+from copilot_sync.auth.cookie_formats import CookieSource
+from copilot_sync.auth.credentials import Credentials
+from copilot_sync.errors import CopilotError, NotFoundError, StreamClosedError
+from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
+from copilot_sync.protocol import Options, Reply, Request
+from copilot_sync.settings import MODEL, Environment, Limits, Timeout, Urls
+from copilot_sync.stream import Rules, Stream, Turn
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.transport.session import Transport
+
+#: A prompt is a text, or role messages as chat programs keep them.
+Prompt = Union[str, Iterable[Mapping[str, Any]]]
+#: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
+TimeoutValue = Union[None, int, float, Timeout]
+T = TypeVar("T")
+
+
+class _Default:
+    """Stands for "as the client has it" where ``None`` means something of its own."""
+
+    def __repr__(self) -> str:
+        return "<the client's>"
+
+
+_DEFAULT: Any = _Default()
+
+
+class Client:
+    """A blocking client of GitHub Copilot Chat.
+
+    It may be shared by any number of threads, and by forked children, which get connections of their own. Making one
+    touches neither the network nor a file: credentials are looked for when the first token is needed.
+
+    >>> with Client(cookies={"user_session": "…"}) as client:  # doctest: +SKIP
+    ...     print(client.ask("Explain WSGI in one line"))
+
+    Args:
+        api_key: A token to use as it is. Then no cookies are looked for.
+        cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt`` or JSON file, or
+            a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then ``get_cookies`` are asked.
+        model: The model asked for where a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
+        proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
+        timeout: Seconds of silence allowed, or a ``Timeout``.
+        retry: When failed requests are tried again; ``None`` for never.
+        resume: Whether the rest of an answer that was cut is fetched from its thread.
+        token_cache: Where tokens are kept beyond this client's life: a file, or an object with ``get`` and
+            ``set``, such as Django's cache. Default ``COPILOT_SYNC_TOKEN_CACHE``, else nowhere.
+        github_url: Where the cookies are exchanged. Default ``COPILOT_SYNC_GITHUB_URL``, else ``https://github.com``.
+        api_url: The API of the account's plan. Default ``COPILOT_SYNC_API_URL``, else the one of individual plans.
+        verify: Whether certificates are checked, or the file of a CA to check them with.
+        limits: How much of a reply is kept in memory.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument can't be used: a URL that is none, a key that can't be sent, a file that is not there.
+    """
+
+    def __init__(
+        self,
+        api_key: Optional[str] = None,
+        *,
+        cookies: Optional[CookieSource] = None,
+        model: Optional[str] = None,
+        proxy: Optional[str] = None,
+        timeout: TimeoutValue = Timeout(),
+        retry: Optional[RetryPolicy] = RetryPolicy(),
+        resume: bool = True,
+        token_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
+        github_url: Optional[str] = None,
+        api_url: Optional[str] = None,
+        verify: "Union[bool, str, os.PathLike[str]]" = True,
+        limits: Optional[Limits] = None,
+    ) -> None:
+        environment = Environment.read()
+        credentials = Credentials(api_key, cookies, environment)
+        route = Secret(proxy) if isinstance(proxy, str) else proxy
+        del api_key, cookies, proxy  # from here on, errors may come out, and a report of them may show this frame
+        credentials.check()
+        urls = Urls.of(github_url, api_url, environment)
+        transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
+        cache = cache_of(token_cache, environment.token_cache)
+        self._access = Access(urls, transport, credentials.token_source(urls, transport, cache))
+        self._model = _checked_model(model, environment.model or MODEL)
+        self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), bool(resume))
+        self._streams: "Set[weakref.ref[Stream]]" = set()
+
+    def ask(
+        self,
+        prompt: Prompt,
+        *,
+        conversation: Union[None, str, Conversation] = None,
+        model: Optional[str] = None,
+        timeout: TimeoutValue = None,
+        retry: Optional[RetryPolicy] = _DEFAULT,
+        resume: Optional[bool] = None,
+        on_start: Optional[Callable[[Conversation], None]] = None,
+        **options: Any,
+    ) -> Answer:
+        """Ask, and wait for the whole answer.
+
+        Args:
+            prompt: A text, or role messages: all of them are sent where the conversation is new, and the
+                user's last ones where it goes on.
+            conversation: A conversation or its id, to go on with it. It is updated in place. Default: a new one.
+            model: The model's id. Default: the client's.
+            timeout: Seconds of silence allowed, or a ``Timeout``. Default: the client's.
+            retry: When failed requests are tried again, ``None`` for never. Default: the client's.
+            resume: Whether a cut answer's rest is fetched. Default: the client's.
+            on_start: Called with the conversation once it is known, before the message is sent.
+            **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media`` and
+                ``parent_message_id``, as ``Options`` has them.
+
+        Raises:
+            TypeError: An argument has the wrong type or a name that is not known.
+            ValueError: The prompt is empty, or an argument can't be sent.
+            CopilotError: The answer could not be had; ``partial`` holds what had come of it.
+        """
+        rules = self._rules_of(timeout, retry, resume)
+        with self._stream(prompt, conversation, model, options, rules, only_whole=True, on_start=on_start) as stream:
+            for _ in stream.events():
+                pass
+            if stream.answer is None:  # closed from within: by a signal handler, or by on_start
+                raise StreamClosedError("the client was closed", stage="stream", partial=stream.text)
+            return stream.answer
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        conversation: Union[None, str, Conversation] = None,
+        model: Optional[str] = None,
+        timeout: TimeoutValue = None,
+        retry: Optional[RetryPolicy] = _DEFAULT,
+        resume: Optional[bool] = None,
+        on_start: Optional[Callable[[Conversation], None]] = None,
+        **options: Any,
+    ) -> Stream:
+        """Ask, and get the answer piece by piece.
+
+        The arguments are those of ``ask``. Wrong ones are told at once; nothing is sent before the first item is
+        asked for.
+
+        Args:
+            prompt: As for ``ask``.
+            conversation: As for ``ask``.
+            model: As for ``ask``.
+            timeout: As for ``ask``.
+            retry: As for ``ask``.
+            resume: As for ``ask``.
+            on_start: As for ``ask``.
+            **options: As for ``ask``.
+
+        Raises:
+            TypeError: An argument has the wrong type or a name that is not known.
+            ValueError: The prompt is empty, or an argument can't be sent.
+        """
+        rules = self._rules_of(timeout, retry, resume)
+        return self._stream(prompt, conversation, model, options, rules, on_start=on_start)
+
+    def chat(self, conversation: Union[None, str, Conversation] = None, *, model: Optional[str] = None) -> "Chat":
+        """Begin a conversation, or go on with one.
+
+        Args:
+            conversation: A conversation or its id. Default: a new one, begun with the first question.
+            model: The model for all of it. Default: the client's.
+        """
+        return Chat(self, Conversation.of(conversation), model)
+
+    def models(self) -> List[Model]:
+        """List the models that the account may use.
+
+        Raises:
+            CopilotError: They could not be had.
+        """
+        urls = self._access.urls
+        try:
+            return self._call(protocol.models_request(urls), protocol.read_models)
+        except NotFoundError:
+            return self._call(protocol.models_request(urls, older=True), protocol.read_models)
+
+    def threads(self) -> List[Thread]:
+        """List the account's threads.
+
+        Raises:
+            CopilotError: They could not be had.
+        """
+        return self._call(protocol.threads_request(self._access.urls), protocol.read_threads)
+
+    def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
+        """List the messages of a conversation.
+
+        Raises:
+            NotFoundError: There is no such conversation.
+            CopilotError: They could not be had.
+        """
+        return self._call(protocol.messages_request(self._access.urls, _id_of(conversation)), protocol.read_messages)
+
+    def create_thread(self) -> Conversation:
+        """Begin a conversation without saying anything yet.
+
+        Raises:
+            CopilotError: It could not be begun.
+        """
+        return self._call(
+            protocol.thread_request(self._access.urls), lambda reply: Conversation(protocol.read_thread_id(reply))
+        )
+
+    def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
+        """Give a conversation a name.
+
+        Raises:
+            TypeError: The name is not a string.
+            ValueError: The name is blank.
+            NotFoundError: There is no such conversation.
+            CopilotError: It could not be renamed.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a name must be a string, not {type(name).__name__}")
+        if not name.strip():
+            raise ValueError("a name must not be blank")
+        self._call(protocol.rename_request(self._access.urls, _id_of(id), name), lambda reply: None)
+
+    def delete_thread(self, id: Union[str, Conversation]) -> None:
+        """Delete a conversation.
+
+        Raises:
+            NotFoundError: There is no such conversation.
+            CopilotError: It could not be deleted.
+        """
+        try:
+            self._call(protocol.delete_request(self._access.urls, _id_of(id)), lambda reply: None)
+        except NotFoundError as error:
+            if error.attempts < 2:
+                raise
+            # An earlier attempt, whose reply was lost, had deleted it.
+
+    def close(self) -> None:
+        """End the streams that are open and close the connections. May be called from any thread and more than once."""
+        for reference in list(self._streams):
+            stream = reference()
+            if stream is not None:
+                stream.close()
+        self._access.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._access.urls.api}, model {self._model!r}>"
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**self.__dict__, "_streams": set()}
+
+    def _rules_of(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> Rules:
+        return Rules(
+            timeout=self._rules.timeout if timeout is None else Timeout.of(timeout),
+            retry=self._rules.retry if retry is _DEFAULT else RetryPolicy.of(retry),
+            resume=self._rules.resume if resume is None else bool(resume),
+        )
+
+    def _stream(
+        self,
+        prompt: Prompt,
+        conversation: Union[None, str, Conversation],
+        model: Optional[str],
+        options: Dict[str, Any],
+        rules: Rules,
+        *,
+        only_whole: bool = False,
+        on_start: Optional[Callable[[Conversation], None]] = None,
+    ) -> Stream:
+        known = Conversation.of(conversation)
+        if known is not None:
+            protocol.segment(known.conversation_id)
+        turn = Turn(
+            content=_content(prompt, known),
+            model=_checked_model(model, self._model),
+            options=Options.of(**options),
+            conversation=known,
+            only_whole=only_whole,
+        )
+        stream = Stream(self._access, turn, rules, on_start)
+        # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
+        self._streams.add(weakref.ref(stream, self._streams.discard))
+        return stream
+
+    def _call(self, request: Request, read: Callable[[Reply], T]) -> T:
+        call = Call(self._rules.timeout)
+        call.begin()
+        try:
+            return read(self._access.fetch(request, call, self._rules.retry))
+        except CopilotError as error:
+            call.counted(error)
+            raise
+
+
+class Chat:
+    """One conversation, question by question. For one thread at a time.
+
+    Chats are made by ``Client.chat``.
+
+    Attributes:
+        conversation: The conversation, ``None`` before the first question was sent.
+    """
+
+    def __init__(self, client: Client, conversation: Optional[Conversation], model: Optional[str]) -> None:
+        self._client = client
+        self._model = model
+        self.conversation = conversation
+
+    def ask(self, prompt: Prompt, **options: Any) -> Answer:
+        """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
+        return self._client.ask(prompt, **self._with_defaults(options))
+
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+        """Ask the next question and get its answer piece by piece. Options and errors are those of ``Client.stream``."""
+        return self._client.stream(prompt, **self._with_defaults(options))
+
+    def _with_defaults(self, options: Dict[str, Any]) -> Dict[str, Any]:
+        told = options.pop("on_start", None)
+
+        def started(conversation: Conversation) -> None:
+            self.conversation = conversation
+            if told is not None:
+                told(conversation)
+
+        return {"model": self._model, "conversation": self.conversation, **options, "on_start": started}
+
+
+def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
+    if isinstance(prompt, str) or not isinstance(prompt, Iterable) or isinstance(prompt, (bytes, Mapping)):
+        return protocol.check_prompt(prompt)
+    return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
+
+
+def _id_of(conversation: Union[str, Conversation]) -> str:
+    known = Conversation.of(conversation)
+    if known is None:
+        raise ValueError("a conversation or its id is needed")
+    return known.conversation_id
+
+
+def _checked_model(model: Optional[str], default: str) -> str:
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model must be a string, not {type(model).__name__}")
+    return model or default
+
+
+def _checked_proxy(proxy: Optional[Secret]) -> Optional[str]:
+    if not proxy:
+        return None
+    if not isinstance(proxy, Secret):
+        raise TypeError(f"proxy must be a URL, not {type(proxy).__name__}")
+    if not _names_a_host(proxy.reveal()):
+        raise ValueError("proxy must be a URL such as http://localhost:3128")
+    return proxy.reveal()
+
+
+def _names_a_host(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return parts.port != 0 and bool(parts.hostname) and proxy.isprintable() and " " not in proxy
+    except ValueError:
+        return False
+
+
+def _checked_verify(verify: "Union[bool, str, os.PathLike[str]]") -> Union[bool, str]:
+    if isinstance(verify, bool):
+        return verify
+    if not isinstance(verify, (str, os.PathLike)):
+        raise TypeError(f"verify must be True, False or the file of a CA, not {type(verify).__name__}")
+    path = os.fspath(verify)
+    if not os.path.exists(path):
+        raise ValueError(f"verify names a CA file that does not exist: {path}")
+    return path

@@ -1,0 +1,285 @@
+"""``GithubCopilot``: the documented API, over the blocking client.
+
+The class has the names, parameters, order and defaults of the module documentation that this library implements.
+``create_generator`` and ``create_completion`` are its blocking twins; ``create_async_generator`` runs
+the very same generator in a thread. Calls with the same credentials, URLs, proxy, ``verify`` and token cache share one
+client, so connections stay warm and a token is fetched once.
+"""
+
+# mypy: implicit-optional
+# The documented annotations say ``str = None`` where ``None`` is meant too, and they stay as documented.
+
+import atexit
+import logging
+import os
+import threading
+from collections import OrderedDict
+from typing import Any, AsyncIterator, Dict, Generator, Iterator, List, Optional, Tuple, Union
+from typing import OrderedDict as OrderedDictType
+
+from copilot_sync import protocol, settings
+from copilot_sync.auth.credentials import Credentials
+from copilot_sync.auth.tokens import fingerprint
+from copilot_sync.client import Client
+from copilot_sync.models import BaseConversation, Conversation, Cookies, Messages
+from copilot_sync.stream import Stream
+from copilot_sync.transport.fork import renew_in_child
+
+logger = logging.getLogger(__name__)
+
+#: What ``create_async_generator`` gives.
+AsyncResult = AsyncIterator[Union[str, BaseConversation]]
+#: What ``create_generator`` gives.
+Result = Iterator[Union[str, BaseConversation]]
+
+#: Options of a call, and options that make another client.
+_CALL_OPTIONS = (
+    "references",
+    "context",
+    "intent",
+    "mode",
+    "custom_instructions",
+    "media",
+    "parent_message_id",
+    "timeout",
+    "retry",
+    "resume",
+)
+_CLIENT_OPTIONS = ("github_url", "api_url", "token_cache", "verify")
+
+#: Clients that are kept for later calls. The one that was used longest ago makes room.
+_KEPT_CLIENTS = 64
+
+
+class AsyncGeneratorProvider:
+    """A provider whose answers come from an async generator."""
+
+    supports_stream = True
+
+
+class ProviderModelMixin:
+    """A provider that knows its models by name."""
+
+    default_model: str = ""
+    models: List[str] = []  # noqa: RUF012 - the documented attribute of the class
+
+    @classmethod
+    def get_models(cls, **kwargs: Any) -> List[str]:
+        """Give the models that are known here. Others may be asked for as well."""
+        return list(cls.models) or [cls.default_model]
+
+    @classmethod
+    def get_model(cls, model: Optional[str], **kwargs: Any) -> str:
+        """Give the model to ask for: the default one where none is named, else the one that is named."""
+        return model or cls.default_model
+
+
+class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
+    """GitHub Copilot Chat as a provider.
+
+    >>> for piece in GithubCopilot.create_generator("gpt-4o", messages, stream=True):  # doctest: +SKIP
+    ...     print(piece, end="", flush=True)
+
+    All methods are safe for any number of threads.
+    """
+
+    label = "GitHub Copilot"
+    url = "https://github.com/copilot"
+    working = True
+    needs_auth = True
+    supports_stream = True
+    default_model = settings.MODEL
+    models = ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]  # noqa: RUF012 - as documented
+
+    @classmethod
+    async def create_async_generator(  # type: ignore[no-untyped-def]
+        cls,
+        model: str,
+        messages: Messages,
+        stream: bool = False,
+        api_key: str = None,
+        proxy: str = None,
+        cookies: Cookies = None,
+        conversation_id: str = None,
+        conversation: Conversation = None,
+        return_conversation: bool = False,
+        **kwargs,
+    ) -> AsyncResult:
+        """Ask, and yield the answer without blocking the event loop.
+
+        The parameters and errors are those of ``create_generator``. Leaving the loop, ``aclose()`` and cancellation
+        free the connection at once.
+        """
+        from copilot_sync.aio import iterate
+
+        given = _Given(api_key, cookies, proxy)
+        del api_key, cookies, proxy  # an error may be reported with the variables of this frame
+        turn = cls._open(model, messages, given, conversation_id, conversation, return_conversation, kwargs)
+        items = iterate(_items(turn, stream, return_conversation), turn.close)
+        try:
+            async for item in items:
+                yield item
+        finally:
+            await items.aclose()
+
+    @classmethod
+    def create_generator(  # type: ignore[no-untyped-def]
+        cls,
+        model: str,
+        messages: Messages,
+        stream: bool = False,
+        api_key: str = None,
+        proxy: str = None,
+        cookies: Cookies = None,
+        conversation_id: str = None,
+        conversation: Conversation = None,
+        return_conversation: bool = False,
+        **kwargs,
+    ) -> Result:
+        """Ask, and yield the answer.
+
+        Nothing is sent before the first item is asked for.
+
+        Args:
+            model: The model's id; ``""`` or ``None`` for ``default_model``.
+            messages: Role messages. The whole transcript is sent, or, with ``return_conversation``, the user's last turn.
+            stream: Yield each piece as it arrives, instead of the whole answer once.
+            api_key: A token to use as it is. Then no cookies are looked for.
+            proxy: The URL of a proxy.
+            cookies: The github.com cookies. Default: ``get_cookies("github.com")``.
+            conversation_id: The id of a conversation to go on with.
+            conversation: A conversation to go on with; it wins over ``conversation_id``.
+            return_conversation: Yield the ``Conversation`` first, and send the user's last turn alone.
+            **kwargs: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
+                ``parent_message_id``, ``timeout``, ``retry``, ``resume``, ``github_url``, ``api_url``, ``token_cache``
+                and ``verify``, as ``Client`` has them. Others are ignored.
+
+        Yields:
+            Text, and before it the ``Conversation`` where that is wanted.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: The messages are empty, or an argument can't be sent.
+            CopilotError: The answer could not be had; ``partial`` holds what had come of it.
+        """
+        given = _Given(api_key, cookies, proxy)
+        del api_key, cookies, proxy  # an error may be reported with the variables of this frame
+        turn = cls._open(model, messages, given, conversation_id, conversation, return_conversation, kwargs)
+        yield from _items(turn, stream, return_conversation)
+
+    @classmethod
+    def create_completion(  # type: ignore[no-untyped-def]
+        cls,
+        model: str,
+        messages: Messages,
+        stream: bool = False,
+        api_key: str = None,
+        proxy: str = None,
+        cookies: Cookies = None,
+        conversation_id: str = None,
+        conversation: Conversation = None,
+        return_conversation: bool = False,
+        **kwargs,
+    ) -> str:
+        """Ask, and give the whole answer as one text. Parameters and errors are those of ``create_generator``."""
+        items = cls.create_generator(
+            model,
+            messages,
+            False,
+            api_key,
+            proxy,
+            cookies,
+            conversation_id,
+            conversation,
+            return_conversation,
+            **kwargs,
+        )
+        del api_key, cookies, proxy  # as in create_generator
+        return "".join(item for item in items if isinstance(item, str))
+
+    @classmethod
+    def _open(
+        cls,
+        model: str,
+        messages: Messages,
+        given: "_Given",
+        conversation_id: Optional[str],
+        conversation: Union[None, str, Conversation],
+        return_conversation: bool,
+        kwargs: Dict[str, Any],
+    ) -> Stream:
+        ignored = sorted(set(kwargs) - {*_CALL_OPTIONS, *_CLIENT_OPTIONS})
+        if ignored:
+            logger.debug("ignored options: %s", ", ".join(ignored))
+        options = {name: kwargs[name] for name in _CALL_OPTIONS if name in kwargs}
+        client = _clients.get(given, {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
+        text = protocol.last_user_turn(messages) if return_conversation else protocol.format_prompt(messages)
+        known = Conversation.of(conversation) or Conversation.of(conversation_id)
+        return client.stream(text, conversation=known, model=cls.get_model(model), **options)
+
+
+def _items(
+    turn: Stream, stream: bool, return_conversation: bool
+) -> Generator[Union[str, BaseConversation], None, None]:
+    """What the documented generators yield of a stream."""
+    with turn:
+        if return_conversation:
+            yield turn.start()
+        if stream:
+            yield from turn
+            return
+        text = "".join(turn)
+        if text:
+            yield text
+
+
+class _Given:
+    """The arguments that hold secrets. Shows none of them."""
+
+    def __init__(self, api_key: Optional[str], cookies: Any, proxy: Optional[str]) -> None:
+        self.api_key = api_key
+        self.cookies = cookies
+        self.proxy = proxy
+
+
+class _SharedClients:
+    """The clients of the provider, told apart by whose they are and where they go. Safe for any thread."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDictType[Tuple[Any, ...], Client] = OrderedDict()
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+
+    def get(self, given: _Given, options: Dict[str, Any]) -> Client:
+        environment = settings.Environment.read()
+        urls = settings.Urls.of(options.get("github_url"), options.get("api_url"), environment)
+        credentials = Credentials(given.api_key, given.cookies, environment)
+        credentials.check()
+        identity = fingerprint(credentials.fingerprint(), repr(given.proxy))
+        cache = options.get("token_cache")
+        place = os.fspath(cache) if isinstance(cache, (str, os.PathLike)) else id(cache)
+        key = (identity, urls, str(options.get("verify", True)), place, environment.token_cache)
+        with self._lock:
+            client = self._clients.pop(key, None) or Client(
+                given.api_key, cookies=given.cookies, proxy=given.proxy, **options
+            )
+            self._clients[key] = client
+            if len(self._clients) > _KEPT_CLIENTS:
+                self._clients.popitem(last=False)
+        return client
+
+    def close(self) -> None:
+        """Close all of them and begin anew."""
+        with self._lock:
+            clients = list(self._clients.values())
+            self._clients.clear()
+        for client in clients:
+            client.close()
+
+
+_clients = _SharedClients()
+atexit.register(_clients.close)
