@@ -1,0 +1,5 @@
+"""``python -m copilot_sync`` is ``copilot-sync``."""
+
+from copilot_sync.cli import main
+
+main()

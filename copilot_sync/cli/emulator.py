@@ -1,0 +1,39 @@
+"""``copilot-sync emulator``: a local Copilot in a shell of its own."""
+
+import shlex
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync emulator
+  copilot-sync emulator --port 8001 --api-port 8002 --pace 0.05
+"""
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port of github_url.  [default: a free one]")
+@click.option(
+    "--api-port", type=click.IntRange(0, 65535), default=0, help="The port of api_url.  [default: a free one]"
+)
+@click.option("--pace", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two words.")
+def emulator(port: int, api_port: int, pace: float) -> None:
+    """Serve a local Copilot that repeats what it is asked, until Ctrl-C.
+
+    It prints the environment to export in another shell, and then everything there talks to it.
+    """
+    from copilot_sync.emulator import Emulator, Reply
+
+    try:
+        server = Emulator(port=port, api_port=api_port, reply=Reply(pace=pace)).start()
+    except OSError as error:
+        raise click.ClickException(f"the port can't be used: {error.strerror}") from error
+    try:
+        for name, value in server.environment.items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+        click.echo("serving until Ctrl-C", err=True)
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    finally:
+        server.close()

@@ -1,0 +1,24 @@
+"""How the documentation is built: `tox -e docs`."""
+
+import copilot_sync
+
+project = "copilot_sync"
+author = "The copilot_sync authors"
+project_copyright = f"2026, {author}"
+release = version = copilot_sync.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {"description": "GitHub Copilot Chat without asyncio"}
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+
+# The examples of docstrings name things as those who import them do.
+doctest_global_setup = """
+import copilot_sync
+from copilot_sync import *
+from copilot_sync.emulator import *
+"""
