@@ -1,0 +1,15 @@
+"""What all tests stand on: an environment in which nothing is set."""
+
+import pytest
+
+from copilot_sync import settings
+
+_VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
+_PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings and proxies of whoever runs the tests out of them."""
+    for name in [*_VARIABLES, *_PROXIES, *(name.lower() for name in _PROXIES)]:
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,376 @@
+"""Which cookies are taken, and where they are looked for. No value ever gets into an error or a log."""
+
+import json
+import logging
+import os
+import pickle
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from copilot_sync.auth.cookies import get_cookies, read_cookies
+from copilot_sync.errors import MissingCredentialsError
+
+NOW = 1_800_000_000.0  # 2027-01-15
+FUTURE = 4_102_444_800  # 2100-01-01
+PAST = 946_684_800  # 2000-01-01
+SECRET = "s3cr3t-value"
+
+
+def read(source: Any, domain: str = "github.com") -> Dict[str, str]:
+    return read_cookies(source, domain, now=lambda: NOW)
+
+
+def listed(domain: Optional[str], name: str = "a", value: str = "1", **more: Any) -> Dict[str, Any]:
+    return {"name": name, "value": value, "domain": domain, **more}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A current directory and an environment without any cookies."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COPILOT_SYNC_COOKIES", raising=False)
+    monkeypatch.setitem(sys.modules, "browser_cookie3", None)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(bare: Path) -> Callable[..., None]:
+    """Writes files into har_and_cookies: names without their dot, and what JSON they hold."""
+
+    def write(**files: Any) -> None:
+        (bare / "har_and_cookies").mkdir()
+        for name, data in files.items():
+            content = data if isinstance(data, bytes) else json.dumps(data).encode()
+            (bare / "har_and_cookies" / name.replace("_", ".")).write_bytes(content)
+
+    return write
+
+
+# fmt: off
+HOSTS = [
+    # the cookie's domain    more             the host             goes there
+    ("github.com",           {},                   "github.com",       True),
+    (".github.com",          {},                   "github.com",       True),
+    (".GitHub.com",          {},                   ".GITHUB.com",      True),
+    (None,                   {},                   "github.com",       True),
+    ("",                     {},                   "127.0.0.1",        True),
+    (".github.com",          {},                   "gist.github.com",  True),
+    ("github.com",           {"hostOnly": False},  "gist.github.com",  True),
+    ("github.com",           {},                   "gist.github.com",  False),
+    ("github.com",           {"hostOnly": True},   "gist.github.com",  False),
+    (".github.com",          {"hostOnly": True},   "gist.github.com",  False),
+    ("gist.github.com",      {},                   "github.com",       False),
+    (".gist.github.com",     {},                   "github.com",       False),
+    ("evilgithub.com",       {},                   "github.com",       False),
+    (".evilgithub.com",      {},                   "github.com",       False),
+    ("github.com",           {"hostOnly": False},  "notgithub.com",    False),
+    ("github.com.evil.org",  {},                   "github.com",       False),
+    ("github.co",            {"hostOnly": False},  "github.com",       False),
+    ("127.0.0.1",            {},                   "127.0.0.1",        True),
+    ("localhost",            {},                   "localhost",        True),
+    ("localhost",            {},                   "127.0.0.1",        False),
+    ("github.com.local",     {},                   "github.com",       False),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("domain", "more", "host", "goes"), HOSTS)
+def test_a_cookie_goes_where_a_browser_sends_it(domain: Optional[str], more: Any, host: str, goes: bool) -> None:
+    """To its own host, and below it unless it is a host-only one; never to a name that looks alike."""
+    cookies = read([listed(domain, **more), listed(host, "b", "2")], host)
+    assert cookies == ({"a": "1", "b": "2"} if goes else {"b": "2"})
+
+
+@settings(deadline=None)
+@given(st.text("abcgithu.-", min_size=1), st.booleans())
+def test_no_name_that_merely_ends_alike_is_a_parent(before: str, host_only: bool) -> None:
+    """Whatever stands in front of github.com, its cookies are not GitHub's, and GitHub's are not its own."""
+    assert read([listed(f"x{before}github.com", hostOnly=host_only), listed("", "b", "2")]) == {"b": "2"}
+    if not before.endswith("."):
+        assert read([listed(".github.com"), listed("", "b", "2")], f"x{before}github.com") == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("cookies", "wanted"),
+    [
+        ([listed(".github.com", value="1"), listed("github.com", value="2")], "2"),
+        ([listed("github.com", value="1"), listed(".github.com", value="2")], "1"),
+        ([listed(None, value="1"), listed(".github.com", value="2")], "2"),
+        ([listed(".github.com", value="1"), listed(None, value="2")], "1"),
+        ([listed("github.com", value="1"), listed("github.com", value="2")], "2"),
+        ([listed(None, value="1"), listed(None, value="2")], "2"),
+        ([listed(".github.com", value="1"), listed("github.com", value="")], "1"),
+        ([listed(".github.com", value="1"), listed("github.com", value="2", expires=PAST)], "1"),
+    ],
+    ids=["host", "host first", "any", "any last", "later", "later of any", "empty", "expired"],
+)
+def test_of_two_with_one_name_the_more_specific_then_the_later_wins(cookies: List[Any], wanted: str) -> None:
+    """The host's own before a parent's before one of no domain; then the one further down."""
+    assert read(cookies) == {"a": wanted}
+
+
+def test_empty_cookies_are_left_out() -> None:
+    """An empty value authenticates nobody."""
+    assert read({"user_session": "abc", "a": ""}) == {"user_session": "abc"}
+    assert read("user_session=abc; a=") == {"user_session": "abc"}
+
+
+NOTHING = "there is no cookie in it"
+ELSEWHERE = "belongs to another domain than github"
+NOTHING_LEFT = [
+    ("", NOTHING),
+    (" \n", NOTHING),
+    ("Cookie: ", NOTHING),
+    ({}, NOTHING),
+    ([], NOTHING),
+    ({"cookies": []}, NOTHING),
+    ({"log": {"entries": []}}, NOTHING),
+    ([listed("example.org")], ELSEWHERE),
+    ([listed("example.org", "user_session", expires=PAST)], ELSEWHERE),
+    ([listed("github.com", expires=PAST), listed("example.org")], r"every cookie for github.* has expired"),
+    (
+        [listed("github.com"), listed("github.com", "user_session", expires=PAST)],
+        r"user_session for github.* has expired",
+    ),
+    ([listed("github.com"), listed("github.com", "user_session", "")], r"user_session for github.* is empty"),
+    ({"user_session": ""}, r"user_session for github.* is empty"),
+    ({"user_session": "", "logged_in": "yes"}, r"user_session for github.* is empty"),
+    ("user_session=; logged_in=yes", r"user_session for github.* is empty"),
+    ({"a": ""}, r"every cookie for github.* is empty"),
+]
+
+
+@pytest.mark.parametrize(("source", "reason"), NOTHING_LEFT)
+def test_where_nothing_is_left_the_error_says_why(source: Any, reason: str) -> None:
+    """Expired, another site's, or empty: each asks for something else of the user."""
+    with pytest.raises(MissingCredentialsError, match=reason) as caught:
+        read(source)
+    assert caught.value.stage == "credentials"
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_session_that_has_expired_elsewhere_does_not_matter() -> None:
+    """Another site may have a cookie of that name."""
+    assert read([listed("example.org", "user_session", expires=PAST), listed("github.com")]) == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "error"), [("", ValueError), (" . ", ValueError), (None, TypeError), (5, TypeError)]
+)
+def test_a_domain_that_is_none_is_refused(bare: Path, domain: Any, error: Any) -> None:
+    """A wrong call is a wrong call, whether or not there are cookies."""
+    with pytest.raises(error, match="domain must be"):
+        get_cookies(domain)
+    with pytest.raises(error, match="domain must be"):
+        read({"a": "1"}, domain)
+
+
+def test_without_any_cookies_the_error_names_every_way(bare: Path) -> None:
+    """It comes within a second, and nothing is written."""
+    started = time.monotonic()
+    with pytest.raises(MissingCredentialsError) as caught:
+        get_cookies()
+    assert time.monotonic() - started < 1
+    assert caught.value.stage == "credentials"
+    for way in (
+        "api_key=",
+        "cookies=",
+        "COPILOT_SYNC_API_KEY",
+        "COPILOT_SYNC_COOKIES",
+        "har_and_cookies",
+        "pip install copilot-sync[browser]",
+    ):
+        assert way in str(caught.value)
+    assert os.listdir(str(bare)) == []
+
+
+def test_the_environment_may_hold_a_header(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COPILOT_SYNC_COOKIES as a ``name=value; …`` header."""
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", " user_session=abc; logged_in=yes\n")
+    assert get_cookies() == {"user_session": "abc", "logged_in": "yes"}
+    assert get_cookies("127.0.0.1") == {"user_session": "abc", "logged_in": "yes"}
+
+
+def test_the_environment_may_name_a_file(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COPILOT_SYNC_COOKIES as the path of a cookies.txt or JSON file."""
+    (bare / "cookies.txt").write_bytes(b"github.com\tFALSE\t/\tTRUE\t4102444800\tuser_session\tabc\n")
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "cookies.txt")
+    assert get_cookies(".github.com") == {"user_session": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("missing.json", "COPILOT_SYNC_COOKIES: there is no cookie file 'missing.json'"),
+        (SECRET, "COPILOT_SYNC_COOKIES: expected the path of a cookie file, or a header"),
+        ("user_session=", "COPILOT_SYNC_COOKIES: cookies: the user_session for github"),
+        ("user_session=a\nb", "COPILOT_SYNC_COOKIES: cookies: the value of the cookie 'user_session' has characters"),
+        ("har_and_cookies", "COPILOT_SYNC_COOKIES: 'har_and_cookies' is not a cookie file"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_not_passed_over(
+    folder: Callable[..., None], monkeypatch: pytest.MonkeyPatch, setting: str, message: str
+) -> None:
+    """Whoever sets the variable means it: the error names it, and no other place is searched."""
+    folder(a_json={"user_session": "abc"})
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", setting)
+    with pytest.raises(MissingCredentialsError, match=message) as caught:
+        get_cookies()
+    assert SECRET not in str(caught.value)
+
+
+def test_the_environment_wins_over_the_folder(folder: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set by hand comes before what lies about."""
+    folder(a_json={"user_session": "from the folder"})
+    assert get_cookies() == {"user_session": "from the folder"}
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "user_session=from the environment")
+    assert get_cookies() == {"user_session": "from the environment"}
+
+
+HAR = {
+    "log": {
+        "entries": [{"request": {"url": "https://github.com/", "cookies": [{"name": "user_session", "value": "h"}]}}]
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"github_har": HAR}, {"user_session": "h"}),
+        ({"github_TXT": b"github.com\tFALSE\t/\tTRUE\t0\tuser_session\tt\n"}, {"user_session": "t"}),
+        ({"github_json": [listed("github.com", "user_session", "j")]}, {"user_session": "j"}),
+        ({"github_json": {"user_session": "j", "logged_in": "yes"}}, {"user_session": "j", "logged_in": "yes"}),
+        ({"a_json": {"user_session": "a"}, "b_json": {"user_session": "b"}}, {"user_session": "b"}),
+        ({"a_json": {"user_session": "a"}, "b_json": [listed("github.com", "_octo")]}, {"user_session": "a"}),
+        ({"a_json": [listed("github.com", "_octo")], "b_txt": b"notes"}, {"_octo": "1"}),
+        (
+            {"a_json": [listed("github.com", "_octo", "a")], "b_json": [listed("github.com", "_octo", "b")]},
+            {"_octo": "b"},
+        ),
+        (
+            {"a_json": {"user_session": "a"}, "b_json": [listed("github.com", "user_session", expires=PAST)]},
+            {"user_session": "a"},
+        ),
+        (
+            {"a_json": {"user_session": "a"}, "b_json": b"{", "c_har": b"\xff", "d_json": {"k": 1}},
+            {"user_session": "a"},
+        ),
+        ({"a_json": {"user_session": "a"}, "b_md": {"user_session": "b"}}, {"user_session": "a"}),
+        ({"a_json": [listed("github.com", "user_session", "a"), listed(None, "site")]}, {"user_session": "a"}),
+    ],
+    ids=[
+        "HAR",
+        "txt",
+        "list",
+        "object",
+        "later",
+        "not mixed",
+        "no session",
+        "no sessions",
+        "expired",
+        "broken",
+        "ending",
+        "no domain",
+    ],
+)
+def test_the_folder_of_gpt4free_is_read(folder: Callable[..., None], files: Any, wanted: Dict[str, str]) -> None:
+    """One file gives the cookies: the last by name that is logged in. The others do not get in its way."""
+    folder(**files)
+    assert get_cookies() == wanted
+
+
+def test_other_sites_secrets_in_the_folder_do_not_go_to_github(folder: Callable[..., None]) -> None:
+    """A plain object names no site. Without GitHub's own cookie in it, it is not GitHub's."""
+    folder(
+        auth_json={"api_key": SECRET, "access_token": SECRET},
+        other_json=[listed("example.org", "user_session", SECRET)],
+    )
+    with pytest.raises(MissingCredentialsError, match="it may belong to any site") as caught:
+        get_cookies()
+    assert SECRET not in str(caught.value)
+
+
+def test_the_error_says_what_was_wrong_with_the_folder(folder: Callable[..., None]) -> None:
+    """A stale export is the usual reason: it is named. A crowded folder does not make a long error."""
+    folder(**{f"{name}_json": [listed("github.com", "user_session", expires=PAST)] for name in "abcde"})
+    with pytest.raises(MissingCredentialsError, match=r"user_session for github\.com has expired") as caught:
+        get_cookies()
+    assert os.path.join("har_and_cookies", "e.json") in str(caught.value)
+    assert str(caught.value).count("expired") == 3
+
+
+def planted(folder: Path) -> Iterator[Any]:
+    """Sources that all fail, each with a secret in it."""
+    (folder / "ten").write_bytes(b"\xff\xfe" + SECRET.encode("utf-16-le") + SECRET.encode())
+    contents = [
+        f'{{"user_session": "{SECRET}",',
+        f'["{SECRET}"]',
+        f'{{"user_session": ["{SECRET}"]}}',
+        f'[{{"name": ["{SECRET}"], "value": "{SECRET}"}}]',
+        f'[{{"name": "a", "value": "{SECRET}\\n"}}]',
+        f'[{{"name": "a", "value": "{SECRET}", "domain": "example.org"}}]',
+        f"github.com\tFALSE\t/\tTRUE\t{SECRET}\tuser_session\t{SECRET}\n",
+        f"github.com\tFALSE\t/\tTRUE\t1\tuser_session\t{SECRET}\n",
+        f"user_session={SECRET}\n",
+        f"Cookie: user_session={SECRET}\n",
+    ]
+    for number, content in enumerate(contents):
+        path = folder / str(number)
+        path.write_bytes(content.encode())
+        yield path
+        yield str(path)
+    yield from (folder / "ten", str(folder / "ten"), folder / "missing")
+    yield from (
+        SECRET,
+        f"/{SECRET}",
+        f"/{SECRET}=",
+        f"user_session={SECRET}\r\nX: y",
+        f"a=b; {SECRET}",
+        f"{{'a': '{SECRET}='}}",
+    )
+    yield from (
+        {"user_session": SECRET + "\n"},
+        {SECRET * 5 + "=": "x"},
+        {"user_session": [SECRET]},
+        {"a": SECRET.encode()},
+    )
+    yield from ([SECRET], [listed("example.org", value=SECRET)], [listed("github.com", value=SECRET, expires=PAST)])
+    yield from (SECRET.encode(), [listed("github.com", value=SECRET + "\0")], [listed(SECRET.encode(), value=SECRET)])  # type: ignore[arg-type]
+
+
+def everything_about(error: BaseException) -> str:
+    """All that a log, a tracker or a debugger would show of an error and of those behind it."""
+    parts = [str(error), repr(error), repr(error.args), repr(vars(error))]
+    parts += [repr(getattr(error, name, None)) for name in ("doc", "object", "filename")]
+    parts += traceback.format_exception(type(error), error, error.__traceback__)
+    for behind in filter(None, (error.__cause__, error.__context__)):
+        parts.append(everything_about(behind))
+    return "\n".join(parts)
+
+
+def test_no_value_gets_into_an_error_or_a_log(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A planted secret is found in no text, argument, cause, context or traceback, and in no log record."""
+    sources = list(planted(bare))
+    with caplog.at_level(logging.DEBUG):
+        for source in sources:
+            with pytest.raises((ValueError, TypeError, MissingCredentialsError)) as caught:
+                read(source)
+            assert SECRET not in everything_about(caught.value), source
+            if isinstance(source, str):
+                monkeypatch.setenv("COPILOT_SYNC_COOKIES", source)
+                with pytest.raises(MissingCredentialsError) as missing:
+                    get_cookies()
+                assert SECRET not in everything_about(missing.value), source
+        assert read({"user_session": SECRET}) == {"user_session": SECRET}
+    assert caplog.records
+    assert SECRET not in caplog.text

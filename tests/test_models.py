@@ -1,0 +1,239 @@
+"""The values: a conversation that goes on, plain frozen data, and a secret that never shows itself."""
+
+import copy
+import dataclasses
+import json
+import pickle
+import traceback
+from dataclasses import dataclass
+from typing import Any, Dict
+
+import pytest
+
+from copilot_sync.models import Answer, BaseConversation, Conversation, Message, Model, Secret, Thread, Usage
+
+# Conversations
+
+
+def conversation(conversation_id: str = "c1", message_id: Any = "m1") -> Conversation:
+    return Conversation.from_dict({"conversation_id": conversation_id, "message_id": message_id})
+
+
+def test_a_conversation_is_made_of_its_id() -> None:
+    """The documented constructor; no message of it is known yet."""
+    made = Conversation("c1")
+    assert isinstance(made, BaseConversation)
+    assert (made.conversation_id, made.message_id) == ("c1", None)
+    assert repr(made) == "Conversation('c1', message_id=None)"
+
+
+@pytest.mark.parametrize("value, kind", [("", ValueError), (None, TypeError), (5, TypeError), (b"c1", TypeError)], ids=repr)
+def test_a_conversation_needs_an_id_that_is_text(value: Any, kind: Any) -> None:
+    """What can't be an id is told at once, not by the service."""
+    with pytest.raises(kind, match="conversation_id must"):
+        Conversation(value)
+
+
+@pytest.mark.parametrize("message_id", [None, "m1"])
+def test_a_conversation_fits_a_json_session(message_id: Any) -> None:
+    """``from_dict`` of what a JSON session gives back is the conversation that was put in."""
+    before = conversation("c1", message_id)
+    assert Conversation.from_dict(json.loads(json.dumps(before.to_dict()))) == before
+    assert before.to_dict() == {"conversation_id": "c1", "message_id": message_id}
+
+
+def test_a_conversation_is_read_from_a_dictionary_of_another_version() -> None:
+    """Unknown fields are ignored and the last message may be missing: sessions outlive releases."""
+    read = Conversation.from_dict({"conversation_id": "c1", "colour": "blue"})
+    assert read == Conversation("c1")
+
+
+@pytest.mark.parametrize(
+    "data, kind, words",
+    [
+        (None, TypeError, "a conversation is made of a mapping, not of NoneType"),
+        ("c1", TypeError, "a conversation is made of a mapping, not of str"),
+        ([("conversation_id", "c1")], TypeError, "a conversation is made of a mapping, not of list"),
+        ({}, ValueError, "a conversation needs a conversation_id"),
+        ({"conversation_id": None}, TypeError, "conversation_id must be a string, not NoneType"),
+        ({"conversation_id": ""}, ValueError, "conversation_id must not be empty"),
+        ({"conversation_id": "c1", "message_id": 7}, TypeError, "message_id must be a string, not int"),
+    ],
+    ids=repr,
+)
+def test_a_dictionary_that_is_no_conversation_is_refused(data: Any, kind: Any, words: str) -> None:
+    """A broken session says what is wrong with it."""
+    with pytest.raises(kind, match=words):
+        Conversation.from_dict(data)
+
+
+@pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_conversation_travels(travel: Any) -> None:
+    """What arrives is equal and its own: going on with one does not move the other."""
+    before = conversation()
+    after = travel(before)
+    assert after == before
+    after.message_id = "m2"
+    assert before.message_id == "m1"
+
+
+@pytest.mark.parametrize(
+    "other, equal",
+    [
+        (conversation("c1", "m1"), True),
+        (conversation("c1", "m2"), False),
+        (conversation("c1", None), False),
+        (conversation("c2", "m1"), False),
+        ("c1", False),
+        ({"conversation_id": "c1", "message_id": "m1"}, False),
+    ],
+    ids=repr,
+)
+def test_conversations_are_equal_where_both_ids_are(other: Any, equal: bool) -> None:
+    """They compare by value, and with nothing but another conversation."""
+    assert (conversation("c1", "m1") == other) is equal
+    assert (conversation("c1", "m1") != other) is not equal
+
+
+def test_what_a_caller_hangs_on_a_conversation_does_not_count() -> None:
+    """Providers of other services keep notes there; equality is about the two ids."""
+    noted = conversation()
+    noted.note = "mine"  # type: ignore[attr-defined]
+    assert noted == conversation()
+
+
+def test_a_conversation_can_not_be_hashed() -> None:
+    """It changes with each answer, so it would be lost in a set."""
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(conversation())
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_no_conversation_may_be_said_in_two_ways(nothing: Any) -> None:
+    """``conversation_id=""`` is none, as an empty form field is."""
+    assert Conversation.of(nothing) is None
+
+
+def test_an_id_will_do_for_a_conversation() -> None:
+    """A string is read as an id; a conversation stays the very object, so that it is updated in place."""
+    known = conversation()
+    assert Conversation.of(known) is known
+    assert Conversation.of("c1") == Conversation("c1")
+
+
+@pytest.mark.parametrize("value", [0, 5, b"c1", BaseConversation(), {"conversation_id": "c1"}], ids=lambda v: type(v).__name__)
+def test_what_is_no_conversation_is_refused(value: Any) -> None:
+    """The error says what is wanted and what came."""
+    with pytest.raises(TypeError, match=f"must be a Conversation or its id, not {type(value).__name__}"):
+        Conversation.of(value)
+
+
+# Plain values
+
+
+ANSWER = Answer("Hello", conversation(), "gpt-4o", Usage(12, 2), "m1", {"CodeVulnerability": []}, False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ANSWER,
+        Usage(),
+        Thread("t1", "name", "2026-04-15T09:16:31Z", None),
+        Message("m1", "user", "text", "root", None, True),
+        Model("gpt-4o", "GPT-4o", "OpenAI", True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_is_frozen_and_travels(value: Any) -> None:
+    """It compares by value, copies and pickles, and can't be changed."""
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert copy.deepcopy(value) == value
+    name = dataclasses.fields(value)[0].name
+    assert dataclasses.replace(value, **{name: "other"}) != value
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, "other")
+
+
+def test_an_answer_is_its_text() -> None:
+    """``print(answer)`` prints what was said; the rest is there by name."""
+    assert str(ANSWER) == f"{ANSWER}" == ANSWER.text == "Hello"
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        (Answer("x", conversation(), "m"), {"usage": None, "message_id": None, "annotations": {}, "complete": True}),
+        (Usage(), {"input_tokens": None, "output_tokens": None}),
+        (Thread("t1"), {"id": "t1", "name": "", "created_at": None, "updated_at": None}),
+        (
+            Message("m1", "user"),
+            {"id": "m1", "role": "user", "content": "", "parent_id": None, "created_at": None, "interrupted": False},
+        ),
+        (Model("m"), {"id": "m", "name": "", "vendor": "", "preview": False}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_has_the_documented_fields_and_defaults(value: Any, expected: Dict[str, Any]) -> None:
+    """What the service did not say is ``None``, empty, or false."""
+    assert {name: getattr(value, name) for name in expected} == expected
+
+
+# Secrets
+
+
+PLANTED = "tok_planted_5ecret"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What might hold a secret."""
+
+    token: Secret
+
+
+def seen_in_a_traceback(token: Secret) -> str:
+    try:
+        raise ValueError(token)
+    except ValueError as error:
+        return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        repr,
+        str,
+        ascii,
+        format,
+        lambda secret: f"{secret!r:>40} {secret:>40} {secret!s}",
+        lambda secret: "%s %r" % (secret, secret),
+        lambda secret: repr(Holder(secret)),
+        lambda secret: repr([{"token": secret}, dataclasses.asdict(Holder(secret))]),
+        lambda secret: str(ValueError(secret)) + repr(ValueError(secret)),
+        seen_in_a_traceback,
+    ],
+    ids=["repr", "str", "ascii", "format", "f-string", "percent", "dataclass", "containers", "exception", "traceback"],
+)
+def test_a_secret_never_shows_itself(show: Any) -> None:
+    """However it is printed by accident, stars come out."""
+    shown = show(Secret(PLANTED))
+    assert "***" in shown
+    assert "planted" not in shown
+
+
+def test_a_secret_takes_a_format_like_any_text() -> None:
+    """A column of a table stays one."""
+    assert f"{Secret(PLANTED):>6}|" == "   ***|"
+
+
+def test_a_secret_is_a_value() -> None:
+    """It compares, hashes and pickles by what is inside, which only ``reveal`` gives."""
+    secret = Secret(PLANTED)
+    arrived = pickle.loads(pickle.dumps(secret))
+    assert arrived == secret
+    assert {secret: 1}[arrived] == 1
+    assert arrived.reveal() == PLANTED
+    assert secret != Secret("other")
+    assert secret != PLANTED
+    assert (bool(secret), bool(Secret(""))) == (True, False)

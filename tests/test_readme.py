@@ -1,0 +1,50 @@
+"""README.rst is a promise: its Python runs, its settings exist, its first commands work."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from copilot_sync import settings
+from copilot_sync.emulator import Emulator
+
+README = Path(__file__).parents[1].joinpath("README.rst").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> List[str]:
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?: {{4}}.*)?\n)+)", README, re.MULTILINE)
+    return [textwrap.dedent(block).strip() for block in found]
+
+
+@pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.splitlines()[-1][:40])
+def test_each_python_block_runs(block: str, copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What README shows can be typed as it stands, with nothing but the environment set."""
+    for name, value in copilot_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+
+
+def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
+    """The first command asks the emulator, the second runs the tests; another test runs what they start."""
+    first, second = _blocks("sh")[:2]
+    assert first == 'python -m pip install ".[cli]" && copilot-sync ask --emulator "Explain WSGI in one line"'
+    assert second == "python -m pip install tox && python -m tox"
+
+
+def test_the_settings_are_those_that_are_read() -> None:
+    """The table of variables names exactly those that exist, with their defaults."""
+    known = {value for name, value in vars(settings).items() if name.endswith("_VARIABLE")}
+    assert set(re.findall(r"^``(COPILOT_SYNC_\w+)``", README, re.MULTILINE)) == known
+    for default in (settings.GITHUB_URL, settings.API_URL, settings.MODEL):
+        assert f"default ``{default}``" in README

@@ -1,0 +1,114 @@
+"""Many threads, many faults: every answer right, nothing asked twice.
+
+Run as a program it prints its figures: ``python tests/test_soak.py``.
+"""
+
+import random
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Dict, Optional, Tuple
+
+import copilot_sync
+from copilot_sync import RetryPolicy
+from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.emulator.service import Options
+
+ASKS = 1000
+THREADS = 64
+FAULT_RATE = 0.3
+
+_FAULTS = [
+    Fault.drop("before_headers", taken=True),
+    Fault.drop("before_headers", taken=False),
+    Fault.drop("before_headers", reset=True, taken=True),
+    Fault.drop("in_headers", taken=True),
+    Fault.drop("in_headers", reset=True, taken=False),
+    Fault.status(500, taken=True),
+    Fault.status(502, taken=False),
+    Fault.status(503, retry_after=0),
+    Fault.status(503, taken=True),
+    Fault.status(504, taken=True),
+    Fault.status(429, retry_after=0),
+    Fault.cut(0),
+    Fault.cut(2),
+    Fault.cut(2, reset=True),
+    Fault.cut(1, mid_event=True),
+]
+
+
+class _Dice:
+    """Chooses faults from a seed, safely for the emulator's threads. Tokens expire now and then."""
+
+    _BETWEEN_EXPIRIES = 100
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._lock = threading.Lock()
+        self._requests = 0
+        self.thrown: "Counter[str]" = Counter()
+        self.expiries = 0
+
+    def __call__(self, stage: str, request: object) -> Optional[Fault]:
+        with self._lock:
+            self._requests += 1
+            if stage != "token" and self._requests % self._BETWEEN_EXPIRIES == 0:
+                self.expiries += 1
+                return Fault.expired_token()
+            if self._rng.random() >= FAULT_RATE:
+                return None
+            self.thrown[stage] += 1
+            return self._rng.choice(_FAULTS)
+
+
+def soak(seed: int) -> Tuple[Dict[int, str], Emulator, _Dice]:
+    """Ask ``ASKS`` questions from ``THREADS`` threads; give what did not come out right."""
+    dice = _Dice(seed)
+    wrong: Dict[int, str] = {}
+    with Emulator(options=Options(token_lifetime=1800.0)) as emulator:
+        emulator.choose_fault = dice
+        with copilot_sync.Client(
+            cookies=emulator.cookies,
+            github_url=emulator.github_url,
+            api_url=emulator.api_url,
+            retry=RetryPolicy(attempts=30, base=0.01, cap=0.05),
+        ) as client:
+
+            def one(number: int) -> None:
+                prompt = f"question {number} of many words that come back one by one"
+                answer = client.ask(prompt)
+                if answer.text != prompt or not answer.complete:
+                    wrong[number] = answer.text
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(one, range(ASKS)))
+    return wrong, emulator, dice
+
+
+def _repeated(emulator: Emulator) -> int:
+    """How many user messages stand in a thread more than once."""
+    counts = Counter(
+        (identifier, message["content"])
+        for identifier, thread in emulator.threads.items()
+        for message in thread.messages
+        if message["role"] == "user"
+    )
+    return sum(count - 1 for count in counts.values())
+
+
+def test_nothing_is_lost_and_nothing_is_asked_twice() -> None:
+    """1,000 asks from 64 threads with a fault in 30 % of all requests: all right, no user message twice."""
+    wrong, emulator, dice = soak(seed=1)
+    assert wrong == {}
+    assert _repeated(emulator) == 0
+    assert dice.thrown["message"] > 100
+    assert emulator.leaks == []
+    # A token is fetched at the beginning and after each time that the service says one has expired.
+    expired = sum(1 for request in emulator.requests if request.stage == "token")
+    assert emulator.tokens_issued <= expired
+
+
+if __name__ == "__main__":  # pragma: no cover - for people
+    found, server, faults = soak(seed=random.randrange(1000))
+    print(f"asks {ASKS}, threads {THREADS}, requests {len(server.requests)}, faults {dict(faults.thrown)}")
+    print(f"wrong {len(found)}, asked twice {_repeated(server)}, tokens {server.tokens_issued}")
