@@ -836,7 +836,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
     """
     now = _server_time(headers, now)
     said = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
+    if re.fullmatch(r"\d{1,18}(\.\d{1,9})?", said):
         return float(said)
     moment = _http_date(said) if said else None
     if moment is None:

@@ -89,7 +89,7 @@ class Limits:
     """How much of a reply is kept in memory, in bytes. A reply past one of them ends in ``ResponseTooLargeError``.
 
     Args:
-        event: One event of a stream. Default 16 MiB, far above any piece of an answer or its closing event with references.
+        event: One event of a stream. Default 16 MiB, far above any piece of an answer or its closing event.
         answer: The text of one answer. Default 64 MiB, far above what any model writes.
         reply: A reply that is no stream, such as the list of messages. Default 8 MiB.
     """

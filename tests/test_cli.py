@@ -1,11 +1,11 @@
 """The command line: in this process where only words matter, in one of its own where pipes, signals and statuses do."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -340,8 +340,9 @@ def test_main_ends_the_process_with_the_status(monkeypatch: pytest.MonkeyPatch) 
 def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """``python -m copilot_sync`` is the same program."""
     monkeypatch.setattr(sys, "argv", ["copilot-sync", "--version"])
+    monkeypatch.delitem(sys.modules, "copilot_sync.__main__", raising=False)
     with pytest.raises(SystemExit) as exit_info:
-        runpy.run_module("copilot_sync", run_name="__main__")
+        importlib.import_module("copilot_sync.__main__")
     assert exit_info.value.code == 0
     assert capsys.readouterr().out.startswith("copilot-sync ")
 

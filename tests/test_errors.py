@@ -70,7 +70,9 @@ def caused(error: CopilotError, cause: BaseException) -> CopilotError:
 
 def test_the_table_here_holds_every_class_of_the_module() -> None:
     """A class that is added must be added to the table, and so to every promise below."""
-    defined = {value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__}
+    defined = {
+        value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
     assert {kind for kind, _, _ in FAMILY} == defined
 
 

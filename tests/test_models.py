@@ -27,7 +27,9 @@ def test_a_conversation_is_made_of_its_id() -> None:
     assert repr(made) == "Conversation('c1', message_id=None)"
 
 
-@pytest.mark.parametrize("value, kind", [("", ValueError), (None, TypeError), (5, TypeError), (b"c1", TypeError)], ids=repr)
+@pytest.mark.parametrize(
+    "value, kind", [("", ValueError), (None, TypeError), (5, TypeError), (b"c1", TypeError)], ids=repr
+)
 def test_a_conversation_needs_an_id_that_is_text(value: Any, kind: Any) -> None:
     """What can't be an id is told at once, not by the service."""
     with pytest.raises(kind, match="conversation_id must"):
@@ -121,7 +123,9 @@ def test_an_id_will_do_for_a_conversation() -> None:
     assert Conversation.of("c1") == Conversation("c1")
 
 
-@pytest.mark.parametrize("value", [0, 5, b"c1", BaseConversation(), {"conversation_id": "c1"}], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "value", [0, 5, b"c1", BaseConversation(), {"conversation_id": "c1"}], ids=lambda v: type(v).__name__
+)
 def test_what_is_no_conversation_is_refused(value: Any) -> None:
     """The error says what is wanted and what came."""
     with pytest.raises(TypeError, match=f"must be a Conversation or its id, not {type(value).__name__}"):
@@ -207,13 +211,13 @@ def seen_in_a_traceback(token: Secret) -> str:
         ascii,
         format,
         lambda secret: f"{secret!r:>40} {secret:>40} {secret!s}",
-        lambda secret: "%s %r" % (secret, secret),
+        "{0} {0!r} {0:>9}".format,
         lambda secret: repr(Holder(secret)),
         lambda secret: repr([{"token": secret}, dataclasses.asdict(Holder(secret))]),
         lambda secret: str(ValueError(secret)) + repr(ValueError(secret)),
         seen_in_a_traceback,
     ],
-    ids=["repr", "str", "ascii", "format", "f-string", "percent", "dataclass", "containers", "exception", "traceback"],
+    ids=["repr", "str", "ascii", "format", "f-string", "template", "dataclass", "containers", "exception", "traceback"],
 )
 def test_a_secret_never_shows_itself(show: Any) -> None:
     """However it is printed by accident, stars come out."""

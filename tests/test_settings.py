@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pickle
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import pytest
 
@@ -127,7 +127,7 @@ def test_the_six_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"], ids=repr)
 def test_a_blank_variable_is_none(blank: str) -> None:
     """``COPILOT_SYNC_API_KEY= program`` unsets it, as people expect; blanks around a value are dropped."""
-    assert Environment.read({name: blank for name in ALL}) == BLANK == Environment(*[None] * 6)
+    assert Environment.read(dict.fromkeys(ALL, blank)) == BLANK == Environment(*[None] * 6)
     assert Environment.read({name: f" {value}{blank}" for name, value in ALL.items()}) == Environment.read(ALL)
 
 
@@ -154,7 +154,7 @@ def test_an_environment_shows_none_of_its_secrets() -> None:
     ids=["defaults", "blank arguments", "environment", "arguments", "one of each"],
 )
 def test_arguments_win_over_the_environment_and_that_over_the_defaults(
-    arguments: Any, variables: Dict[str, str], expected: Any
+    arguments: Tuple[Optional[str], Optional[str]], variables: Dict[str, str], expected: Any
 ) -> None:
     """Each of the two URLs is chosen by itself."""
     assert dataclasses.astuple(Urls.of(*arguments, Environment.read(variables))) == expected
@@ -238,7 +238,14 @@ def test_a_url_must_be_a_string(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "host, expected",
-    [("localhost", True), ("a.b.localhost", True), ("127.0.0.1", True), ("::1", True), ("10.0.0.1", False), ("", False)],
+    [
+        ("localhost", True),
+        ("a.b.localhost", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("", False),
+    ],
 )
 def test_a_loopback_host_is_known_without_asking_dns(host: str, expected: bool) -> None:
     """A name that merely resolves to this machine does not count."""

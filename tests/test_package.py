@@ -1,0 +1,116 @@
+"""The package as a whole: its public names, what they say of themselves, and what importing it costs."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from typing import Any, Iterator, List, Tuple
+
+import pytest
+
+import copilot_sync
+
+CONTRACT = """
+    Client Chat Stream Answer Conversation GithubCopilot RetryPolicy Timeout get_cookies Thread Message Model Usage
+    Event ContentEvent CompleteEvent RoutedModelEvent AnnotationsEvent ErrorEvent UnknownEvent
+    CopilotError MissingCredentialsError AuthenticationError InvalidRequestError NotFoundError WrongHostError
+    RateLimitError QuotaExceededError ServerError NetworkError RequestTimeoutError ProtocolError ResponseTooLargeError
+    StreamInterruptedError StreamClosedError
+    BaseConversation AsyncGeneratorProvider ProviderModelMixin Messages Cookies AsyncResult
+"""
+PUBLIC = [(name, getattr(copilot_sync, name)) for name in copilot_sync.__all__]
+CLASSES = [(name, value) for name, value in PUBLIC if inspect.isclass(value)]
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("name", CONTRACT.split())
+def test_a_name_of_the_contract_is_at_top_level(name: str) -> None:
+    """It can be imported from the package itself, by name and by ``*``."""
+    assert hasattr(copilot_sync, name)
+    assert name in copilot_sync.__all__
+
+
+def test_all_is_sorted_and_whole() -> None:
+    """Nothing is exported that is not listed, and nothing listed twice; modules are not part of it."""
+    exported = {
+        name for name, value in vars(copilot_sync).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert copilot_sync.__all__ == sorted({*exported, "__version__"})
+
+
+def members() -> Iterator[Tuple[str, Any]]:
+    for name, value in CLASSES:
+        for member in vars(value):
+            found = inspect.getattr_static(value, member)
+            if not member.startswith("_") and (inspect.isroutine(found) or isinstance(found, property)):
+                yield f"{name}.{member}", getattr(value, member)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [*CLASSES, *((name, value) for name, value in PUBLIC if inspect.isfunction(value)), *members()],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_everything_public_explains_itself(name: str, value: Any) -> None:
+    """``help`` says something of every class, function, method and property, and more than its signature."""
+    text = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    assert text
+    assert not text.startswith(f"{name}(")  # what dataclass makes up
+
+
+@pytest.fixture(scope="module")
+def loaded() -> List[str]:
+    """The modules that an interpreter holds after importing the package and nothing else."""
+    return run("-c", "import copilot_sync, sys; print(*sys.modules)").split()
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["asyncio", "click", "rich", "tenacity", "concurrent.futures", "copilot_sync.emulator", "copilot_sync.aio"],
+)
+def test_importing_the_package_does_not_load_what_is_not_needed_yet(module: str, loaded: List[str]) -> None:
+    """It stays quick to import, works where extras are missing, and the blocking face never meets asyncio."""
+    assert "copilot_sync.client" in loaded
+    assert module not in loaded
+
+
+def test_importing_everything_by_star_is_clean() -> None:
+    """No warning, no output, no thread is left by an import."""
+    assert (
+        run("-X", "dev", "-c", "from copilot_sync import *; import threading; print(threading.active_count())") == "1\n"
+    )
+
+
+def test_the_version_is_one_of_a_release() -> None:
+    """It is told in one place, and is a string of numbers."""
+    numbers: List[str] = copilot_sync.__version__.split(".")
+    assert len(numbers) == 3
+    assert all(number.isdecimal() for number in numbers[:2])
+
+
+def test_values_have_the_documented_order_of_fields() -> None:
+    """They can be made by position, so that the order is part of the promise."""
+    fields = {
+        value.__name__: " ".join(field.name for field in dataclasses.fields(value))
+        for value in (
+            copilot_sync.Thread,
+            copilot_sync.Message,
+            copilot_sync.Model,
+            copilot_sync.Usage,
+            copilot_sync.Timeout,
+        )
+    }
+    assert fields == {
+        "Thread": "id name created_at updated_at",
+        "Message": "id role content parent_id created_at interrupted",
+        "Model": "id name vendor preview",
+        "Usage": "input_tokens output_tokens",
+        "Timeout": "connect read total",
+    }
