@@ -52,8 +52,8 @@ class Client:
 
     Args:
         api_key: A token to use as it is. Then no cookies are looked for.
-        cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt`` or JSON file, or
-            a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then ``get_cookies`` are asked.
+        cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt`` or JSON file,
+            or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then ``get_cookies`` are asked.
         model: The model asked for where a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
         proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
         timeout: Seconds of silence allowed, or a ``Timeout``.
@@ -89,7 +89,7 @@ class Client:
     ) -> None:
         environment = Environment.read()
         credentials = Credentials(api_key, cookies, environment)
-        route = Secret(proxy) if isinstance(proxy, str) else proxy
+        route = Secret(proxy or "") if proxy is None or isinstance(proxy, str) else type(proxy)
         del api_key, cookies, proxy  # from here on, errors may come out, and a report of them may show this frame
         credentials.check()
         urls = Urls.of(github_url, api_url, environment)
@@ -98,7 +98,7 @@ class Client:
         self._access = Access(urls, transport, credentials.token_source(urls, transport, cache))
         self._model = _checked_model(model, environment.model or MODEL)
         self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), bool(resume))
-        self._streams: "Set[weakref.ref[Stream]]" = set()
+        self._streams: Set[weakref.ref[Stream]] = set()
 
     def ask(
         self,
@@ -252,10 +252,8 @@ class Client:
 
     def close(self) -> None:
         """End the streams that are open and close the connections. May be called from any thread and more than once."""
-        for reference in list(self._streams):
-            stream = reference()
-            if stream is not None:
-                stream.close()
+        for stream in filter(None, [reference() for reference in list(self._streams)]):
+            stream.close()
         self._access.close()
 
     def __enter__(self) -> "Client":
@@ -265,6 +263,8 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
+        if "_model" not in self.__dict__:
+            return "<Client that is being made>"  # as the report of an error out of __init__ may show it
         return f"<Client of {self._access.urls.api}, model {self._model!r}>"
 
     def __getstate__(self) -> Dict[str, Any]:
@@ -332,7 +332,7 @@ class Chat:
         return self._client.ask(prompt, **self._with_defaults(options))
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
-        """Ask the next question and get its answer piece by piece. Options and errors are those of ``Client.stream``."""
+        """Ask the next question and get its answer in pieces. Options and errors are those of ``Client.stream``."""
         return self._client.stream(prompt, **self._with_defaults(options))
 
     def _with_defaults(self, options: Dict[str, Any]) -> Dict[str, Any]:
@@ -365,14 +365,12 @@ def _checked_model(model: Optional[str], default: str) -> str:
     return model or default
 
 
-def _checked_proxy(proxy: Optional[Secret]) -> Optional[str]:
-    if not proxy:
-        return None
-    if not isinstance(proxy, Secret):
-        raise TypeError(f"proxy must be a URL, not {type(proxy).__name__}")
-    if not _names_a_host(proxy.reveal()):
+def _checked_proxy(proxy: Union[Secret, type]) -> Optional[str]:
+    if isinstance(proxy, type):
+        raise TypeError(f"proxy must be a URL, not {proxy.__name__}")
+    if proxy and not _names_a_host(proxy.reveal()):
         raise ValueError("proxy must be a URL such as http://localhost:3128")
-    return proxy.reveal()
+    return proxy.reveal() or None
 
 
 def _names_a_host(proxy: str) -> bool:

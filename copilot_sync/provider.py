@@ -142,7 +142,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
 
         Args:
             model: The model's id; ``""`` or ``None`` for ``default_model``.
-            messages: Role messages. The whole transcript is sent, or, with ``return_conversation``, the user's last turn.
+            messages: Role messages. The whole transcript is sent; with ``return_conversation``, the user's last turn.
             stream: Yield each piece as it arrives, instead of the whole answer once.
             api_key: A token to use as it is. Then no cookies are looked for.
             proxy: The URL of a proxy.

@@ -49,8 +49,8 @@ def cache_of(value: Union[None, str, "os.PathLike[str]", TokenCache], variable: 
 class FileCache:
     """Tokens in a file that several processes may share. Safe for any thread.
 
-    The file has the mode 0600 and is replaced as a whole, so that nobody ever reads half of one. Its folder is made with
-    the mode 0700 where it is missing.
+    The file has the mode 0600 and is replaced as a whole, so that nobody ever reads half of one. Its folder is made
+    with the mode 0700 where it is missing.
 
     Args:
         path: The file.

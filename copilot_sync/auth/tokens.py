@@ -175,14 +175,14 @@ class ExchangedTokens:
     def _exchange(self, call: Call) -> "tuple[Secret, float]":
         cookies = self._cookies or Secret("")
         request = protocol.token_request(self._urls)
-        reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
-        failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
-        if failure is None:
-            try:
+        try:
+            reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
+            failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
+            if failure is None:
                 value, lifetime = protocol.read_token(reply, self._now())
                 return Secret(value), lifetime
-            except CopilotError as error:
-                failure = bare(error)
+        except CopilotError as error:
+            failure = bare(error)
         raise failure
 
     def _entry(self, token: Secret, lifetime: float) -> str:

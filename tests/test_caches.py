@@ -1,0 +1,208 @@
+"""Where tokens are kept: the file that only its owner reads, and the choice between caches."""
+
+import json
+import os
+import resource
+import stat
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, List, Optional
+
+import pytest
+
+from copilot_sync.auth.caches import FileCache, cache_of
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_is_set_is_got_until_its_time_is_over(tmp_path: Path) -> None:
+    """A value lives for its time-out, to the second."""
+    clock = Clock()
+    cache = FileCache(tmp_path / "tokens.json", now=clock)
+    assert cache.get("key") is None
+    cache.set("key", "value", 10)
+    clock.now += 9.9
+    assert cache.get("key") == "value"
+    clock.now += 0.1
+    assert cache.get("key") is None
+
+
+def test_the_file_and_its_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """The file is 0600 and a folder that is made is 0700, whatever the umask."""
+    path = tmp_path / "new" / "tokens.json"
+    before = os.umask(0)
+    try:
+        FileCache(path).set("key", "value", 10)
+    finally:
+        os.umask(before)
+    assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+    assert os.listdir(path.parent) == ["tokens.json"]
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    """It may be shared with other programs."""
+    tmp_path.chmod(0o755)
+    FileCache(tmp_path / "tokens.json").set("key", "value", 10)
+    assert mode(tmp_path) == 0o755
+
+
+def test_entries_stay_side_by_side_and_old_ones_go(tmp_path: Path) -> None:
+    """Setting a key keeps the others, but for those whose time is over."""
+    clock = Clock()
+    path = tmp_path / "tokens.json"
+    FileCache(path, now=clock).set("short", "1", 10)
+    FileCache(path, now=clock).set("long", "2", 100)
+    clock.now += 50
+    FileCache(path, now=clock).set("new", "3", 100)
+    assert sorted(json.loads(path.read_bytes())) == ["long", "new"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"not json",
+        b"[" * 100_000,
+        b'["key"]',
+        b'"key"',
+        b'{"key": "value"}',
+        b'{"key": {"value": "stale"}}',
+        b'{"key": {"value": 5, "until": 9e99}}',
+        b'{"key": {"value": "stale", "until": "late"}}',
+        b'{"key": {"value": "stale", "until": NaN}}',
+        b'{"key": {"value": "' + b"x" * 1024 * 1024 + b'", "until": 9e99}}',
+    ],
+    ids=[
+        "empty",
+        "binary",
+        "text",
+        "nested too deeply",
+        "a list",
+        "a string",
+        "no entry",
+        "no end",
+        "no text",
+        "no time",
+        "no number",
+        "too large",
+    ],
+)
+def test_garbage_in_the_file_is_an_empty_cache(tmp_path: Path, content: bytes) -> None:
+    """It is no reason to fail, and the next value replaces it."""
+    path = tmp_path / "tokens.json"
+    path.write_bytes(content)
+    cache = FileCache(path)
+    assert cache.get("key") is None
+    cache.set("key", "value", 10)
+    assert cache.get("key") == "value"
+
+
+@pytest.mark.parametrize("place", ["file/tokens.json", "folder", "/proc/tokens.json"], ids=["file", "folder", "proc"])
+def test_a_file_that_cannot_be_written_is_left(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Below a file, in a folder's place, in a file system that takes no files: nothing is raised, nothing stays."""
+    caplog.set_level("DEBUG")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    cache = FileCache(tmp_path / place)
+    cache.set("key", "the value", 10)
+    assert cache.get("key") is None
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert "was not written" in caplog.text
+    assert "the value" not in caplog.text
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """Half of a file is never put in the place of a whole one."""
+    path = tmp_path / "tokens.json"
+    cache = FileCache(path)
+    cache.set("key", "old", 10)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        cache.set("key", "new" * 1000, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert cache.get("key") == "old"
+    assert os.listdir(tmp_path) == ["tokens.json"]
+
+
+def test_nobody_ever_reads_half_a_file(tmp_path: Path) -> None:
+    """A reader sees one whole file or the next, while others write."""
+    path = tmp_path / "tokens.json"
+    FileCache(path).set("key", "0", 100)
+    seen: List[Optional[str]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(FileCache(path).get("key"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(100):
+        FileCache(path).set("key", str(number) * 1000, 100)
+    done.set()
+    reader.join()
+    assert None not in seen
+
+
+def test_the_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``~`` is the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    FileCache("~/tokens.json").set("key", "value", 10)
+    assert os.listdir(tmp_path) == ["tokens.json"]
+
+
+@pytest.mark.parametrize(
+    ("value", "variable", "path"),
+    [
+        (None, None, None),
+        (None, "off", None),
+        ("", "off", None),
+        (None, "/a/variable", "/a/variable"),
+        ("", "/a/variable", "/a/variable"),
+        ("/an/argument", "/a/variable", "/an/argument"),
+        ("/an/argument", "off", "/an/argument"),
+        (Path("/an/argument"), None, "/an/argument"),
+    ],
+)
+def test_the_argument_wins_over_the_variable(value: Any, variable: Optional[str], path: Optional[str]) -> None:
+    """Without either there is no cache, and ``off`` is none."""
+    cache = cache_of(value, variable)
+    assert getattr(cache, "path", None) == path
+
+
+def test_an_object_with_get_and_set_is_taken_as_it_is() -> None:
+    """Django's and cachelib's caches do."""
+    cache = SimpleNamespace(get=print, set=print)
+    assert cache_of(cache, "/a/variable") is cache
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (5, TypeError, "int is neither"),
+        (True, TypeError, "bool is neither"),
+        (object(), TypeError, "object is neither"),
+        ({}, TypeError, "dict is neither"),
+        ("a\0b", ValueError, "NUL"),
+    ],
+)
+def test_what_can_be_no_cache_is_told_at_once(value: Any, error: type, words: str) -> None:
+    """A dictionary is none either: it can't forget."""
+    with pytest.raises(error, match=words):
+        cache_of(value, None)
