@@ -565,7 +565,8 @@ def _read_json(reply: Reply, stage: str) -> Any:
         return json.loads(reply.body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         kind = "HTML" if _is_html(reply) else "something else"
-        raise errors.ProtocolError(f"JSON was expected and {kind} came", stage=stage, status=reply.status) from None
+    # Raised out here: the error of json carries the whole reply.
+    raise errors.ProtocolError(f"JSON was expected and {kind} came", stage=stage, status=reply.status)
 
 
 def _is_html(reply: Reply) -> bool:

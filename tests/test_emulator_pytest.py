@@ -7,9 +7,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
-def test_the_fixture_serves_for_one_test(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fixture_serves_for_one_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """An emulator of its own for each test, closed after it."""
     # Only this plugin, and by its own name, whether or not it is installed as an entry point.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

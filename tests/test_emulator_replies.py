@@ -154,15 +154,14 @@ def test_a_piece_may_be_any_event_or_any_bytes(emulator: Emulator) -> None:
     emulator.script(
         [
             {"type": "content", "body": None},
+            b"",
             b": a comment\n\n",
             {"type": "brandNew", "x": 1},
             {"type": "content", "body": "Hello"},
         ]
     )
     assert body_of(emulator).startswith(
-        b'data: {"type":"content","body":null}\n\n'
-        b": a comment\n\n"
-        b'data: {"type":"brandNew","x":1}\n\n' + HELLO
+        b'data: {"type":"content","body":null}\n\n: a comment\n\ndata: {"type":"brandNew","x":1}\n\n' + HELLO
     )
     assert stored(emulator) == ["Hello"]
 
@@ -230,9 +229,7 @@ def test_the_complete_event_can_be_changed(emulator: Emulator) -> None:
 def test_a_routed_model_is_announced_first(emulator: Emulator) -> None:
     """Whatever model was asked for."""
     emulator.script(Reply(["Hello"], routed_model="mai-code"))
-    assert body_of(emulator).startswith(
-        b'data: {"type":"routedModel","model":"mai-code"}\n\n' + HELLO
-    )
+    assert body_of(emulator).startswith(b'data: {"type":"routedModel","model":"mai-code"}\n\n' + HELLO)
 
 
 def test_a_document_can_be_sent_where_a_stream_was_asked_for(emulator: Emulator) -> None:
@@ -321,6 +318,7 @@ def test_each_event_goes_out_before_the_next_is_asked_for(emulator: Emulator) ->
 def test_the_thread_knows_of_the_end_before_the_client(emulator: Emulator) -> None:
     """Whoever has seen `complete` finds the whole answer in the thread."""
     emulator.script(Reply(["Hello"], done=True))
+    emulator.fail("message", Fault.stall(("after_events", 2)))
     with connect(emulator) as client:
         client.sendall(message(emulator))
         read_until(client, b'"complete"')
@@ -357,9 +355,7 @@ def test_comments_keep_a_silent_stream_alive(emulator: Emulator) -> None:
 
 def test_further_headers_and_another_type_can_be_sent(emulator: Emulator) -> None:
     """As a proxy in between would."""
-    emulator.script(
-        Reply("Hi", content_type="text/event-stream; charset=utf-8", headers={"X-A": "ü"})
-    )
+    emulator.script(Reply("Hi", content_type="text/event-stream; charset=utf-8", headers={"X-A": "ü"}))
     reply = fetch(emulator)
     assert reply.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert reply.headers["X-A"] == "ü"

@@ -99,12 +99,8 @@ def test_good_cookies_are_exchanged_for_a_token_that_the_api_takes(emulator: Emu
     assert emulator.leaks == []
 
 
-@pytest.mark.parametrize(
-    ("expiration", "digits"), [("milliseconds", 3), ("nanoseconds", 9), ("missing", None)]
-)
-def test_a_tokens_end_is_told_as_the_options_say(
-    emulator: Emulator, expiration: Any, digits: Optional[int]
-) -> None:
+@pytest.mark.parametrize(("expiration", "digits"), [("milliseconds", 3), ("nanoseconds", 9), ("missing", None)])
+def test_a_tokens_end_is_told_as_the_options_say(emulator: Emulator, expiration: Any, digits: Optional[int]) -> None:
     """Fractions of three or nine digits, or no expiration at all."""
     emulator.options.expiration = expiration
     reply = fetch_token(emulator).json
@@ -148,18 +144,14 @@ def test_without_cookies_to_compare_with_nobody_gets_in(emulator: Emulator) -> N
 
 @pytest.mark.parametrize("header", sorted(VERIFIED))
 @pytest.mark.parametrize("value", [None, "wrong"])
-def test_the_token_wants_the_web_clients_headers(
-    emulator: Emulator, header: str, value: Optional[str]
-) -> None:
+def test_the_token_wants_the_web_clients_headers(emulator: Emulator, header: str, value: Optional[str]) -> None:
     """Each is needed, with its value."""
     reply = fetch_token(emulator, **{header: value})
     assert reply.status == 422
     assert header in reply.json["message"]
 
 
-@pytest.mark.parametrize(
-    "authorization", [None, "GitHub-Bearer", "GitHub-Bearer wrong", "Bearer {key}", "Basic eDp5"]
-)
+@pytest.mark.parametrize("authorization", [None, "GitHub-Bearer", "GitHub-Bearer wrong", "Bearer {key}", "Basic eDp5"])
 def test_the_api_wants_a_valid_bearer(emulator: Emulator, authorization: Optional[str]) -> None:
     """401, in the api's own words, for none, a wrong one, and the right one in a wrong scheme."""
     headers = {}
@@ -189,9 +181,7 @@ def test_tokens_can_be_expired_from_outside(emulator: Emulator) -> None:
     emulator.expire_tokens()
     new = fetch_token(emulator).json["token"]
     statuses = [
-        ask(
-            emulator.api_url, "GET", "/models", None, {"Authorization": f"GitHub-Bearer {key}"}
-        ).status
+        ask(emulator.api_url, "GET", "/models", None, {"Authorization": f"GitHub-Bearer {key}"}).status
         for key in (old, new, emulator.api_key)
     ]
     assert statuses == [401, 200, 200]
@@ -268,9 +258,7 @@ def test_a_new_threads_id_stands_where_the_options_say(emulator: Emulator, shape
     ],
     ids=["torn", "binary", "deep", "list"],
 )
-def test_a_body_that_is_no_json_object_is_refused(
-    emulator: Emulator, body: object, words: str
-) -> None:
+def test_a_body_that_is_no_json_object_is_refused(emulator: Emulator, body: object, words: str) -> None:
     """400, however strange the bytes."""
     reply = api(emulator, "POST", "/github/chat/threads", body)
     assert reply.status == 400
@@ -426,9 +414,7 @@ def test_a_request_for_no_stream_gets_a_document(emulator: Emulator) -> None:
     ("method", "tail"),
     [("POST", "/messages"), ("GET", "/messages"), ("PATCH", "/name"), ("DELETE", "")],
 )
-def test_a_thread_that_does_not_exist_is_not_found(
-    emulator: Emulator, method: str, tail: str
-) -> None:
+def test_a_thread_that_does_not_exist_is_not_found(emulator: Emulator, method: str, tail: str) -> None:
     """404 that names it, whatever is wanted of it."""
     reply = api(emulator, method, f"/github/chat/threads/no%20such{tail}", dict(MESSAGE))
     assert (reply.status, reply.json["error"]["message"]) == (404, "no thread no such")
@@ -507,9 +493,7 @@ def test_models_are_listed_under_both_paths(emulator: Emulator, path: str) -> No
         ("api", "GET", "/elsewhere"),
     ],
 )
-def test_what_a_host_does_not_have_is_not_found(
-    emulator: Emulator, host: str, method: str, path: str
-) -> None:
+def test_what_a_host_does_not_have_is_not_found(emulator: Emulator, host: str, method: str, path: str) -> None:
     """404 in JSON: neither host serves what is the other's."""
     url = emulator.github_url if host == "github" else emulator.api_url
     reply = ask(url, method, path)

@@ -10,12 +10,14 @@ from typing import Any, Callable, Dict, Optional, Union
 from copilot_sync import protocol
 from copilot_sync.auth.tokens import TokenSource, mask_of, send_token
 from copilot_sync.errors import CopilotError, QuotaExceededError, RateLimitError
-from copilot_sync.models import Secret
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Urls
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.retry import Pause, RetryPolicy, retry
 from copilot_sync.transport.session import Response, Transport
+
+#: How often a request is sent with yet another token while many calls see tokens come to their end.
+_RENEWALS = 8
 
 
 class Access:
@@ -52,21 +54,29 @@ class Access:
         """
         self._pause.wait(policy, call, request.stage)
         try:
-            token = self._tokens.get(call, policy)
-            response = self._transport.open(request, send_token(token, self.urls), call)
-            if response.head.status == 401 and self._tokens.refused(token):
-                response.body.close()
-                token = self._tokens.get(call, policy)
-                response = self._transport.open(request, send_token(token, self.urls), call)
-            return self._successful(request, response, token)
+            response = self._accepted(request, call, policy)
+            return self._successful(request, response)
         except QuotaExceededError:
             raise
         except RateLimitError as error:
             self._pause.begin(error, call)
             raise
 
-    def _successful(self, request: Request, response: Response, token: Secret) -> Response:
-        response.mask = mask_of(token)
+    def _accepted(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:
+        """Send a request with a token, and with a new one where the token was refused."""
+        for renewals in range(_RENEWALS + 1):
+            token = self._tokens.get(call, policy)
+            response = self._transport.open(request, send_token(token, self.urls), call)
+            response.mask = mask_of(token)
+            if response.head.status != 401:
+                self._tokens.accepted(token)
+                break
+            if renewals == _RENEWALS or not self._tokens.refused(token, renewed=renewals > 0):
+                break
+            self._transport.read(response)  # so that the connection serves the next request
+        return response
+
+    def _successful(self, request: Request, response: Response) -> Response:
         if 200 <= response.head.status < 300:
             return response
         reply = self._transport.read(response)

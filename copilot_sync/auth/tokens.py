@@ -42,8 +42,15 @@ class TokenSource(Protocol):
     def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
         """Give a token that should be valid."""
 
-    def refused(self, token: Secret) -> bool:
-        """Take note that the service refused a token. Gives whether ``get`` can come up with another one."""
+    def accepted(self, token: Secret) -> None:
+        """Take note that the service knows a token."""
+
+    def refused(self, token: Secret, *, renewed: bool) -> bool:
+        """Take note that the service refused a token.
+
+        ``renewed`` says that the same request had been refused with an earlier one. Gives whether it makes sense to
+        send it with yet another one, which ``get`` comes up with.
+        """
 
 
 class StaticToken:
@@ -56,7 +63,10 @@ class StaticToken:
         """Give the token."""
         return self._token
 
-    def refused(self, token: Secret) -> bool:
+    def accepted(self, token: Secret) -> None:
+        """It is the only one, so nothing follows from it."""
+
+    def refused(self, token: Secret, *, renewed: bool) -> bool:
         """There is no other one."""
         return False
 
@@ -94,6 +104,7 @@ class ExchangedTokens:
         self._cookies: Optional[Secret] = None
         self._kept: Optional[_Kept] = None
         self._refused: Optional[Secret] = None
+        self._proven: Optional[Secret] = None
         self._failure: Optional[CopilotError] = None
         self._rounds = 0
         self.renew()
@@ -124,14 +135,30 @@ class ExchangedTokens:
                 raise copy.copy(self._failure)
             return self._renewed(call, policy)
 
-    def refused(self, token: Secret) -> bool:
-        """Take note that the service refused a token, wherever it is kept."""
-        self._refused = token
-        return True
+    def accepted(self, token: Secret) -> None:
+        """Take note that the service knows a token. Late words about an earlier one count for nothing."""
+        if self._is_current(token):
+            self._proven = token
+
+    def refused(self, token: Secret, *, renewed: bool) -> bool:
+        """Take note that the service refused a token, wherever it is kept.
+
+        A request is sent anew once. Where the new token is refused as well, the credentials are at fault, unless that
+        token was good for another request, or refused to one, meanwhile: then it only came to its end too soon.
+        """
+        current = self._is_current(token)
+        if current:
+            self._kept = None
+            self._refused = token
+        return not (renewed and current) or token == self._proven
+
+    def _is_current(self, token: Secret) -> bool:
+        kept = self._kept
+        return kept is not None and kept.token == token
 
     def _valid(self, call: Call) -> Optional[Secret]:
         kept = self._kept
-        if kept is None or call.clock() >= kept.until or kept.token == self._refused:
+        if kept is None or call.clock() >= kept.until:
             return None
         return kept.token
 

@@ -36,9 +36,7 @@ _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) (HTTP/1\.[01])\Z")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")
 
 # poll() has no upper bound on descriptors, which select() has; Windows has only the latter.
-_Selector: Type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
+_Selector: Type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class BadRequestError(Exception):
@@ -135,9 +133,7 @@ class Response:
     headers: Tuple[Tuple[str, str], ...] = ()
 
 
-def json_response(
-    status: int, payload: object, headers: Sequence[Tuple[str, str]] = ()
-) -> Response:
+def json_response(status: int, payload: object, headers: Sequence[Tuple[str, str]] = ()) -> Response:
     """Returns a reply whose body is `payload` as JSON."""
     fields = (("Content-Type", "application/json; charset=utf-8"), *headers)
     return Response(status, json.dumps(payload).encode("ascii"), fields)

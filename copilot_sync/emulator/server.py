@@ -63,9 +63,7 @@ class Emulator(Scenario):
         self._ssl_context = ssl_context
         self._cookies = {"user_session": secrets.token_urlsafe(24)}
         self._api_key = f"emulated-key-{secrets.token_hex(16)}"
-        self._service = Service(
-            self.options, self._cookies, self._api_key, self._lock, self.changed
-        )
+        self._service = Service(self.options, self._cookies, self._api_key, self._lock, self.changed)
         self._listening: Optional[_Listening] = None
         self._closed = threading.Event()
         self._open: Set[Connection] = set()
@@ -257,9 +255,7 @@ class Emulator(Scenario):
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._ssl_context is not None:
-                sock = self._ssl_context.wrap_socket(
-                    sock, server_side=True, do_handshake_on_connect=False
-                )
+                sock = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except OSError:
             sock.close()
             raise

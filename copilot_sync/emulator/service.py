@@ -224,9 +224,7 @@ class Answer:
         whole: whether the message is finished.
     """
 
-    def __init__(
-        self, turn: Turn, message: Dict[str, Any], finish: Callable[[Answer], None]
-    ) -> None:
+    def __init__(self, turn: Turn, message: Dict[str, Any], finish: Callable[[Answer], None]) -> None:
         self.turn = turn
         self.reply = Reply(pieces=())
         self.events: Iterator[Event] = iter(())
@@ -381,9 +379,7 @@ class Service:
             raise _RefusalError(unauthorized("the token is invalid or has expired"))
         if self.options.wrong_plan:
             body = b"Misdirected Request: this seat belongs to another plan's host\n"
-            raise _RefusalError(
-                Response(421, body, (("Content-Type", "text/plain; charset=utf-8"),))
-            )
+            raise _RefusalError(Response(421, body, (("Content-Type", "text/plain; charset=utf-8"),)))
         if self.options.require_version_header:
             for name, value in _VERSION_HEADERS.items():
                 if request.headers.get(name) != value:
@@ -452,9 +448,7 @@ class Service:
         thread.updated_at = question["createdAt"]
         return self._begin_answer(thread, body, question)
 
-    def _begin_answer(
-        self, thread: StoredThread, body: Mapping[str, Any], question: Mapping[str, Any]
-    ) -> Answer:
+    def _begin_answer(self, thread: StoredThread, body: Mapping[str, Any], question: Mapping[str, Any]) -> Answer:
         message = _message(thread, "assistant", body, question["id"])
         wanted = body.get("responseMessageID")
         taken = wanted in [answer.turn.message_id for answer in thread.writing]
@@ -561,9 +555,7 @@ def _has_message(thread: StoredThread, message_id: str) -> bool:
     return any(message["id"] == message_id for message in thread.messages)
 
 
-def _message(
-    thread: StoredThread, role: str, body: Mapping[str, Any], parent: str
-) -> Dict[str, Any]:
+def _message(thread: StoredThread, role: str, body: Mapping[str, Any], parent: str) -> Dict[str, Any]:
     return {
         "id": str(uuid.uuid4()),
         "threadID": thread.id,
