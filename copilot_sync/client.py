@@ -131,8 +131,18 @@ class Client:
             ValueError: The prompt is empty, or an argument can't be sent.
             CopilotError: The answer could not be had; ``partial`` holds what had come of it.
         """
-        rules = self._rules_of(timeout, retry, resume)
-        with self._stream(prompt, conversation, model, options, rules, only_whole=True, on_start=on_start) as stream:
+        stream = self.stream(
+            prompt,
+            conversation=conversation,
+            model=model,
+            timeout=timeout,
+            retry=retry,
+            resume=resume,
+            on_start=on_start,
+            only_whole=True,
+            **options,
+        )
+        with stream:
             for _ in stream.events():
                 pass
             if stream.answer is None:  # closed from within: by a signal handler, or by on_start
@@ -149,6 +159,7 @@ class Client:
         retry: Optional[RetryPolicy] = _DEFAULT,
         resume: Optional[bool] = None,
         on_start: Optional[Callable[[Conversation], None]] = None,
+        only_whole: bool = False,
         **options: Any,
     ) -> Stream:
         """Ask, and get the answer piece by piece.
@@ -164,14 +175,27 @@ class Client:
             retry: As for ``ask``.
             resume: As for ``ask``.
             on_start: As for ``ask``.
+            only_whole: Hand out the text in one piece when it is whole, instead of as it comes.
             **options: As for ``ask``.
 
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
         """
-        rules = self._rules_of(timeout, retry, resume)
-        return self._stream(prompt, conversation, model, options, rules, on_start=on_start)
+        known = Conversation.of(conversation)
+        if known is not None:
+            protocol.segment(known.conversation_id)
+        turn = Turn(
+            content=_content(prompt, known),
+            model=_checked_model(model, self._model),
+            options=Options.of(**options),
+            conversation=known,
+            only_whole=only_whole,
+        )
+        stream = Stream(self._access, turn, self._rules_of(timeout, retry, resume), on_start)
+        # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
+        self._streams.add(weakref.ref(stream, self._streams.discard))
+        return stream
 
     def chat(self, conversation: Union[None, str, Conversation] = None, *, model: Optional[str] = None) -> "Chat":
         """Begin a conversation, or go on with one.
@@ -277,32 +301,6 @@ class Client:
             resume=self._rules.resume if resume is None else bool(resume),
         )
 
-    def _stream(
-        self,
-        prompt: Prompt,
-        conversation: Union[None, str, Conversation],
-        model: Optional[str],
-        options: Dict[str, Any],
-        rules: Rules,
-        *,
-        only_whole: bool = False,
-        on_start: Optional[Callable[[Conversation], None]] = None,
-    ) -> Stream:
-        known = Conversation.of(conversation)
-        if known is not None:
-            protocol.segment(known.conversation_id)
-        turn = Turn(
-            content=_content(prompt, known),
-            model=_checked_model(model, self._model),
-            options=Options.of(**options),
-            conversation=known,
-            only_whole=only_whole,
-        )
-        stream = Stream(self._access, turn, rules, on_start)
-        # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
-        self._streams.add(weakref.ref(stream, self._streams.discard))
-        return stream
-
     def _call(self, request: Request, read: Callable[[Reply], T]) -> T:
         call = Call(self._rules.timeout)
         call.begin()
@@ -362,7 +360,7 @@ def _id_of(conversation: Union[str, Conversation]) -> str:
 def _checked_model(model: Optional[str], default: str) -> str:
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model must be a string, not {type(model).__name__}")
-    return model or default
+    return protocol.check_text("model", model or default)
 
 
 def _checked_proxy(proxy: Union[Secret, type]) -> Optional[str]:

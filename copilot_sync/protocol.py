@@ -139,8 +139,7 @@ def _word(name: str, value: Optional[str], default: str) -> str:
         return default
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    _json_bytes(name, value)
-    return value
+    return check_text(name, value)
 
 
 def token_request(urls: Urls) -> Request:
@@ -286,6 +285,16 @@ def _page_headers(urls: Urls) -> Dict[str, str]:
     }
 
 
+def check_text(name: str, text: str) -> str:
+    """Check that a text can be sent, and give it back.
+
+    Raises:
+        ValueError: It is not valid Unicode.
+    """
+    _json_bytes(name, text)
+    return text
+
+
 def _json_bytes(name: str, value: Any) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -350,8 +359,7 @@ def check_prompt(prompt: object) -> str:
         raise TypeError(f"a prompt must be a string or a list of messages, not {type(prompt).__name__}")
     if not prompt.strip():
         raise ValueError("the prompt is empty")
-    _json_bytes("the prompt", prompt)
-    return prompt
+    return check_text("the prompt", prompt)
 
 
 def _turns(messages: Iterable[Mapping[str, Any]]) -> List[Tuple[str, str]]:

@@ -114,8 +114,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
 
         given = _Given(api_key, cookies, proxy)
         del api_key, cookies, proxy  # an error may be reported with the variables of this frame
-        turn = cls._open(model, messages, given, conversation_id, conversation, return_conversation, kwargs)
-        items = iterate(_items(turn, stream, return_conversation), turn.close)
+        turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
+        items = iterate(_items(turn, return_conversation), turn.close)
         try:
             async for item in items:
                 yield item
@@ -164,8 +164,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         """
         given = _Given(api_key, cookies, proxy)
         del api_key, cookies, proxy  # an error may be reported with the variables of this frame
-        turn = cls._open(model, messages, given, conversation_id, conversation, return_conversation, kwargs)
-        yield from _items(turn, stream, return_conversation)
+        turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
+        yield from _items(turn, return_conversation)
 
     @classmethod
     def create_completion(  # type: ignore[no-untyped-def]
@@ -205,6 +205,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         given: "_Given",
         conversation_id: Optional[str],
         conversation: Union[None, str, Conversation],
+        stream: bool,
         return_conversation: bool,
         kwargs: Dict[str, Any],
     ) -> Stream:
@@ -215,22 +216,15 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         client = _clients.get(given, {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
         text = protocol.last_user_turn(messages) if return_conversation else protocol.format_prompt(messages)
         known = Conversation.of(conversation) or Conversation.of(conversation_id)
-        return client.stream(text, conversation=known, model=cls.get_model(model), **options)
+        return client.stream(text, conversation=known, model=cls.get_model(model), only_whole=not stream, **options)
 
 
-def _items(
-    turn: Stream, stream: bool, return_conversation: bool
-) -> Generator[Union[str, BaseConversation], None, None]:
+def _items(turn: Stream, return_conversation: bool) -> Generator[Union[str, BaseConversation], None, None]:
     """What the documented generators yield of a stream."""
     with turn:
         if return_conversation:
             yield turn.start()
-        if stream:
-            yield from turn
-            return
-        text = "".join(turn)
-        if text:
-            yield text
+        yield from turn
 
 
 class _Given:

@@ -297,12 +297,22 @@ def _drive(access: Access, turn: Turn, rules: Rules, call: Call, reading: _Readi
             reply = access.fetch(protocol.thread_request(access.urls), call, rules.retry)
             reading.conversation = Conversation(protocol.read_thread_id(reply))
         yield reading.conversation
-        exchange = _Exchange(access, turn, rules, call, reading, reading.conversation)
-        yield from exchange.events()
+        events = _Exchange(access, turn, rules, call, reading, reading.conversation).events()
+        yield from _whole(events, reading) if turn.only_whole else events
     except CopilotError as error:
         call.counted(error)
         error.partial = error.partial or reading.text
         raise
+
+
+def _whole(events: Iterator[Event], reading: _Reading) -> Iterator[Event]:
+    """Read an answer to its end, and then hand it out in one piece."""
+    for _ in events:
+        pass
+    if reading.text:
+        yield ContentEvent("content", {"type": "content", "body": reading.text}, reading.text)
+    if reading.complete is not None:
+        yield reading.complete
 
 
 class _Exchange:
@@ -361,6 +371,8 @@ class _Exchange:
             StreamInterruptedError: It is not known whether the message was taken.
             CopilotError: The failure, where it is final.
         """
+        if failure.stage == "token":
+            raise failure  # it has had its own attempts, and the message was not sent
         outcome = outcome_of(failure)
         if outcome is Outcome.FINAL or self._rules.retry is None or _was_told(failure):
             raise failure

@@ -133,7 +133,8 @@ def test_a_given_token_is_used_as_it_is() -> None:
     """There is no other one to come up with."""
     token = StaticToken(Secret("key"))
     assert token.get(call(), None).reveal() == "key"
-    assert token.refused(Secret("key")) is False
+    token.accepted(Secret("key"))
+    assert token.refused(Secret("key"), renewed=False) is False
 
 
 def test_cookies_are_exchanged_as_the_web_client_does(emulator: Emulator, tokens: ExchangedTokens) -> None:
@@ -251,12 +252,41 @@ def test_a_wall_clock_that_jumps_does_no_harm(
 def test_a_refused_token_is_replaced_once(emulator: Emulator, tokens: ExchangedTokens) -> None:
     """A late word about the old one does not cost the new one."""
     old = tokens.get(call(), None)
-    assert tokens.refused(old) is True
+    assert tokens.refused(old, renewed=False) is True
     new = tokens.get(call(), None)
     assert new != old
-    assert tokens.refused(old) is True
+    assert tokens.refused(old, renewed=False) is True
     assert tokens.get(call(), None) is new
     assert emulator.tokens_issued == 2
+
+
+def test_a_new_token_that_is_refused_is_the_end(tokens: ExchangedTokens) -> None:
+    """The credentials are at fault where the token fetched for the very request is refused too."""
+    assert tokens.refused(tokens.get(call(), None), renewed=False) is True
+    assert tokens.refused(tokens.get(call(), None), renewed=True) is False
+
+
+@pytest.mark.parametrize("others", ["accepted", "refused"])
+def test_a_new_token_that_ended_for_others_is_replaced(tokens: ExchangedTokens, others: str) -> None:
+    """Where it was good for another request, or refused to one, meanwhile, it only came to its end too soon."""
+    old = tokens.get(call(), None)
+    tokens.refused(old, renewed=False)
+    new = tokens.get(call(), None)
+    if others == "accepted":
+        tokens.accepted(new)
+        tokens.accepted(old)
+    else:
+        tokens.refused(new, renewed=False)
+    assert tokens.refused(new, renewed=True) is True
+
+
+def test_what_was_known_of_a_token_does_not_vouch_for_the_next(emulator: Emulator, tokens: ExchangedTokens) -> None:
+    """Also where the service gives the same one again."""
+    same = Fault.garbage('{"token": "the-same"}', "application/json")
+    emulator.fail("token", same, same)
+    tokens.accepted(tokens.get(call(), None))
+    assert tokens.refused(tokens.get(call(), None), renewed=False) is True
+    assert tokens.refused(tokens.get(call(), None), renewed=True) is False
 
 
 @pytest.mark.parametrize(
@@ -294,7 +324,7 @@ def test_refused_cookies_are_looked_for_again(emulator: Emulator, transport: Tra
     tokens = ExchangedTokens(lambda: found.pop(0), urls_of(emulator), transport, None)
     with pytest.raises(AuthenticationError):
         tokens.get(call(), None)
-    tokens.refused(tokens.get(call(), None))
+    tokens.refused(tokens.get(call(), None), renewed=False)
     tokens.get(call(), None)
     assert emulator.tokens_issued == 2
 
@@ -430,8 +460,8 @@ def test_a_refused_token_is_not_taken_from_the_cache_again(emulator: Emulator, t
     """But one that another process put there meanwhile is."""
     cache = Memory()
     tokens = ExchangedTokens(lambda: emulator.cookies, urls_of(emulator), transport, cache, now=lambda: 1000.0)
-    tokens.refused(tokens.get(call(), None))
-    tokens.refused(tokens.get(call(), None))
+    tokens.refused(tokens.get(call(), None), renewed=False)
+    tokens.refused(tokens.get(call(), None), renewed=False)
     assert emulator.tokens_issued == 2
     cache.value = '{"token": "of-another-process", "until": 2000}'
     assert tokens.get(call(), None).reveal() == "of-another-process"

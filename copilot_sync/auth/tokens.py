@@ -183,6 +183,7 @@ class ExchangedTokens:
             raise
         self._failure = None
         margin = min(TOKEN_MARGIN, lifetime / 10)
+        self._proven = None
         self._kept = _Kept(token, call.clock() + lifetime - margin)
         return token
 

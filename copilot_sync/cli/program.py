@@ -19,7 +19,7 @@ INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="copilot-sync", message="%(prog)s %(version)s")
 def program() -> None:
-    """GitHub Copilot Chat in the terminal.
+    r"""GitHub Copilot Chat in the terminal.
 
     \b
     Credentials come from the environment:
