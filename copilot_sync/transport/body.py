@@ -15,7 +15,6 @@ import zlib
 from typing import Any, Iterator, List
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
-from copilot_sync.protocol import clean
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
@@ -96,9 +95,7 @@ class Body:
 
     def _new_decoder(self) -> Any:
         if self._encoding not in _WINDOWS:
-            raise ProtocolError(
-                f"the reply came in an encoding that was not asked for: {clean(self._encoding)}", stage=self._stage
-            )
+            raise ProtocolError("the reply came in an encoding that was not asked for", stage=self._stage)
         return zlib.decompressobj(_WINDOWS[self._encoding])
 
     def _is_vouched(self) -> bool:
@@ -132,7 +129,7 @@ class Body:
         return b"".join(parts)
 
     def read_some(self, limit: int) -> bytes:
-        """Read the beginning of a body as far as it can be had, whatever is wrong with the rest; free the connection."""
+        """Read as much of a body's beginning as can be had, whatever is wrong with the rest. Free the connection."""
         parts: List[bytes] = []
         size = 0
         try:
@@ -169,8 +166,6 @@ class Body:
 
     def _give_back(self) -> None:
         """Return the connection to its pool: from here on the call must not touch its socket."""
-        if self._call.cancelled:
-            return
         self._call.release()
         self._source.close()
         release = getattr(self._raw, "release_conn", None)

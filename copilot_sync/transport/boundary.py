@@ -14,6 +14,7 @@ from typing import Iterator, List, Optional, Tuple
 
 import requests
 import urllib3.exceptions
+from urllib3.exceptions import NewConnectionError
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, StreamClosedError
 from copilot_sync.transport.call import Call
@@ -27,6 +28,7 @@ FAILURES = (
     ValueError,
 )
 
+#: ``NewConnectionError`` is one of them by its ancestry, but says that a connection was refused.
 _TIMEOUTS = (
     socket_timeout,
     TimeoutError,
@@ -72,7 +74,7 @@ def _why_stopped(chain: List[BaseException], call: Call, stage: Optional[str]) -
         return StreamClosedError("the stream was closed", stage=stage)
     if call.expired:
         return call.timed_out("total", call.timeout.total, stage)
-    if any(isinstance(item, _TIMEOUTS) for item in chain):
+    if any(isinstance(item, _TIMEOUTS) and not isinstance(item, NewConnectionError) for item in chain):
         connecting = call.phase == "connect"
         error = call.timed_out(call.phase, call.timeout.connect if connecting else call.timeout.read, stage)
         error.sent = not connecting
@@ -92,7 +94,8 @@ def _what_failed(chain: List[BaseException], call: Call, stage: Optional[str]) -
                 return NetworkError(words.format(reason=_reason(item)), stage=stage, sent=call.phase != "connect")
     if any(isinstance(item, _GARBAGE) for item in chain):
         return ProtocolError("the reply is not valid HTTP", stage=stage)
-    return NetworkError(f"the connection failed: {_reason(chain[-1])}", stage=stage, sent=call.phase != "connect")
+    what = "proxy" if any(isinstance(item, requests.exceptions.ProxyError) for item in chain) else "connection"
+    return NetworkError(f"the {what} failed: {_reason(chain[-1])}", stage=stage, sent=call.phase != "connect")
 
 
 #: What is told of a failure, the most telling first.
@@ -106,7 +109,6 @@ _WORDS: Tuple[Tuple[type, str], ...] = (
     (urllib3.exceptions.LocationValueError, "the URL of the proxy can't be used"),
     (gaierror, "the host was not found: {reason}"),
     (ConnectionRefusedError, "nothing listens there: {reason}"),
-    (requests.exceptions.ProxyError, "the proxy failed: {reason}"),
     (ssl.SSLError, "TLS failed: {reason}"),
     (http.client.RemoteDisconnected, "the server closed the connection before its reply was whole"),
     (http.client.IncompleteRead, "the connection was cut in the middle of a reply"),

@@ -15,7 +15,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from typing import Any, Callable, Counter as CounterType, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
+from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.settings import Timeout

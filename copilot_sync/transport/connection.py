@@ -14,7 +14,7 @@ no thread can interrupt.
 import http.client
 import io
 import socket
-from typing import Any, Dict, Type, cast
+from typing import Any, Dict, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection
@@ -83,7 +83,7 @@ class _Source:
 
 
 class _Response(http.client.HTTPResponse):
-    """A reply that is read under a call's deadline, and whose head must be whole."""
+    """A reply that is read under a call's deadline, and whose head must be whole and nothing but a head."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._reader = _TimedReader(sock, current_call())
@@ -98,6 +98,9 @@ class _Response(http.client.HTTPResponse):
                 raise
         if self._reader.at_end:
             raise http.client.RemoteDisconnected("the connection ended inside the head of the reply")
+        # http.client leaves out everything after a line that is no field, and urllib3 logs what that line says.
+        if self.msg.defects:
+            raise http.client.HTTPException("there is a line in the head of the reply that is no field")
 
 
 class _Watched:
@@ -111,26 +114,29 @@ class _Watched:
         call.progress()
         self.handle = None
         try:
-            super(_Watched, self).connect()  # type: ignore[misc]
-            call.hold(self.sock)
+            super().connect()  # type: ignore[misc]
+            _begin_to_send(self.sock, call)
         finally:
             if self.handle is not None:
                 self.handle.close()
 
     def putrequest(self: Any, *args: Any, **kwargs: Any) -> None:
-        call = current_call()
-        call.phase = "send"
-        call.progress()
-        if self.sock is not None:
-            self.sock.settimeout(call.silence_seconds())
-            call.hold(self.sock)
-        super(_Watched, self).putrequest(*args, **kwargs)  # type: ignore[misc]
+        if self.sock is not None:  # else it connects when the first bytes are sent
+            _begin_to_send(self.sock, current_call())
+        super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
     def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = current_call()
         call.phase = "reply"
         call.progress()
-        return super(_Watched, self).getresponse(*args, **kwargs)  # type: ignore[misc]
+        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
+
+
+def _begin_to_send(sock: socket.socket, call: Call) -> None:
+    call.phase = "send"
+    call.progress()
+    sock.settimeout(call.silence_seconds())
+    call.hold(sock)
 
 
 class _OpenedHere:
@@ -141,10 +147,13 @@ class _OpenedHere:
     """
 
     def _new_conn(self: Any) -> socket.socket:
+        call = current_call()
         try:
-            sock = _open_socket(self._dns_host, self.port, self.socket_options or (), current_call())
+            sock = _open_socket(self._dns_host, self.port, self.socket_options or (), call)
             self.handle = sock.dup()
-            current_call().hold(self.handle)
+            call.hold(self.handle)
+            if call.cancelled:
+                sock.close()  # here, because TLS may lose a socket that is shut down before its handshake
             return sock
         except socket.timeout as error:
             raise ConnectTimeoutError(self, "the connection was not made in time") from error

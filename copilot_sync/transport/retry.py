@@ -15,11 +15,9 @@ from typing import Callable, Optional, TypeVar
 from copilot_sync.errors import (
     CopilotError,
     NetworkError,
-    ProtocolError,
     QuotaExceededError,
     RateLimitError,
     ServerError,
-    StreamInterruptedError,
 )
 from copilot_sync.transport.boundary import is_lasting
 from copilot_sync.transport.call import Call

@@ -176,3 +176,10 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **kwargs)
         watch(manager)
         return manager
+
+    def close(self) -> None:
+        # urllib3 2 closes the connections of a pool when nobody holds it any more, but a reply in a traceback does.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - urllib3 forbids to iterate it
+                manager.pools[key].close()
+        super().close()

@@ -1,9 +1,9 @@
-"""Bytes in, the data of events out: ``sseclient-py``, made to follow the WHATWG event stream standard.
+r"""Bytes in, the data of events out: ``sseclient-py``, made to follow the WHATWG event stream standard.
 
 By itself ``sseclient-py`` keeps a byte order mark, does not end an event where line ends are mixed, hands out
 the half event at the end of a cut stream, fails on bytes that are not UTF-8, and buffers without bound.
 ``EventParser`` stands in front of it: it takes pieces of any size, cut anywhere, makes all line ends
-``\\n``, cuts at blank lines and hands on whole events alone.
+``\n``, cuts at blank lines and hands on whole events alone.
 
 There are two readings of an event here. The general one is ``sseclient-py``. The short one takes an event that is a
 single ``data:`` line, as nearly all are, directly: about half the cost of an event. Both go through the same

@@ -1,0 +1,332 @@
+"""Requests as they go out, and replies as they come in: nothing gets in between that nobody asked for."""
+
+import logging
+import pickle
+import threading
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Union
+
+import pytest
+import requests
+from support import Peer, Server, answering, authority_file, cutting, wait_for
+
+from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
+from copilot_sync.protocol import Reply, Request
+from copilot_sync.settings import Limits, Timeout
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.session import ERROR_BODY, Transport
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+SECRET = "s3cr3t-t0ken"
+
+
+def with_token(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    prepared.headers["Authorization"] = f"GitHub-Bearer {SECRET}"
+    return prepared
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    made = Transport()
+    yield made
+    made.close()
+
+
+def request_to(server: Server, path: str = "/threads", **more: Any) -> Request:
+    return Request(
+        **{"stage": "threads", "method": "GET", "headers": {}, "template": path, **more}, url=server.url + path
+    )
+
+
+def fetch(transport: Transport, request: Request, call: Optional[Call] = None) -> Reply:
+    return transport.fetch(request, with_token, call or Call(Timeout(connect=10, read=10)))
+
+
+def lines_of(request: bytes) -> List[bytes]:
+    return sorted(line.lower() for line in request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:])
+
+
+def test_a_request_goes_out_as_it_is_and_nothing_else(transport: Transport) -> None:
+    """Its method, path, headers and body, the credentials, and what HTTP itself wants."""
+    with Server(answering(OK)) as server:
+        request = request_to(
+            server, "/a%2Fb?c=d", method="POST", headers={"Accept": "text/event-stream"}, body="ü".encode()
+        )
+        reply = fetch(transport, request)
+        assert (reply.status, reply.body) == (200, b"ok")
+        assert server.received[0].startswith(b"POST /a%2Fb?c=d HTTP/1.1\r\n")
+        assert server.received[0].endswith(b"\r\n\r\n" + "ü".encode())
+        assert lines_of(server.received[0]) == [
+            b"accept-encoding: identity",
+            b"accept: text/event-stream",
+            b"authorization: github-bearer s3cr3t-t0ken",
+            b"content-length: 2",
+            b"host: 127.0.0.1:%d" % server.port,
+            *[line for line in lines_of(server.received[0]) if line.startswith(b"user-agent: python-urllib3")],
+        ]
+
+
+def test_the_head_of_a_reply_has_names_in_lower_case(transport: Transport) -> None:
+    """Whoever reads one doesn't have to think of how the server writes them."""
+    with Server(answering(b"HTTP/1.1 201 Made\r\nX-GitHub-Thing: A\r\nContent-Length: 0\r\n\r\n")) as server:
+        reply = fetch(transport, request_to(server))
+        assert reply == Reply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
+
+
+def test_a_netrc_changes_nothing(transport: Transport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By itself, requests puts a password from there in the place of the token."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    assert requests.utils.get_netrc_auth("http://127.0.0.1") == ("me", "hunter2")
+    with Server(answering(OK)) as server:
+        fetch(transport, request_to(server))
+        assert b"Authorization: GitHub-Bearer s3cr3t-t0ken\r\n" in server.received[0]
+        assert b"Basic" not in server.received[0]
+
+
+def test_cookies_of_a_reply_are_not_kept(transport: Transport) -> None:
+    """They would go along with every later request, to either host."""
+    cookie = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"
+    with Server(answering(cookie, OK)) as server:
+        fetch(transport, request_to(server))
+        fetch(transport, request_to(server))
+        assert server.connections == 1
+        assert b"ookie" not in server.received[1]
+        assert len(transport._opened().cookies) == 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_reply_like_any_other(transport: Transport, status: int) -> None:
+    """It isn't followed, and its body, which may never end, isn't read to find out where it leads."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 %d Moved\r\nLocation: /elsewhere\r\n\r\n" % status)
+        while not peer.gone.is_set():
+            peer.send(bytes(1000))
+
+    with Server(script) as server:
+        reply = fetch(transport, request_to(server))
+        assert (reply.status, reply.headers["location"]) == (status, "/elsewhere")
+        assert len(reply.body) == ERROR_BODY
+        assert len(server.received) == 1
+
+
+# fmt: off
+ERRORS: Dict[str, Any] = {
+    # what comes after the head of the error            the words that are left
+    "whole":           (b"Content-Length: 5\r\n\r\noops!",                                b"oops!"),
+    "nothing":         (b"Content-Length: 0\r\n\r\n",                                     b""),
+    "cut":             (b"Content-Length: 99\r\n\r\noops!",                               b"oops!"),
+    "garbage":         (b"Transfer-Encoding: chunked\r\n\r\nnot a chunk",                 b""),
+    "an odd encoding": (b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\noops!",         b""),
+    "not its encoding": (b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\noops!",      b""),
+    "too long":        (b"\r\n" + bytes(2 * ERROR_BODY),                                  bytes(ERROR_BODY)),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("rest", "words"), ERRORS.values(), ids=ERRORS)
+def test_the_body_of_an_error_never_hides_its_status(transport: Transport, rest: bytes, words: bytes) -> None:
+    """Broken, cut or endless: a 503 is a 503."""
+    with Server(cutting(b"HTTP/1.1 503 Busy\r\n" + rest)) as server:
+        reply = fetch(transport, request_to(server))
+        assert (reply.status, reply.body) == (503, words)
+
+
+def test_a_reply_has_a_largest_size(transport: Transport) -> None:
+    """8 MiB by default; here less."""
+    small = Transport(limits=Limits(reply=1))
+    with Server(answering(OK)) as server, pytest.raises(ResponseTooLargeError):
+        fetch(small, request_to(server))
+
+
+# Trust
+
+# fmt: off
+TRUST: Dict[str, Any] = {
+    # verify      REQUESTS_CA_BUNDLE   trusted
+    "a file":                 ("file",  False, True),
+    "no checks":              (False,   False, True),
+    "no checks, a bundle":    (False,   True,  True),
+    "the bundle":             (True,    True,  True),
+    "the usual authorities":  (True,    False, False),
+}
+# fmt: on
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize(("verify", "bundle", "trusted"), TRUST.values(), ids=TRUST)
+def test_certificates_are_checked_as_the_caller_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verify: Union[bool, str], bundle: bool, trusted: bool
+) -> None:
+    """``verify`` is a file, or says whether to check; the environment only fills in which authorities."""
+    file = authority_file(tmp_path)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    if bundle:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", file)
+    transport = Transport(verify=file if verify == "file" else verify)
+    with Server(answering(OK), tls=True) as server:
+        if trusted:
+            assert fetch(transport, request_to(server)).status == 200
+        else:
+            with pytest.raises(NetworkError, match="certificate is not trusted.*give verify= the file") as caught:
+                fetch(transport, request_to(server))
+            assert not caught.value.sent
+        transport.close()
+
+
+def test_a_file_of_authorities_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An argument always does."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    transport = Transport(verify=authority_file(tmp_path))
+    with Server(answering(OK), tls=True) as server:
+        assert fetch(transport, request_to(server)).status == 200
+        transport.close()
+
+
+def test_a_file_that_is_missing_is_a_network_error(tmp_path: Path) -> None:
+    """And nothing else gets out."""
+    with Server(answering(OK), tls=True) as server, pytest.raises(NetworkError):
+        fetch(Transport(verify=str(tmp_path / "missing.pem")), request_to(server))
+
+
+# Which proxy
+
+# fmt: off
+PROXIES: Dict[str, Any] = {
+    # argument  HTTP_PROXY  NO_PROXY     which one is asked
+    "none":                     (None,    None,     None,        "server"),
+    "the argument":             ("mine",  None,     None,        "mine"),
+    "the environment":          (None,    "theirs", None,        "theirs"),
+    "the argument wins":        ("mine",  "theirs", None,        "mine"),
+    "left out there":           (None,    "theirs", "127.0.0.1", "server"),
+    "but not for the argument": ("mine",  "theirs", "127.0.0.1", "mine"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("argument", "environment", "left_out", "asked"), PROXIES.values(), ids=PROXIES)
+def test_the_proxy_is_the_callers_else_the_environments(
+    monkeypatch: pytest.MonkeyPatch,
+    argument: Optional[str],
+    environment: Optional[str],
+    left_out: Optional[str],
+    asked: str,
+) -> None:
+    """A session's own proxies would lose against the environment."""
+    with Server(answering(OK)) as server, Server(answering(OK)) as mine, Server(answering(OK)) as theirs:
+        servers = {"server": server, "mine": mine, "theirs": theirs}
+        if environment:
+            monkeypatch.setenv("http_proxy", servers[environment].url)
+        if left_out:
+            monkeypatch.setenv("no_proxy", left_out)
+        transport = Transport(proxy=servers[argument].url if argument else None)
+        fetch(transport, request_to(server))
+        transport.close()
+        assert [name for name, each in servers.items() if each.received] == [asked]
+
+
+# Errors and logs
+
+
+def test_a_failed_request_is_counted(transport: Transport) -> None:
+    """Whether a reply came or not."""
+    call = Call(Timeout(connect=10, read=10))
+    with Server(cutting(b"")) as server:
+        for _ in range(2):
+            with pytest.raises(NetworkError):
+                fetch(transport, request_to(server), call)
+    assert call.attempts == {"threads": 2}
+
+
+def test_a_header_that_can_not_be_sent_does_not_get_into_the_error(transport: Transport) -> None:
+    """The library's own message quotes it."""
+
+    def auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        raise requests.exceptions.InvalidHeader(f"Invalid header value: {SECRET}")
+
+    with Server(answering()) as server, pytest.raises(CopilotError) as caught:
+        transport.open(request_to(server), auth, Call(Timeout()))
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert SECRET not in repr(caught.value)
+
+
+def test_requests_are_logged_without_ids_and_secrets(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
+    """Stage, method, the path without its ids, status and time."""
+    caplog.set_level(logging.DEBUG, "copilot_sync")
+    now = [0.0]
+
+    def auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        now[0] += 1.5
+        return with_token(prepared)
+
+    with Server(answering(OK)) as server:
+        request = request_to(server, "/threads/my-id", template="/threads/{id}")
+        transport.fetch(request, auth, Call(Timeout(), clock=lambda: now[0]))
+    (record,) = [record for record in caplog.records if record.name.startswith("copilot_sync")]
+    assert record.getMessage() == "threads GET /threads/{id}: 200 in 1.500 s"
+    assert SECRET not in caplog.text
+
+
+# The life of a transport
+
+
+def test_a_closed_transport_can_be_used_again(transport: Transport) -> None:
+    """Closing gives the idle connections up, any number of times, and nothing else."""
+    with Server(answering(OK, OK)) as server:
+        transport.close()
+        for _ in range(2):
+            assert fetch(transport, request_to(server)).status == 200
+        assert server.connections == 1
+        transport.close()
+        transport.close()
+        assert fetch(transport, request_to(server)).status == 200
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("proxied", [False, True], ids=["direct", "through a proxy"])
+def test_closing_closes_what_somebody_still_holds(proxied: bool) -> None:
+    """A finished reply in the traceback of an error, for one, doesn't keep its connection open."""
+    with Server(answering(OK)) as server:
+        transport = Transport(proxy=server.url if proxied else None)
+        response = transport.open(request_to(server), with_token, Call(Timeout()))
+        assert transport.read(response).body == b"ok"
+        assert not server.peer_closed.is_set()
+        transport.close()
+        wait_for(server.peer_closed)
+
+
+def test_threads_share_a_transport(transport: Transport) -> None:
+    """Each has a connection of its own while it needs one."""
+    together = threading.Barrier(4)
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        together.wait(10)
+        peer.send(OK)
+        peer.wait_closed()
+
+    with Server(script) as server:
+        threads = [threading.Thread(target=fetch, args=(transport, request_to(server))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert server.connections == 4
+
+
+def test_a_transport_travels_without_its_connections(transport: Transport, tmp_path: Path) -> None:
+    """A client inside of what is sent to another process keeps its settings there."""
+    sent = Transport(proxy=None, verify=authority_file(tmp_path), limits=Limits(reply=2))
+    with Server(answering(OK), tls=True) as server:
+        fetch(sent, request_to(server))
+        arrived = pickle.loads(pickle.dumps(sent))
+        assert arrived.limits == Limits(reply=2)
+        assert fetch(arrived, request_to(server)).body == b"ok"
+        assert server.connections == 2
+        sent.close()
+        arrived.close()

@@ -1,0 +1,256 @@
+"""Events from bytes, as the WHATWG standard has it, however the bytes are cut."""
+
+import re
+from typing import Dict, Iterable, List, Tuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from copilot_sync.errors import ResponseTooLargeError
+from copilot_sync.transport import sse
+from copilot_sync.transport.sse import EventParser
+
+MARK = b"\xef\xbb\xbf"
+LIMIT = 1024 * 1024
+
+# The four streams that the standard itself explains ("9.2.6 Interpreting an event stream").
+STOCKS = (b"data: YHOO\ndata: +2\ndata: 10\n\n", ["YHOO\n+2\n10"])
+FOUR_BLOCKS = (
+    b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n",
+    ["first event", "second event"],
+)
+EMPTY_DATA = (b"data\n\ndata\ndata\n\ndata:", ["", "\n"])
+OPTIONAL_SPACE = (b"data:test\n\ndata: test\n\n", ["test", "test"])
+
+SAMPLES: Dict[str, Tuple[bytes, List[str]]] = {
+    "stocks": STOCKS,
+    "four blocks": FOUR_BLOCKS,
+    "empty data": EMPTY_DATA,
+    "optional space": OPTIONAL_SPACE,
+    "nothing": (b"", []),
+    "one event": (b"data: one\n\n", ["one"]),
+    "two events": (b"data: one\n\ndata: two\n\n", ["one", "two"]),
+    "an unfinished event": (b"data: one\n\ndata: two\n", ["one"]),
+    "an unfinished line": (b"data: one\n\ndata: tw", ["one"]),
+    "blank lines everywhere": (b"\n\n\ndata: one\n\n\n\n\ndata: two\n\n\n", ["one", "two"]),
+    "one blank more": (b"data: one\n\n\ndata: two\n\n", ["one", "two"]),
+    "comments": (b": hello\n:\ndata: one\n: in between\ndata: two\n\n: bye\n\n", ["one\ntwo"]),
+    "two spaces": (b"data:  one \n\n", [" one "]),
+    "a tab": (b"data:\tone\n\n", ["\tone"]),
+    "colons": (b"data: a: b:c\n\ndata::\n\n", ["a: b:c", ":"]),
+    "empty data lines": (b"data:\n\ndata: \n\ndata:\ndata: \n\n", ["", "", "\n"]),
+    "other fields": (b"event: e\nid: 7\nretry: 10\ndata: one\nid: a\0b\nretry: soon\nfoo: bar\nbaz\n\n", ["one"]),
+    "other fields alone": (b"event: e\n\nid: 7\n\nretry: 10\n\n", []),
+    "the name of a field must match": (b"Data: a\n\n data: b\n\ndata : c\n\ndatax: d\n\ndata: e\n\n", ["e"]),
+    "a line of blanks": (b"data: a\n  \ndata: b\n\n", ["a\nb"]),
+    "NUL": (b"data: a\0b\n\n", ["a\0b"]),
+    "text": ("data: Grüße 世界 🙂\n\n".encode(), ["Grüße 世界 🙂"]),
+    "not UTF-8": (b"data: a\xffb\xe4\xb8\n\nid: \xff\ndata: \xc3\n\n", ["a\ufffdb\ufffd", "\ufffd"]),
+    "other ends of lines": (
+        "data: a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\n\n".encode(),
+        ["a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"],
+    ),
+    "a mark": (MARK + b"data: one\n\n", ["one"]),
+    "two marks": (MARK + MARK + b"data: one\n\ndata: two\n\n", ["two"]),
+    "a mark in the middle": (b"data: one\n\n" + MARK + b"data: two\n\n", ["one"]),
+    "half a mark": (b"\xef\xbbdata: one\n\ndata: two\n\n", ["two"]),
+    "only half a mark": (b"\xef\xbb", []),
+}
+
+each_sample = pytest.mark.parametrize(("stream", "events"), SAMPLES.values(), ids=SAMPLES)
+each_end = pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
+
+
+def parsed(pieces: Iterable[bytes], limit: int = LIMIT) -> List[str]:
+    parser = EventParser(limit)
+    return [data for piece in pieces for data in parser.feed(piece)]
+
+
+def single_bytes(stream: bytes) -> List[bytes]:
+    return [stream[at : at + 1] for at in range(len(stream))]
+
+
+def standard(stream: bytes) -> List[str]:
+    """The standard's own steps, line by line, with no thought of speed."""
+    text = stream.decode("utf-8", "replace")
+    lines = re.split("\r\n|\n|\r", text[1:] if text.startswith("\ufeff") else text)
+    events, buffer = [], ""
+    for line in lines[:-1]:
+        name, _, value = line.partition(":")
+        if line == "" and buffer:
+            events.append(buffer[:-1])
+            buffer = ""
+        elif name == "data":
+            buffer += (value[1:] if value.startswith(" ") else value) + "\n"
+    return events
+
+
+@each_sample
+def test_a_stream_in_one_piece_gives_its_events(stream: bytes, events: List[str]) -> None:
+    """What the standard says of each kind of line, the unfinished last event left out."""
+    assert parsed([stream]) == events == standard(stream)
+
+
+@each_end
+@each_sample
+def test_a_stream_cut_in_two_anywhere_gives_the_same_events(stream: bytes, events: List[str], end: bytes) -> None:
+    """Where the network cuts and how lines end makes no difference."""
+    stream = stream.replace(b"\n", end)
+    for at in range(len(stream) + 1):
+        assert parsed([stream[:at], stream[at:]]) == events, f"cut at {at}"
+
+
+@each_end
+@each_sample
+def test_a_stream_of_single_bytes_gives_the_same_events(stream: bytes, events: List[str], end: bytes) -> None:
+    """Even a byte order mark or a character may come in several pieces, and pieces may be empty."""
+    pieces = single_bytes(stream.replace(b"\n", end))
+    assert parsed(pieces) == events
+    assert parsed(part for piece in pieces for part in (b"", piece, b"")) == events
+
+
+@pytest.mark.parametrize("blank", [b"\n\r\n", b"\r\n\n", b"\r\n\r", b"\r\r\n", b"\n\r", b"\r\n\r\n"])
+def test_line_ends_may_be_mixed(blank: bytes) -> None:
+    """An event ends at a blank line, whatever ends that line and the one before."""
+    stream = b"data: one" + blank + b"data: two" + blank
+    for at in range(len(stream) + 1):
+        assert parsed([stream[:at], stream[at:]]) == ["one", "two"], f"cut at {at}"
+
+
+def test_a_carriage_return_ends_an_event_at_once() -> None:
+    """An event isn't held back until it is known whether a line feed follows, and that one is no blank line."""
+    parser = EventParser(LIMIT)
+    assert parser.feed(b"data: one\r\r") == ["one"]
+    assert parser.feed(b"\ndata: two\r") == []
+    assert parser.feed(b"\n") == []
+    assert parser.feed(b"\r") == ["two"]
+
+
+@each_sample
+def test_both_readings_of_an_event_agree(stream: bytes, events: List[str]) -> None:
+    """The short reading of plain events is an economy, not another meaning."""
+    blocks = [block for block in stream.split(b"\n\n")[:-1] if block.startswith(b"data:") and b"\n" not in block]
+    short = [parsed([block + b"\n\n"]) for block in blocks]
+    assert short == [sse._general(block) for block in blocks]
+
+
+def test_plain_events_take_the_short_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nearly all events are never costs the general reading."""
+    monkeypatch.delattr(sse, "_general")
+    assert parsed([b"data: one\n\ndata:two\n\n", b"data: thr", b"ee\n\n"]) == ["one", "two", "three"]
+
+
+LINES = st.sampled_from(
+    [
+        b"",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"data",
+        b"data:",
+        b"data: ",
+        b":",
+        b"x",
+        MARK,
+        "ü🙂\u2028".encode(),
+        b"\xff",
+        b"id: 1",
+    ]
+)
+
+
+@given(st.lists(LINES | st.binary(max_size=6), max_size=30).map(b"".join), st.data())
+def test_any_cutting_of_any_bytes_gives_what_the_standard_says(stream: bytes, data: st.DataObject) -> None:
+    """The parser is the standard's algorithm, whatever it is fed."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)])]
+    assert parsed(pieces) == parsed(single_bytes(stream)) == standard(stream)
+
+
+# fmt: off
+PROGRESS = [
+    # the pieces                            after each: was that progress?
+    ([b"data: one\n\n"],                    [True]),
+    ([b"da", b"ta: one", b"\n", b"\n"],     [True, True, True, True]),
+    ([b": ping\n\n"],                       [False]),
+    ([b": ping\n", b"\n", b": p", b"ing\n", b"\n\n"], [False] * 5),
+    ([b"\n", b"\r", b"\r\n", b""],          [False] * 4),
+    ([b": a\ndata: one", b"\n: b\n"],       [True, True]),
+    ([b"data: a\n", b": ping\n", b"b"],     [True, False, True]),
+    ([b":", b"data: not data", b"\n", b"x"], [False, False, False, True]),
+    ([b"event: ping\n\n"],                  [True]),
+    ([MARK + b": ping\n\n"],                [False]),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("pieces", "expected"), PROGRESS, ids=repr)
+def test_comments_and_blank_lines_are_no_progress(pieces: List[bytes], expected: List[bool]) -> None:
+    """A server that only keeps the connection alive is silent all the same."""
+    parser = EventParser(LIMIT)
+    progress = []
+    for piece in pieces:
+        parser.feed(piece)
+        progress.append(parser.progressed)
+    assert progress == expected
+
+
+@each_end
+def test_comments_are_no_progress_in_single_bytes(end: bytes) -> None:
+    """A comment's text counts as little as its beginning, and a line after it counts again."""
+    parser = EventParser(LIMIT)
+    progress = []
+    for piece in single_bytes(b": data: x" + end + end + b":" + end + b"data"):
+        parser.feed(piece)
+        progress.append(parser.progressed)
+    assert progress == [False] * (len(progress) - 4) + [True] * 4
+
+
+# fmt: off
+SIZES = [
+    # the pieces                                                 a limit of 10 is kept
+    ([b"data: 1234\n\n"],                                        True),
+    ([b"data: 1234\n\n"] * 5,                                    True),
+    ([b"data: 12345\n\n"],                                       False),
+    ([b"data: 1234", b"5"],                                      False),
+    ([b"data: 1\n", b"data"],                                    False),
+    ([b":comment", b":comment"],                                 False),
+    ([b"data: 1\n\ndata: 12345\n\n"],                            False),
+    ([b"data: 1\n\ndata: 12345"],                                False),
+    ([b"data: 1\n\ndata: 1234"],                                 True),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("pieces", "kept"), SIZES, ids=repr)
+def test_an_event_has_a_largest_size(pieces: List[bytes], kept: bool) -> None:
+    """A server can't fill the memory, be it with one event, one line, comments, or an event that never ends."""
+    if kept:
+        parsed(pieces, limit=10)
+        return
+    with pytest.raises(ResponseTooLargeError, match="an event is longer than 10 bytes") as caught:
+        parsed(pieces, limit=10)
+    assert caught.value.stage == "stream"
+
+
+class _Counted(bytearray):
+    """A buffer that counts the bytes that a search for something in it may look at."""
+
+    looked_at = 0
+
+    def rfind(self, what: bytes, start: int) -> int:  # type: ignore[override]
+        type(self).looked_at += len(self) - start
+        return super().rfind(what, start)
+
+
+@pytest.mark.parametrize("size", [1, 7], ids=["in single bytes", "in small pieces"])
+def test_a_long_event_is_looked_through_once(size: int) -> None:
+    """The work grows with the length of an event, not with its square, in pieces of any size."""
+    parser = EventParser(LIMIT)
+    parser._buffer = _Counted()
+    _Counted.looked_at = 0
+    stream = b"data: " + b"x" * 50_000 + b"\n\n"
+    events = [data for at in range(0, len(stream), size) for data in parser.feed(stream[at : at + size])]
+    assert events == ["x" * 50_000]
+    assert _Counted.looked_at < 4 * len(stream)
