@@ -30,6 +30,8 @@ Prompt = Union[str, Iterable[Mapping[str, Any]]]
 TimeoutValue = Union[None, int, float, Timeout]
 T = TypeVar("T")
 
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
 
 class _Default:
     """Stands for "as the client has it" where ``None`` means something of its own."""
@@ -345,9 +347,9 @@ class Chat:
 
 
 def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
-    if isinstance(prompt, str) or not isinstance(prompt, Iterable) or isinstance(prompt, (bytes, Mapping)):
-        return protocol.check_prompt(prompt)
-    return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
+    if isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes, Mapping)):
+        return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
+    return protocol.check_prompt(prompt)
 
 
 def _id_of(conversation: Union[str, Conversation]) -> str:
@@ -374,7 +376,8 @@ def _checked_proxy(proxy: Union[Secret, type]) -> Optional[str]:
 def _names_a_host(proxy: str) -> bool:
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        return parts.port != 0 and bool(parts.hostname) and proxy.isprintable() and " " not in proxy
+        names_a_server = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+        return names_a_server and proxy.isprintable() and " " not in proxy
     except ValueError:
         return False
 

@@ -45,8 +45,8 @@ class _Dice:
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
-        self._uses: "Counter[str]" = Counter()
-        self.thrown: "Counter[str]" = Counter()
+        self._uses: Counter[str] = Counter()
+        self.thrown: Counter[str] = Counter()
         self.expiries = 0
 
     def __call__(self, stage: str, request: RecordedRequest) -> Optional[Fault]:

@@ -5,11 +5,11 @@ calls of one credential share one ``Access``, and with it the pause after a 429.
 """
 
 import time
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, Optional
 
 from copilot_sync import protocol
 from copilot_sync.auth.tokens import TokenSource, mask_of, send_token
-from copilot_sync.errors import CopilotError, QuotaExceededError, RateLimitError
+from copilot_sync.errors import QuotaExceededError, RateLimitError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Urls
 from copilot_sync.transport.call import Call
@@ -94,19 +94,7 @@ class Access:
         Raises:
             CopilotError: What the last attempt failed with.
         """
-
-        def attempt() -> Union[Reply, CopilotError]:
-            try:
-                return self.read(self.open(request, call, policy))
-            except CopilotError as error:
-                if error.stage == request.stage:
-                    raise
-                return error  # of the token, which has had its own attempts
-
-        outcome = retry(attempt, policy, call)
-        if isinstance(outcome, CopilotError):
-            raise outcome
-        return outcome
+        return retry(lambda: self.read(self.open(request, call, policy)), policy, call, stage=request.stage)
 
     def close(self) -> None:
         """Close the idle connections."""

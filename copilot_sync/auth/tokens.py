@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 import time
-from typing import Callable, Dict, Iterator, NamedTuple, Optional, Protocol, TypeVar
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Protocol, Tuple, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -187,7 +187,7 @@ class ExchangedTokens:
         self._kept = _Kept(token, call.clock() + lifetime - margin)
         return token
 
-    def _fetched(self, call: Call, policy: Optional[RetryPolicy]) -> "tuple[Secret, float]":
+    def _fetched(self, call: Call, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
         if self._cookies is None:
             self._cookies = cookie_header(self._find_cookies())
         try:
@@ -200,7 +200,7 @@ class ExchangedTokens:
             self._cache.set(self._key(), self._entry(token, lifetime), max(1, int(lifetime)))
         return token, lifetime
 
-    def _exchange(self, call: Call) -> "tuple[Secret, float]":
+    def _exchange(self, call: Call) -> Tuple[Secret, float]:
         cookies = self._cookies or Secret("")
         request = protocol.token_request(self._urls)
         try:
@@ -216,7 +216,7 @@ class ExchangedTokens:
     def _entry(self, token: Secret, lifetime: float) -> str:
         return json.dumps({"token": token.reveal(), "until": self._now() + lifetime})
 
-    def _cached(self) -> "Optional[tuple[Secret, float]]":
+    def _cached(self) -> Optional[Tuple[Secret, float]]:
         if self._cache is None:
             return None
         if self._cookies is None:

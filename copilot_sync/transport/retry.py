@@ -189,8 +189,10 @@ def _reason(error: CopilotError) -> str:
     return type(error).__name__ if error.status is None else f"{type(error).__name__} (status {error.status})"
 
 
-def retry(attempt: Callable[[], T], policy: Optional[RetryPolicy], call: Call) -> T:
+def retry(attempt: Callable[[], T], policy: Optional[RetryPolicy], call: Call, *, stage: Optional[str] = None) -> T:
     """Make attempts until one succeeds. For requests that do no harm where they are taken twice.
+
+    Where a ``stage`` is named, failures of other stages are final: they have had attempts of their own.
 
     Raises:
         CopilotError: What the last attempt raised.
@@ -201,6 +203,6 @@ def retry(attempt: Callable[[], T], policy: Optional[RetryPolicy], call: Call) -
             return attempt()
         except CopilotError as error:
             call.counted(error)
-            if outcome_of(error) is Outcome.FINAL:
+            if stage not in (None, error.stage) or outcome_of(error) is Outcome.FINAL:
                 raise
             backoff.after(error)

@@ -105,7 +105,7 @@ class Transport:
         return session.send(
             prepared,
             allow_redirects=False,
-            timeout=(call.silence_seconds(), call.timeout.read),
+            timeout=(call.silence_seconds(), call.timeout.read or 0.0),
             **settings,
         )
 
