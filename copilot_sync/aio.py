@@ -62,7 +62,7 @@ async def iterate(items: Iterator[T], close: Callable[[], None]) -> "AsyncGenera
 class _Pump:
     """The thread that reads, and what it has read.
 
-    ``_run``, ``_read``, ``_wake`` and ``_wait_for_room`` belong to the thread, the rest to the loop.
+    ``_run``, ``_read``, ``_wake`` and ``_has_room`` belong to the thread, the rest to the loop.
     """
 
     def __init__(self, items: Iterator[Any], close: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
@@ -70,14 +70,14 @@ class _Pump:
         self._close = close
         self._loop = loop
         self._ready: Deque[Any] = deque()
-        self._room = threading.Event()
+        self._room = threading.Condition()
         # Weak, so that the thread does not keep alive a task of a loop that was closed.
-        self._waiter: "Callable[[], Optional[asyncio.Future[None]]]" = _no_one
+        self._waiter: Callable[[], Optional[asyncio.Future[None]]] = _no_one
         self._woken = False
         self._closing = False
         self._ended = False
         self._failure: Optional[BaseException] = None
-        self._done: "asyncio.Future[None]" = loop.create_future()
+        self._done: asyncio.Future[None] = loop.create_future()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-stream", daemon=True)
 
@@ -101,9 +101,10 @@ class _Pump:
                 self._ready.append(item)
                 self._wake()
                 if len(self._ready) >= AHEAD:
-                    self._wait_for_room()
+                    with self._room:
+                        self._room.wait_for(self._has_room)
                 if self._closing:
-                    return
+                    break
         finally:
             close = getattr(self._items, "close", None)
             if close is not None:
@@ -114,10 +115,8 @@ class _Pump:
             self._woken = True
             self._loop.call_soon_threadsafe(self._on_wake)
 
-    def _wait_for_room(self) -> None:
-        self._room.clear()
-        if len(self._ready) >= AHEAD and not self._closing:
-            self._room.wait()
+    def _has_room(self) -> bool:
+        return len(self._ready) < AHEAD or self._closing
 
     def _on_wake(self) -> None:
         self._woken = False
@@ -142,19 +141,25 @@ class _Pump:
 
     def _taken(self) -> List[Any]:
         batch = [self._ready.popleft() for _ in range(len(self._ready))]
-        self._room.set()
+        self._tell_of_room()
         return batch
+
+    def _tell_of_room(self) -> None:
+        with self._room:
+            self._room.notify()
 
     def end(self) -> None:
         """Have the thread end, wherever it is. For any thread; never blocks."""
         if not self._ended:
             self._closing = True
             self._close()
-            self._room.set()
+            self._tell_of_room()
 
     async def stop(self) -> None:
-        """End the thread, and wait until it has."""
+        """End the thread, and wait until it has: not where the generator is dropped after its loop has ended."""
         self.end()
+        if not self._loop.is_running():
+            return
         await asyncio.wait({self._done}, timeout=PATIENCE)
         if self._done.done():
             self._thread.join()
@@ -170,7 +175,7 @@ class _Pump:
 
 
 class _OnDrop:
-    """Ends a pump when the generator that it serves is dropped: its ``finally`` never runs where the loop is closed."""
+    """Ends a pump when its generator is dropped: the generator's ``finally`` may never run once its loop is closed."""
 
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end

@@ -515,23 +515,25 @@ class _Exchange:
         remaining = call.remaining()
         patience = call.clock() + (LOOK_PATIENCE if remaining is None else min(LOOK_PATIENCE, remaining))
         pause = _FIRST_LOOK
+        doubt = self._unknown(failure)
         while True:
-            taken, answer = self._find(self._messages(failure), failure)
+            taken, answer = self._find(self._messages(doubt), failure)
             if answer is not None or not taken:
                 return answer
+            doubt = self._interrupted("the message was taken, but its answer did not appear in time", failure)
             if call.clock() + pause >= patience:
-                raise self._interrupted("the message was taken, but its answer did not appear in time", failure)
+                raise doubt
             call.sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
 
-    def _messages(self, failure: CopilotError) -> List[Message]:
+    def _messages(self, doubt: StreamInterruptedError) -> List[Message]:
         request = protocol.messages_request(self._access.urls, self._conversation.conversation_id)
         try:
             return protocol.read_messages(self._access.fetch(request, self._call, self._rules.retry))
         except StreamClosedError:
             raise
         except CopilotError as error:
-            raise self._unknown(failure) from error
+            raise doubt from error
 
     def _unknown(self, failure: CopilotError) -> StreamInterruptedError:
         return self._interrupted(

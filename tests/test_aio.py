@@ -1,0 +1,415 @@
+"""A blocking stream as an async iterator: the loop never waits, and no thread is left."""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import gc
+import threading
+import time
+from typing import Any, AsyncGenerator, Iterator, List
+
+import pytest
+from support import PATIENCE, nothing_left_open, wait_for
+
+from copilot_sync import Client, ServerError, StreamClosedError
+from copilot_sync.aio import AHEAD, iterate, iterate_stream
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with nothing_left_open():
+        with Emulator(reply=Reply(["one", "two"])) as served:
+            yield served
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=None) as opened:
+        yield opened
+
+
+def do_nothing() -> None:
+    """Closes nothing."""
+
+
+async def collect(items: "AsyncGenerator[Any, None]") -> List[Any]:
+    return [item async for item in items]
+
+
+@contextlib.contextmanager
+def joined_threads() -> Iterator[None]:
+    """Check that all threads that the block began end."""
+    threads = set(threading.enumerate())
+    yield
+    left = set(threading.enumerate()) - threads
+    list(map(functools.partial(threading.Thread.join, timeout=PATIENCE), left))
+    assert not any(map(threading.Thread.is_alive, left))
+
+
+class Gate:
+    """An iterator that blocks until it is closed, as a read of a socket does."""
+
+    def __init__(self, *first: str) -> None:
+        self._first = list(first)
+        self._closed = threading.Event()
+        self.blocked = threading.Event()
+        self.ended = threading.Event()
+
+    def __iter__(self) -> "Gate":
+        return self
+
+    def __next__(self) -> str:
+        if self._first:
+            return self._first.pop(0)
+        self.blocked.set()
+        wait_for(self._closed)
+        self.ended.set()
+        raise StopIteration
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+# What it hands out
+
+
+def test_a_task_gets_the_very_pieces_that_a_thread_would(emulator: Emulator, client: Client) -> None:
+    """One implementation, two colours."""
+    emulator.reply = Reply(["Hel", "lo", " 🎉"])
+    assert (
+        asyncio.run(collect(iterate_stream(client.stream("hi")))) == list(client.stream("hi")) == ["Hel", "lo", " 🎉"]
+    )
+
+
+def test_all_items_come_once_and_in_order() -> None:
+    """However the thread and the loop fall behind each other."""
+    count = 20 * AHEAD
+
+    async def main() -> List[int]:
+        received: List[int] = []
+        async for item in iterate(iter(range(count)), do_nothing):
+            received.append(item)
+            if item % 1000 == 0:
+                await asyncio.sleep(0.001)
+        return received
+
+    with nothing_left_open():
+        assert asyncio.run(main()) == list(range(count))
+
+
+def test_nothing_happens_before_the_first_item_is_asked_for(emulator: Emulator, client: Client) -> None:
+    """No thread is started and nothing is sent."""
+
+    async def main() -> None:
+        threads = threading.active_count()
+        pieces = iterate_stream(client.stream("hi"))
+        await asyncio.sleep(0)
+        assert (threading.active_count(), emulator.requests) == (threads, [])
+        assert await pieces.__anext__() == "one"
+        assert emulator.requests != []
+        await pieces.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_thread_sees_the_context_of_who_asks_first() -> None:
+    """Context variables are those of the task that iterates; what the thread sets stays its own."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+    def items() -> Iterator[str]:
+        yield variable.get()
+        variable.set("the thread's")
+        yield variable.get()
+
+    async def main() -> None:
+        generator = iterate(items(), do_nothing)
+        variable.set("the task's")
+        assert await collect(generator) == ["the task's", "the thread's"]
+        assert variable.get() == "the task's"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("go_on", [True, False], ids=["reading on", "closing"])
+def test_the_thread_waits_for_a_consumer_that_falls_behind(go_on: bool) -> None:
+    """Only so many items are read ahead; all of them come in the end, and closing ends the wait."""
+    full = threading.Event()
+    made: List[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(4 * AHEAD):
+            made.append(number)
+            if number == AHEAD:
+                full.set()
+            yield number
+
+    async def main() -> None:
+        generator = iterate(items(), do_nothing)
+        assert await generator.__anext__() == 0
+        wait_for(full)
+        time.sleep(0.05)  # were the thread not waiting, it would be through by now
+        assert len(made) <= 2 * AHEAD + 1
+        if go_on:
+            assert await collect(generator) == list(range(1, 4 * AHEAD))
+        await generator.aclose()
+
+    with nothing_left_open():
+        asyncio.run(main())
+    assert (len(made) == 4 * AHEAD) == go_on
+
+
+def test_the_loop_goes_on_while_the_thread_is_blocked() -> None:
+    """Other tasks run between two pieces."""
+
+    async def main() -> int:
+        gate = Gate("one")
+        generator = iterate(gate, gate.close)
+        assert await generator.__anext__() == "one"
+        task = asyncio.ensure_future(generator.__anext__())
+        turns = 0
+        while turns < 100 or not gate.blocked.is_set():
+            await asyncio.sleep(0)
+            turns += 1
+        gate.close()
+        with pytest.raises(StopAsyncIteration):
+            await task
+        return turns
+
+    with nothing_left_open():
+        assert asyncio.run(main()) >= 100
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__
+)
+def test_what_the_thread_raises_comes_after_the_items_before_it(error: BaseException) -> None:
+    """It is the very exception, whatever its kind, and the task may catch it."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise error
+
+    async def main() -> List[int]:
+        received: List[int] = []
+        with pytest.raises(type(error)) as caught:
+            async for item in iterate(items(), do_nothing):
+                received.append(item)
+        assert caught.value is error
+        return received
+
+    with nothing_left_open():
+        assert asyncio.run(main()) == [1, 2]
+
+
+def test_an_error_of_the_service_reaches_the_task(emulator: Emulator, client: Client) -> None:
+    """With the text so far, as in a thread."""
+    emulator.script(Reply(["one"], error="boom"))
+    with pytest.raises(ServerError, match="boom") as caught:
+        asyncio.run(collect(iterate_stream(client.stream("hi"))))
+    assert caught.value.partial == "one"
+
+
+def test_an_exception_of_the_consumer_closes_the_stream(emulator: Emulator, client: Client) -> None:
+    """With ``aclosing`` or its like, which every loop that can be left early should have."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+
+    async def main() -> None:
+        pieces = iterate_stream(client.stream("hi"))
+        try:
+            async for piece in pieces:
+                raise KeyError(piece)
+        finally:
+            await pieces.aclose()
+
+    with pytest.raises(KeyError, match="one"):
+        asyncio.run(main())
+    assert emulator.wait_until(lambda: emulator.disconnects)
+
+
+def test_closing_the_stream_itself_ends_the_task(emulator: Emulator, client: Client) -> None:
+    """A task that reads is another reader than whoever closes, so it is told."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+
+    async def main() -> None:
+        stream = client.stream("hi")
+        task = asyncio.ensure_future(collect(iterate_stream(stream)))
+        await asyncio.sleep(0)
+        assert emulator.wait_until(lambda: emulator.stalled)
+        stream.close()
+        with pytest.raises(StreamClosedError):
+            await task
+
+    asyncio.run(main())
+
+
+# How it ends
+
+
+def test_closing_does_not_wait_for_ever() -> None:
+    """A thread that can't be interrupted, as in a DNS look-up, is left to end by itself."""
+    gate = Gate("one")
+
+    async def main() -> None:
+        generator = iterate(gate, do_nothing)
+        await generator.__anext__()
+        wait_for(gate.blocked)
+        await generator.aclose()
+        assert not gate.ended.is_set()
+
+    with joined_threads():
+        asyncio.run(main())
+        gate.close()
+        wait_for(gate.ended)
+
+
+def test_a_generator_that_is_dropped_closes_its_stream(emulator: Emulator, client: Client) -> None:
+    """The loop finalizes it, and the server sees it."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+
+    async def main() -> None:
+        async for _ in iterate_stream(client.stream("hi")):
+            break
+        gc.collect()
+        while not emulator.disconnects:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def left_between_two_items(loop: asyncio.AbstractEventLoop, items: "AsyncGenerator[str, None]") -> None:
+    async def first() -> None:
+        assert await items.__anext__() == "one"
+
+    loop.run_until_complete(first())
+
+
+def left_while_waiting(loop: asyncio.AbstractEventLoop, items: "AsyncGenerator[str, None]") -> None:
+    task: Any = loop.create_task(collect(items))
+    task._log_destroy_pending = False  # that it is dropped is the point
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+def left_by_a_loop_that_knows_it_not(loop: asyncio.AbstractEventLoop, items: "AsyncGenerator[str, None]") -> None:
+    assert loop.run_until_complete(items.__anext__()) == "one"
+
+
+@pytest.mark.parametrize("leave", [left_between_two_items, left_while_waiting, left_by_a_loop_that_knows_it_not])
+def test_a_loop_that_is_closed_without_a_word_leaves_no_thread(leave: Any) -> None:
+    """Nobody runs the generator to its end then; dropping it is enough."""
+    gate = Gate("one")
+
+    def use_a_loop() -> None:
+        loop = asyncio.new_event_loop()
+        generator = iterate(gate, gate.close)
+        leave(loop, generator)
+        wait_for(gate.blocked)
+        loop.close()
+        del generator
+
+    with joined_threads():
+        use_a_loop()
+        gc.collect()
+        wait_for(gate.ended)
+
+
+def test_a_thread_that_finds_its_loop_closed_ends() -> None:
+    """It has nobody to read for, though somebody still holds the generator."""
+    go_on, closed = threading.Event(), threading.Event()
+
+    def items() -> Iterator[str]:
+        try:
+            yield "one"
+            wait_for(go_on)
+            yield "two"
+        finally:
+            closed.set()
+
+    loop = asyncio.new_event_loop()
+    generator = iterate(items(), do_nothing)
+    with joined_threads():
+        left_between_two_items(loop, generator)
+        loop.close()
+        go_on.set()
+        wait_for(closed)
+    del generator
+
+
+# Together with other things
+
+
+@pytest.fixture
+def _many_descriptors() -> Iterator[None]:
+    """Allow both ends of 500 connections in one process."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("_many_descriptors")
+def test_hundreds_of_generators_run_at_once_on_one_loop(emulator: Emulator, client: Client) -> None:
+    """All answers are whole and their own; threads and descriptors are back where they were."""
+    count, events = 500, 20
+    all_are_there = threading.Barrier(count, timeout=PATIENCE * 3)
+
+    def answer(prompt: str) -> Iterator[str]:
+        all_are_there.wait()
+        for number in range(events):
+            yield f"{prompt}:{number} "
+
+    async def read(number: int) -> None:
+        pieces = await collect(iterate_stream(client.stream(str(number), conversation=thread)))
+        assert pieces == [f"{number}:{event} " for event in range(events)]
+
+    async def main() -> None:
+        await asyncio.gather(*(read(number) for number in range(count)))
+
+    thread = client.create_thread().conversation_id
+    emulator.reply = Reply(answer)
+    asyncio.run(main())
+    assert not all_are_there.broken
+
+
+def test_the_blocking_face_works_inside_a_running_loop(emulator: Emulator, client: Client) -> None:
+    """As in a notebook: nothing of it touches asyncio."""
+
+    async def main() -> None:
+        assert client.ask("hi").text == "onetwo"
+        assert list(client.stream("hi")) == ["one", "two"]
+
+    asyncio.run(main())
+
+
+def test_it_works_on_uvloop() -> None:
+    """On any event loop, the fast one included: whole, cancelled and closed."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main(emulator: Emulator, client: Client) -> None:
+        assert await collect(iterate_stream(client.stream("hi"))) == ["hi"]
+        emulator.fail("message", *[Fault.stall(("after_events", 1))] * 2)
+        task = asyncio.ensure_future(collect(iterate_stream(client.stream("hi"))))
+        await asyncio.sleep(0)
+        assert emulator.wait_until(lambda: emulator.stalled)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        pieces = iterate_stream(client.stream("hi"))
+        assert await pieces.__anext__() == "hi"
+        await pieces.aclose()
+        assert emulator.wait_until(lambda: len(emulator.disconnects) == 2)
+
+    run_on(uvloop.new_event_loop(), asyncio.sleep(0))  # it makes what all of them share
+    with nothing_left_open(), Emulator() as emulator, Client(emulator.api_key, api_url=emulator.api_url) as client:
+        run_on(uvloop.new_event_loop(), main(emulator, client))
+
+
+def run_on(loop: asyncio.AbstractEventLoop, work: Any) -> None:
+    loop.run_until_complete(work)
+    loop.close()

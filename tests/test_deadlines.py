@@ -1,0 +1,283 @@
+"""How long a call may take: silence, the whole of it, and what the error says."""
+
+import asyncio
+import contextlib
+import itertools
+import pickle
+import socket
+import threading
+import time
+from typing import Any, Callable, Iterator, List, Optional
+
+import pytest
+from support import PATIENCE, Peer, Server
+
+from copilot_sync import (
+    Client,
+    CopilotError,
+    NetworkError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    Stream,
+    StreamInterruptedError,
+    Timeout,
+)
+from copilot_sync.aio import iterate_stream
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+#: A limit that is reached, and one that is not.
+SHORT, LONG = 0.15, 20.0
+READ, TOTAL = Timeout(read=SHORT), Timeout(read=LONG, total=SHORT)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+ONE = b'data: {"type":"content","body":"one"}\n\n'
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator(reply=Reply(["one", "two"])) as served:
+        yield served
+
+
+def client_of(emulator: Emulator, timeout: Timeout, **options: Any) -> Client:
+    options = {"retry": None, "resume": False, **options}
+    urls = emulator.github_url, emulator.api_url
+    return Client(cookies=emulator.cookies, timeout=timeout, github_url=urls[0], api_url=urls[1], **options)
+
+
+def read(stream: Stream) -> List[str]:
+    return list(stream)
+
+
+def read_async(stream: Stream) -> List[str]:
+    async def gathered() -> List[str]:
+        return [piece async for piece in iterate_stream(stream)]
+
+    return asyncio.run(gathered())
+
+
+# The emulator falls silent
+
+
+@pytest.mark.parametrize(
+    "asked, fault, timeout, phase, stage",
+    [
+        pytest.param("token", Fault.stall(), READ, "reply", "token", id="before the token's head"),
+        pytest.param("token", Fault.stall(("after_events", 0)), READ, "read", "token", id="in the token"),
+        pytest.param("thread", Fault.stall(), READ, "reply", "thread", id="before the thread's head"),
+        pytest.param("message", Fault.stall(), READ, "reply", "message", id="before the answer's head"),
+        pytest.param("message", Fault.stall("in_headers"), READ, "reply", "message", id="in the answer's head"),
+        pytest.param("message", Fault.stall(("after_events", 0)), READ, "read", "stream", id="before the first piece"),
+        pytest.param("message", Fault.stall(("after_events", 1)), READ, "read", "stream", id="between two pieces"),
+        pytest.param(
+            "message", Fault.stall(("after_events", 1), mid_event=True), READ, "read", "stream", id="inside an event"
+        ),
+        pytest.param("token", Fault.stall(), TOTAL, "total", "token", id="total, before the token's head"),
+        pytest.param("message", Fault.stall(), TOTAL, "total", "message", id="total, before the answer's head"),
+        pytest.param("message", Fault.stall(("after_events", 1)), TOTAL, "total", "stream", id="total, between pieces"),
+    ],
+)
+def test_silence_ends_a_call_wherever_it_is(
+    emulator: Emulator, asked: str, fault: Fault, timeout: Timeout, phase: str, stage: str
+) -> None:
+    """The error says what was waited for, for how long, at which stage and request, and what had come."""
+    emulator.fail(asked, fault)
+    with client_of(emulator, timeout) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.ask("hi")
+    # It pickles, for queues and pools, with all that it says.
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.phase, error.seconds, error.stage, error.attempts) == (phase, SHORT, stage, 1)
+        assert error.partial == ("one" if fault.after_events else "")
+        assert f"{SHORT:g} s" in str(error)
+        assert isinstance(error, TimeoutError) and isinstance(error, NetworkError)
+
+
+@pytest.mark.parametrize("limit, phase", [(READ, "read"), (TOTAL, "total")], ids=["read", "total"])
+def test_a_task_meets_the_same_limits(emulator: Emulator, limit: Timeout, phase: str) -> None:
+    """The async face raises the very error."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    with client_of(emulator, limit) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            read_async(client.stream("hi"))
+    assert (caught.value.phase, caught.value.partial) == (phase, "one")
+
+
+# A server that keeps talking
+
+
+def test_comments_are_silence(emulator: Emulator) -> None:
+    """A stream that is only kept alive ends at ``read``."""
+    emulator.script(Reply(["one", "two"], comments=0.02))
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    with client_of(emulator, READ) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.ask("hi")
+    assert (caught.value.phase, caught.value.partial) == ("read", "one")
+
+
+def test_content_that_drips_for_ever_ends_at_total(emulator: Emulator) -> None:
+    """Each piece comes in time, but the call as a whole does not end."""
+    emulator.script(Reply(itertools.repeat("x"), pace=0.01))
+    pieces: List[str] = []
+    with client_of(emulator, TOTAL) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            pieces.extend(client.stream("hi"))
+    assert (caught.value.phase, caught.value.stage) == ("total", "stream")
+    assert caught.value.partial.strip("x") == "" != caught.value.partial
+
+
+@pytest.mark.parametrize(
+    "beginning, drip, timeout, phase, partial",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", READ, "reply", "", id="a head"),
+        pytest.param(HEAD + ONE, b":", READ, "read", "one", id="one long comment"),
+        pytest.param(HEAD + ONE, b"\n", READ, "read", "one", id="blank lines"),
+        pytest.param(HEAD + ONE + b"data: ", b"x", TOTAL, "total", "one", id="an endless event"),
+    ],
+)
+def test_bytes_that_drip_do_not_hold_a_call_up(
+    beginning: bytes, drip: bytes, timeout: Timeout, phase: str, partial: str
+) -> None:
+    """What brings the answer no further is silence; what does is bounded by ``total``."""
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(beginning)
+        while not over.wait(0.01):
+            peer.send(drip)
+
+    with Server(script) as server:
+        try:
+            with Client("key", api_url=server.url, timeout=timeout, retry=None, resume=False) as client:
+                with pytest.raises(RequestTimeoutError) as caught:
+                    client.ask("hi", conversation="t-1")
+        finally:
+            over.set()
+    assert (caught.value.phase, caught.value.partial) == (phase, partial)
+
+
+def test_a_long_answer_is_not_silence(emulator: Emulator) -> None:
+    """``read`` is the time between two pieces, not that of all of them."""
+    emulator.script(Reply(list("abcdefgh"), pace=0.05))
+    with client_of(emulator, READ) as client:
+        assert client.ask("hi").text == "abcdefgh"
+
+
+@pytest.mark.parametrize("face", [read, read_async], ids=["sync", "async"])
+def test_a_consumer_that_takes_its_time_is_not_silence(emulator: Emulator, face: Callable[[Stream], List[str]]) -> None:
+    """The time between two pieces begins when the next one is asked for."""
+    gate = threading.Event()
+
+    def pieces() -> Iterator[str]:
+        yield "one"
+        gate.wait(PATIENCE)
+        yield "two"
+
+    emulator.script(Reply(pieces()))
+    with client_of(emulator, READ) as client, client.stream("hi") as stream:
+        assert stream.start()
+        time.sleep(1.5 * SHORT)  # before the message is sent
+        assert next(stream) == "one"
+        time.sleep(1.5 * SHORT)  # between two pieces
+        gate.set()
+        assert face(stream) == ["two"]
+
+
+# Before there is a connection
+
+
+@contextlib.contextmanager
+def full_queue() -> Iterator[str]:
+    """A port at which connections are never made."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[str]:
+    """A port at which connections are made, and nothing is read or said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "place, scheme, size, timeout, phase, sent",
+    [
+        pytest.param(full_queue, "http", 1, Timeout(connect=SHORT), "connect", False, id="connecting"),
+        pytest.param(deaf, "https", 1, Timeout(connect=SHORT), "connect", False, id="TLS"),
+        pytest.param(deaf, "http", 30_000_000, READ, "send", True, id="sending"),
+        pytest.param(deaf, "http", 1, READ, "reply", True, id="waiting"),
+        pytest.param(full_queue, "http", 1, Timeout(total=SHORT), "total", True, id="connecting, total"),
+        pytest.param(deaf, "https", 1, Timeout(total=SHORT), "total", True, id="TLS, total"),
+        pytest.param(deaf, "http", 30_000_000, Timeout(total=SHORT), "total", True, id="sending, total"),
+    ],
+)
+def test_a_server_that_does_nothing_is_given_up(
+    place: Any, scheme: str, size: int, timeout: Timeout, phase: str, sent: bool
+) -> None:
+    """Connecting, TLS and sending are under the same limits as reading."""
+    with place() as url:
+        with Client("key", api_url=url.replace("http", scheme), timeout=timeout, retry=None) as client:
+            with pytest.raises(RequestTimeoutError) as caught:
+                client.ask("x" * size, conversation="t-1")
+    assert (caught.value.phase, caught.value.seconds, caught.value.sent) == (phase, SHORT, sent)
+
+
+# The whole of a call
+
+
+def test_total_bounds_all_stages_together(emulator: Emulator) -> None:
+    """Each of them is quick enough by itself."""
+    for stage in ("token", "thread", "message"):
+        emulator.fail(stage, Fault.delay(SHORT))
+    with client_of(emulator, Timeout(total=2.5 * SHORT)) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.ask("hi")
+    assert (caught.value.phase, caught.value.stage) == ("total", "message")
+
+
+@pytest.mark.parametrize("stage", ["token", "thread", "message"])
+def test_total_bounds_retries_and_their_sleeps(emulator: Emulator, stage: str) -> None:
+    """However many attempts a policy has, the call ends in time, with the last failure or the limit."""
+    emulator.choose_fault = lambda asked, request: Fault.status(502) if asked == stage else None
+    retry = RetryPolicy(attempts=1_000_000, base=0.05, cap=0.05)
+    with client_of(emulator, Timeout(total=SHORT), retry=retry) as client:
+        with pytest.raises((ServerError, RequestTimeoutError, StreamInterruptedError)) as caught:
+            client.ask("hi")
+    assert 1 < [request.stage for request in emulator.requests].count(stage) < 1000
+    assert caught.value.attempts > 1
+
+
+@pytest.mark.parametrize("total, max_wait", [(SHORT, 60.0), (None, SHORT)], ids=["total", "max_wait"])
+def test_a_wait_that_would_not_fit_is_not_begun(emulator: Emulator, total: Optional[float], max_wait: float) -> None:
+    """The error comes at once, and not after a part of the wait."""
+    emulator.fail("message", Fault.status(503, retry_after=50))
+    with client_of(emulator, Timeout(total=total), retry=RetryPolicy(max_wait=max_wait)) as client:
+        with pytest.raises(ServerError) as caught:
+            client.ask("hi")
+    assert (caught.value.status, caught.value.attempts) == (503, 1)
+
+
+def test_total_bounds_the_search_for_the_rest_of_an_answer(emulator: Emulator) -> None:
+    """What had come is in the error, whatever it says."""
+    emulator.fail("message", Fault.cut(1))
+    emulator.fail("messages", Fault.stall())
+    with client_of(emulator, Timeout(total=2 * SHORT), resume=True) as client:
+        with pytest.raises(CopilotError) as caught:
+            client.ask("hi")
+    assert caught.value.partial == "one"
+
+
+def test_the_time_of_a_call_begins_with_its_first_request(emulator: Emulator) -> None:
+    """A stream that is made and kept for later has all its time left."""
+    with client_of(emulator, Timeout(total=SHORT)) as client:
+        stream = client.stream("hi")
+        time.sleep(1.5 * SHORT)
+        assert read(stream) == ["one", "two"]

@@ -1,0 +1,654 @@
+"""One reply being read: what a stream hands out, and how it ends."""
+
+import gc
+import io
+import logging
+import pickle
+import platform
+import sys
+import threading
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
+
+import pytest
+import responses
+
+from copilot_sync import (
+    Answer,
+    AuthenticationError,
+    Client,
+    CompleteEvent,
+    ContentEvent,
+    Conversation,
+    CopilotError,
+    InvalidRequestError,
+    NetworkError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseTooLargeError,
+    RetryPolicy,
+    ServerError,
+    StreamClosedError,
+    StreamInterruptedError,
+    Usage,
+)
+from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.settings import Limits
+
+ONE = b'data: {"type":"content","body":"one"}\n\n'
+TWO = b'data: {"type":"content","body":"two"}\n\n'
+COMPLETE = b'data: {"type":"complete","id":"m-1"}\n\n'
+DONE = b"data: [DONE]\n\n"
+AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator() as served:
+        yield served
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    with client_of(emulator) as opened:
+        yield opened
+
+
+def client_of(emulator: Emulator, **options: Any) -> Client:
+    return Client(
+        emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url, **{"retry": AT_ONCE, **options}
+    )
+
+
+def stages(emulator: Emulator) -> List[str]:
+    return [request.stage for request in emulator.requests]
+
+
+# What it hands out
+
+
+def test_a_stream_yields_each_piece_of_text_as_the_service_cut_it(emulator: Emulator, client: Client) -> None:
+    """Iterating gives the pieces themselves, neither joined nor split."""
+    emulator.script(["Hel", "lo", "\n", " 🎉"])
+    assert list(client.stream("hi")) == ["Hel", "lo", "\n", " 🎉"]
+
+
+def test_the_text_so_far_holds_the_piece_that_is_being_yielded(emulator: Emulator, client: Client) -> None:
+    """``text`` is never behind the loop that reads."""
+    emulator.script(["a", "b", "c"])
+    stream = client.stream("hi")
+    assert stream.text == ""
+    assert [(piece, stream.text) for piece in stream] == [("a", "a"), ("b", "ab"), ("c", "abc")]
+    assert stream.text == "abc"
+
+
+def test_nothing_is_sent_before_the_first_item_is_asked_for(emulator: Emulator, client: Client) -> None:
+    """A stream that nobody reads costs nothing."""
+    stream = client.stream("hi")
+    events = stream.events()
+    assert (emulator.requests, stream.conversation, stream.answer) == ([], None, None)
+    next(events)
+    assert stages(emulator) == ["thread", "message"]
+
+
+def test_starting_begins_the_conversation_and_sends_nothing_of_the_message(emulator: Emulator, client: Client) -> None:
+    """``start`` may be called again and gives the same conversation, without another request."""
+    seen: List[Conversation] = []
+    stream = client.stream("hi", on_start=seen.append)
+    conversation = stream.start()
+    assert stages(emulator) == ["thread"]
+    assert stream.start() is stream.conversation is conversation
+    assert "".join(stream) == "hi"
+    assert stages(emulator) == ["thread", "message"]
+    assert [known is conversation for known in seen] == [True]
+
+
+def test_the_conversation_is_known_before_the_message_is_sent(emulator: Emulator, client: Client) -> None:
+    """``on_start`` gets it in time to be stored, also where the caller brought it along."""
+    known = client.create_thread()
+    asked: List[Tuple[Conversation, List[str]]] = []
+    client.ask("hi", conversation=known, on_start=lambda conversation: asked.append((conversation, stages(emulator))))
+    assert asked == [(known, ["thread"])]
+
+
+def test_events_give_everything_that_the_service_says(emulator: Emulator, client: Client) -> None:
+    """All types come through in order, those that are not known as well."""
+    emulator.script(
+        Reply(
+            ["Hel", {"type": "thinking", "step": 1}, "lo", {"type": "annotations", "copilotAnnotations": {"A": []}}],
+            routed_model="mai-code-1.1-flash",
+        )
+    )
+    events = list(client.stream("hi").events())
+    assert [event.type for event in events] == [
+        "routedModel",
+        "content",
+        "thinking",
+        "content",
+        "annotations",
+        "complete",
+    ]
+    assert [event.body for event in events if isinstance(event, ContentEvent)] == ["Hel", "lo"]
+    assert events[2].data == {"type": "thinking", "step": 1}
+
+
+def test_events_and_text_are_two_views_of_one_reading(emulator: Emulator, client: Client) -> None:
+    """What one of them has handed out, the other does not repeat."""
+    emulator.script(["a", "b", "c"])
+    stream = client.stream("hi")
+    assert next(stream) == "a"
+    assert [event.type for event in stream.events()] == ["content", "content", "complete"]
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize(
+    "reply, model",
+    [
+        pytest.param(Reply("x", routed_model="routed", model="named"), "routed", id="the routed one"),
+        pytest.param(Reply("x", model="named"), "named", id="else the one that complete names"),
+        pytest.param(Reply("x"), "o1-mini", id="else the one asked for"),
+        pytest.param(Reply("x", routed_model="routed", model="named", as_json=True), "o1-mini", id="plain JSON"),
+        pytest.param(
+            Reply([{"type": "routedModel", "model": "routed"}, {"type": "threadAutoPickedModel"}, "x"]),
+            "routed",
+            id="a routing without a name says nothing",
+        ),
+    ],
+)
+def test_an_answer_names_the_model_that_wrote_it(emulator: Emulator, client: Client, reply: Reply, model: str) -> None:
+    """The routed model, else ``complete``'s, else the one asked for."""
+    emulator.script(reply)
+    assert client.ask("hi", model="o1-mini").model == model
+
+
+@pytest.mark.parametrize(
+    "pieces, complete, annotations",
+    [
+        pytest.param(["x"], {"copilotAnnotations": {"A": [1]}}, {"A": [1]}, id="in complete"),
+        pytest.param(
+            [{"type": "annotations", "copilotAnnotations": {"B": [2]}}, "x"],
+            {"copilotAnnotations": {}},
+            {"B": [2]},
+            id="ahead of it",
+        ),
+        pytest.param(["x"], {"copilotAnnotations": None}, {}, id="none"),
+    ],
+)
+def test_an_answer_carries_the_annotations_wherever_they_stood(
+    emulator: Emulator, client: Client, pieces: List[Any], complete: Dict[str, Any], annotations: Dict[str, Any]
+) -> None:
+    """They may come in ``complete`` or in an event of their own ahead of it."""
+    emulator.script(Reply(pieces, complete=complete))
+    assert client.ask("hi").annotations == annotations
+
+
+def test_an_answer_says_what_it_cost_and_what_it_is_called(emulator: Emulator, client: Client) -> None:
+    """Its id is the one that the message asked for, and its usage is the service's count."""
+    emulator.script(Reply(["Hel", "lo"], usage={"inputTokens": 12, "outputTokens": 2}))
+    answer = client.ask("hi")
+    assert (str(answer), answer.complete, answer.usage) == ("Hello", True, Usage(12, 2))
+    assert answer.message_id == emulator.requests[-1].json["responseMessageID"]
+
+
+def test_the_conversation_goes_on_from_the_id_that_complete_gave(emulator: Emulator, client: Client) -> None:
+    """It is updated in place, and its last message becomes the next one's parent."""
+    first = client.ask("one")
+    conversation = first.conversation
+    assert conversation.message_id == first.message_id
+    second = client.ask("two", conversation=conversation)
+    assert second.conversation is conversation
+    parents = [request.json["parentMessageID"] for request in emulator.requests if request.stage == "message"]
+    assert parents == ["root", first.message_id]
+
+
+def test_an_end_without_an_id_leaves_the_conversation_where_it_was(emulator: Emulator, client: Client) -> None:
+    """Then the answer is called what the message asked for."""
+    emulator.script(Reply(raw=ONE + b'data: {"type":"complete"}\n\n'))
+    answer = client.ask("hi")
+    assert answer.conversation.message_id is None
+    assert answer.message_id == emulator.requests[-1].json["responseMessageID"]
+
+
+# Plain JSON
+
+
+@pytest.mark.parametrize("content", ["Hello", ""], ids=["text", "nothing"])
+def test_a_plain_json_reply_is_an_answer_too(emulator: Emulator, client: Client, content: str) -> None:
+    """Some versions of the service answer with one document instead of a stream."""
+    emulator.script(Reply(content, as_json=True))
+    stream = client.stream("hi")
+    assert "".join(stream) == content
+    assert stream.answer is not None and stream.answer.complete
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault.garbage('{"answer": 42}', "application/json"), id="JSON without an answer"),
+        pytest.param(Fault.garbage("{nonsense", "application/json"), id="broken JSON"),
+        pytest.param(Fault.garbage(), id="a web page"),
+    ],
+)
+def test_a_reply_that_holds_no_answer_is_told_at_once(emulator: Emulator, client: Client, fault: Fault) -> None:
+    """It would come again, so the message is not sent again."""
+    emulator.fail("message", fault)
+    with pytest.raises(ProtocolError):
+        client.ask("hi")
+    assert stages(emulator) == ["thread", "message"]
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    "reply, complete",
+    [
+        pytest.param(Reply(raw=ONE + COMPLETE), True, id="complete"),
+        pytest.param(Reply(raw=ONE + DONE), True, id="[DONE]"),
+        pytest.param(Reply(raw=ONE + COMPLETE, framing="close"), True, id="complete, close-delimited"),
+        pytest.param(Reply(raw=ONE + DONE, framing="length"), True, id="[DONE], Content-Length"),
+        pytest.param(Reply(raw=ONE), False, id="the last chunk"),
+        pytest.param(Reply(raw=ONE, framing="length"), False, id="Content-Length reached"),
+        pytest.param(Reply(raw=ONE, encoding="gzip"), False, id="the last chunk of gzip"),
+        pytest.param(Reply(raw=ONE + TWO[:-1]), False, id="the last chunk, inside an event"),
+    ],
+)
+def test_a_stream_that_ends_in_good_order_is_an_answer(
+    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, reply: Reply, complete: bool
+) -> None:
+    """It is complete where the service said so; else the answer says that it is not, and a warning is logged."""
+    emulator.script(reply)
+    with caplog.at_level(logging.WARNING, "copilot_sync"):
+        answer = client.ask("hi")
+    assert (answer.text, answer.complete) == ("one", complete)
+    assert ["did not say that the answer is complete" in record.message for record in caplog.records] == (
+        [] if complete else [True]
+    )
+
+
+@responses.activate
+def test_a_body_with_no_connection_behind_it_ends_in_good_order() -> None:
+    """The body of a mock is taken as it is."""
+    responses.post("https://api.example/github/chat/threads/t-1/messages", ONE, content_type="text/event-stream")
+    answer = Client("key", api_url="https://api.example").ask("hi", conversation="t-1")
+    assert (answer.text, answer.complete) == ("one", False)
+
+
+@responses.activate
+def test_pieces_of_a_mock_come_one_by_one() -> None:
+    """A mock that hands over its body in reads of its own is read like a socket."""
+
+    parts = [ONE[:7], ONE[7:] + TWO, COMPLETE]
+
+    class Reads(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            piece = parts.pop(0) if parts else b""
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    url = "https://api.example/github/chat/threads/t-1/messages"
+    responses.post(url, io.BufferedReader(Reads()), content_type="text/event-stream")
+    assert list(Client("key", api_url="https://api.example").stream("hi", conversation="t-1")) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "reply, fault",
+    [
+        pytest.param(Reply(raw=ONE, framing="close"), None, id="a close-delimited body"),
+        pytest.param(Reply(["one", "two"]), Fault.cut(1), id="a missing chunk"),
+        pytest.param(Reply(["one", "two"]), Fault.cut(1, mid_event=True), id="a torn chunk"),
+        pytest.param(Reply(["one", "two"], framing="length"), Fault.cut(1, mid_event=True), id="a short body"),
+        pytest.param(Reply(["one", "two"], framing="close"), Fault.cut(1, mid_event=True), id="a torn event"),
+        pytest.param(Reply(["one", "two"]), Fault.cut(1, reset=True), id="a reset"),
+        pytest.param(Reply(["one", "two"], encoding="gzip"), Fault.cut(1), id="gzip"),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["stream", "ask"])
+def test_a_cut_stream_is_never_taken_for_an_answer(
+    emulator: Emulator, client: Client, reply: Reply, fault: Optional[Fault], whole: bool
+) -> None:
+    """The error carries exactly what had come, and the conversation to look at."""
+    emulator.script(reply)
+    emulator.fail("message", fault)
+    conversation = client.create_thread()
+    pieces: List[str] = []
+    with pytest.raises(StreamInterruptedError, match="cut before its end") as caught:
+        if whole:
+            client.ask("hi", conversation=conversation, resume=False)
+        else:
+            pieces.extend(client.stream("hi", conversation=conversation, resume=False))
+    error = caught.value
+    assert (error.partial, error.stage, error.attempts) == ("one", "stream", 1)
+    assert error.conversation is conversation
+    assert isinstance(error.__cause__, NetworkError)
+
+
+def test_after_its_end_a_stream_stays_ended(emulator: Emulator, client: Client) -> None:
+    """Asking again neither raises again nor sends anything."""
+    emulator.script(Reply(["one"], error="boom"))
+    stream = client.stream("hi")
+    with pytest.raises(ServerError):
+        list(stream)
+    assert (list(stream), list(stream.events()), stream.answer) == ([], [], None)
+    stream.close()
+    assert list(stream) == []
+    assert stages(emulator) == ["thread", "message"]
+
+
+@pytest.mark.parametrize("before", [["one"], []], ids=["after content", "before any content"])
+@pytest.mark.parametrize(
+    "event, kind",
+    [
+        pytest.param("boom", ServerError, id="no code"),
+        pytest.param({"message": "boom", "code": "internal"}, ServerError, id="a code that says nothing"),
+        pytest.param({"message": "boom", "code": 502}, ServerError, id="a status that may be tried again"),
+        pytest.param({"message": "boom", "code": "rate_limited"}, RateLimitError, id="rate limit"),
+        pytest.param({"message": "boom", "code": 429}, RateLimitError, id="429"),
+        pytest.param({"message": "boom", "code": "quota_exceeded"}, QuotaExceededError, id="quota"),
+        pytest.param({"description": "boom", "code": "unauthorized"}, AuthenticationError, id="authentication"),
+        pytest.param({"error": {"message": "boom", "code": "bad_request"}}, InvalidRequestError, id="nested"),
+    ],
+)
+def test_an_error_event_is_raised_and_the_message_not_sent_again(
+    emulator: Emulator, client: Client, before: List[str], event: Any, kind: Type[CopilotError]
+) -> None:
+    """It is of the kind that its code says, with the text so far: the service took the message, whatever it says."""
+    emulator.script(Reply(before, error=event))
+    stream = client.stream("hi")
+    with pytest.raises(kind, match="boom") as caught:
+        list(stream)
+    assert type(caught.value) is kind
+    assert (caught.value.partial, caught.value.stage, caught.value.attempts) == ("".join(before), "stream", 1)
+    assert stream.answer is None
+    assert stages(emulator) == ["thread", "message"]
+
+
+def test_an_error_event_does_not_echo_the_token(emulator: Emulator, client: Client) -> None:
+    """The service's words are masked before they become a message."""
+    emulator.script(Reply([], error=f"bad token {emulator.api_key}"))
+    with pytest.raises(ServerError) as caught:
+        client.ask("hi")
+    assert emulator.api_key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(b"data: {nonsense\n\n", id="not JSON"),
+        pytest.param(b"data: [1, 2]\n\n", id="a list"),
+        pytest.param(b'data: "text"\n\n', id="a string"),
+        pytest.param(b'data: {"type":"content","body":"a"} {"type":"content","body":"b"}\n\n', id="two objects"),
+        pytest.param(b'data: {"type":"content","body":7}\n\n', id="a body that is no string"),
+        pytest.param(b"data: " + b"[" * 100_000 + b"\n\n", id="nested without end"),
+    ],
+)
+def test_an_event_that_makes_no_sense_is_skipped_with_a_warning(
+    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, event: bytes
+) -> None:
+    """One bad event does not cost the whole answer."""
+    emulator.script(Reply(raw=ONE + event + TWO + COMPLETE))
+    with caplog.at_level(logging.WARNING, "copilot_sync"):
+        answer = client.ask("hi")
+    assert (answer.text, answer.complete) == ("onetwo", True)
+    assert ["was skipped" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(b'data: {"type":"content"}\n\n', id="no body"),
+        pytest.param(b'data: {"type":"content","body":null}\n\n', id="null"),
+        pytest.param(b'data: {"type":"content","body":""}\n\n', id="an empty body"),
+        pytest.param(b": keep-alive\n\n", id="a comment"),
+        pytest.param(b"retry: 10\nid: 7\n\n", id="fields that mean nothing here"),
+    ],
+)
+def test_an_event_without_text_is_passed_over_quietly(
+    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, event: bytes
+) -> None:
+    """The service sends such events; they are nothing to worry about and no piece of text."""
+    emulator.script(Reply(raw=event + ONE + event + COMPLETE))
+    with caplog.at_level(logging.WARNING, "copilot_sync"):
+        assert list(client.stream("hi")) == ["one"]
+    assert caplog.records == []
+
+
+def test_the_name_of_an_event_does_not_matter(emulator: Emulator, client: Client) -> None:
+    """Only ``data`` counts, whatever ``event:`` says."""
+    emulator.script(Reply(raw=b"event: error\n" + ONE + b"event: ping\n" + COMPLETE))
+    assert client.ask("hi").text == "one"
+
+
+@pytest.mark.parametrize("end", [COMPLETE, DONE], ids=["complete", "[DONE]"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(TWO, id="more text"),
+        pytest.param(b'data: {"type":"error","message":"boom"}\n\n', id="an error"),
+        pytest.param(b'data: {"type":"complete","id":"m-2"}\n\n', id="another complete"),
+        pytest.param(b"data: {nonsense\n\n", id="nonsense"),
+        pytest.param(b"x" * 200_000, id="more than is drained"),
+    ],
+)
+def test_nothing_counts_after_the_end(emulator: Emulator, client: Client, end: bytes, after: bytes) -> None:
+    """What follows is neither handed out nor raised, in the same packet or in a later one."""
+    for reply in (Reply(raw=ONE + end + after), Reply([ONE, end, after])):
+        emulator.script(reply)
+        events = list(client.stream("hi").events())
+        assert [event.type for event in events] == (["content", "complete"] if end is COMPLETE else ["content"])
+        assert isinstance(events[-1], CompleteEvent) == (end is COMPLETE)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(Reply(raw=COMPLETE), id="complete"),
+        pytest.param(Reply(raw=DONE), id="[DONE]"),
+        pytest.param(Reply("", as_json=True), id="plain JSON"),
+    ],
+)
+def test_an_empty_answer_is_an_answer(emulator: Emulator, client: Client, reply: Reply) -> None:
+    """``ask`` gives an empty text and a stream no piece, and the message is not sent again."""
+    emulator.script(reply, reply)
+    assert client.ask("hi").text == ""
+    stream = client.stream("hi")
+    assert list(stream) == []
+    assert stream.answer == Answer(
+        "", stream.start(), "gpt-4o", None, stream.answer.message_id if stream.answer else "", {}, True
+    )
+    assert stages(emulator).count("message") == 2
+
+
+# Its connection
+
+
+@pytest.mark.parametrize(
+    "reply, connections",
+    [
+        pytest.param(Reply(), 1, id="chunked"),
+        pytest.param(Reply(framing="length"), 1, id="Content-Length"),
+        pytest.param(Reply(encoding="gzip"), 1, id="gzip"),
+        pytest.param(Reply(done=True), 1, id="[DONE] after complete"),
+        pytest.param(Reply(complete=False, done=True), 1, id="[DONE] alone"),
+        pytest.param(Reply(complete=False), 1, id="a vouched end"),
+        pytest.param(Reply(as_json=True), 1, id="plain JSON"),
+        pytest.param(Reply([COMPLETE, b"x" * 10_000]), 1, id="a little after the end"),
+        pytest.param(Reply([COMPLETE, b"x" * 200_000]), 3, id="too much after the end"),
+        pytest.param(Reply(framing="close"), 3, id="close-delimited"),
+    ],
+)
+def test_a_finished_answer_gives_its_connection_back(
+    emulator: Emulator, client: Client, reply: Reply, connections: int
+) -> None:
+    """The next question needs no new connection, unless this one is used up or would cost more than a new one."""
+    conversation = client.create_thread()
+    emulator.reply = reply
+    for _ in range(3):
+        client.ask("hi there", conversation=conversation.conversation_id)
+    assert emulator.connections == connections
+
+
+def test_an_answer_does_not_wait_for_a_body_that_stays_open(emulator: Emulator, client: Client) -> None:
+    """After ``complete`` the connection is given up where the body does not end."""
+    emulator.script(["one"])
+    emulator.fail("message", Fault.stall(("after_events", 2)))
+    assert client.ask("hi").complete
+    assert emulator.wait_until(lambda: emulator.stalled == 0 and emulator.idle_connections == 0)
+    assert client.ask("again").text == "again"
+
+
+# Its bounds
+
+
+@pytest.mark.parametrize(
+    "limits, pieces, partial",
+    [
+        pytest.param(Limits(answer=6), ["abc", "def", "g"], "abcdef", id="an answer"),
+        pytest.param(Limits(answer=6), ["aé", "ßü", "x"], "aé", id="bytes, not characters"),
+        pytest.param(Limits(event=100), ["abc", "x" * 100], "abc", id="an event"),
+    ],
+)
+def test_an_answer_past_its_bounds_is_given_up(
+    emulator: Emulator, limits: Limits, pieces: List[str], partial: str
+) -> None:
+    """The text so far is in the error, the connection is closed, and nothing is fetched from the thread."""
+    emulator.script(pieces)
+    with client_of(emulator, limits=limits) as client:
+        with pytest.raises(ResponseTooLargeError) as caught:
+            client.ask("hi")
+        assert (caught.value.partial, caught.value.stage) == (partial, "stream")
+        assert emulator.wait_until(lambda: emulator.open_connections == 0)
+    assert stages(emulator) == ["thread", "message"]
+
+
+# Its life
+
+
+def test_a_stream_closes_as_soon_as_nobody_holds_it(emulator: Emulator, client: Client) -> None:
+    """Dropping it is enough; on CPython that needs no garbage collection."""
+    emulator.script(Reply(iter(["one", "two"])))
+    emulator.fail("message", Fault.status(409), Fault.stall(("after_events", 1)))
+    gc.disable()
+    try:
+        stream = client.stream("hi")
+        assert next(stream) == "one"
+        del stream
+        if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+            gc.collect()
+        assert emulator.wait_until(lambda: emulator.disconnects)
+    finally:
+        gc.enable()
+
+
+def test_a_stream_closed_before_it_began_is_just_over(emulator: Emulator, client: Client) -> None:
+    """For the thread that closed it there is nothing to read; another one is told why."""
+    stream = client.stream("hi")
+    stream.close()
+    stream.close()
+    assert (list(stream), list(stream.events()), emulator.requests) == ([], [], [])
+    with pytest.raises(StreamClosedError, match="before its conversation began"):
+        stream.start()
+    errors: List[BaseException] = []
+
+    def read() -> None:
+        with pytest.raises(StreamClosedError, match="closed by another thread") as caught:
+            next(stream)
+        errors.append(caught.value)
+
+    in_thread(read)
+    assert len(errors) == 1
+
+
+def test_a_stream_that_could_not_begin_says_so_when_it_is_asked_again(emulator: Emulator, client: Client) -> None:
+    """The first call raises what went wrong; there is no conversation to give afterwards."""
+    emulator.fail("thread", Fault.status(403))
+    stream = client.stream("hi")
+    with pytest.raises(AuthenticationError):
+        stream.start()
+    with pytest.raises(StreamClosedError):
+        stream.start()
+    assert list(stream) == []
+
+
+def test_a_stream_is_read_by_one_thread_at_a_time(emulator: Emulator, client: Client) -> None:
+    """A second reader is told, and the first one is not disturbed."""
+    emulator.script(["one", "two"])
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    stream = client.stream("hi")
+    pieces: List[str] = []
+    reader = threading.Thread(target=lambda: pieces.extend(stream))
+    reader.start()
+    assert emulator.wait_until(lambda: emulator.stalled)
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        next(stream)
+    emulator.release()
+    reader.join(5)
+    assert pieces == ["one", "two"]
+
+
+def test_the_text_may_be_looked_at_from_any_thread(emulator: Emulator, client: Client) -> None:
+    """Looking never loses a piece that comes at the same time."""
+    pieces = [f"{number} " for number in range(10_000)]
+    emulator.script(Reply(pieces, per_write=1000))
+    stream = client.stream("hi")
+    interval = sys.getswitchinterval()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            repr(stream)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    sys.setswitchinterval(1e-6)
+    try:
+        assert list(stream) == pieces
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        watcher.join(5)
+    assert stream.text == "".join(pieces)
+
+
+def test_an_argument_that_turns_out_wrong_is_no_error_of_the_stream(emulator: Emulator) -> None:
+    """Credentials are looked at when the first token is needed; what is wrong with them comes through as it is."""
+
+    def refuse(conversation: Conversation) -> None:
+        raise ValueError("not this one")
+
+    with client_of(emulator) as client:
+        stream = client.stream("hi", on_start=refuse)
+        with pytest.raises(ValueError, match="not this one"):
+            next(stream)
+    with Client(cookies={"user_session": "a\nb"}, github_url=emulator.github_url, api_url=emulator.api_url) as client:
+        with pytest.raises(ValueError, match="user_session"):
+            next(client.stream("hi"))
+
+
+def test_a_stream_shows_its_state(emulator: Emulator, client: Client) -> None:
+    """Its ``repr`` says how far it is, and nothing of what was said."""
+    emulator.script(["secret", "!"], "done")
+    stream = client.stream("hi")
+    next(stream)
+    assert repr(stream) == "<Stream open, 6 characters>"
+    stream.close()
+    assert repr(stream) == "<Stream closed, 6 characters>"
+    with client.stream("hi") as finished:
+        assert list(finished) == ["done"]
+    assert repr(finished) == "<Stream finished, 4 characters>"
+
+
+def test_a_stream_does_not_pickle_and_says_what_does(client: Client) -> None:
+    """A live connection can't travel."""
+    with pytest.raises(TypeError, match="pickle its answer or its conversation"):
+        pickle.dumps(client.stream("hi"))
+
+
+def in_thread(work: Any) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
