@@ -247,8 +247,8 @@ def test_total_bounds_all_stages_together(emulator: Emulator) -> None:
 def test_total_bounds_retries_and_their_sleeps(emulator: Emulator, stage: str) -> None:
     """However many attempts a policy has, the call ends in time, with the last failure or the limit."""
     emulator.choose_fault = lambda asked, request: Fault.status(502) if asked == stage else None
-    retry = RetryPolicy(attempts=1_000_000, base=0.05, cap=0.05)
-    with client_of(emulator, Timeout(total=SHORT), retry=retry) as client:
+    retry = RetryPolicy(attempts=1_000_000, base=0.01, cap=0.01)
+    with client_of(emulator, Timeout(total=3 * SHORT), retry=retry) as client:
         with pytest.raises((ServerError, RequestTimeoutError, StreamInterruptedError)) as caught:
             client.ask("hi")
     assert 1 < [request.stage for request in emulator.requests].count(stage) < 1000

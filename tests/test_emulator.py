@@ -276,7 +276,7 @@ def test_after_closing_nothing_is_left(
         assert emulator_threads() == []
         assert (emulator.open_connections, emulator.disconnects) == (0, [])
         client.close()
-    assert descriptors() == before
+    assert descriptors() <= before
     assert capfd.readouterr().err == ""
 
 

@@ -62,10 +62,9 @@ class _Dice:
             return self._rng.choice(_FAULTS)
 
 
-def soak(seed: int) -> Tuple[Dict[int, str], Emulator, _Dice]:
+def soak(seed: int) -> Tuple[Dict[str, str], Emulator, _Dice]:
     """Ask ``ASKS`` questions from ``THREADS`` threads; give what did not come out right."""
     dice = _Dice(seed)
-    wrong: Dict[int, str] = {}
     with Emulator(options=Options(token_lifetime=1800.0)) as emulator:
         emulator.choose_fault = dice
         with copilot_sync.Client(
@@ -74,15 +73,12 @@ def soak(seed: int) -> Tuple[Dict[int, str], Emulator, _Dice]:
             api_url=emulator.api_url,
             retry=RetryPolicy(attempts=30, base=0.01, cap=0.05),
         ) as client:
-
-            def one(number: int) -> None:
-                prompt = f"question {number} of many words that come back one by one"
-                answer = client.ask(prompt)
-                if answer.text != prompt or not answer.complete:
-                    wrong[number] = answer.text
-
+            prompts = [f"question {number} of many words that come back one by one" for number in range(ASKS)]
             with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(one, range(ASKS)))
+                answers = list(pool.map(client.ask, prompts))
+    wrong = {
+        prompt: answer.text for prompt, answer in zip(prompts, answers) if answer.text != prompt or not answer.complete
+    }
     return wrong, emulator, dice
 
 

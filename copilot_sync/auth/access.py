@@ -64,17 +64,18 @@ class Access:
 
     def _accepted(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:
         """Send a request with a token, and with a new one where the token was refused."""
-        for renewals in range(_RENEWALS + 1):
+        renewals = 0
+        while True:
             token = self._tokens.get(call, policy)
             response = self._transport.open(request, send_token(token, self.urls), call)
             response.mask = mask_of(token)
             if response.head.status != 401:
                 self._tokens.accepted(token)
-                break
+                return response
             if renewals == _RENEWALS or not self._tokens.refused(token, renewed=renewals > 0):
-                break
+                return response
             self._transport.read(response)  # so that the connection serves the next request
-        return response
+            renewals += 1
 
     def _successful(self, request: Request, response: Response) -> Response:
         if 200 <= response.head.status < 300:
