@@ -5,6 +5,9 @@
 ...     print(client.ask("Explain WSGI in one line"))
 """
 
+import importlib
+import types
+
 from copilot_sync._version import __version__
 from copilot_sync.auth.cookies import get_cookies
 from copilot_sync.client import Chat, Client
@@ -85,3 +88,10 @@ __all__ = [
     "__version__",
     "get_cookies",
 ]
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    """Load what is a package of its own when it is first used: ``copilot_sync.emulator``, ``copilot_sync.aio``."""
+    if name in ("aio", "emulator"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

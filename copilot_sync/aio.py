@@ -1,6 +1,6 @@
 """A blocking stream as an async iterator: the same generator, run in a thread of its own.
 
-``iterate`` works on any asyncio event loop. One thread reads and hands over what it has; the loop is woken
+``Reader`` works on any asyncio event loop. One thread reads and hands over what it has; the loop is woken
 once for all that has come since the last time, and the thread waits where the consumer falls
 behind. Closing shuts the connection down, which ends the thread. Nothing here knows the protocol.
 """
@@ -11,7 +11,7 @@ import contextvars
 import threading
 import weakref
 from collections import deque
-from typing import Any, AsyncGenerator, Callable, Deque, Iterator, List, Optional, TypeVar
+from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Iterator, Optional, TypeVar
 
 from copilot_sync.stream import Stream
 
@@ -23,7 +23,7 @@ AHEAD = 256
 PATIENCE = 0.15
 
 
-def iterate_stream(stream: Stream) -> "AsyncGenerator[str, None]":
+async def iterate_stream(stream: Stream) -> "AsyncGenerator[str, None]":
     """Iterate a stream's text without blocking the event loop.
 
     >>> async for piece in iterate_stream(client.stream("Explain WSGI")):  # doctest: +SKIP
@@ -32,31 +32,52 @@ def iterate_stream(stream: Stream) -> "AsyncGenerator[str, None]":
     Raises:
         CopilotError: As iterating the stream does.
     """
-    return iterate(stream, stream.close)
+    pieces = Reader(stream, stream.close)
+    try:
+        async for piece in pieces:
+            yield piece
+    finally:
+        await pieces.aclose()
 
 
-async def iterate(items: Iterator[T], close: Callable[[], None]) -> "AsyncGenerator[T, None]":
-    """Iterate a blocking iterator without blocking the event loop.
+class Reader(AsyncIterator[T]):
+    """A blocking iterator, read without blocking the event loop.
 
     Nothing happens before the first item is asked for. The thread sees the context variables of whoever asks for it.
+    It is no generator, because a loop that ends closes all async generators at once, and one inside another twice.
 
     Args:
         items: What is read, in a thread of its own.
         close: Ends a blocked read of it, from any thread, without blocking.
     """
-    pump = _Pump(items, close, asyncio.get_running_loop())
-    _on_drop = _OnDrop(pump.end)
-    pump.start()
-    try:
-        while True:
-            batch = await pump.batch()
-            if not batch:
-                break
-            for item in batch:
-                yield item
-    finally:
-        await pump.stop()
-    pump.raise_failure()
+
+    def __init__(self, items: Iterator[T], close: Callable[[], None]) -> None:
+        self._items = items
+        self._close = close
+        self._pump: Optional[_Pump] = None
+        self._batch: Deque[T] = deque()
+
+    async def __anext__(self) -> T:
+        if self._pump is None:
+            self._pump = _Pump(self._items, self._close, asyncio.get_running_loop())
+            await self._pump.start()
+        if not self._batch:
+            self._batch = await self._pump.batch()
+        if not self._batch:
+            await self._pump.stop()
+            self._pump.raise_failure()
+            raise StopAsyncIteration
+        return self._batch.popleft()
+
+    async def aclose(self) -> None:
+        """End the thread and free the connection. Any number of times."""
+        if self._pump is not None:
+            await self._pump.stop()
+
+    def __del__(self) -> None:
+        # Where its loop was closed before it, nobody awaits aclose any more.
+        if self._pump is not None:
+            self._pump.end()
 
 
 class _Pump:
@@ -81,8 +102,10 @@ class _Pump:
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-stream", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    async def start(self) -> None:
+        """Start the thread. Many are started one after the other, so that the loop gets its turn in between."""
+        async with _starting(self._loop):
+            self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -127,20 +150,20 @@ class _Pump:
     def _on_done(self) -> None:
         self._done.set_result(None)
 
-    async def batch(self) -> List[Any]:
+    async def batch(self) -> Deque[Any]:
         """Wait for what comes next: all that is there, nothing at the end."""
         while True:
             ended = self._ended  # read first: what was appended before the end is then seen
             if self._ready:
                 return self._taken()
             if ended:
-                return []
+                return deque()
             waiter = self._loop.create_future()
             self._waiter = weakref.ref(waiter)
             await waiter
 
-    def _taken(self) -> List[Any]:
-        batch = [self._ready.popleft() for _ in range(len(self._ready))]
+    def _taken(self) -> Deque[Any]:
+        batch = deque(self._ready.popleft() for _ in range(len(self._ready)))
         self._tell_of_room()
         return batch
 
@@ -174,14 +197,15 @@ class _Pump:
             del failure  # its traceback holds this frame
 
 
-class _OnDrop:
-    """Ends a pump when its generator is dropped: the generator's ``finally`` may never run once its loop is closed."""
+_locks: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()
 
-    def __init__(self, end: Callable[[], None]) -> None:
-        self._end = end
 
-    def __del__(self) -> None:
-        self._end()
+def _starting(loop: asyncio.AbstractEventLoop) -> asyncio.Lock:
+    """What a loop's threads are started under."""
+    lock = _locks.get(loop)
+    if lock is None:
+        lock = _locks[loop] = asyncio.Lock()
+    return lock
 
 
 def _no_one() -> None:

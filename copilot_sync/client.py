@@ -7,6 +7,7 @@ to one thread at a time.
 
 import os
 import weakref
+from dataclasses import fields
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, TypeVar, Union
 from urllib.parse import urlsplit
 
@@ -99,7 +100,7 @@ class Client:
         cache = cache_of(token_cache, environment.token_cache)
         self._access = Access(urls, transport, credentials.token_source(urls, transport, cache))
         self._model = _checked_model(model, environment.model or MODEL)
-        self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), bool(resume))
+        self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), _checked_resume(resume))
         self._streams: Set[weakref.ref[Stream]] = set()
 
     def ask(
@@ -190,7 +191,7 @@ class Client:
         turn = Turn(
             content=_content(prompt, known),
             model=_checked_model(model, self._model),
-            options=Options.of(**options),
+            options=_checked_options(options),
             conversation=known,
             only_whole=only_whole,
         )
@@ -300,7 +301,7 @@ class Client:
         return Rules(
             timeout=self._rules.timeout if timeout is None else Timeout.of(timeout),
             retry=self._rules.retry if retry is _DEFAULT else RetryPolicy.of(retry),
-            resume=self._rules.resume if resume is None else bool(resume),
+            resume=self._rules.resume if resume is None else _checked_resume(resume),
         )
 
     def _call(self, request: Request, read: Callable[[Reply], T]) -> T:
@@ -357,6 +358,20 @@ def _id_of(conversation: Union[str, Conversation]) -> str:
     if known is None:
         raise ValueError("a conversation or its id is needed")
     return known.conversation_id
+
+
+def _checked_options(options: Dict[str, Any]) -> Options:
+    known = [field.name for field in fields(Options)]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{name} is no option of a message; there are {', '.join(known)}")
+    return Options.of(**options)
+
+
+def _checked_resume(resume: bool) -> bool:
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume must be True or False, not {type(resume).__name__}")
+    return resume
 
 
 def _checked_model(model: Optional[str], default: str) -> str:

@@ -617,6 +617,8 @@ def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
 # Events
 
 _DECODER = json.JSONDecoder(strict=False)
+#: Takes numbers of any length, which newer Pythons refuse, for what they are about.
+_LENIENT_DECODER = json.JSONDecoder(strict=False, parse_int=float)
 
 
 def decode(data: str) -> Optional[Event]:
@@ -629,12 +631,9 @@ def decode(data: str) -> Optional[Event]:
         ProtocolError: It is not a JSON object, or its ``body`` is not a string.
     """
     text = data.strip()
-    try:
-        value, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
-        if text == "[DONE]":
-            return DONE
-        raise errors.ProtocolError("an event was not JSON", stage="stream") from None
+    if text == "[DONE]":
+        return DONE
+    value, end = _raw_decode(text)
     if end != len(text) or not isinstance(value, dict):
         raise errors.ProtocolError("an event was not one JSON object", stage="stream")
     kind = value.get("type")
@@ -644,6 +643,16 @@ def decode(data: str) -> Optional[Event]:
     if reader is not None:
         return reader(value)
     return UnknownEvent(well_formed(kind) if isinstance(kind, str) else "", value)
+
+
+def _raw_decode(text: str) -> Tuple[Any, int]:
+    for decoder in (_DECODER, _LENIENT_DECODER):
+        try:
+            return decoder.raw_decode(text)
+        except (ValueError, RecursionError):
+            continue
+    # Raised out here: the error of json carries the whole event.
+    raise errors.ProtocolError("an event was not JSON", stage="stream")
 
 
 def _content(value: Dict[str, Any]) -> Optional[Event]:

@@ -26,6 +26,7 @@ The driver holds no reference to its ``Stream``, so that a stream that nobody ho
 import contextlib
 import logging
 import threading
+import unicodedata
 import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Generator, Iterator, List, NoReturn, Optional, Tuple, Union
@@ -55,6 +56,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between the first two looks at a thread, and the longest between two.
 _FIRST_LOOK = 0.25
 _LONGEST_LOOK = 4.0
+#: How much of the time that is left is spent waiting for an answer, so that a last look still fits.
+_SHARE_OF_WAITING = 0.9
 
 
 @dataclass(frozen=True)
@@ -276,14 +279,15 @@ class _Reading:
     def finish(self, complete: bool) -> None:
         end = self.complete
         assert self.conversation is not None  # noqa: S101 - an answer comes after its conversation
-        if end is not None and end.id is not None:
-            self.conversation.message_id = end.id
+        message_id = (end.id if end else None) or self.response_id
+        if complete:
+            self.conversation.message_id = message_id
         self.answer = Answer(
             text=self.text,
             conversation=self.conversation,
             model=self.routed_model or (end.model if end else "") or self._turn.model,
             usage=end.usage if end else None,
-            message_id=(end.id if end else None) or self.response_id,
+            message_id=message_id,
             annotations=(end.annotations if end else None) or self.annotations,
             complete=complete,
         )
@@ -335,7 +339,8 @@ class _Exchange:
         self._conversation = conversation
         self._content = turn.content
         self._parent_id = turn.options.parent_message_id or conversation.message_id
-        if self._parent_id is None and turn.conversation is None:
+        self._is_new = turn.conversation is None
+        if self._parent_id is None and self._is_new:
             self._parent_id = protocol.ROOT
         self._request = protocol.message_request(
             access.urls,
@@ -420,6 +425,8 @@ class _Exchange:
                 yield event
             if parser.progressed:
                 self._call.progress()
+            else:
+                self._call.check_quiet("stream")
         self._ended_without_a_word(response)
 
     def _note(self, event: Event, response: Response) -> None:
@@ -513,7 +520,8 @@ class _Exchange:
         """
         call = self._call
         remaining = call.remaining()
-        patience = call.clock() + (LOOK_PATIENCE if remaining is None else min(LOOK_PATIENCE, remaining))
+        patience = LOOK_PATIENCE if remaining is None else min(LOOK_PATIENCE, remaining * _SHARE_OF_WAITING)
+        end = call.clock() + patience
         pause = _FIRST_LOOK
         doubt = self._unknown(failure)
         while True:
@@ -521,9 +529,10 @@ class _Exchange:
             if answer is not None or not taken:
                 return answer
             doubt = self._interrupted("the message was taken, but its answer did not appear in time", failure)
-            if call.clock() + pause >= patience:
+            left = end - call.clock()
+            if left <= 0:
                 raise doubt
-            call.sleep(pause)
+            call.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
 
     def _messages(self, doubt: StreamInterruptedError) -> List[Message]:
@@ -546,20 +555,33 @@ class _Exchange:
             if message.id == self._reading.response_id:
                 return True, message if message.content and not message.interrupted else None
         answered = {message.parent_id for message in messages if message.role == "assistant"}
-        same = [message for message in messages if message.role == "user" and self._is_ours(message)]
+        same = [message for message in messages if message.role != "assistant" and self._is_ours(message)]
         if any(message.id not in answered for message in same):
             return True, None
-        if same:
-            # The same question, answered under another id: an earlier one, or a server that makes its own ids.
+        if same or self._has_strangers(messages):
+            # The same question, answered under another id, or something behind the message that ours answers: it
+            # may be ours, on a server that keeps it in another form.
             raise self._unknown(failure)
         return False, None
 
     def _is_ours(self, message: Message) -> bool:
-        if message.content.strip() != self._content.strip():
+        if _comparable(message.content) != _comparable(self._content):
             return False
         if self._parent_id is None:
             return True
         return (message.parent_id or protocol.ROOT) == self._parent_id
+
+    def _has_strangers(self, messages: List[Message]) -> bool:
+        """Whether anything stands where only our message should."""
+        if self._parent_id == protocol.ROOT:
+            return self._is_new and bool(messages)
+        places = [place for place, message in enumerate(messages) if message.id == self._parent_id]
+        return bool(places) and places[-1] < len(messages) - 1
+
+
+def _comparable(text: str) -> str:
+    """A text without what a server may make of it while it keeps it."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
 
 
 def _was_told(failure: CopilotError) -> bool:

@@ -208,15 +208,15 @@ def test_a_pause_that_does_not_fit_is_told_at_once(
     assert stages(emulator) == ["models"]
 
 
-def test_a_429_that_does_not_say_how_long_pauses_for_a_second(emulator: Emulator, keyed: Access) -> None:
-    """A shorter word does not end a longer pause."""
+def test_a_429_that_does_not_say_how_long_pauses_as_the_policy_has_it(emulator: Emulator, keyed: Access) -> None:
+    """The pause is the policy's first wait, for all calls."""
     clock = Clock()
     emulator.fail("models", Fault.status(429))
     with pytest.raises(RateLimitError):
-        models(keyed, Patient(clock))
+        models(keyed, Patient(clock), RetryPolicy(attempts=1, base=0.75))
     call = Patient(clock)
     models(keyed, call, AT_ONCE)
-    assert call.slept == [1.0]
+    assert call.slept == [0.75]
 
 
 def test_a_used_up_quota_pauses_nothing(emulator: Emulator, keyed: Access) -> None:

@@ -12,8 +12,8 @@ from typing import Any, AsyncGenerator, Iterator, List
 import pytest
 from support import PATIENCE, nothing_left_open, wait_for
 
-from copilot_sync import Client, ServerError, StreamClosedError
-from copilot_sync.aio import AHEAD, iterate, iterate_stream
+from copilot_sync import Client, GithubCopilot, ServerError, StreamClosedError, provider
+from copilot_sync.aio import AHEAD, Reader, iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
 
 
@@ -89,7 +89,7 @@ def test_all_items_come_once_and_in_order() -> None:
 
     async def main() -> List[int]:
         received: List[int] = []
-        async for item in iterate(iter(range(count)), do_nothing):
+        async for item in Reader(iter(range(count)), do_nothing):
             received.append(item)
             if item % 1000 == 0:
                 await asyncio.sleep(0.001)
@@ -124,7 +124,7 @@ def test_the_thread_sees_the_context_of_who_asks_first() -> None:
         yield variable.get()
 
     async def main() -> None:
-        generator = iterate(items(), do_nothing)
+        generator = Reader(items(), do_nothing)
         variable.set("the task's")
         assert await collect(generator) == ["the task's", "the thread's"]
         assert variable.get() == "the task's"
@@ -146,7 +146,7 @@ def test_the_thread_waits_for_a_consumer_that_falls_behind(go_on: bool) -> None:
             yield number
 
     async def main() -> None:
-        generator = iterate(items(), do_nothing)
+        generator = Reader(items(), do_nothing)
         assert await generator.__anext__() == 0
         wait_for(full)
         time.sleep(0.05)  # were the thread not waiting, it would be through by now
@@ -165,7 +165,7 @@ def test_the_loop_goes_on_while_the_thread_is_blocked() -> None:
 
     async def main() -> int:
         gate = Gate("one")
-        generator = iterate(gate, gate.close)
+        generator = Reader(gate, gate.close)
         assert await generator.__anext__() == "one"
         task = asyncio.ensure_future(generator.__anext__())
         turns = 0
@@ -198,7 +198,7 @@ def test_what_the_thread_raises_comes_after_the_items_before_it(error: BaseExcep
     async def main() -> List[int]:
         received: List[int] = []
         with pytest.raises(type(error)) as caught:
-            async for item in iterate(items(), do_nothing):
+            async for item in Reader(items(), do_nothing):
                 received.append(item)
         assert caught.value is error
         return received
@@ -256,7 +256,7 @@ def test_closing_does_not_wait_for_ever() -> None:
     gate = Gate("one")
 
     async def main() -> None:
-        generator = iterate(gate, do_nothing)
+        generator = Reader(gate, do_nothing)
         await generator.__anext__()
         wait_for(gate.blocked)
         await generator.aclose()
@@ -306,7 +306,7 @@ def test_a_loop_that_is_closed_without_a_word_leaves_no_thread(leave: Any) -> No
 
     def use_a_loop() -> None:
         loop = asyncio.new_event_loop()
-        generator = iterate(gate, gate.close)
+        generator = Reader(gate, gate.close)
         leave(loop, generator)
         wait_for(gate.blocked)
         loop.close()
@@ -331,7 +331,7 @@ def test_a_thread_that_finds_its_loop_closed_ends() -> None:
             closed.set()
 
     loop = asyncio.new_event_loop()
-    generator = iterate(items(), do_nothing)
+    generator = Reader(items(), do_nothing)
     with joined_threads():
         left_between_two_items(loop, generator)
         loop.close()
@@ -413,3 +413,33 @@ def test_it_works_on_uvloop() -> None:
 def run_on(loop: asyncio.AbstractEventLoop, work: Any) -> None:
     loop.run_until_complete(work)
     loop.close()
+
+
+def test_a_loop_that_ends_has_nothing_to_complain_of(emulator: Emulator, client: Client) -> None:
+    """What is still held when ``asyncio.run`` ends is closed once, in good order, whichever face it came from."""
+    emulator.fail("message", *[Fault.stall(("after_events", 1))] * 2)
+    complaints: List[Any] = []
+    held: List[Any] = []
+    urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
+    messages = [{"role": "user", "content": "one two"}]
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        held.append(iterate_stream(client.stream("one two")))
+        held.append(GithubCopilot.create_async_generator("", messages, stream=True, cookies=emulator.cookies, **urls))
+        for items in held:
+            await items.__anext__()
+
+    asyncio.run(main())
+    assert complaints == []
+    assert emulator.wait_until(lambda: len(emulator.disconnects) == 2)
+    provider._clients.close()
+
+
+def test_a_reader_that_was_never_asked_has_nothing_to_close() -> None:
+    """Neither when it is closed nor when it is dropped."""
+
+    async def main() -> None:
+        await Reader(iter(()), do_nothing).aclose()
+
+    asyncio.run(main())

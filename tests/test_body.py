@@ -235,6 +235,17 @@ def test_a_bomb_goes_off_in_small_pieces(transport: Transport) -> None:
             body.read(1_000_000)
 
 
+def test_unpacking_stops_with_the_call(transport: Transport) -> None:
+    """Though all that is still to be unpacked is here already."""
+    bomb = gzip.compress(bytes(50_000_000))
+    with replying(transport, answering(encoded("gzip", b"Content-Length: %d\r\n" % len(bomb)) + bomb)) as body:
+        pieces = body.pieces()
+        next(pieces)
+        body._call.cancel()
+        with pytest.raises(StreamClosedError):
+            next(pieces)
+
+
 @pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
 def test_nothing_is_left_in_the_unpacking(transport: Transport, size: int) -> None:
     """Also where what was unpacked just fills a piece."""

@@ -52,6 +52,15 @@ def test_the_file_and_its_folders_are_for_their_owner_alone(tmp_path: Path) -> N
     assert os.listdir(path.parent) == ["tokens.json"]
 
 
+def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    """As soon as it is read: a backup or an editor may have opened it up."""
+    cache = FileCache(tmp_path / "tokens.json")
+    cache.set("key", "value", 10)
+    (tmp_path / "tokens.json").chmod(0o644)
+    assert cache.get("key") == "value"
+    assert mode(tmp_path / "tokens.json") == 0o600
+
+
 def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     """It may be shared with other programs."""
     tmp_path.chmod(0o755)

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from typing import Any, Callable, Dict, Iterator, List, Type
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
@@ -247,13 +247,29 @@ def test_ctrl_c_is_status_130(served: Emulator) -> None:
 
 def test_ctrl_c_and_a_closed_pipe_have_their_statuses(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes up while the answer is printed ends the program, not with a traceback."""
-    for failure, status in ((KeyboardInterrupt, 130), (BrokenPipeError, 1)):
+    for failure, status in ((KeyboardInterrupt(), 130), (BrokenPipeError(), 1)):
         monkeypatch.setattr(sys, "stdout", _Failing(failure))
         assert run(["ask", "x"]) == status
 
 
+def test_a_full_disk_is_told(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An answer that can't be written is a failure, with its reason."""
+    monkeypatch.setattr(sys, "stdout", _Failing(OSError(28, "No space left on device")))
+    assert run(["ask", "x"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_closed_stdout_is_no_traceback(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who closes it wants to see nothing."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(["ask", "x"]) == 0
+    sys.stdout.close()
+
+
 class _Failing(io.StringIO):
-    def __init__(self, failure: Type[BaseException]) -> None:
+    def __init__(self, failure: BaseException) -> None:
         super().__init__()
         self._failure = failure
 
@@ -325,6 +341,7 @@ def test_help_and_version_are_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
     assert run(["--version"]) == 0
     out = capsys.readouterr().out
     assert "ask" in out
+    assert "  COPILOT_SYNC_API_KEY   a token\n" in out
     assert "emulator" in out
     assert re.search(r"copilot-sync \d+\.\d+", out)
 

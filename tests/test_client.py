@@ -756,3 +756,19 @@ def test_nothing_is_written_to_the_log_of_a_call_that_goes_well(
     client.ask("Hello")
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
     assert copilot_sync.__version__
+
+
+@pytest.mark.parametrize("method", ["ask", "stream"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 3}, "temperature is no option of a message; there are references, context, intent"),
+        ({"resume": "yes"}, "resume must be True or False, not str"),
+    ],
+    ids=["unknown", "resume"],
+)
+def test_an_option_that_is_none_is_named(method: str, options: Any, message: str) -> None:
+    """At once, and in the words of the caller."""
+    with Client("key", api_url="http://127.0.0.1:9") as client:
+        with pytest.raises(TypeError, match=message):
+            getattr(client, method)("hi", **options)

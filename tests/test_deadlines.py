@@ -281,3 +281,39 @@ def test_the_time_of_a_call_begins_with_its_first_request(emulator: Emulator) ->
         stream = client.stream("hi")
         time.sleep(1.5 * SHORT)
         assert read(stream) == ["one", "two"]
+
+
+# A server that never stops
+
+
+def flooding(start: bytes, more: bytes) -> Callable[[Peer], None]:
+    """Sends a beginning and then the same for as long as anybody listens."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(start)
+        while not peer.gone.is_set():
+            peer.send(more)
+
+    return script
+
+
+@pytest.mark.parametrize("more", [b": x\n\n" * 5000, b"\n" * 50_000], ids=["comments", "blank lines"])
+@pytest.mark.parametrize("limit, phase", [(READ, "read"), (TOTAL, "total")], ids=["read", "total"])
+def test_a_flood_of_nothing_is_silence(more: bytes, limit: Timeout, phase: str) -> None:
+    """However fast it comes, and though no read ever has to wait."""
+    with Server(flooding(HEAD + ONE, more)) as server:
+        with Client("key", api_url=server.url, timeout=limit, retry=None, resume=False) as client:
+            with pytest.raises(RequestTimeoutError) as caught:
+                client.ask("hi", conversation="t")
+    assert (caught.value.phase, caught.value.partial) == (phase, "one")
+
+
+def test_a_flood_behind_the_answer_is_not_drunk_up() -> None:
+    """The answer is whole, and the connection is given up for it."""
+    head = HEAD.replace(b"Connection: close", b"Transfer-Encoding: chunked")
+    answer = ONE + b"data: [DONE]\n\n"
+    start = head + b"%x\r\n" % len(answer) + answer + b"\r\n0\r\n"
+    with Server(flooding(start, b"X-Trailer: x\r\n" * 1000)) as server:
+        with Client("key", api_url=server.url, retry=None) as client:
+            assert client.ask("hi", conversation="t").text == "one"

@@ -355,6 +355,70 @@ def test_an_identical_earlier_message_is_told_apart_by_its_parent(
     assert (questions(emulator), len(sent(emulator))) == (["hi", "hi"], 2 if taken else 3)
 
 
+# fmt: off
+CHANGES = [
+    # what the server keeps of the message      what is known of a first message, and of a second one
+    ({"parentMessageID": None},                 "was taken",       "unknown whether"),
+    ({"parentMessageID": "root"},               "was taken",       "unknown whether"),
+    ({"parentMessageID": "a-stranger"},         "unknown whether", "unknown whether"),
+    ({"content": None},                         "unknown whether", "unknown whether"),
+    ({"content": "hi, but shortened"},          "unknown whether", "unknown whether"),
+    ({"role": "User"},                          "was taken",       "was taken"),
+    ({"content": "  e\u0301\nthe end"},         "was taken",       "was taken"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["second message", "first message"])
+@pytest.mark.parametrize(("change", "first", "second"), CHANGES, ids=lambda value: str(value)[:40])
+def test_a_message_that_may_be_ours_in_another_form_is_not_sent_again(
+    emulator: Emulator,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Any,
+    first: str,
+    second: str,
+    known: bool,
+) -> None:
+    """Whatever stands behind the message that ours answers may be ours: then it can't be told, and nothing is sent."""
+    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.02)
+    conversation = client.ask("hello").conversation if known else None
+
+    def kept_otherwise(stage: str, request: Any) -> None:
+        if stage == "messages":
+            messages = emulator.threads[request.thread_id].messages
+            messages[:] = messages[: 2 * known + 1]
+            messages[-1].update(change)
+
+    emulator.choose_fault = kept_otherwise
+    emulator.fail("message", Fault.status(502, taken=True))
+    with pytest.raises(StreamInterruptedError, match=second if known else first):
+        client.ask("\u00e9\r\nthe end", conversation=conversation)
+    assert len(sent(emulator)) == 1 + known
+
+
+def test_an_answer_that_comes_late_is_looked_for_until_the_end(
+    emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that would go beyond the time that is left is cut short, and a last look follows it."""
+    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 60.0)
+    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 60.0)
+    waiting = threading.Event()
+
+    def pieces() -> Iterator[str]:
+        waiting.wait(PATIENCE)
+        yield "late"
+
+    def seen(stage: str, request: Any) -> None:
+        if stage == "messages":
+            waiting.set()
+
+    emulator.choose_fault = seen
+    emulator.script(Reply(pieces()))
+    emulator.fail("message", Fault.drop())
+    assert client.ask("hi", timeout=Timeout(total=2)).text == "late"
+
+
 def test_an_identical_message_in_a_conversation_known_by_its_id_can_not_be_told_apart(
     emulator: Emulator, client: Client
 ) -> None:

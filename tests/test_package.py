@@ -45,6 +45,15 @@ def test_all_is_sorted_and_whole() -> None:
     assert copilot_sync.__all__ == sorted({*exported, "__version__"})
 
 
+def test_the_emulator_and_the_async_face_are_reached_from_the_package() -> None:
+    """``copilot_sync.emulator.Emulator()`` works after ``import copilot_sync`` alone; other names are not there."""
+    code = "import copilot_sync; copilot_sync.emulator.Emulator; copilot_sync.aio.iterate_stream"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    assert copilot_sync.__getattr__("emulator") is sys.modules["copilot_sync.emulator"]
+    with pytest.raises(AttributeError, match="'copilot_sync' has no attribute 'nonsense'"):
+        getattr(copilot_sync, "nonsense")  # noqa: B009 - mypy knows that it is not there
+
+
 def members() -> Iterator[Tuple[str, Any]]:
     for name, value in CLASSES:
         for member in vars(value):

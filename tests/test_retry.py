@@ -301,20 +301,25 @@ def test_a_pause_holds_calls_back_until_it_is_over() -> None:
     """As long as the service said, counted from when it said so; of two, the later end counts."""
     pause, call = Pause(), PatientCall()
     pause.wait(RetryPolicy(), call, "message")
-    pause.begin(RateLimitError("slow", retry_after=10.0), call)
+    pause.begin(RateLimitError("slow", retry_after=10.0), RetryPolicy(), call)
     call.now += 4
-    pause.begin(RateLimitError("slow", retry_after=2.0), call)
+    pause.begin(RateLimitError("slow", retry_after=2.0), RetryPolicy(), call)
     pause.wait(RetryPolicy(), call, "message")
     pause.wait(RetryPolicy(), call, "message")
     assert call.slept == [6.0]
 
 
-def test_a_pause_of_unknown_length_is_a_second() -> None:
-    """A service that says no more than "too many" is given a moment all the same."""
+@pytest.mark.parametrize(
+    ("policy", "slept"), [(RetryPolicy(base=0.25), [0.25]), (None, [])], ids=["the policy's first wait", "no policy"]
+)
+def test_a_pause_of_unknown_length_is_what_the_policy_would_wait(
+    policy: Optional[RetryPolicy], slept: List[float]
+) -> None:
+    """A service that says no more than "too many" is given a moment, where the caller has any patience."""
     pause, call = Pause(), PatientCall()
-    pause.begin(RateLimitError("slow"), call)
+    pause.begin(RateLimitError("slow"), policy, call)
     pause.wait(RetryPolicy(), call, "message")
-    assert call.slept == [1.0]
+    assert call.slept == slept
 
 
 @pytest.mark.parametrize(
@@ -325,7 +330,7 @@ def test_a_pause_of_unknown_length_is_a_second() -> None:
 def test_a_pause_that_does_not_fit_raises_at_once(policy: Optional[RetryPolicy], total: Optional[float]) -> None:
     """With what is left of it, and without a request that would make it worse."""
     pause, call = Pause(), PatientCall(total)
-    pause.begin(RateLimitError("slow", retry_after=10.0), call)
+    pause.begin(RateLimitError("slow", retry_after=10.0), RetryPolicy(), call)
     with pytest.raises(RateLimitError, match=r"for another 10\.0 s \[stage threads\]") as caught:
         pause.wait(policy, call, "threads")
     assert caught.value.retry_after == 10.0

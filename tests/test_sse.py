@@ -1,11 +1,12 @@
 """Events from bytes, as the WHATWG standard has it, however the bytes are cut."""
 
 import re
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sseclient import SSEClient
 
 from copilot_sync.errors import ResponseTooLargeError
 from copilot_sync.transport import sse
@@ -254,3 +255,24 @@ def test_a_long_event_is_looked_through_once(size: int) -> None:
     events = [data for at in range(0, len(stream), size) for data in parser.feed(stream[at : at + size])]
     assert events == ["x" * 50_000]
     assert _Counted.looked_at < 4 * len(stream)
+
+
+def test_many_lines_are_handed_on_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``sseclient-py`` does with one line more grows with the lines that it has, so it gets few at once."""
+    handed = []
+
+    def counting(texts: Iterator[bytes]) -> SSEClient:
+        whole = list(texts)
+        handed.extend(text.count(b"\n") for text in whole)
+        return SSEClient(iter(whole))
+
+    monkeypatch.setattr(sse, "SSEClient", counting)
+    lines = [str(number) for number in range(1000)] + [""] * 600
+    stream = "".join(f"data: {line}\n: comment\nid: 1\n" for line in lines).encode() + b"\n"
+    assert parsed([stream]) == ["\n".join(lines)]
+    assert max(handed) < 300
+
+
+def test_any_number_of_blank_lines_is_one() -> None:
+    """They end an event, and there is nothing between them."""
+    assert parsed([b"data: 1" + b"\n" * 100_000 + b"data: 2\n\n" + b"\n" * 5 + b"data: 3\n\n"]) == ["1", "2", "3"]

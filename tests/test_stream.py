@@ -201,12 +201,44 @@ def test_the_conversation_goes_on_from_the_id_that_complete_gave(emulator: Emula
     assert parents == ["root", first.message_id]
 
 
-def test_an_end_without_an_id_leaves_the_conversation_where_it_was(emulator: Emulator, client: Client) -> None:
-    """Then the answer is called what the message asked for."""
-    emulator.script(Reply(raw=ONE + b'data: {"type":"complete"}\n\n'))
+@pytest.mark.parametrize("end", [b'data: {"type":"complete"}\n\n', b"data: [DONE]\n\n"], ids=["complete", "DONE"])
+def test_an_answer_whose_end_names_no_id_is_called_what_the_message_asked_for(
+    emulator: Emulator, client: Client, end: bytes
+) -> None:
+    """And the next message of the conversation answers it under that name."""
+    emulator.script(Reply(raw=ONE + end))
     answer = client.ask("hi")
-    assert answer.conversation.message_id is None
     assert answer.message_id == emulator.requests[-1].json["responseMessageID"]
+    assert answer.conversation.message_id == answer.message_id
+
+
+def test_an_answer_that_may_not_be_whole_moves_no_conversation_on(emulator: Emulator, client: Client) -> None:
+    """What its end did not vouch for is not what the next message answers."""
+    emulator.script(Reply(raw=ONE))
+    answer = client.ask("hi")
+    assert not answer.complete
+    assert answer.conversation.message_id is None
+
+
+def test_a_number_of_any_length_costs_no_text(emulator: Emulator, client: Client) -> None:
+    """Newer Pythons refuse to read very long numbers; the rest of the event is not theirs to take away."""
+    emulator.script(Reply(raw=b'data: {"type":"content","n":' + b"9" * 5000 + b',"body":"kept"}\n\ndata: [DONE]\n\n'))
+    assert client.ask("hi").text == "kept"
+
+
+def test_a_whole_answer_comes_as_one_piece_and_its_end(client: Client) -> None:
+    """Where only the whole is wanted, the events are its text and ``complete``, and no text has no event."""
+    kinds = [[type(event) for event in client.stream(text, only_whole=True).events()] for text in ("a b c",)]
+    assert kinds == [[ContentEvent, CompleteEvent]]
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""], ids=["DONE", "no word"])
+def test_a_whole_answer_without_a_complete_event_is_its_text_alone(
+    emulator: Emulator, client: Client, end: bytes
+) -> None:
+    """Nothing is made up that the service did not say."""
+    emulator.script(Reply(raw=ONE + end))
+    assert [type(event) for event in client.stream("hi", only_whole=True).events()] == [ContentEvent]
 
 
 # Plain JSON

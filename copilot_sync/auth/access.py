@@ -59,7 +59,7 @@ class Access:
         except QuotaExceededError:
             raise
         except RateLimitError as error:
-            self._pause.begin(error, call)
+            self._pause.begin(error, policy, call)
             raise
 
     def _accepted(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:

@@ -84,6 +84,8 @@ class FileCache:
         """What the file holds that is well-formed and not over."""
         try:
             with open(self.path, "rb") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:  # somebody else made it readable for others
+                    os.chmod(self.path, 0o600)
                 data = json.loads(file.read(_LARGEST_FILE).decode("utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from typing import List
 
@@ -16,16 +17,19 @@ FAILED = 1
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_HELP = """GitHub Copilot Chat in the terminal.
+
+\b
+Credentials come from the environment:
+  COPILOT_SYNC_API_KEY   a token
+  COPILOT_SYNC_COOKIES   a cookies.txt or JSON file, or a "name=value; …" header
+"""
+
+
+@click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="copilot-sync", message="%(prog)s %(version)s")
 def program() -> None:
-    r"""GitHub Copilot Chat in the terminal.
-
-    \b
-    Credentials come from the environment:
-      COPILOT_SYNC_API_KEY   a token
-      COPILOT_SYNC_COOKIES   a cookies.txt or JSON file, or a "name=value; …" header
-    """
+    """Stand for the program as a whole; its commands do the work."""
 
 
 program.add_command(ask)
@@ -34,6 +38,8 @@ program.add_command(emulator)
 
 def run(arguments: List[str]) -> int:
     """Run the program and give its exit status."""
+    if sys.stdout is None:  # started with it closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lasts as long as the process
     _tolerate_narrow_encodings()
     try:
         status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False)
@@ -45,8 +51,10 @@ def run(arguments: List[str]) -> int:
     except CopilotError as error:
         click.echo(f"Error: {error}", err=True)
         return FAILED
-    except BrokenPipeError:
-        _leave_closed_pipe()
+    except OSError as error:
+        _leave_output()
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"Error: the answer can't be written: {error.strerror}", err=True)
         return FAILED
     return status if isinstance(status, int) else 0
 
@@ -58,7 +66,7 @@ def _tolerate_narrow_encodings() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _leave_closed_pipe() -> None:
-    """Keep the interpreter from flushing into a pipe that nobody reads any more."""
+def _leave_output() -> None:
+    """Keep the interpreter from flushing into what can't be written any more."""
     with contextlib.suppress(OSError):
         sys.stdout.close()

@@ -84,6 +84,7 @@ class Body:
                 data = decoder.unconsumed_tail or decoder.unused_data
                 if decoder.eof:
                     decoder = self._new_decoder()
+                self._call.check(self._stage)
                 if piece:
                     yield piece
 

@@ -118,6 +118,16 @@ class Call:
         finally:
             self._limit = None
 
+    def check_quiet(self, stage: Optional[str] = None) -> None:
+        """Raise where nothing has come for longer than is allowed, though something keeps arriving.
+
+        Raises:
+            RequestTimeoutError: The limit of silence is reached.
+        """
+        silence = self.timeout.read or 0.0
+        if self.clock() - self._quiet_since > silence:
+            raise self.timed_out("read", silence, stage)
+
     @property
     def window_closed(self) -> bool:
         """Whether the time of the present ``window`` is over."""
@@ -128,7 +138,7 @@ class Call:
         with self._lock:
             self._socket = sock
             if self._stopped.is_set():
-                _shut_down(sock)
+                shut_down(sock)
 
     def release(self) -> None:
         """Forget the socket: from here on it is somebody else's."""
@@ -145,7 +155,7 @@ class Call:
             return
         with self._lock:
             if self._socket is not None:
-                _shut_down(self._socket)
+                shut_down(self._socket)
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call is stopped meanwhile.
@@ -192,7 +202,7 @@ def current_call() -> Call:
     return call  # type: ignore[no-any-return]
 
 
-def _shut_down(sock: Any) -> None:
+def shut_down(sock: Any) -> None:
     """End all reads and writes on a socket.
 
     A TLS socket's own ``shutdown`` drops its TLS state first, and a thread that is inside a read would go on

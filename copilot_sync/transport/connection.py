@@ -20,7 +20,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from copilot_sync.transport.call import Call, current_call
+from copilot_sync.transport.call import Call, current_call, shut_down
 
 
 def watch(manager: urllib3.PoolManager) -> None:
@@ -62,6 +62,9 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         self._call.check_process()
+        if self._call.window_closed or self._call.expired:
+            # What keeps arriving never runs into the time-out of a socket.
+            raise socket.timeout("the time is over")
         self._sock.settimeout(self._call.silence_seconds())
         count = self._raw.readinto(buffer) or 0
         self.at_end = count == 0
@@ -116,6 +119,11 @@ class _Watched:
         try:
             super().connect()  # type: ignore[misc]
             _begin_to_send(self.sock, call)
+        except BaseException:
+            # An exception that is kept somewhere keeps the socket of a handshake that it ended: Ctrl-C, say.
+            if self.handle is not None:
+                shut_down(self.handle)
+            raise
         finally:
             if self.handle is not None:
                 self.handle.close()

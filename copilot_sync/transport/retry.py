@@ -108,15 +108,13 @@ def _outcome_of_status(error: ServerError) -> Outcome:
 class Pause:
     """Holds all calls of one credential back after the service said that there were too many. Safe for any thread."""
 
-    #: Seconds to hold back where the service does not say how long.
-    _UNTOLD = 1.0
-
     def __init__(self) -> None:
         self._until = 0.0
 
-    def begin(self, error: RateLimitError, call: Call) -> None:
-        """Note that the service asked to slow down."""
-        seconds = self._UNTOLD if error.retry_after is None else error.retry_after
+    def begin(self, error: RateLimitError, policy: Optional[RetryPolicy], call: Call) -> None:
+        """Note that the service asked to slow down; where it did not say how long, for the policy's first wait."""
+        untold = 0.0 if policy is None else policy.base
+        seconds = untold if error.retry_after is None else error.retry_after
         self._until = max(self._until, call.clock() + seconds)
 
     def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:

@@ -21,6 +21,11 @@ from copilot_sync.errors import ResponseTooLargeError
 #: The beginning of a line that is neither blank nor a comment.
 _SUBSTANCE = re.compile(rb"^[^:\n]", re.MULTILINE)
 
+#: More than two line ends in a row, which say no more than two.
+_BLANKS = re.compile(rb"\n{3,}")
+#: Lines that ``sseclient-py`` gets at once.
+_GROUP = 256
+
 
 class EventParser:
     """Makes events of pieces of bytes. Knows no socket and no clock.
@@ -48,6 +53,8 @@ class EventParser:
             piece = self._without_mark(piece)
         if self._after_cr or b"\r" in piece:
             piece = self._with_plain_line_ends(piece)
+        if b"\n\n\n" in piece:
+            piece = _BLANKS.sub(b"\n\n", piece)
         line_so_far = self._buffer[self._line_start : self._line_start + 1]
         if self._buffer or not piece.endswith(b"\n\n"):
             blocks = self._whole_blocks(piece)
@@ -106,6 +113,12 @@ class EventParser:
 
 
 def _general(block: bytes) -> List[str]:
-    """Read the lines of one whole event as the standard says."""
-    text = block.decode("utf-8", "replace").encode("utf-8")
-    return [event.data for event in SSEClient(iter([text + b"\n\n"])).events()]
+    """Read the lines of one whole event as the standard says, at a cost that grows with them and no faster.
+
+    ``sseclient-py`` copies what it has with each further line, so it gets the data lines in groups.
+    """
+    lines = [line for line in block.split(b"\n") if line.startswith(b"data")]
+    groups = (b"\n".join(lines[start : start + _GROUP]) for start in range(0, len(lines), _GROUP))
+    texts = [group.decode("utf-8", "replace").encode("utf-8") + b"\n\n" for group in groups]
+    parts = [event.data for event in SSEClient(iter(texts)).events()]
+    return ["\n".join(parts)] if parts else []
