@@ -8,6 +8,7 @@ import gc
 import threading
 import time
 from typing import Any, AsyncGenerator, Iterator, List
+from unittest import mock
 
 import pytest
 from support import PATIENCE, nothing_left_open, wait_for
@@ -306,7 +307,7 @@ def test_a_loop_that_is_closed_without_a_word_leaves_no_thread(leave: Any) -> No
 
     def use_a_loop() -> None:
         loop = asyncio.new_event_loop()
-        generator = Reader(gate, gate.close)
+        generator = iterate_stream(gate)
         leave(loop, generator)
         wait_for(gate.blocked)
         loop.close()
@@ -418,20 +419,20 @@ def run_on(loop: asyncio.AbstractEventLoop, work: Any) -> None:
 def test_a_loop_that_ends_has_nothing_to_complain_of(emulator: Emulator, client: Client) -> None:
     """What is still held when ``asyncio.run`` ends is closed once, in good order, whichever face it came from."""
     emulator.fail("message", *[Fault.stall(("after_events", 1))] * 2)
-    complaints: List[Any] = []
+    complain = mock.Mock()
     held: List[Any] = []
     urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
     messages = [{"role": "user", "content": "one two"}]
 
     async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        asyncio.get_running_loop().set_exception_handler(complain)
         held.append(iterate_stream(client.stream("one two")))
         held.append(GithubCopilot.create_async_generator("", messages, stream=True, cookies=emulator.cookies, **urls))
         for items in held:
             await items.__anext__()
 
     asyncio.run(main())
-    assert complaints == []
+    assert complain.mock_calls == []
     assert emulator.wait_until(lambda: len(emulator.disconnects) == 2)
     provider._clients.close()
 

@@ -259,7 +259,7 @@ def test_a_long_event_is_looked_through_once(size: int) -> None:
 
 def test_many_lines_are_handed_on_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``sseclient-py`` does with one line more grows with the lines that it has, so it gets few at once."""
-    handed = []
+    handed: List[int] = []
 
     def counting(texts: Iterator[bytes]) -> SSEClient:
         whole = list(texts)
