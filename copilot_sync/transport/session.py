@@ -161,6 +161,10 @@ class _Session(requests.Session):
         for prefix in ("https://", "http://"):
             self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=POOL_SIZE))
 
+    def __del__(self) -> None:
+        # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
+        self.close()
+
     def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
         # Even where they are not followed, requests reads a redirect's whole body to prepare the next request.
         return None
