@@ -570,8 +570,8 @@ def _optional_text(entry: Mapping[str, Any], key: str) -> Optional[str]:
 
 def _read_json(reply: Reply, stage: str) -> Any:
     try:
-        return json.loads(reply.body.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
+        return _loads(reply.body.decode("utf-8-sig", "replace"))
+    except ValueError:
         kind = "HTML" if _is_html(reply) else "something else"
     # Raised out here: the error of json carries the whole reply.
     raise errors.ProtocolError(f"JSON was expected and {kind} came", stage=stage, status=reply.status)
@@ -616,6 +616,10 @@ def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
 
 # Events
 
+#: Brackets inside of brackets; far more than any reply has, far fewer than Python's stack takes.
+_DEEPEST = 200
+#: The brackets of JSON, and the strings, in which brackets mean nothing.
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
 #: Takes numbers of any length, which newer Pythons refuse, for what they are about.
 _LENIENT_DECODER = json.JSONDecoder(strict=False, parse_int=float)
@@ -646,13 +650,38 @@ def decode(data: str) -> Optional[Event]:
 
 
 def _raw_decode(text: str) -> Tuple[Any, int]:
-    for decoder in (_DECODER, _LENIENT_DECODER):
+    for decoder in () if _is_too_deep(text) else (_DECODER, _LENIENT_DECODER):
         try:
             return decoder.raw_decode(text)
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
     # Raised out here: the error of json carries the whole event.
     raise errors.ProtocolError("an event was not JSON", stage="stream")
+
+
+def _loads(text: str) -> Any:
+    if _is_too_deep(text):
+        raise ValueError("the JSON is nested too deeply")
+    return json.loads(text)
+
+
+def _is_too_deep(text: str) -> bool:
+    """Whether JSON is nested deeper than anything the service sends.
+
+    Reading such JSON would end in a ``RecursionError``, and where garbage happens to be collected at that depth,
+    older Pythons abort the whole process.
+    """
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    depth = 0
+    for token in _TOKENS.findall(text):
+        if token in ("[", "{"):
+            depth += 1
+        elif token in ("]", "}"):
+            depth -= 1
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def _content(value: Dict[str, Any]) -> Optional[Event]:
@@ -867,8 +896,8 @@ def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
     """What the server said about a failure, without secrets and control characters, bounded in length."""
     text = reply.body.decode("utf-8-sig", "replace")
     try:
-        said = _said_in_json(json.loads(text))
-    except (ValueError, RecursionError):
+        said = _said_in_json(_loads(text))
+    except ValueError:
         said = None
     if said is None:
         said = _page_title(text) if _is_html(reply) else text
