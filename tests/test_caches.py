@@ -85,7 +85,7 @@ def test_entries_stay_side_by_side_and_old_ones_go(tmp_path: Path) -> None:
         b"",
         b"\xff\xfe\x00",
         b"not json",
-        b"[" * 100_000,
+        b"[" * 100,
         b'["key"]',
         b'"key"',
         b'{"key": "value"}',
