@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-import gc
 import threading
 import time
 from typing import Any, AsyncGenerator, Iterator, List
 from unittest import mock
 
 import pytest
-from support import PATIENCE, nothing_left_open, wait_for
+from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
 
 from copilot_sync import Client, GithubCopilot, ServerError, StreamClosedError, provider
 from copilot_sync.aio import AHEAD, Reader, iterate_stream
@@ -276,7 +275,7 @@ def test_a_generator_that_is_dropped_closes_its_stream(emulator: Emulator, clien
     async def main() -> None:
         async for _ in iterate_stream(client.stream("hi")):
             break
-        gc.collect()
+        collect_garbage()
         while not emulator.disconnects:
             await asyncio.sleep(0.001)
 
@@ -315,7 +314,7 @@ def test_a_loop_that_is_closed_without_a_word_leaves_no_thread(leave: Any) -> No
 
     with joined_threads():
         use_a_loop()
-        gc.collect()
+        collect_garbage()
         wait_for(gate.ended)
 
 

@@ -226,6 +226,7 @@ def test_pieces_are_printed_as_they_come(served: Emulator) -> None:
     with _spawn("ask", "x", environment=_environment(**served.environment), stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.read(5) == b"first"
+        assert served.wait_until(lambda: served.stalled)
         served.release()
         assert process.stdout.read() == b"second\n"
         assert process.wait(10) == 0

@@ -1,6 +1,5 @@
 """``Client`` and ``Chat``: asking, conversations, the thread API, settings, wrong calls, and sharing a client."""
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
+from support import collect_garbage
 
 import copilot_sync
 from copilot_sync import (
@@ -698,7 +698,7 @@ def test_a_client_keeps_no_stream_alive(emulator: Emulator, client: Client) -> N
     next(stream)
     reference = weakref.ref(stream)
     del stream
-    gc.collect()
+    collect_garbage()
     assert reference() is None
     assert emulator.wait_until(lambda: emulator.disconnects)
     client.close()

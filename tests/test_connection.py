@@ -18,6 +18,7 @@ from support import (
     Worker,
     answering,
     authority_file,
+    collect_garbage,
     cutting,
     nothing_left_open,
     wait_for,
@@ -615,4 +616,5 @@ def test_a_finished_reply_is_not_kept_alive_by_its_call(transport: Transport) ->
     with Server(answering(OK)) as server:
         assert fetch(transport, server.url, call) == b"ok"
         transport.close()
+        collect_garbage()
         assert [alive() for alive in sockets if alive() is not None] == []

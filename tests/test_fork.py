@@ -1,6 +1,5 @@
 """A forked child has connections of its own, and its parent never notices it."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import PATIENCE, Peer, Server, answering, authority_file, wait_for
+from support import PATIENCE, Peer, Server, answering, authority_file, collect_garbage, wait_for
 
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
@@ -145,11 +144,11 @@ def test_each_thing_is_renewed_once_in_a_child() -> None:
 
 def test_what_nobody_holds_any_more_is_forgotten() -> None:
     """Naming itself keeps nothing alive."""
-    gc.collect()
+    collect_garbage()
     before = len(fork._registered)
     thing = Counter()
     renew_in_child(thing)
     assert len(fork._registered) == before + 1
     del thing
-    gc.collect()
+    collect_garbage()
     assert len(fork._registered) == before

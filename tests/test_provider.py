@@ -1,7 +1,6 @@
 """``GithubCopilot``: the documented API, step by step, through its blocking and its async face."""
 
 import asyncio
-import gc
 import inspect
 import logging
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, Iterator, List, Union
 
 import pytest
+from support import collect_garbage
 
 import copilot_sync
 from copilot_sync import (
@@ -432,7 +432,7 @@ def test_leaving_early_frees_the_connection(emulator: Emulator, way: str, item: 
         with pytest.raises(KeyError):
             items.throw(KeyError())
     del items
-    gc.collect()
+    collect_garbage()
     if item == "text":
         assert emulator.wait_until(lambda: emulator.disconnects)
     else:
@@ -540,7 +540,7 @@ def test_a_bounded_number_of_clients_is_kept(emulator: Emulator) -> None:
     emulator.release()
     assert [first, *items][-1].endswith("\nAssistant:")
     del items
-    gc.collect()
+    collect_garbage()
     assert emulator.wait_until(lambda: emulator.open_connections == 2)
 
 

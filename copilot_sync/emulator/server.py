@@ -204,7 +204,10 @@ class Emulator(Scenario):
         self._service.expire_tokens()
 
     def release(self) -> None:
-        """Ends the stalls of the moment; what was stalled goes on."""
+        """Ends the stalls of the moment; what was stalled goes on.
+
+        One that is about to begin isn't ended: `wait_until(lambda: emulator.stalled)` comes first.
+        """
         with self._lock:
             for connection in self._open:
                 connection.release()
