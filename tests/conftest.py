@@ -1,5 +1,8 @@
 """What all tests stand on: an environment in which nothing is set."""
 
+import gc
+import sys
+
 import pytest
 
 from copilot_sync import settings
@@ -14,3 +17,9 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings, proxies and certificates of whoever runs the tests out of them."""
     for name in [*_VARIABLES, *_CERTIFICATES, *_PROXIES, *(name.lower() for name in _PROXIES)]:
         monkeypatch.delenv(name, raising=False)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of each later look for garbage: many tests make one."""
+    if sys.implementation.name == "cpython":
+        gc.freeze()
