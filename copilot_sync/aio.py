@@ -103,9 +103,10 @@ class _Pump:
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-stream", daemon=True)
 
     async def start(self) -> None:
-        """Start the thread. Many are started one after the other, so that the loop gets its turn in between."""
+        """Start the thread. Many are started one after the other, and the loop gets its turn in between."""
         async with _starting(self._loop):
             self._thread.start()
+            await asyncio.sleep(0)
 
     def _run(self) -> None:
         try:
@@ -181,7 +182,8 @@ class _Pump:
     async def stop(self) -> None:
         """End the thread, and wait until it has: not where the generator is dropped after its loop has ended."""
         self.end()
-        if not self._loop.is_running():
+        never_started = self._thread.ident is None
+        if never_started or not self._loop.is_running():
             return
         await asyncio.wait({self._done}, timeout=PATIENCE)
         if self._done.done():

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
 
-from copilot_sync import Client, GithubCopilot, ServerError, StreamClosedError, provider
+from copilot_sync import Client, GithubCopilot, ServerError, StreamClosedError, aio, provider
 from copilot_sync.aio import AHEAD, Reader, iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -53,7 +53,7 @@ class Gate:
 
     def __init__(self, *first: str) -> None:
         self._first = list(first)
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self.blocked = threading.Event()
         self.ended = threading.Event()
 
@@ -64,12 +64,12 @@ class Gate:
         if self._first:
             return self._first.pop(0)
         self.blocked.set()
-        wait_for(self._closed)
+        wait_for(self.closed)
         self.ended.set()
         raise StopIteration
 
     def close(self) -> None:
-        self._closed.set()
+        self.closed.set()
 
 
 # What it hands out
@@ -375,6 +375,52 @@ def test_hundreds_of_generators_run_at_once_on_one_loop(emulator: Emulator, clie
     emulator.reply = Reply(answer)
     asyncio.run(main())
     assert not all_are_there.broken
+
+
+def test_the_loop_gets_its_turn_while_many_begin() -> None:
+    """Threads are started one at a time, however many generators are asked for their first item at once."""
+    turns: List[int] = [0]
+    started_in: List[int] = []
+    start = threading.Thread.start
+
+    def noting(thread: threading.Thread) -> None:
+        started_in.append(turns[0])
+        start(thread)
+
+    async def count_turns() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        counter = asyncio.ensure_future(count_turns())
+        await asyncio.gather(*(Reader(iter([number]), do_nothing).__anext__() for number in range(20)))
+        counter.cancel()
+
+    with nothing_left_open(), mock.patch.object(threading.Thread, "start", noting):
+        asyncio.run(main())
+    assert len(set(started_in)) == len(started_in) == 20
+
+
+def test_one_that_is_cancelled_before_its_turn_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream is closed, and nobody waits for a thread that there never was."""
+    monkeypatch.setattr(aio, "PATIENCE", 1000.0)
+    gate, waiting = Gate("one"), Gate("one")
+
+    async def main() -> None:
+        first, second = iterate_stream(gate), iterate_stream(waiting)
+        begun = asyncio.ensure_future(first.__anext__()), asyncio.ensure_future(second.__anext__())
+        await asyncio.sleep(0)
+        threads = threading.active_count()
+        begun[1].cancel()
+        await asyncio.wait(begun)
+        assert begun[1].cancelled()
+        assert waiting.closed.is_set()
+        assert threading.active_count() == threads
+        await first.aclose()
+
+    with nothing_left_open():
+        asyncio.run(main())
 
 
 def test_the_blocking_face_works_inside_a_running_loop(emulator: Emulator, client: Client) -> None:

@@ -1,9 +1,12 @@
 """No delay, whatever the framing: a piece is there when the last byte of its event has arrived."""
 
 import asyncio
+import contextlib
+import statistics
 import threading
+import time
 import zlib
-from typing import List, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 import pytest
 from support import PATIENCE, Peer, Server
@@ -105,3 +108,61 @@ def test_an_event_is_there_before_it_is_known_what_follows(first: bytes, second:
             script.gate.set()
             assert [event.type for event in events] == ["content", "complete"]
     assert script.opened_in_time
+
+
+# How long a piece is on its way
+
+COUNT, GAP, LIMIT = 10, 0.05, 0.01
+ANSWER = [b'data: {"type":"content","body":"piece"}\n\n'] * COUNT + [b'data: {"type":"complete","id":"m-1"}\n\n']
+
+
+def chunked() -> Iterator[bytes]:
+    yield CHUNKED
+    yield from map(chunk, ANSWER)
+    yield b"0\r\n\r\n"
+
+
+def close_delimited() -> Iterator[bytes]:
+    yield HEAD + b"Connection: close\r\n\r\n"
+    yield from ANSWER
+
+
+def compressed() -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=31)
+    yield HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for event in ANSWER:
+        yield chunk(packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH))
+    yield chunk(packer.flush()) + b"0\r\n\r\n"
+
+
+class Paced:
+    """A server that sends a part at a time, and notes when."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self.sent: List[float] = []
+
+    def __call__(self, peer: Peer) -> None:
+        peer.receive()
+        peer.send(next(self._parts))
+        for part in self._parts:
+            time.sleep(GAP)
+            self.sent.append(time.monotonic())
+            with contextlib.suppress(OSError):  # after the last event the client need not wait for more
+                peer.send(part)
+
+
+async def times_awaited(stream: Stream) -> List[float]:
+    return [time.monotonic() async for _ in iterate_stream(stream)]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("framing", [chunked, close_delimited, compressed])
+def test_a_piece_is_on_its_way_for_a_moment(framing: Callable[[], Iterator[bytes]], asynchronous: bool) -> None:
+    """With 50 ms between two events, the median from sending one to handing it out is under 10 ms."""
+    script = Paced(framing())
+    with Server(script) as server, Client("key", api_url=server.url) as client:
+        stream = client.stream("hi", conversation="t-1")
+        arrived = asyncio.run(times_awaited(stream)) if asynchronous else [time.monotonic() for _ in stream]
+    assert len(arrived) == COUNT
+    assert statistics.median(there - sent for there, sent in zip(arrived, script.sent)) < LIMIT
