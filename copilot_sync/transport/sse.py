@@ -18,9 +18,8 @@ from sseclient import SSEClient
 
 from copilot_sync.errors import ResponseTooLargeError
 
-#: The beginning of a line that is neither blank nor a comment.
-_SUBSTANCE = re.compile(rb"^[^:\n]", re.MULTILINE)
-
+#: The beginning of a line of data, which may come in single bytes.
+_SUBSTANCE = re.compile(rb"^d", re.MULTILINE)
 #: More than two line ends in a row, which say no more than two.
 _BLANKS = re.compile(rb"\n{3,}")
 #: Lines that ``sseclient-py`` gets at once.
@@ -40,7 +39,7 @@ class EventParser:
         self._line_start = 0  # where the last line in the buffer begins
         self._after_cr = False
         self._at_start = True
-        #: Whether the last piece held anything but comments and blank lines.
+        #: Whether the last piece held anything of an event's data.
         self.progressed = False
 
     def feed(self, piece: bytes) -> List[str]:
