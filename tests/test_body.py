@@ -401,7 +401,7 @@ def test_an_error_is_not_read_on_when_the_call_is_stopped(transport: Transport) 
 
 def begun(body: Body) -> None:
     """Read the answer, then finish."""
-    assert next(body.pieces()) == b"answer"
+    assert next(body.pieces()).startswith(b"answer")
     body.finish()
 
 

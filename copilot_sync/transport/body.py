@@ -12,12 +12,13 @@ cut, which raises. It is read by one thread; ``Call.cancel`` is the way to end i
 import contextlib
 import http.client
 import zlib
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
+from copilot_sync.transport.chunks import ChunkedReader
 
 #: Bytes asked for in one read, and made in one step of decompression.
 PIECE = 65536
@@ -37,7 +38,7 @@ class Body:
     def __init__(self, raw: Any, call: Call, stage: str) -> None:
         self._raw = raw
         self._source = getattr(raw, "_fp", raw)
-        self._read1 = getattr(self._source, "read1", None) or self._source.read
+        self._read1 = _reader(self._source)
         self._call = call
         self._stage = stage
         self._encoding = raw.headers.get("content-encoding", "").strip().lower()
@@ -176,6 +177,13 @@ class Body:
     def close(self) -> None:
         """Close the connection unless it was given back. For the reading thread; never blocks."""
         self._raw.close()
+
+
+def _reader(source: Any) -> Callable[[int], bytes]:
+    """What reads as much of a body as has arrived."""
+    if isinstance(source, http.client.HTTPResponse) and source.chunked and not source.isclosed():
+        return ChunkedReader(source.fp).read1
+    return getattr(source, "read1", None) or source.read  # type: ignore[no-any-return]
 
 
 #: The window of zlib for each encoding that can be undone.
