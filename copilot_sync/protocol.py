@@ -620,9 +620,11 @@ def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
 _DEEPEST = 200
 #: The brackets of JSON, and the strings, in which brackets mean nothing.
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
-_DECODER = json.JSONDecoder(strict=False)
-#: Takes numbers of any length, which newer Pythons refuse, for what they are about.
-_LENIENT_DECODER = json.JSONDecoder(strict=False, parse_int=float)
+#: The second takes numbers of any length, which newer Pythons refuse, for what they are about.
+_RAW_DECODERS = (
+    json.JSONDecoder(strict=False).raw_decode,
+    json.JSONDecoder(strict=False, parse_int=float).raw_decode,
+)
 
 
 def decode(data: str) -> Optional[Event]:
@@ -650,11 +652,12 @@ def decode(data: str) -> Optional[Event]:
 
 
 def _raw_decode(text: str) -> Tuple[Any, int]:
-    for decoder in () if _is_too_deep(text) else (_DECODER, _LENIENT_DECODER):
-        try:
-            return decoder.raw_decode(text)
-        except ValueError:
-            continue
+    if not _is_too_deep(text):
+        for raw_decode in _RAW_DECODERS:
+            try:
+                return raw_decode(text)
+            except ValueError:
+                continue
     # Raised out here: the error of json carries the whole event.
     raise errors.ProtocolError("an event was not JSON", stage="stream")
 

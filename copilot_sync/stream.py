@@ -413,16 +413,24 @@ class _Exchange:
 
     def _streamed(self, response: Response) -> Iterator[Event]:
         parser = EventParser(self._access.limits.event)
+        decode, reading, limit = protocol.decode, self._reading, self._access.limits.answer
         for piece in response.body.pieces():
             for data in parser.feed(piece):
-                event = _decoded(data)
-                if event is None:
+                try:
+                    event = decode(data)
+                except ProtocolError as error:
+                    logger.warning("an event of the answer was skipped: %s", error)
                     continue
-                if event is protocol.DONE or type(event) is CompleteEvent:
+                if type(event) is ContentEvent:
+                    reading.add(event.body, limit)
+                    yield event
+                elif event is protocol.DONE or type(event) is CompleteEvent:
                     yield from self._ended(event, response)
                     return
-                self._note(event, response)
-                yield event
+                elif event is not None:
+                    self._note(event, response)
+                    yield event
+            parser.check()
             if parser.progressed:
                 self._call.progress()
             else:
@@ -587,11 +595,3 @@ def _comparable(text: str) -> str:
 def _was_told(failure: CopilotError) -> bool:
     """Whether the answer itself said that it failed: then the message was taken, whatever the kind of the error."""
     return failure.stage == "stream" and not isinstance(failure, NetworkError)
-
-
-def _decoded(data: str) -> Optional[Event]:
-    try:
-        return protocol.decode(data)
-    except ProtocolError as error:
-        logger.warning("an event of the answer was skipped: %s", error)
-        return None

@@ -65,7 +65,11 @@ each_end = pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["LF", "C
 
 def parsed(pieces: Iterable[bytes], limit: int = LIMIT) -> List[str]:
     parser = EventParser(limit)
-    return [data for piece in pieces for data in parser.feed(piece)]
+    events = []
+    for piece in pieces:
+        events += parser.feed(piece)
+        parser.check()
+    return events
 
 
 def single_bytes(stream: bytes) -> List[bytes]:
@@ -233,6 +237,14 @@ def test_an_event_has_a_largest_size(pieces: List[bytes], kept: bool) -> None:
     with pytest.raises(ResponseTooLargeError, match="an event is longer than 10 bytes") as caught:
         parsed(pieces, limit=10)
     assert caught.value.stage == "stream"
+
+
+def test_what_comes_before_an_event_that_is_too_large_is_given() -> None:
+    """Also where both arrive at once."""
+    parser = EventParser(10)
+    assert parser.feed(b"data: 1\n\n:\n\ndata: 2\n\ndata: 12345\n\ndata: 3\n\n") == ["1", "2"]
+    with pytest.raises(ResponseTooLargeError):
+        parser.check()
 
 
 class _Counted(bytearray):

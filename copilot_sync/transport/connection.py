@@ -23,6 +23,10 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from copilot_sync.transport.call import Call, current_call, shut_down
 
 
+#: The part of a socket's time-out that is left of it when it is set anew.
+_ABOUT = 0.99
+
+
 def watch(manager: urllib3.PoolManager) -> None:
     """Make all connections of a pool manager obey the current call. Doing it again changes nothing."""
     # urllib3 annotates this attribute more narrowly than it uses it.
@@ -54,7 +58,8 @@ class _TimedReader(io.RawIOBase):
         self._sock = sock
         self._call = call
         # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
-        self._raw = sock.makefile("rb", buffering=0)
+        self._hold = sock.makefile("rb", buffering=0)
+        self._time_out = 0.0
         self.at_end = False
 
     def readable(self) -> bool:
@@ -65,13 +70,19 @@ class _TimedReader(io.RawIOBase):
         if self._call.window_closed or self._call.expired:
             # What keeps arriving never runs into the time-out of a socket.
             raise socket.timeout("the time is over")
-        self._sock.settimeout(self._call.silence_seconds())
-        count = self._raw.readinto(buffer) or 0
+        self._limit_wait(self._call.silence_seconds())
+        count = self._sock.recv_into(buffer)
         self.at_end = count == 0
         return count
 
+    def _limit_wait(self, seconds: float) -> None:
+        """Set the socket's time-out, which is a call of the system, where it is not about the same already."""
+        if not _ABOUT * self._time_out <= seconds <= self._time_out:
+            self._sock.settimeout(seconds)
+            self._time_out = seconds
+
     def close(self) -> None:
-        self._raw.close()
+        self._hold.close()
         super().close()
 
 
