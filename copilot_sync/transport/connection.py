@@ -22,7 +22,6 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from copilot_sync.transport.call import Call, current_call, shut_down
 
-
 #: The part of a socket's time-out that is left of it when it is set anew.
 _ABOUT = 0.99
 

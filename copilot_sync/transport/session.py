@@ -22,6 +22,7 @@ from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.connection import watch
 from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.trust import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,19 @@ class _Session(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
+    def __init__(self, **kwargs: Any) -> None:
+        self._trust = Trust()
+        super().__init__(**kwargs)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call,unused-ignore]
+        place = conn.ca_certs or conn.ca_cert_dir
+        # A proxy that speaks TLS itself is checked with what the pool names.
+        through_tls = conn.proxy is not None and conn.proxy.scheme == "https"
+        if place is not None and not through_tls:
+            conn.conn_kw["ssl_context"] = self._trust.context(place)
+            conn.ca_certs = conn.ca_cert_dir = None
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         watch(self.poolmanager)

@@ -1,0 +1,42 @@
+"""Which CAs the connections trust, read once.
+
+By itself ``requests`` reads the file of CAs for each new connection, which costs more than everything else that a
+call does. ``Trust`` keeps what was read, and reads it again when the file has changed.
+"""
+
+import os
+import ssl
+import threading
+from typing import Dict, Tuple
+
+from urllib3.util.ssl_ import create_urllib3_context
+
+
+class Trust:
+    """The TLS settings of connections, by the CAs that they trust. Safe for any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts: Dict[str, Tuple[int, ssl.SSLContext]] = {}
+
+    def context(self, place: str) -> ssl.SSLContext:
+        """Give the settings for the CAs in a file or folder.
+
+        Raises:
+            OSError: There is no such file, or it holds no certificates (``ssl.SSLError``).
+        """
+        changed = os.stat(place).st_mtime_ns
+        with self._lock:
+            known = self._contexts.get(place)
+            if known is None or known[0] != changed:
+                known = self._contexts[place] = changed, _read(place)
+            return known[1]
+
+
+def _read(place: str) -> ssl.SSLContext:
+    context = create_urllib3_context()
+    if os.path.isdir(place):
+        context.load_verify_locations(capath=place)
+    else:
+        context.load_verify_locations(cafile=place)
+    return context

@@ -1,0 +1,107 @@
+"""What connections trust is read once, and again when it has changed."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import List, Optional
+
+import pytest
+from support import Server, Worker, answering, authority, authority_file
+
+from copilot_sync import Client
+from copilot_sync.emulator import Emulator
+from copilot_sync.errors import NetworkError
+from copilot_sync.protocol import Request
+from copilot_sync.settings import Timeout
+from copilot_sync.transport import trust
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.session import Transport
+from copilot_sync.transport.trust import Trust
+
+CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> str:
+    return authority_file(tmp_path)
+
+
+def subjects(context: ssl.SSLContext) -> int:
+    return len(context.get_ca_certs())
+
+
+def test_a_file_is_read_once(ca: str) -> None:
+    """However many ask, and at the same time."""
+    trusted = Trust()
+    workers = [Worker(lambda: trusted.context(ca)) for _ in range(8)]
+    assert len({id(worker.result()) for worker in workers}) == 1
+    assert subjects(trusted.context(ca)) == 1
+
+
+def test_a_certificate_for_another_host_is_refused(ca: str) -> None:
+    """What is kept is as strict as what ``requests`` would make for each connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert("github.example").configure_cert(context)
+    with Emulator(ssl_context=context) as emulator, Client("key", api_url=emulator.api_url, verify=ca) as client:
+        with pytest.raises(NetworkError, match="not trusted"):
+            client.models()
+
+
+def test_a_file_that_has_changed_is_read_again(ca: str) -> None:
+    """A company renews its CA while the process lives on."""
+    trusted = Trust()
+    before = trusted.context(ca)
+    os.utime(ca, (1, 1))
+    assert trusted.context(ca) is not before
+
+
+def test_a_folder_is_looked_at_when_it_is_needed(ca: str) -> None:
+    """As the system's own folder of CAs is."""
+    context = Trust().context(os.path.dirname(ca))
+    assert subjects(context) == 0
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"], ids=["missing", "garbage"])
+def test_what_cannot_be_read_is_an_error_each_time(tmp_path: Path, content: Optional[bytes]) -> None:
+    """Nothing half read is kept."""
+    place = tmp_path / "ca.pem"
+    if content is not None:
+        place.write_bytes(content)
+    trusted = Trust()
+    for _ in range(2):
+        with pytest.raises((FileNotFoundError, ssl.SSLError)):
+            trusted.context(str(place))
+
+
+def fetch(transport: Transport, url: str) -> bytes:
+    request = Request("models", "GET", f"{url}/models", "/models", {})
+    return transport.fetch(request, lambda prepared: prepared, Call(Timeout())).body
+
+
+def test_connections_share_what_they_trust(ca: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hosts and four connections read the file of CAs once."""
+    reads: List[str] = []
+    read = trust._read
+
+    def counted(place: str) -> ssl.SSLContext:
+        reads.append(place)
+        return read(place)
+
+    monkeypatch.setattr(trust, "_read", counted)
+    transport = Transport(verify=ca)
+    for _ in range(2):
+        with Server(answering(CLOSING), tls=True) as server:
+            assert [fetch(transport, server.url) for _ in range(2)] == [b"ok", b"ok"]
+    transport.close()
+    assert reads == [ca]
+
+
+def test_trust_is_not_shared_with_another_client(ca: str) -> None:
+    """What one was told to trust means nothing to the next."""
+    with Server(answering(CLOSING), tls=True) as server:
+        trusting, doubting = Transport(verify=ca), Transport()
+        assert fetch(trusting, server.url) == b"ok"
+        with pytest.raises(NetworkError, match="not trusted"):
+            fetch(doubting, server.url)
+        trusting.close()
+        doubting.close()
