@@ -7,6 +7,7 @@ matters. Nothing from the wire is trusted: unknown fields are ignored, a missing
 and only errors of the ``CopilotError`` family come out of reading.
 """
 
+import contextlib
 import html
 import json
 import re
@@ -620,11 +621,9 @@ def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
 _DEEPEST = 200
 #: The brackets of JSON, and the strings, in which brackets mean nothing.
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
-#: The second takes numbers of any length, which newer Pythons refuse, for what they are about.
-_RAW_DECODERS = (
-    json.JSONDecoder(strict=False).raw_decode,
-    json.JSONDecoder(strict=False, parse_int=float).raw_decode,
-)
+_read_json_at_start = json.JSONDecoder(strict=False).raw_decode
+#: Takes numbers of any length, which newer Pythons refuse, for what they are about.
+_read_lenient_json_at_start = json.JSONDecoder(strict=False, parse_int=float).raw_decode
 
 
 def decode(data: str) -> Optional[Event]:
@@ -639,7 +638,14 @@ def decode(data: str) -> Optional[Event]:
     text = data.strip()
     if text == "[DONE]":
         return DONE
-    value, end = _raw_decode(text)
+    if len(text) > _DEEPEST and _is_too_deep(text):  # most are short, and then a call would cost as much as reading
+        raise errors.ProtocolError("an event was nested too deeply", stage="stream")
+    try:
+        value, end = _read_json_at_start(text)
+    except ValueError:
+        value = None
+    if value is None:  # out here, because the error of json carries the whole event
+        value, end = _read_again(text)
     if end != len(text) or not isinstance(value, dict):
         raise errors.ProtocolError("an event was not one JSON object", stage="stream")
     kind = value.get("type")
@@ -651,14 +657,9 @@ def decode(data: str) -> Optional[Event]:
     return UnknownEvent(well_formed(kind) if isinstance(kind, str) else "", value)
 
 
-def _raw_decode(text: str) -> Tuple[Any, int]:
-    if not _is_too_deep(text):
-        for raw_decode in _RAW_DECODERS:
-            try:
-                return raw_decode(text)
-            except ValueError:
-                continue
-    # Raised out here: the error of json carries the whole event.
+def _read_again(text: str) -> Tuple[Any, int]:
+    with contextlib.suppress(ValueError):
+        return _read_lenient_json_at_start(text)
     raise errors.ProtocolError("an event was not JSON", stage="stream")
 
 
@@ -690,7 +691,7 @@ def _is_too_deep(text: str) -> bool:
 def _content(value: Dict[str, Any]) -> Optional[Event]:
     body = value.get("body")
     if isinstance(body, str):
-        return ContentEvent("content", value, well_formed(body)) if body else None
+        return ContentEvent("content", value, body if body.isascii() else well_formed(body)) if body else None
     if body is None:
         return None
     raise errors.ProtocolError("the body of a content event was not a string", stage="stream")

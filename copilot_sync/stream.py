@@ -134,7 +134,7 @@ class Stream:
         """
         if not self._started:
             with contextlib.suppress(StopIteration):
-                self._advance()
+                self._begin()
         if self.conversation is None:
             raise StreamClosedError("the stream ended before its conversation began")
         return self.conversation
@@ -171,16 +171,20 @@ class Stream:
 
     def _next_event(self) -> Event:
         if not self._started:
-            self._advance()
-        item = self._advance()
-        assert isinstance(item, Event)  # noqa: S101 - the driver yields one conversation, then events
-        return item
+            self._begin()
+        return self._advance()  # type: ignore[no-any-return] # after its conversation, the driver yields events alone
 
-    def _advance(self) -> "_Item":
+    def _begin(self) -> None:
+        conversation = self._advance()
+        self._started = True
+        if self._on_start is not None:
+            self._on_start(conversation)
+
+    def _advance(self) -> Any:
         if self._closed_by is not None:
             self._stop()
         try:
-            item = next(self._driver)
+            return next(self._driver)
         except StopIteration:
             self._finished = True
             raise
@@ -193,11 +197,6 @@ class Stream:
             if "already executing" not in str(error):
                 raise
             raise RuntimeError("a stream can be read by one thread at a time") from None
-        if isinstance(item, Conversation):
-            self._started = True
-            if self._on_start is not None:
-                self._on_start(item)
-        return item
 
     def _stop(self) -> NoReturn:
         """End the iteration of a stream that was closed, as the thread that asks should see it."""
