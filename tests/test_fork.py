@@ -14,6 +14,7 @@ from typing import Dict, Iterator, List, Mapping, Optional
 import pytest
 from support import PATIENCE, Peer, Server, answering, authority_file, collect_garbage, server_context, wait_for
 
+from copilot_sync import Client, StreamClosedError
 from copilot_sync.emulator import Emulator, Script
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
@@ -190,6 +191,20 @@ def test_a_child_that_comes_and_goes_is_not_noticed(tmp_path: Path, tls: bool) -
                 prompts[request.connection].append(json.loads(request.body)["content"])
     assert sorted(prompts.values()) == [["begun by the child", "asked by the child"], ["halves"], ["warm", "go on"]]
     assert (emulator.connections, emulator.tokens_issued) == (4, 1)
+
+
+def test_the_copy_of_a_stream_says_what_had_come() -> None:
+    """Its error is not the one of a stream that another thread closed."""
+    with Emulator(reply=["one", "two"]) as emulator, Client(
+        cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url
+    ) as client:
+        stream = client.stream("Hello")
+        assert next(stream) == "one"
+        stream._call.renew()  # as it is done in a child
+        with pytest.raises(StreamClosedError) as caught:
+            next(stream)
+        assert caught.value.partial == "one"
+        assert "thread" not in str(caught.value)
 
 
 # The greenlets of gevent go on in the child as well: there, a copy of the reader is in the middle of the same read.

@@ -1,6 +1,7 @@
 """A Celery application with one client, which is made and warm before the worker forks its processes."""
 
 import os
+import time
 from typing import Any, Dict
 
 import celery
@@ -24,11 +25,24 @@ def ask(text: str) -> Dict[str, Any]:
     return {"pid": os.getpid(), "right": right}
 
 
+class SlowCache:
+    """A token cache that takes longer than any task may."""
+
+    def get(self, key: str) -> None:
+        time.sleep(600)
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        """Keep nothing."""
+
+
+clients = {"client": client, "client with a slow cache": copilot_sync.Client(token_cache=SlowCache())}
+
+
 @app.task(name="limited", soft_time_limit=1)
-def limited(text: str) -> Dict[str, Any]:
+def limited(name: str) -> Dict[str, Any]:
     """Ask something that takes longer than Celery allows."""
     try:
-        client.ask(f"{os.getpid()} {text}")
+        clients[name].ask(f"{os.getpid()} asks for too much")
     except SoftTimeLimitExceeded:
         return {"pid": os.getpid(), "limited": True}
     return {"pid": os.getpid(), "limited": False}
