@@ -15,7 +15,7 @@ import pytest
 from support import PATIENCE, Peer, Server, answering, authority_file, collect_garbage, server_context, wait_for
 
 from copilot_sync import Client, StreamClosedError
-from copilot_sync.emulator import Emulator, Script
+from copilot_sync.emulator import Emulator, Fault, Script
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import fork
@@ -198,6 +198,7 @@ def test_the_copy_of_a_stream_says_what_had_come() -> None:
     with Emulator(reply=["one", "two"]) as emulator, Client(
         cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url
     ) as client:
+        emulator.fail("message", Fault.stall(("after_events", 1)))
         stream = client.stream("Hello")
         assert next(stream) == "one"
         stream._call.renew()  # as it is done in a child
