@@ -19,6 +19,7 @@ INTERRUPTED = 130
 #: name beside this one, which is imported when the command is used.
 COMMANDS = {
     "ask": "Ask one question and print the answer.",
+    "chat": "Hold a conversation.",
     "emulator": "Serve a local Copilot for trying out and for tests.",
 }
 
