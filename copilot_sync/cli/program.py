@@ -21,6 +21,8 @@ COMMANDS = {
     "ask": "Ask one question and print the answer.",
     "chat": "Hold a conversation.",
     "emulator": "Serve a local Copilot for trying out and for tests.",
+    "models": "List the models that the account may use.",
+    "threads": "List, show, rename and delete conversations.",
 }
 
 _HELP = """GitHub Copilot Chat in the terminal.
