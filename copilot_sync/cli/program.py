@@ -20,6 +20,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "ask": "Ask one question and print the answer.",
     "chat": "Hold a conversation.",
+    "doctor": "Check everything that an answer needs.",
     "emulator": "Serve a local Copilot for trying out and for tests.",
     "models": "List the models that the account may use.",
     "threads": "List, show, rename and delete conversations.",
