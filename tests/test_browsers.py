@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, List, Optional
 
 import pytest
 
-from copilot_sync.auth.cookies import get_cookies
+from copilot_sync.auth.cookies import find_cookies, get_cookies
 from copilot_sync.errors import MissingCredentialsError
 
 FUTURE = 4102444800  # 2100-01-01
@@ -70,6 +70,7 @@ def test_the_browser_is_asked_for_one_host_and_gives_its_cookies(install: Instal
     install(all_browsers=[browser(cookie("user_session", "abc", "github.com"), asked=asked)])
     assert get_cookies() == {"user_session": "abc"}
     assert asked == ["github.com"]
+    assert find_cookies().place == "a browser of this machine"
 
 
 def test_hosts_that_merely_look_alike_are_left_out(install: Install) -> None:

@@ -135,6 +135,21 @@ def test_a_file_that_cannot_be_written_is_left(tmp_path: Path, place: str, caplo
     assert "the value" not in caplog.text
 
 
+def test_a_device_is_left_as_it_is(tmp_path: Path) -> None:
+    """Who points the cache at ``/dev/null`` wants nothing kept, and needs the device afterwards."""
+    path = tmp_path / "null"
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except OSError:  # pragma: no cover - only the superuser makes devices
+        pytest.skip("devices are for the superuser to make")
+    path.chmod(0o666)
+    cache = FileCache(path)
+    cache.set("key", "value", 10)
+    assert cache.get("key") is None
+    assert stat.S_ISCHR(path.stat().st_mode)
+    assert mode(path) == 0o666
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """Half of a file is never put in the place of a whole one."""
     path = tmp_path / "tokens.json"

@@ -1,195 +1,110 @@
-"""The command line: in this process where only words matter, in one of its own where pipes, signals and statuses do."""
+"""The program: its commands, its help, its exit statuses. What each command does is in a file of its own."""
 
-import contextlib
 import importlib
 import io
-import json
-import os
 import re
-import signal
 import subprocess
 import sys
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Dict, List, Tuple
 
+import click
 import pytest
+from command_line import ALL, Keys, command, each_command, environment
+from terminals import CTRL_C, Terminal
 
 from copilot_sync.cli import main
-from copilot_sync.cli.program import run
-from copilot_sync.emulator import Emulator, Fault, Reply
-
-
-class _Terminal(io.StringIO):
-    """Stands for a stdin that is neither a pipe nor a file."""
-
-    def fileno(self) -> int:
-        raise OSError("a terminal in this test has no descriptor")
+from copilot_sync.cli.program import COMMANDS, run
+from copilot_sync.emulator import Emulator, Fault
 
 
 @pytest.fixture(autouse=True)
-def _quiet_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", _Terminal())
+def _nobody_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Keys())
 
 
-@pytest.fixture
-def served(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
-    return copilot_emulator
-
-
-@pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """Puts bytes into a real pipe that is stdin."""
-    with contextlib.ExitStack() as stack:
-
-        def put(content: bytes) -> None:
-            reading, writing = os.pipe()
-            os.write(writing, content)
-            os.close(writing)
-            monkeypatch.setattr(sys, "stdin", stack.enter_context(open(reading, encoding="ascii")))
-
-        yield put
-
-
-def _command(*arguments: str) -> List[str]:
-    return [sys.executable, "-m", "copilot_sync", *arguments]
-
-
-def _environment(**variables: str) -> Dict[str, str]:
-    return {**os.environ, **variables}
-
-
-def _spawn(*arguments: str, environment: Dict[str, str], **options: Any) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        _command(*arguments), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
-
-
-def test_ask_prints_the_answer(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """The answer goes to stdout with a newline at its end, nothing to stderr, and the status is 0."""
-    assert run(["ask", "two words"]) == 0
-    assert capsys.readouterr() == ("two words\n", "")
-
-
-def test_an_answer_that_ends_its_line_gets_no_second_newline(
-    served: Emulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A newline ends the answer only where it has none."""
-    served.script("done\n", "done\n")
-    assert run(["ask", "x"]) == 0
-    assert run(["ask", "--no-stream", "x"]) == 0
-    assert capsys.readouterr().out == "done\ndone\n"
-
-
-def test_ask_whole_prints_the_same(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """``--no-stream`` prints the answer once it is whole."""
-    assert run(["ask", "--no-stream", "two words"]) == 0
-    assert capsys.readouterr().out == "two words\n"
-
-
-def test_ask_json_is_one_object(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """``--json`` prints text, conversation, message, model, usage and whether the answer is complete."""
-    served.script(Reply(["é"], usage={"inputTokens": 3, "outputTokens": 1}))
-    assert run(["ask", "--json", "--model", "o1-mini", "x"]) == 0
+def test_help_and_version_are_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--help`` shows the commands and ``--version`` the version, with status 0."""
+    assert run(["--help"]) == 0
+    assert run(["--version"]) == 0
     out = capsys.readouterr().out
-    (thread,) = served.threads
-    answer = json.loads(out)
-    assert out.count("\n") == 1
-    assert re.fullmatch(r"[0-9a-f-]{36}", answer.pop("message_id"))
-    assert answer == {
-        "text": "é",
-        "conversation_id": thread,
-        "model": "o1-mini",
-        "usage": {"input_tokens": 3, "output_tokens": 1},
-        "complete": True,
-    }
+    assert "ask" in out
+    assert "  COPILOT_SYNC_API_KEY   a token\n" in out
+    assert "emulator" in out
+    assert re.search(r"copilot-sync \d+\.\d+", out)
 
 
-def test_ask_json_without_usage(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the service counts nothing, ``usage`` is null."""
-    served.script(Reply(["x"], usage={}, complete={"usage": None}))
-    assert run(["ask", "--json", "x"]) == 0
-    assert json.loads(capsys.readouterr().out)["usage"] is None
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    """The list is written down so that nothing has to be imported for it; it begins as the command's own help does."""
+    own = ALL[(name,)].get_short_help_str(limit=1000)
+    assert COMMANDS[name].split()[0] == own.split()[0]
+    assert ALL[(name,)].name == name
+    assert COMMANDS[name].endswith(".")
 
 
-def test_ask_goes_on_with_a_conversation(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """``--conversation`` sends to that thread."""
-    run(["ask", "--json", "one"])
-    identifier = json.loads(capsys.readouterr().out)["conversation_id"]
-    assert run(["ask", "--conversation", identifier, "two"]) == 0
-    assert list(served.threads) == [identifier]
-
-
-@pytest.mark.parametrize("arguments", [[], ["-"]], ids=["missing", "dash"])
-def test_the_prompt_may_come_from_stdin(
-    served: Emulator, arguments: List[str], piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+@each_command
+def test_every_help_reads_alike(
+    path: Tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without an argument, or with ``-``, stdin is the prompt, in UTF-8 whatever the locale."""
-    piped("in é put".encode())
-    assert run(["ask", *arguments]) == 0
-    assert capsys.readouterr() == ("in é put\n", "")
+    """At 80 columns: usage, a sentence, a line for each option, examples at the end that call this very command."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*path, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: {' '.join(('copilot-sync', *path))} ")
+    options = re.search(r"\nOptions:\n((?:  .*\n)+)", out)
+    assert options is not None
+    assert [line for line in options.group(1).splitlines() if not line.startswith(("  -", "      --"))] == []
+    assert max(map(len, out.splitlines())) <= 80
+    examples = out.partition("  Examples:\n")[2].splitlines()
+    assert examples
+    assert all(" ".join(("copilot-sync", *path)) in line for line in examples)
 
 
-def test_argument_and_stdin_go_together(served: Emulator, piped: Callable[[bytes], None]) -> None:
-    """The argument, an empty line, the input."""
-    piped(b"+ x = 1")
-    assert run(["ask", "Review this"]) == 0
-    assert served.requests[-1].json["content"] == "Review this\n\n+ x = 1"
+@each_command
+def test_every_option_says_its_default(path: Tuple[str, ...]) -> None:
+    """Unless it is a switch, whose default is off, or may be given any number of times."""
+    for option in ALL[path].params:
+        if isinstance(option, click.Option) and not (option.is_flag or option.multiple):
+            record = option.get_help_record(click.Context(ALL[path]))
+            assert record is not None
+            assert "[default: " in record[1]
 
 
-def test_dev_null_is_not_waited_for(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where stdin is no pipe and no file, the argument is the whole prompt."""
-    with open(os.devnull, encoding="utf-8") as nothing:
-        monkeypatch.setattr(sys, "stdin", nothing)
-        assert run(["ask", "alone"]) == 0
-    assert served.requests[-1].json["content"] == "alone"
-
-
-@pytest.mark.parametrize(
-    ("stdin", "words"),
-    [(b"", "nothing to ask"), (b" \n", "nothing to ask"), (b"\xff\xfe\x00", "not UTF-8")],
-    ids=["empty", "blank", "binary"],
-)
-def test_no_prompt_is_wrong_usage(
-    stdin: bytes, words: str, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["threads"], []])
+def test_wrong_usage_is_status_2_and_says_so_on_stderr(
+    arguments: List[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without anything to ask the status is 2, and stderr says why."""
-    piped(stdin)
-    assert run(["ask"]) == 2
+    """What can't be understood is told; a group without a command shows its help."""
+    status = run(arguments)
     out, err = capsys.readouterr()
-    assert out == ""
-    assert words in err
+    assert "Usage: copilot-sync" in out + err
+    assert status in (0, 2)
+    assert status == 2 or not arguments or arguments == ["threads"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["ask", "x", "--nonsense"], ["nonsense"], ["ask", "--conversation", "..", "x"]],
-    ids=["option", "command", "conversation"],
-)
-def test_wrong_usage_is_status_2(served: Emulator, arguments: List[str]) -> None:
-    """What can't be understood is refused before anything is sent."""
-    assert run(arguments) == 2
-    assert served.requests == []
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["chat", "--help"]])
+def test_help_imports_nothing_that_draws(arguments: List[str]) -> None:
+    """It stays quick: neither rich nor the emulator nor another command is loaded."""
+    code = (
+        "import sys; from copilot_sync.cli.program import run; run(sys.argv[1:]);"
+        "print(*(name for name in sys.modules if name.split('.')[0] in ('rich', 'markdown_it', 'asyncio')"
+        " or name.startswith(('copilot_sync.cli.', 'copilot_sync.emulator'))), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+    loaded = set(done.stderr.decode().split())
+    named = {f"copilot_sync.cli.{name}" for name in COMMANDS}
+    assert loaded & named == {f"copilot_sync.cli.{arguments[0]}"} & named
+    assert [name for name in loaded if not name.startswith("copilot_sync.cli.")] == []
 
 
 def test_a_failure_is_status_1(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """The reason is on stderr, in one line."""
-    served.fail("message", Fault.status(402, message="monthly quota"))
-    assert run(["ask", "x"]) == 1
+    served.fail("models", Fault.status(402, message="monthly quota"))
+    assert run(["models"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("Error: the account's quota is used up")
     assert err.count("\n") == 1
-
-
-def test_a_torn_answer_ends_its_line_before_the_error(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """What had been printed stays, and the error stands on a line of its own."""
-    served.script(Reply(["half"], error="broken"))
-    assert run(["ask", "x"]) == 1
-    out, err = capsys.readouterr()
-    assert out == "half\n"
-    assert "broken" in err
 
 
 def test_missing_credentials_are_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: Any) -> None:
@@ -205,45 +120,6 @@ def test_a_wrong_environment_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("COPILOT_SYNC_API_URL", "ftp://example.com")
     assert run(["ask", "x"]) == 1
     assert "api_url" in capsys.readouterr().err
-
-
-def test_the_embedded_emulator_needs_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """``--emulator`` answers without account and network, behind a dead proxy too, and says on stderr what it is."""
-    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert run(["ask", "--emulator", "Explain WSGI in one line"]) == 0
-    out, err = capsys.readouterr()
-    assert out == "Explain WSGI in one line\n"
-    assert "emulator" in err
-
-
-def test_pieces_are_printed_as_they_come(served: Emulator) -> None:
-    """The first piece is in the pipe while the second is not sent yet."""
-    served.script(Reply(["first", "second"]))
-    served.fail("message", Fault.stall(("after_events", 1)))
-    with _spawn("ask", "x", environment=_environment(**served.environment), stdin=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(5) == b"first"
-        assert served.wait_until(lambda: served.stalled)
-        served.release()
-        assert process.stdout.read() == b"second\n"
-        assert process.wait(10) == 0
-
-
-def test_ctrl_c_is_status_130(served: Emulator) -> None:
-    """Ctrl-C in mid-answer: 130, no traceback, and the server sees the connection close."""
-    served.script(Reply(["first", "second"]))
-    served.fail("message", Fault.stall(("after_events", 1)))
-    with _spawn("ask", "x", environment=_environment(**served.environment), stdin=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.read(5)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
-        assert b"Traceback" not in process.stderr.read()
-    assert served.wait_until(lambda: bool(served.disconnects))
 
 
 def test_ctrl_c_and_a_closed_pipe_have_their_statuses(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,73 +154,83 @@ class _Failing(io.StringIO):
         raise self._failure
 
 
-def test_a_closed_pipe_is_quiet(served: Emulator) -> None:
-    """Where nobody reads any more, the program ends without a word."""
-    served.script(Reply(["line\n"] * 2000))
-    with _spawn("ask", "x", environment=_environment(**served.environment), stdin=subprocess.DEVNULL) as process:
+@pytest.mark.parametrize("arguments", [["models"], ["--help"], ["doctor"]])
+def test_a_pipe_that_nobody_reads_is_quiet(arguments: List[str], served: Emulator) -> None:
+    """Every command ends without a word, as before ``| head -1``."""
+    with subprocess.Popen(
+        command(*arguments),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.readline()
         process.stdout.close()
-        assert process.wait(10) in (0, 1)
+        assert process.wait(20) in (0, 1)
         assert process.stderr.read() == b""
 
 
-def test_a_narrow_terminal_encoding_replaces_what_it_has_not(served: Emulator) -> None:
-    """On an ASCII terminal a letter that it lacks becomes ``?``, and nothing fails."""
-    served.script("é!")
-    done = subprocess.run(
-        _command("ask", "x"),
-        stdin=subprocess.DEVNULL,
-        env=_environment(PYTHONIOENCODING="ascii", **served.environment),
-        check=False,
-        stdout=subprocess.PIPE,
-    )
-    assert (done.returncode, done.stdout) == (0, b"?!\n")
+@pytest.mark.parametrize("arguments", [["threads", "list"], ["doctor"], ["ask", "x"]])
+def test_ctrl_c_is_130_everywhere(arguments: List[str], served: Emulator) -> None:
+    """While the service is silent, and without a traceback."""
+    for stage in ("models", "threads", "message"):
+        served.fail(stage, Fault.stall())
+    with Terminal(*arguments, environment={}) as terminal:
+        assert served.wait_until(lambda: served.stalled, timeout=10)
+        terminal.send(CTRL_C)
+        assert terminal.status() == 130
+        assert "Traceback" not in "\n".join(terminal.lines())
 
 
-def test_the_emulator_prints_what_to_export_and_ends_quietly() -> None:
-    """``emulator`` prints an environment that works, and Ctrl-C ends it with status 0."""
-    with _spawn("emulator", environment=_environment(), stdin=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline().decode() for _ in range(3)]
-        variables = dict(re.findall(r"export (\w+)='?([^'\n]*)", "".join(lines)))
-        done = subprocess.run(
-            _command("ask", "hello"), stdin=subprocess.DEVNULL, env=_environment(**variables), check=False,
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
-    assert done.stdout == b"hello\n"
+@pytest.mark.parametrize(
+    "variables, columns", [({}, 80), ({"NO_COLOR": "1", "TERM": "dumb"}, 20), ({"LC_ALL": "POSIX"}, 20)]
+)
+def test_help_suits_every_terminal(variables: Dict[str, str], columns: int) -> None:
+    """No control sequence is in it, and every option is."""
+    with Terminal("ask", "--help", environment=variables, columns=columns, rows=100) as terminal:
+        assert terminal.status() == 0
+        assert max(map(len, terminal.lines())) <= columns
+    assert b"\x1b" not in terminal.seen
+    for option in ALL[("ask",)].params:
+        assert all(name.encode() in terminal.seen for name in option.opts if name.startswith("-"))
 
 
-def test_the_emulator_serves_until_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The end of serving is status 0, and stdout holds the three lines to export alone."""
-
-    def interrupted(self: Emulator) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Emulator, "serve_forever", interrupted)
-    assert run(["emulator"]) == 0
-    assert re.fullmatch(r"(export COPILOT_SYNC_\w+=.+\n){3}", capsys.readouterr().out)
-
-
-def test_the_emulator_says_when_a_port_is_taken(capsys: pytest.CaptureFixture[str], copilot_emulator: Emulator) -> None:
-    """A port that is in use is an error with its reason."""
-    port = copilot_emulator.github_url.rpartition(":")[2]
-    assert run(["emulator", "--port", port]) == 1
-    assert "port" in capsys.readouterr().err
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_be_taught_to_complete(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By click's own means: a variable has the program print the script for the shell."""
+    if shell == "bash":
+        monkeypatch.setattr("click.shell_completion.BashComplete._check_version", lambda *_: None)
+    monkeypatch.setenv("_COPILOT_SYNC_COMPLETE", f"{shell}_source")
+    with pytest.raises(SystemExit) as exit_info:
+        run([])
+    assert exit_info.value.code == 0
+    assert "copilot-sync" in capsys.readouterr().out
 
 
-def test_help_and_version_are_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    """``--help`` shows the commands and ``--version`` the version, with status 0."""
-    assert run(["--help"]) == 0
-    assert run(["--version"]) == 0
-    out = capsys.readouterr().out
-    assert "ask" in out
-    assert "  COPILOT_SYNC_API_KEY   a token\n" in out
-    assert "emulator" in out
-    assert re.search(r"copilot-sync \d+\.\d+", out)
+@pytest.mark.parametrize(
+    "typed, offered",
+    [
+        ("copilot-sync ", list(COMMANDS)),
+        ("copilot-sync th", ["threads"]),
+        ("copilot-sync threads d", ["delete"]),
+        ("copilot-sync ask --no", ["--no-stream"]),
+    ],
+)
+def test_commands_and_options_are_completed(
+    typed: str, offered: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though commands are imported only when they are used."""
+    words = typed.split(" ")
+    monkeypatch.setenv("_COPILOT_SYNC_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit):
+        run([])
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.partition(",")[2] for line in lines) == sorted(offered)
 
 
 def test_main_ends_the_process_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +239,18 @@ def test_main_ends_the_process_with_the_status(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SystemExit) as exit_info:
         main()
     assert exit_info.value.code == 2
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes his mind at once sees no traceback either."""
+
+    def interrupted(arguments: List[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("copilot_sync.cli.program.run", interrupted)
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 130
 
 
 def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

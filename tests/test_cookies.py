@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from copilot_sync.auth.cookies import get_cookies, read_cookies
+from copilot_sync.auth.cookies import find_cookies, get_cookies, read_cookies
 from copilot_sync.errors import MissingCredentialsError
 
 NOW = 1_800_000_000.0  # 2027-01-15
@@ -306,6 +306,18 @@ def test_other_sites_secrets_in_the_folder_do_not_go_to_github(folder: Callable[
     with pytest.raises(MissingCredentialsError, match="it may belong to any site") as caught:
         get_cookies()
     assert SECRET not in str(caught.value)
+
+
+def test_the_search_says_where_it_found_them(folder: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable, or the file: in words that show no value, whether they can log in or not."""
+    folder(a_json={"user_session": SECRET}, b_json=[listed("github.com")])
+    found = find_cookies()
+    assert (found.place, found.cookies) == (os.path.join("har_and_cookies", "a.json"), {"user_session": SECRET})
+    assert found.has_session
+    assert SECRET not in repr(found)
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "a=1")
+    found = find_cookies()
+    assert (found.place, found.has_session) == ("COPILOT_SYNC_COOKIES", False)
 
 
 def test_the_error_says_what_was_wrong_with_the_folder(folder: Callable[..., None]) -> None:

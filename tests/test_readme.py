@@ -1,6 +1,8 @@
-"""README.rst is a promise: its Python runs, its settings exist, its first commands work."""
+"""README.rst is a promise: its Python runs, its settings exist, its commands work."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -40,6 +42,30 @@ def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
     first, second = _blocks("sh")[:2]
     assert first == 'python -m pip install ".[cli]" && copilot-sync ask --emulator "Explain WSGI in one line"'
     assert second == "python -m pip install tox && python -m tox"
+
+
+def test_the_commands_run(copilot_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What README types can be typed, one line after the other, in a folder with the file that it names."""
+    for name, value in copilot_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    program = tmp_path / "bin" / "copilot-sync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -W error -m copilot_sync "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "app.py").write_text("x = 1\n")
+    lines = [line for block in _blocks("sh")[2:] for line in block.splitlines() if "copilot-sync" in line]
+    done = subprocess.run(
+        ["/bin/sh", "-e", "-x", "-c", "\n".join(lines)],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+    assert len(lines) == 9
+    assert len(copilot_emulator.threads) == 4
 
 
 def test_the_settings_are_those_that_are_read() -> None:

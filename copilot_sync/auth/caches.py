@@ -11,10 +11,12 @@ while the cache works, such as the soft time limit of a task queue, is none of t
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import signal
+import stat
 import tempfile
 import time
 import traceback
@@ -116,7 +118,8 @@ class FileCache:
         """What the file holds that is well-formed and not over."""
         try:
             with open(self.path, "rb") as file:
-                if os.fstat(file.fileno()).st_mode & 0o077:  # somebody else made it readable for others
+                mode = os.fstat(file.fileno()).st_mode
+                if stat.S_ISREG(mode) and mode & 0o077:  # somebody else made it readable for others
                     os.chmod(self.path, 0o600)
                 data = json.loads(file.read(_LARGEST_FILE).decode("utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -134,6 +137,8 @@ class FileCache:
         )
 
     def _write(self, content: bytes) -> None:
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a folder")
         folder = os.path.dirname(self.path)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         # mkstemp makes the file 0600 from the first moment.

@@ -18,7 +18,7 @@ import itertools
 import logging
 import os
 import time
-from typing import Callable, Dict, Iterable, Iterator, List
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from copilot_sync.auth.browsers import browser_cookies
 from copilot_sync.auth.cookie_formats import CookieSource, StoredCookie, parse, parse_file, parse_jar
@@ -37,6 +37,21 @@ _WAYS = (
     "(a cookies.txt or JSON file, or a 'name=value; …' header), or put a cookie or HAR file into a folder "
     "har_and_cookies, or log in to {host} with a browser of this machine and pip install copilot-sync[browser]"
 )
+
+
+class FoundCookies(NamedTuple):
+    """Cookies, and where they were found: a variable, a file, or a browser, in words that may be shown."""
+
+    place: str
+    cookies: Dict[str, str]
+
+    @property
+    def has_session(self) -> bool:
+        """Whether they can log in."""
+        return _SESSION_COOKIE in self.cookies
+
+    def __repr__(self) -> str:
+        return f"FoundCookies({self.place!r}, ***)"
 
 
 def get_cookies(domain: str = "github.com") -> Dict[str, str]:
@@ -64,13 +79,18 @@ def get_cookies(domain: str = "github.com") -> Dict[str, str]:
         TypeError: ``domain`` is not a string.
         ValueError: ``domain`` is empty.
     """
+    return find_cookies(domain).cookies
+
+
+def find_cookies(domain: str = "github.com") -> FoundCookies:
+    """Find what ``get_cookies`` gives, and say where it was. Errors are those of ``get_cookies``."""
     host = _host(domain)
     setting = Environment.read().cookies
     if setting is not None:
-        return _from_setting(setting, host)
+        return FoundCookies(COOKIES_VARIABLE, _from_setting(setting, host))
     notes: List[str] = []
     found = _best(itertools.chain(_from_folder(host, notes), _from_browsers(host)))
-    if found:
+    if found is not None:
         return found
     in_vain = f" ({'; '.join(notes[:3])})" if notes else ""
     raise MissingCredentialsError(_WAYS.format(host=host) + in_vain, stage="credentials")
@@ -151,13 +171,13 @@ def _why_none(cookies: List[StoredCookie], ours: List[StoredCookie], alive: List
     return f"{what} {state}: {advice}"
 
 
-def _best(candidates: Iterable[Dict[str, str]]) -> Dict[str, str]:
+def _best(candidates: Iterable[FoundCookies]) -> Optional[FoundCookies]:
     """The first that can log in, else the first; nothing is read from the candidates after it."""
-    fallback: Dict[str, str] = {}
-    for cookies in candidates:
-        if _SESSION_COOKIE in cookies:
-            return cookies
-        fallback = fallback or cookies
+    fallback: Optional[FoundCookies] = None
+    for found in candidates:
+        if found.has_session:
+            return found
+        fallback = fallback or found
     return fallback
 
 
@@ -169,7 +189,7 @@ def _from_setting(setting: str, host: str) -> Dict[str, str]:
     raise MissingCredentialsError(f"{COOKIES_VARIABLE}: {problem}", stage="credentials")
 
 
-def _from_folder(host: str, notes: List[str]) -> Iterator[Dict[str, str]]:
+def _from_folder(host: str, notes: List[str]) -> Iterator[FoundCookies]:
     """The cookies of each file that has some; what is wrong with the others goes into ``notes``."""
     for path in _folder_files():
         try:
@@ -178,7 +198,7 @@ def _from_folder(host: str, notes: List[str]) -> Iterator[Dict[str, str]]:
             notes.append(str(error.args[0]))
             logger.debug("passed over: %s", notes[-1])
         else:
-            yield cookies
+            yield FoundCookies(path, cookies)
 
 
 def _folder_files() -> List[str]:
@@ -202,7 +222,7 @@ def _attributable(path: str, cookies: List[StoredCookie]) -> List[StoredCookie]:
     return named
 
 
-def _from_browsers(host: str) -> Iterator[Dict[str, str]]:
+def _from_browsers(host: str) -> Iterator[FoundCookies]:
     for jar in browser_cookies(host):
         sendable = [cookie for cookie in parse_jar(jar) if cookie.fault() is None]
         try:
@@ -210,4 +230,4 @@ def _from_browsers(host: str) -> Iterator[Dict[str, str]]:
         except MissingCredentialsError as error:
             logger.debug("passed over: %s", error.args[0])
         else:
-            yield cookies
+            yield FoundCookies("a browser of this machine", cookies)

@@ -55,7 +55,7 @@ class Credentials:
         """Give where tokens come from with these credentials."""
         if self._api_key is not None:
             return StaticToken(Secret(self._api_key))
-        return ExchangedTokens(_Search(self, _domain(urls)), urls, transport, cache)
+        return ExchangedTokens(_Search(self, cookie_domain(urls)), urls, transport, cache)
 
     def find_cookies(self, domain: str) -> Dict[str, str]:
         """Find the cookies now.
@@ -119,7 +119,7 @@ def _copied(cookies: Optional[CookieSource]) -> Optional[CookieSource]:
     return dict(cookies) if isinstance(cookies, Mapping) else cookies
 
 
-def _domain(urls: Urls) -> str:
+def cookie_domain(urls: Urls) -> str:
     """Whose cookies belong to ``github_url``: its host's, and a stand-in on this machine takes github.com's."""
     host = urlsplit(urls.github).hostname or ""
     return urlsplit(GITHUB_URL).netloc if is_loopback(host) else host

@@ -12,11 +12,30 @@ Examples:
   copilot-sync emulator --port 8001 --api-port 8002 --pace 0.05
 """
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port of github_url.  [default: a free one]")
 @click.option(
-    "--api-port", type=click.IntRange(0, 65535), default=0, help="The port of api_url.  [default: a free one]"
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default="a free one",
+    metavar="PORT",
+    help="Port of github_url.",
 )
-@click.option("--pace", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two words.")
+@click.option(
+    "--api-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default="a free one",
+    metavar="PORT",
+    help="Port of api_url.",
+)
+@click.option(
+    "--pace",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two words.",
+)
 def emulator(port: int, api_port: int, pace: float) -> None:
     """Serve a local Copilot that repeats what it is asked, until Ctrl-C.
 

@@ -1,39 +1,73 @@
 """The ``copilot-sync`` program: its commands, and what its exit statuses mean."""
 
 import contextlib
+import importlib
 import io
 import os
 import sys
-from typing import List
+from typing import List, Optional
 
 import click
 
 from copilot_sync._version import __version__
-from copilot_sync.cli.ask import ask
-from copilot_sync.cli.emulator import emulator
 from copilot_sync.errors import CopilotError
 
 FAILED = 1
 INTERRUPTED = 130
 
+#: The commands, each with what the list of them says of it. A command is the object of that name in the module of that
+#: name beside this one, which is imported when the command is used.
+COMMANDS = {
+    "ask": "Ask one question and print the answer.",
+    "chat": "Hold a conversation.",
+    "doctor": "Check everything that an answer needs.",
+    "emulator": "Serve a local Copilot for trying out and for tests.",
+    "models": "List the models that the account may use.",
+    "threads": "List, show, rename and delete conversations.",
+}
 
 _HELP = """GitHub Copilot Chat in the terminal.
 
 \b
 Credentials come from the environment:
   COPILOT_SYNC_API_KEY   a token
-  COPILOT_SYNC_COOKIES   a cookies.txt or JSON file, or a "name=value; …" header
+  COPILOT_SYNC_COOKIES   a cookies.txt or JSON file, or a "name=value; …" text
+"""
+
+_EXAMPLES = """\b
+Examples:
+  copilot-sync ask --emulator "Explain WSGI in one line"
+  copilot-sync doctor
+  copilot-sync ask --help
 """
 
 
-@click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Program(click.Group):
+    """A group that imports a command when it is used: each needs something else, and the list of them nothing."""
+
+    def list_commands(self, ctx: click.Context) -> List[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"copilot_sync.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=_Program,
+    help=_HELP,
+    epilog=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="copilot-sync", message="%(prog)s %(version)s")
 def program() -> None:
     """Stand for the program as a whole; its commands do the work."""
-
-
-program.add_command(ask)
-program.add_command(emulator)
 
 
 def run(arguments: List[str]) -> int:
@@ -43,10 +77,11 @@ def run(arguments: List[str]) -> int:
     _tolerate_narrow_encodings()
     try:
         status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except CopilotError as error:
         click.echo(f"Error: {error}", err=True)

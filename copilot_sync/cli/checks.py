@@ -1,0 +1,319 @@
+"""What ``doctor`` looks at: each check is a function that gives one ``Finding`` and changes nothing.
+
+Checks of what is installed and set are functions of values; those that use the network come last and take what they
+talk to as arguments. No finding holds a credential: it says where one comes from, never what it is.
+"""
+
+import enum
+import netrc
+import os
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+import requests
+
+from copilot_sync.auth.cookies import FoundCookies
+from copilot_sync.client import Client
+from copilot_sync.errors import CopilotError, MissingCredentialsError
+from copilot_sync.protocol import Request, is_header_value
+from copilot_sync.settings import (
+    API_KEY_VARIABLE,
+    API_URL_VARIABLE,
+    COOKIES_VARIABLE,
+    GITHUB_URL_VARIABLE,
+    MODEL,
+    TOKEN_CACHE_VARIABLE,
+    Environment,
+    Timeout,
+    Urls,
+)
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.session import Transport
+
+_OLDEST_PYTHON = (3, 8)
+_OLDEST_URLLIB3 = (1, 26)
+#: Seconds: for a connection, for silence, and in all. Nobody waits longer for a check.
+PATIENCE = Timeout(connect=10.0, read=10.0, total=20.0)
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class State(enum.Enum):
+    """How a check went."""
+
+    WELL = "well"
+    WRONG = "wrong"
+    OPEN = "open"  # not checked, or neither good nor bad
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Args:
+        name: What was checked.
+        state: How it went.
+        words: What was found.
+        advice: What to do about it; ``""`` for nothing.
+    """
+
+    name: str
+    state: State
+    words: str
+    advice: str = ""
+
+
+# What is installed
+
+
+def check_python(version: Sequence[int], implementation: str) -> Finding:
+    """Check the interpreter."""
+    words = f"{implementation} {'.'.join(map(str, version[:3]))}"
+    if tuple(version[:2]) < _OLDEST_PYTHON:
+        return Finding("Python", State.WRONG, words, "use Python 3.8 or newer")
+    return Finding("Python", State.WELL, words)
+
+
+def check_library(name: str, version: Optional[str], lowest: str) -> Finding:
+    """Check the version of a library.
+
+    Args:
+        name: Its name on the package index.
+        version: What is installed, ``None`` for nothing.
+        lowest: The oldest version that will do, ``""`` where none is known.
+    """
+    advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
+    if version is None:
+        return Finding(name, State.WRONG, "is not installed", advice)
+    if _numbers(version) < _numbers(lowest):
+        return Finding(name, State.WRONG, f"{version} is too old", advice)
+    return Finding(name, State.WELL, version)
+
+
+def check_urllib3(version: Optional[str]) -> Finding:
+    """Check ``requests``' own dependency, which old releases of ``boto3`` pin to 1.26."""
+    if version is None or _numbers(version) < _OLDEST_URLLIB3:
+        return check_library("urllib3", version, ".".join(map(str, _OLDEST_URLLIB3)))
+    return Finding("urllib3", State.WELL, f"{version}, with {ssl.OPENSSL_VERSION}")
+
+
+def lowest_versions(requirements: Iterable[str]) -> Dict[str, str]:
+    """Read the lower bounds of requirements such as ``requests>=2.32.4``, by name."""
+    found: Dict[str, str] = {}
+    for requirement in requirements:
+        bound = re.match(r"([\w.-]+)[^;]*>=\s*([\d.]+)", requirement)
+        if bound:
+            found.setdefault(bound.group(1), bound.group(2))
+    return found
+
+
+def _numbers(version: str) -> Tuple[int, ...]:
+    """The numbers that a version begins with."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdecimal():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+# What is set
+
+
+def check_settings(environment: Environment) -> Tuple[Finding, Optional[Urls]]:
+    """Check the URLs, and give them where they can be used."""
+    try:
+        urls = Urls.of(None, None, environment)
+    except ValueError as error:
+        advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
+        return Finding("settings", State.WRONG, str(error), advice), None
+    words = f"{urls.github} and {urls.api}, model {environment.model or MODEL}"
+    return Finding("settings", State.WELL, words), urls
+
+
+def check_proxy(url: str, has_socks: bool) -> Finding:
+    """Check which proxy the environment has for a URL."""
+    name = f"proxy for {_host(url)}"
+    proxy = proxy_of(url)
+    if proxy is None:
+        return Finding(name, State.WELL, "none")
+    parts = _split(proxy)
+    if parts is None:
+        return Finding(name, State.WRONG, "is set to what is no URL", "correct HTTPS_PROXY: http://host:port")
+    scheme, host, has_password = parts
+    words = f"{scheme}://{'***@' if has_password else ''}{host}"
+    if scheme.startswith("socks") and not has_socks:
+        return Finding(name, State.WRONG, f"{words} needs an extra", 'pip install "copilot-sync[socks]"')
+    return Finding(name, State.WELL, words)
+
+
+def proxy_of(url: str) -> Optional[str]:
+    """The proxy that the environment has for a URL, as ``requests`` finds it."""
+    proxies = requests.utils.get_environ_proxies(url)
+    return requests.utils.select_proxy(url, proxies)
+
+
+def _split(proxy: str) -> Optional[Tuple[str, str, bool]]:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return None
+    return (parts.scheme, f"{parts.hostname}{port}", parts.username is not None) if parts.hostname else None
+
+
+def check_certificates(environ: Mapping[str, str]) -> Finding:
+    """Check the CA certificates that servers are checked with."""
+    for variable in _CA_VARIABLES:
+        path = environ.get(variable)
+        if path:
+            return _check_bundle(f"{path} ({variable})", path, f"correct or unset {variable}")
+    path = requests.utils.DEFAULT_CA_BUNDLE_PATH
+    return _check_bundle(path, path, "pip install --force-reinstall certifi")
+
+
+def _check_bundle(words: str, path: str, advice: str) -> Finding:
+    try:
+        if not os.path.isdir(path):
+            ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it holds no certificates"
+        return Finding("certificates", State.WRONG, f"{words} can't be used: {reason}", advice)
+    return Finding("certificates", State.WELL, words)
+
+
+def check_netrc(path: Optional[str], hosts: Sequence[str]) -> Finding:
+    """Check whether other programs would send a password of ``~/.netrc`` to our hosts. Ours never does.
+
+    Args:
+        path: The file, ``None`` where there is none.
+        hosts: The hosts.
+    """
+    if path is None:
+        return Finding("netrc", State.WELL, "none")
+    try:
+        entries = netrc.netrc(path).hosts
+    except (OSError, ValueError, netrc.NetrcParseError):
+        return Finding("netrc", State.OPEN, f"{path} can't be read; it is not used here")
+    found = [host for host in hosts if host in entries or "default" in entries]
+    if not found:
+        return Finding("netrc", State.WELL, f"{path} has no entry for our hosts")
+    return Finding(
+        "netrc", State.WELL, f"{path} has an entry for {' and '.join(found)}; it would interfere and is ignored"
+    )
+
+
+def check_credentials(environment: Environment, find: Callable[[], FoundCookies]) -> Finding:
+    """Check where credentials come from.
+
+    Args:
+        environment: The variables.
+        find: Searches for cookies.
+    """
+    if environment.api_key is not None:
+        if not is_header_value(environment.api_key):
+            words = f"{API_KEY_VARIABLE} holds characters that can't be sent in a header"
+            return Finding("credentials", State.WRONG, words, f"set {API_KEY_VARIABLE} anew")
+        return Finding("credentials", State.WELL, f"a token from {API_KEY_VARIABLE}")
+    try:
+        found = find()
+    except MissingCredentialsError as error:
+        return Finding("credentials", State.WRONG, str(error.args[0]))
+    words = f"{len(found.cookies)} cookies from {found.place}"
+    if not found.has_session:
+        advice = f"sign in at github.com, export its cookies, point {COOKIES_VARIABLE} at them"
+        return Finding("credentials", State.WRONG, f"{words}, but no user_session among them", advice)
+    return Finding("credentials", State.WELL, words)
+
+
+def check_token_cache(environment: Environment, path: Optional[str]) -> Finding:
+    """Check where tokens are kept between invocations.
+
+    Args:
+        environment: The variables.
+        path: The file of the command line, ``None`` where the variable names another or none.
+    """
+    if environment.token_cache == "off":
+        return Finding("token cache", State.OPEN, f"off: each command fetches a token ({TOKEN_CACHE_VARIABLE})")
+    file = os.path.abspath(os.path.expanduser(path or str(environment.token_cache)))
+    folder = os.path.dirname(file)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        return Finding("token cache", State.OPEN, f"{file} can't be written: each command fetches a token")
+    return Finding("token cache", State.WELL, file)
+
+
+# The network
+
+
+def check_dns(url: str) -> Finding:
+    """Check whether the name of a host is known."""
+    parts = urlsplit(url)
+    name = f"DNS of {parts.hostname}"
+    if proxy_of(url) is not None:
+        return Finding(name, State.OPEN, "left to the proxy")
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no valid name"
+        advice = "go online, or set HTTPS_PROXY where the way out is a proxy"
+        return Finding(name, State.WRONG, f"not found ({reason}); there may be no network", advice)
+    return Finding(name, State.WELL, str(found[0][4][0]))
+
+
+def check_tls(url: str) -> Finding:
+    """Check whether a host is reached and its certificate trusted, on the very way that requests take."""
+    name = f"TLS to {_host(url)}"
+    if not url.startswith("https:"):
+        return Finding(name, State.OPEN, "not used: an http:// URL, for this machine alone")
+    transport = Transport()
+    try:
+        response = transport.open(Request("doctor", "HEAD", f"{url}/", "/", {}), lambda request: request, _call())
+        response.body.close()
+    except CopilotError as error:
+        advice = (
+            "see to the network and the proxy; where a company's own CA signs, point REQUESTS_CA_BUNDLE at its file"
+        )
+        return Finding(name, State.WRONG, str(error.args[0]), advice)
+    finally:
+        transport.close()
+    return Finding(name, State.WELL, "connected, the certificate is trusted")
+
+
+def _call() -> Call:
+    call = Call(PATIENCE)
+    call.begin()
+    return call
+
+
+def check_account(client: Client, environment: Environment) -> List[Finding]:
+    """Check whether the service takes the credentials, and lists models."""
+    try:
+        models = client.models()
+    except CopilotError as error:
+        words = str(error)
+        if error.stage in ("credentials", "token"):
+            advice = "sign in at github.com and export its cookies anew"
+            return [Finding("token", State.WRONG, words, advice), Finding("models", State.OPEN, "not tried")]
+        return [_token_found(environment), Finding("models", State.WRONG, words)]
+    wanted = environment.model or MODEL
+    listed = "" if wanted in [model.id for model in models] else f"; {wanted} is not among them"
+    return [_token_found(environment), Finding("models", State.WELL, f"{len(models)} to choose from{listed}")]
+
+
+def untried_account(reason: str) -> List[Finding]:
+    """The findings of ``check_account`` where it makes no sense to try."""
+    return [Finding(name, State.OPEN, f"not tried: {reason}") for name in ("token", "models")]
+
+
+def _token_found(environment: Environment) -> Finding:
+    words = f"{API_KEY_VARIABLE} is used as it is" if environment.api_key else "there is one"
+    return Finding("token", State.WELL, words)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc

@@ -1,0 +1,122 @@
+"""``copilot-sync doctor``: everything that an answer needs, checked one by one."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from typing import Dict, Iterator, List, Optional
+from urllib.parse import urlsplit
+
+import click
+
+from copilot_sync._version import __version__
+from copilot_sync.auth.cookies import find_cookies
+from copilot_sync.auth.credentials import cookie_domain
+from copilot_sync.cli import checks
+from copilot_sync.cli.checks import Finding, State
+from copilot_sync.cli.output import has_colours, is_utf8, printable
+from copilot_sync.cli.service import connected, token_cache_file
+from copilot_sync.settings import Environment, Urls
+
+_LIBRARIES = ("requests", "sseclient-py", "tenacity", "click", "rich", "markdown-it-py")
+_MARKS = {State.WELL: "✓", State.WRONG: "✗", State.OPEN: "-"}
+_ASCII_MARKS = {State.WELL: "ok", State.WRONG: "NO", State.OPEN: "--"}
+_COLOURS = {State.WELL: "green", State.WRONG: "red", State.OPEN: None}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync doctor
+  HTTPS_PROXY=http://localhost:3128 copilot-sync doctor
+"""
+)
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Check everything that an answer needs, and say what to do where something is wrong.
+
+    The exit status is 0 where all is well, else 1. Without a network the rest is checked all the same. No secret is
+    shown: the output can be passed on.
+    """
+    is_wrong = False
+    for finding in _findings(Environment.read()):
+        _show(finding)
+        is_wrong = is_wrong or finding.state is State.WRONG
+    context.exit(1 if is_wrong else 0)
+
+
+def _show(finding: Finding) -> None:
+    mark = (_MARKS if is_utf8(sys.stdout) else _ASCII_MARKS)[finding.state]
+    if has_colours(sys.stdout):
+        mark = click.style(mark, fg=_COLOURS[finding.state])
+    advice = f" -> {finding.advice}" if finding.advice else ""
+    click.echo(f"{mark} {printable(f'{finding.name}: {finding.words}{advice}')}")
+
+
+def _findings(environment: Environment) -> Iterator[Finding]:
+    """Go through the checks, each finding as soon as it is there: some take seconds."""
+    yield Finding("copilot-sync", State.WELL, __version__)
+    yield checks.check_python(sys.version_info[:3], platform.python_implementation())
+    lowest = _lowest_versions()
+    for name in _LIBRARIES:
+        yield checks.check_library(name, _installed(name), lowest.get(name, ""))
+    yield checks.check_urllib3(_installed("urllib3"))
+    settings, urls = checks.check_settings(environment)
+    yield settings
+    yield checks.check_certificates(os.environ)
+    yield checks.check_token_cache(environment, token_cache_file(environment))
+    if urls is not None:
+        yield from _findings_of_hosts(environment, urls)
+
+
+def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Finding]:
+    hosts = list(dict.fromkeys([urls.github, urls.api]))
+    for url in hosts:
+        yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
+    yield checks.check_netrc(_netrc_file(), [str(urlsplit(url).hostname) for url in hosts])
+    credentials = checks.check_credentials(environment, lambda: find_cookies(cookie_domain(urls)))
+    yield credentials
+    reached = True
+    for url in hosts:
+        for finding in _findings_of_way(url):
+            yield finding
+            reached = reached and finding.state is not State.WRONG
+    yield from _findings_of_account(environment, credentials, reached)
+
+
+def _findings_of_way(url: str) -> List[Finding]:
+    dns = checks.check_dns(url)
+    return [dns] if dns.state is State.WRONG else [dns, checks.check_tls(url)]
+
+
+def _findings_of_account(environment: Environment, credentials: Finding, reached: bool) -> List[Finding]:
+    if credentials.state is State.WRONG:
+        return checks.untried_account("there are no credentials")
+    if not reached:
+        return checks.untried_account("the service can't be reached")
+    with connected(timeout=checks.PATIENCE, retry=None) as service:
+        return checks.check_account(service.client, environment)
+
+
+def _netrc_file() -> Optional[str]:
+    """The file in which other programs on ``requests`` look for passwords."""
+    named = os.environ.get("NETRC")
+    places = [named] if named else ["~/.netrc", "~/_netrc"]
+    return next((path for path in map(os.path.expanduser, places) if os.path.isfile(path)), None)
+
+
+def _installed(name: str) -> Optional[str]:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _lowest_versions() -> Dict[str, str]:
+    """The lower bounds that the installed package declares; none where it runs from a source tree."""
+    try:
+        requirements = importlib.metadata.requires("copilot-sync") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    return checks.lowest_versions(requirements)

@@ -1,0 +1,161 @@
+"""The lines that ``chat`` takes: typed at a prompt with line editing and a history, or read from a pipe.
+
+Three double quotes at the beginning of a line open a block of several lines, which ends with the line that ends in
+three double quotes. In a terminal, what is pasted may hold line ends as well where the system's readline can do it.
+"""
+
+import contextlib
+import os
+import stat
+import sys
+from typing import Callable, List, NamedTuple, Optional
+
+import click
+
+from copilot_sync.cli.output import is_dumb, is_terminal, printable
+from copilot_sync.protocol import well_formed
+
+QUOTES = '"""'
+PROMPT = "> "
+_MORE = ". "
+#: Lines of the history that are kept.
+HISTORY_LIMIT = 1000
+#: Bytes at its end that are read of a history file.
+_HISTORY_BYTES = 1024 * 1024
+
+#: Shows a prompt where somebody types, and gives the next line without its end; ``None`` at the end of input.
+ReadLine = Callable[[str], Optional[str]]
+
+
+class Entry(NamedTuple):
+    """What was entered. A block is always a message, also where it looks like a command."""
+
+    text: str
+    is_block: bool = False
+
+
+def read_entry(read_line: ReadLine) -> Optional[Entry]:
+    """Read a line, or the block that it opens; ``None`` at the end of input."""
+    line = read_line(PROMPT)
+    if line is None or not line.lstrip().startswith(QUOTES):
+        return None if line is None else Entry(line)
+    lines = [line.lstrip()[len(QUOTES) :]]
+    while not lines[-1].rstrip().endswith(QUOTES):
+        more = read_line(_MORE)
+        if more is None:
+            return Entry("\n".join(lines).strip("\n"), is_block=True)
+        lines.append(more)
+    lines[-1] = lines[-1].rstrip()[: -len(QUOTES)]
+    return Entry("\n".join(lines).strip("\n"), is_block=True)
+
+
+def piped_line(prompt: str) -> Optional[str]:
+    """Read a line of stdin where nobody types.
+
+    Raises:
+        click.UsageError: It is not text.
+    """
+    line = sys.stdin.buffer.readline()
+    try:
+        return line.decode("utf-8-sig").rstrip("\r\n") if line else None
+    except UnicodeDecodeError as error:
+        raise click.UsageError("stdin is not UTF-8 text") from error
+
+
+class Keyboard:
+    """Reads lines that somebody types. Keeps them, and has the system's readline offer them again.
+
+    Args:
+        history: The file of the lines typed before.
+    """
+
+    def __init__(self, history: "History") -> None:
+        self._history = history
+        enable_line_editing(history)
+
+    def line(self, prompt: str) -> Optional[str]:
+        """Read a line.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was typed in place of it.
+        """
+        try:
+            line = input(prompt) if is_terminal(sys.stdout) else _line_beside(prompt)
+        except EOFError:
+            click.echo(err=True)  # the shell's prompt gets a line of its own
+            return None
+        line = well_formed(line)
+        self._history.add(line)
+        return line
+
+
+def _line_beside(prompt: str) -> str:
+    """Ask on stderr, because the answers go elsewhere."""
+    click.echo(prompt, nl=False, err=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def enable_line_editing(history: "History") -> None:
+    """Have ``input`` offer line editing and the history, where the system has a readline."""
+    try:
+        import readline
+    except ImportError:  # as on Windows, whose console has line editing of its own
+        return
+    if "libedit" not in (readline.__doc__ or ""):
+        # In the C locale the bytes of "é" would be taken for keys pressed together with Meta. What is pasted comes as
+        # one text, which Python switches off.
+        settings = ["input-meta on", "output-meta on", "convert-meta off"]
+        for setting in settings if is_dumb() else [*settings, "enable-bracketed-paste on"]:
+            readline.parse_and_bind(f"set {setting}")
+    for line in history.load():
+        with contextlib.suppress(UnicodeEncodeError):  # not in this locale
+            readline.add_history(line)
+
+
+class History:
+    """The lines of earlier chats, in a file that only its owner reads. It is a convenience and never a reason to fail.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def load(self) -> List[str]:
+        """Give the latest lines, the oldest first."""
+        try:
+            with open(self._path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _HISTORY_BYTES))
+                lines = file.read(_HISTORY_BYTES).decode("utf-8", "replace").split("\n")[:-1]
+        except (OSError, ValueError):
+            return []
+        if len(lines) > 2 * HISTORY_LIMIT or size > _HISTORY_BYTES:
+            self._shorten(lines[-HISTORY_LIMIT:])
+        return [printable(line) for line in lines[-HISTORY_LIMIT:]]
+
+    def add(self, text: str) -> None:
+        """Keep a line, where it can be kept."""
+        if text.strip():
+            self._write(os.O_APPEND, [text.replace("\n", " ")])
+
+    def _shorten(self, lines: List[str]) -> None:
+        self._write(os.O_TRUNC, lines)
+
+    def _write(self, how: int, lines: List[str]) -> None:
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | how, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                _close_to_others(self._path, descriptor)
+                file.writelines(f"{line}\n" for line in lines)
+
+
+def _close_to_others(path: str, descriptor: int) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) and mode & 0o077:  # a backup or an editor may have opened it up
+        os.chmod(path, 0o600)

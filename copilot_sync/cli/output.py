@@ -1,0 +1,151 @@
+"""What goes to stdout: drawn where a person looks at a terminal, plain and untouched where a program reads.
+
+The rules: no colours and no movement where stdout is no terminal, none on a dumb one, no colours under ``NO_COLOR``.
+What comes from the service is never trusted with a terminal: control characters, with which a text could rewrite the
+screen or the clipboard, are shown as U+FFFD. A pipe gets every character as it came.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence, TextIO
+
+import click
+
+_DUMB = ("dumb", "unknown")
+#: Control characters of both sets but for tab and newline; a carriage return could overwrite its line and is dropped.
+_CONTROLS: Dict[int, Optional[str]] = {
+    **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"},
+    ord("\r"): None,
+}
+#: What JSON may hold as it is but a terminal or an encoding may not.
+_UNSHOWABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
+
+
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Whether a person looks at a stream."""
+    return stream is not None and stream.isatty()
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether a stream takes every character."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("_", "-") in ("utf-8", "utf8")
+
+
+def is_dumb() -> bool:
+    """Whether the terminal says that it knows no control sequences."""
+    return os.environ.get("TERM") in _DUMB
+
+
+def is_animated(stream: TextIO) -> bool:
+    """Whether a stream is a terminal on which lines can be drawn anew, with all the characters that takes."""
+    return is_terminal(stream) and not is_dumb() and is_utf8(stream)
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that may be coloured."""
+    return is_terminal(stream) and not is_dumb() and not os.environ.get("NO_COLOR")
+
+
+def printable(text: str) -> str:
+    """Take out of a text what a terminal would obey instead of showing it."""
+    return text.translate(_CONTROLS)
+
+
+def show_answer(pieces: Iterable[str], raw: bool) -> None:
+    """Show an answer while it comes, and what the library warns of afterwards.
+
+    Args:
+        pieces: The pieces of text.
+        raw: Whether a terminal, too, shows the text as it is.
+    """
+    with _warnings_afterwards(), _view(raw) as view:
+        for piece in pieces:
+            view.add(piece)
+
+
+def show_heading(text: str) -> None:
+    """Show a line that stands above others."""
+    shown = printable(text) if is_terminal(sys.stdout) else text
+    click.echo(click.style(shown, bold=True) if has_colours(sys.stdout) else shown)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as one line of JSON, in ASCII where stdout takes no more."""
+    text = json.dumps(value, ensure_ascii=not is_utf8(sys.stdout))
+    click.echo(_UNSHOWABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text))
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows: aligned under headings in a terminal, with tabs and nothing else for a program."""
+    cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
+    if not is_terminal(sys.stdout):
+        for row in cells:
+            click.echo("\t".join(row))
+        return
+    table = [list(headings), *cells]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+class _View(Protocol):
+    """Where the pieces of one answer go."""
+
+    def add(self, piece: str) -> None:
+        """Show the next piece."""
+
+
+class _PlainView:
+    """Prints pieces as they come, and ends the line also where the answer breaks off."""
+
+    def __init__(self) -> None:
+        self._filter = printable if is_terminal(sys.stdout) else str
+        self._last = "\n"
+
+    def add(self, piece: str) -> None:
+        sys.stdout.write(self._filter(piece))
+        sys.stdout.flush()
+        self._last = piece or self._last
+
+    def close(self) -> None:
+        if not self._last.endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _view(raw: bool) -> Iterator[_View]:
+    if not raw and is_animated(sys.stdout):
+        from copilot_sync.cli.live_markdown import MarkdownView  # it loads rich, which takes its time
+
+        with MarkdownView(sys.stdout, has_colours(sys.stdout)) as view:
+            yield view
+        return
+    with contextlib.closing(_PlainView()) as plain:
+        yield plain
+
+
+class _Held(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: List[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _warnings_afterwards() -> Iterator[None]:
+    """Hold back what the library warns of: a line in the middle of the answer would spoil both."""
+    library, held = logging.getLogger("copilot_sync"), _Held()
+    library.addHandler(held)
+    try:
+        yield
+    finally:
+        library.removeHandler(held)
+        for message in dict.fromkeys(held.messages):
+            click.echo(f"copilot-sync: {message}", err=True)

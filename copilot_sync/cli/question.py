@@ -1,0 +1,101 @@
+"""The question of ``ask`` and ``chat``: arguments, stdin, files and instructions put together.
+
+A file travels inline, as a reference of the message: its name, its language and its text. Everything that is sent is
+text in UTF-8, whatever the locale says.
+"""
+
+import os
+import stat
+import sys
+from typing import Dict, Optional, Sequence
+
+import click
+
+from copilot_sync.client import Prompt
+from copilot_sync.protocol import well_formed
+
+#: Bytes of one file. No model reads more than a few hundred thousand characters at once.
+FILE_LIMIT = 1024 * 1024
+
+
+def question_of(words: Sequence[str]) -> str:
+    """Put the arguments and stdin together: the arguments, an empty line, the input.
+
+    stdin is read where it is a pipe or a file, where ``-`` is among the arguments, and where there are no others.
+
+    Raises:
+        click.UsageError: There is nothing to ask, or stdin is not text.
+    """
+    argument = " ".join(well_formed(word) for word in words if word != "-")
+    parts = [argument] if argument.strip() else []
+    if not parts or "-" in words or _is_piped():
+        parts.append(_stdin_text(waits="-" not in words))
+    question = "\n\n".join(part for part in parts if part.strip())
+    if not question:
+        raise click.UsageError("there is nothing to ask: give a PROMPT, or pipe one in")
+    return question
+
+
+def with_system(question: str, system: Optional[str], is_new: bool) -> Prompt:
+    """Put instructions in front of a question.
+
+    A new conversation begins with them as role messages, as ``Client.ask`` writes them down. One that goes on takes a
+    single message, so there they are its first paragraph.
+    """
+    if not (system and system.strip()):
+        return question
+    system = well_formed(system)
+    if not is_new:
+        return f"{system}\n\n{question}"
+    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
+
+
+def reference_of(path: str) -> Dict[str, str]:
+    """Read a file as a reference of a message.
+
+    Raises:
+        click.UsageError: It can't be read, is too large, or is not text.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+    except OSError as error:
+        raise click.UsageError(f"--file {path}: it can't be read: {error.strerror}") from error
+    if len(content) > FILE_LIMIT:
+        raise click.UsageError(f"--file {path}: it is larger than {FILE_LIMIT // 1024} KiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--file {path}: it is not text in UTF-8") from error
+    if "\0" in text:
+        raise click.UsageError(f"--file {path}: it is binary")
+    language = os.path.splitext(path)[1][1:]
+    return {"type": "thread-scoped-file", "name": _shown_name(path), "text": text, "language": language}
+
+
+def _shown_name(path: str) -> str:
+    """What the service is told of a path: nothing of where on this machine the file lies."""
+    relative = os.path.normpath(path)
+    if os.path.isabs(relative) or relative.startswith(os.pardir):
+        relative = os.path.basename(relative)
+    return well_formed(relative.replace(os.sep, "/"))
+
+
+def _is_piped() -> bool:
+    """Whether stdin is a pipe, a socket or a file; a terminal and ``/dev/null`` are none."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # stdin may be closed, or no file at all
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _stdin_text(waits: bool) -> str:
+    if sys.stdin is None:
+        return ""
+    if waits and sys.stdin.isatty():
+        click.echo("copilot-sync: type the question, then Ctrl-D", err=True)
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.UsageError("stdin is not UTF-8 text") from error

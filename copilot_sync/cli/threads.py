@@ -1,0 +1,130 @@
+"""``copilot-sync threads``: the account's conversations."""
+
+import sys
+from dataclasses import asdict
+from typing import Optional, Tuple
+
+import click
+
+from copilot_sync.cli import options
+from copilot_sync.cli.output import is_terminal, printable, show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.client import Client
+from copilot_sync.protocol import segment
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  copilot-sync threads list
+  copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+  copilot-sync threads delete --yes 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+"""
+)
+def threads() -> None:
+    """List, show, rename and delete the account's conversations."""
+
+
+@threads.command(
+    "list",
+    epilog="""\b
+Examples:
+  copilot-sync threads list
+  copilot-sync threads list --json
+""",
+)
+@options.as_json
+def list_threads(as_json: bool) -> None:
+    """List the conversations.
+
+    In a terminal it is a table, for a program one line each with tabs: id, last change (UTC), name.
+    """
+    with connected() as service:
+        found = service.client.threads()
+    if as_json:
+        show_json([asdict(thread) for thread in found])
+        return
+    show_table(("ID", "CHANGED", "NAME"), [(item.id, _minute(item.updated_at), item.name) for item in found])
+
+
+def _minute(time: Optional[str]) -> str:
+    """The date and the minute of a time in ISO 8601, which is in UTC."""
+    return (time or "")[:16].replace("T", " ")
+
+
+@threads.command(
+    epilog="""\b
+Examples:
+  copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+  copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d --json
+"""
+)
+@click.argument("identifier", metavar="ID")
+@options.as_json
+@options.raw
+def show(identifier: str, as_json: bool, raw: bool) -> None:
+    """Show the messages of a conversation."""
+    with connected() as service, usage_checked():
+        messages = service.client.messages(identifier)
+    if as_json:
+        show_json([asdict(message) for message in messages])
+        return
+    for number, message in enumerate(messages):
+        if number:
+            click.echo()
+        show_heading(f"{message.role}:")
+        show_answer([message.content], raw)
+
+
+@threads.command(
+    epilog="""\b
+Examples:
+  copilot-sync threads rename 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d "WSGI"
+"""
+)
+@click.argument("identifier", metavar="ID")
+@click.argument("name")
+@options.as_json
+def rename(identifier: str, name: str, as_json: bool) -> None:
+    """Give a conversation a name."""
+    with connected() as service, usage_checked():
+        service.client.rename_thread(identifier, name)
+    if as_json:
+        show_json({"id": identifier, "name": name})
+
+
+@threads.command(
+    epilog="""\b
+Examples:
+  copilot-sync threads delete 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+  copilot-sync threads delete --yes 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+"""
+)
+@click.argument("identifiers", metavar="ID...", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.  [default: ask; refuse without a terminal]")
+@options.as_json
+def delete(identifiers: Tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Delete conversations, for good.
+
+    With --json there is an object for each, as it is deleted.
+    """
+    with usage_checked():
+        for identifier in identifiers:
+            segment(identifier)
+    with connected() as service:
+        if not yes and not _is_confirmed(service.client, identifiers):
+            raise click.ClickException("nothing was deleted")
+        for identifier in identifiers:
+            service.client.delete_thread(identifier)
+            if as_json:
+                show_json({"id": identifier, "deleted": True})
+
+
+def _is_confirmed(client: Client, identifiers: Tuple[str, ...]) -> bool:
+    if not is_terminal(sys.stdin):
+        raise click.UsageError("there is no terminal to ask on: --yes deletes without asking")
+    names = {thread.id: thread.name for thread in client.threads()}
+    for identifier in identifiers:
+        click.echo(f"{identifier}  {printable(names.get(identifier, ''))}".rstrip(), err=True)
+    click.echo("Delete for good? [y/N] ", nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

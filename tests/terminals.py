@@ -1,0 +1,172 @@
+"""Pseudo-terminals: a program that runs in one of its own, and one for code of this process.
+
+What comes out is drawn on a screen by ``pyte``, a terminal without a window, so that a test sees what a person would
+see, scrolled-off lines included. The program is started without a fork of this process, which has threads, and gets the
+terminal as its controlling one: a Ctrl-C that is typed becomes a signal, as it does in real life.
+"""
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from typing import Any, Dict, List
+
+import pexpect
+import pyte
+from pexpect.fdpexpect import fdspawn
+from support import PATIENCE
+
+CTRL_C = "\x03"
+CTRL_D = "\x04"
+UP = "\x1b[A"
+
+#: Makes stdin the controlling terminal, then becomes the program. Tests that run in the background may ignore Ctrl-C.
+_TAKE_TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-W", "error", "-m", "copilot_sync", *sys.argv[1:]])
+"""
+
+
+def has_colours(data: bytes) -> bool:
+    """Whether any control sequence sets a colour."""
+    codes = [int(code) for codes in re.findall(rb"\x1b\[([\d;]+)m", data) for code in codes.split(b";")]
+    return any(30 <= code <= 49 or 90 <= code <= 107 for code in codes)
+
+
+class Screen:
+    """What a terminal of so many rows and columns shows of some bytes, and what has scrolled off its top."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self._screen = pyte.HistoryScreen(columns, rows, history=100_000)
+        self._stream = pyte.ByteStream(self._screen)
+        self._columns = columns
+
+    def feed(self, data: bytes) -> None:
+        """Show more."""
+        self._stream.feed(data)
+
+    def lines(self) -> List[str]:
+        """All lines from the first to the last, without blanks at their ends and empty lines at the bottom."""
+        past = ["".join(line[column].data for column in range(self._columns)) for line in self._screen.history.top]
+        return "\n".join(line.rstrip() for line in [*past, *self._screen.display]).rstrip("\n").split("\n")
+
+
+class Terminal:
+    """``copilot-sync`` in a terminal of its own.
+
+    Attributes:
+        child: The process.
+        seen: Every byte that it wrote.
+    """
+
+    def __init__(self, *arguments: str, environment: Dict[str, str], rows: int = 24, columns: int = 80) -> None:
+        self._master, slave = pty.openpty()
+        _resize(slave, rows, columns)
+        self._screen = Screen(rows, columns)
+        self._shown = 0
+        self._log = io.BytesIO()
+        self.child = subprocess.Popen(
+            [sys.executable, "-S", "-c", _TAKE_TERMINAL, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm-256color", **environment},
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._spawn = fdspawn(self._master, timeout=PATIENCE)
+        self._spawn.logfile_read = self._log
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.child.kill()
+        self.child.wait()
+        os.close(self._master)
+
+    @property
+    def seen(self) -> bytes:
+        return self._log.getvalue()
+
+    def expect(self, text: str) -> None:
+        """Wait until a text comes after what was waited for before."""
+        self._spawn.expect_exact(text.encode())
+
+    def send(self, text: str) -> None:
+        """Type something."""
+        self._spawn.send(text.encode())
+
+    def line(self, text: str) -> None:
+        """Type a line."""
+        self.send(text + "\r")
+
+    def insist(self, keys: str, text: str) -> None:
+        """Type something again and again until a text comes.
+
+        Between two looks at the keyboard Python's readline overlooks a signal, and people press Ctrl-C once more.
+        """
+        for _ in range(int(PATIENCE)):
+            self.send(keys)
+            found = self._spawn.expect_exact([text.encode(), pexpect.TIMEOUT], timeout=1) == 0
+            if found:  # pragma: no branch - at the first time, nearly always
+                break
+        assert found, f"{text!r} never came: {self.seen!r}"
+
+    def status(self) -> int:
+        """Wait for the end; give the exit status."""
+        self._spawn.expect(pexpect.EOF)
+        return self.child.wait(PATIENCE)
+
+    def lines(self) -> List[str]:
+        """The lines that a person would see by now, those that scrolled off included."""
+        self._screen.feed(self.seen[self._shown :])
+        self._shown = len(self.seen)
+        return self._screen.lines()
+
+
+class OwnTerminal:
+    """A terminal for code of this process to write to: ``file``."""
+
+    def __init__(self, rows: int = 24, columns: int = 80) -> None:
+        self._master, slave = pty.openpty()
+        _resize(slave, rows, columns)
+        self.file: Any = open(slave, "w", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by __exit__
+        self._screen = Screen(rows, columns)
+        self.seen = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self.seen += os.read(self._master, 65536)
+        except OSError:  # nobody has the other end open any more
+            return
+
+    def __enter__(self) -> "OwnTerminal":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.finish()
+        os.close(self._master)
+
+    def finish(self) -> List[str]:
+        """Close the file; give the lines that a person would see."""
+        if not self.file.closed:
+            self.file.close()
+            self._reader.join(PATIENCE)
+            self._screen.feed(self.seen)
+        return self._screen.lines()
+
+
+def _resize(descriptor: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -1,0 +1,453 @@
+"""``copilot-sync chat``: from a pipe, at a keyboard of this process, and in a terminal of its own."""
+
+import io
+import os
+import re
+import signal
+import stat
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable, List, Union
+
+import pytest
+from command_line import Keys, environment, spawn
+from support import PATIENCE, Worker, wait_for
+from terminals import CTRL_C, CTRL_D, UP, OwnTerminal, Terminal, has_colours
+
+from copilot_sync.cli import chat
+from copilot_sync.cli.program import run
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+STALLED = Fault.stall(("after_events", 1))
+TypeIn = Callable[..., None]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> TypeIn:
+    """Puts somebody at the keyboard of this process, who types these lines."""
+
+    def put(*lines: Union[str, KeyboardInterrupt]) -> None:
+        monkeypatch.setattr(sys, "stdin", Keys(*lines))
+
+    return put
+
+
+def sent(emulator: Emulator) -> List[Any]:
+    """What was asked, in order."""
+    return [request.json["content"] for request in emulator.requests if request.stage == "message"]
+
+
+# From a pipe
+
+
+def test_each_line_of_a_pipe_is_a_question(
+    served: Emulator, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one conversation, whose id comes last; blank lines ask nothing, and three quotes hold lines together."""
+    piped(b'one\n\n  \n"""\ntwo\n\nthree"""\n')
+    assert run(["chat"]) == 0
+    (thread,) = served.threads
+    assert capsys.readouterr() == ("one\ntwo\n\nthree\n", f"conversation {thread}\n")
+    assert sent(served) == ["one", "two\n\nthree"]
+
+
+def test_the_first_failure_ends_a_piped_chat(
+    served: Emulator, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What follows may depend on it: status 1, the reason, and the conversation to go on with."""
+    served.fail("message", None, Fault.status(402))
+    piped(b"one\ntwo\nthree\n")
+    assert run(["chat"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "one\n"
+    assert err.startswith("conversation ")
+    assert "quota" in err
+    assert len(sent(served)) == 2
+
+
+def test_commands_work_in_a_pipe(
+    served: Emulator, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What begins like one but is a path, or stands in a block, is a question."""
+    piped(b'/model o1-mini\none\n/etc/hosts?\n/new\n"""/new"""\n/nonsense\n/quit\nnever\n')
+    assert run(["chat"]) == 0
+    assert sent(served) == ["one", "/etc/hosts?", "/new"]
+    assert {request.json["model"] for request in served.requests if request.stage == "message"} == {"o1-mini"}
+    assert len(served.threads) == 2
+    err = capsys.readouterr().err
+    assert "the model is o1-mini" in err
+    assert "no command /nonsense" in err
+    assert [f"conversation {thread}" in err for thread in served.threads] == [True, True]
+
+
+def test_a_piped_chat_of_bytes_is_wrong_usage(
+    served: Emulator, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is not text is refused, after what came before it."""
+    piped(b"one\n\xff\n")
+    assert run(["chat"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "one\n"
+    assert "not UTF-8" in err
+
+
+def test_ctrl_c_ends_a_piped_chat(served: Emulator) -> None:
+    """130 in mid-answer, and the conversation's id all the same."""
+    served.script(Reply(["first", "second"]))
+    served.fail("message", STALLED)
+    reading, writing = os.pipe()
+    os.write(writing, b"one\ntwo\n")
+    with spawn("chat", environment=environment(), stdin=reading) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read().strip() == f"conversation {next(iter(served.threads))}".encode()
+    os.close(reading)
+    os.close(writing)
+    assert sent(served) == ["one"]
+
+
+class Watched(io.StringIO):
+    """A stdout that tells when something was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+def interrupt(emulator: Emulator, stdout: Watched) -> None:
+    """Press Ctrl-C when the beginning of the answer was written and it does not go on, until the answer is stopped.
+
+    A signal that comes just before the thread blocks is seen when the next one comes.
+    """
+    wait_for(stdout.written)
+    assert emulator.wait_until(lambda: emulator.stalled)
+    for _ in range(int(PATIENCE)):  # pragma: no branch - the answer is stopped at some time
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if emulator.wait_until(lambda: emulator.disconnects, timeout=1):  # pragma: no branch - as above
+            break
+
+
+def test_an_interrupted_chat_in_this_process_is_130(
+    served: Emulator, piped: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe has nobody who could go on."""
+    watched = Watched()
+    monkeypatch.setattr(sys, "stdout", watched)
+    served.script(Reply(["first", "second"]))
+    served.fail("message", STALLED)
+    piped(b"one\ntwo\n")
+    interrupting = Worker(lambda: interrupt(served, watched))
+    assert run(["chat"]) == 130
+    interrupting.result()
+    assert watched.getvalue() == "first\n"
+
+
+# At a keyboard
+
+
+def test_a_typed_chat_goes_on_until_ctrl_d(served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model, the prompts and the id are on stderr where stdout is no terminal; the answers alone are on stdout."""
+    typed("one", "", "two")
+    assert run(["chat", "-m", "o1-mini"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "one\ntwo\n"
+    assert err == (f"o1-mini: ask, or type /help; Ctrl-D ends\n> > > > \nconversation {next(iter(served.threads))}\n")
+
+
+def test_a_chat_without_a_question_has_no_conversation(
+    served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is sent, and no id told."""
+    typed("/exit")
+    assert run(["chat"]) == 0
+    assert "conversation" not in capsys.readouterr().err
+    assert served.requests == []
+
+
+def test_a_chat_goes_on_with_a_conversation(served: Emulator, typed: TypeIn) -> None:
+    """With one that is named, or with the last one, whichever command had it."""
+    assert run(["ask", "--raw", "one"]) == 0
+    (identifier,) = served.threads
+    for arguments in (["-c"], ["--conversation", identifier]):
+        typed("more")
+        assert run(["chat", *arguments]) == 0
+    assert run(["ask", "-c", "last"]) == 0
+    assert list(served.threads) == [identifier]
+    assert len(served.threads[identifier].messages) == 8
+
+
+def test_a_failure_does_not_end_a_typed_chat(
+    served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason is told, and the next question goes to the same conversation."""
+    served.fail("message", Fault.status(402), None)
+    typed("one", "two")
+    assert run(["chat"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "two\n"
+    assert "Error: the account's quota is used up" in err
+    assert len(served.threads) == 1
+
+
+def test_a_failure_before_the_conversation_began_does_not_end_it_either(
+    served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next question begins it."""
+    served.fail("token", Fault.status(403, message="not now"))
+    typed("one", "two")
+    assert run(["chat"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "two\n"
+    assert err.count("Error: ") == 1
+    assert len(served.threads) == 1
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_chat(
+    served: Emulator, typed: TypeIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came of the answer stays, and the next question is answered in the same conversation."""
+    watched = Watched()
+    monkeypatch.setattr(sys, "stdout", watched)
+    served.script(Reply(["first", "second"]))
+    served.fail("message", STALLED)
+    typed("one", "two")
+    interrupting = Worker(lambda: interrupt(served, watched))
+    assert run(["chat"]) == 0
+    interrupting.result()
+    assert watched.getvalue() == "first\ntwo\n"
+    assert "(stopped)" in capsys.readouterr().err
+    assert served.wait_until(lambda: bool(served.disconnects))
+    assert len(served.threads) == 1
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line(
+    served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the block that it belongs to; a hint says how the chat ends."""
+    typed(KeyboardInterrupt(), '"""', "lost", KeyboardInterrupt(), "asked")
+    assert run(["chat"]) == 0
+    assert capsys.readouterr().err.count("Ctrl-D or /quit ends") == 2
+    assert sent(served) == ["asked"]
+
+
+def test_instructions_are_told_to_each_conversation_once(served: Emulator, typed: TypeIn) -> None:
+    """With the first question that is answered, and again after ``/new``."""
+    served.fail("message", Fault.status(402))
+    typed("one", "two", "three", "/new", "four")
+    assert run(["chat", "--system", "Be brief"]) == 0
+    told = "System: Be brief\nUser: {}\nAssistant:"
+    assert sent(served) == [told.format("one"), "Be brief\n\ntwo", "three", told.format("four")]
+
+
+def test_the_model_can_be_shown_and_changed(
+    served: Emulator, typed: TypeIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the next question on, in the same conversation."""
+    monkeypatch.setenv("COPILOT_SYNC_MODEL", "o1-preview")
+    typed("/model", "one", "/model claude-3.5-sonnet ", "two")
+    assert run(["chat"]) == 0
+    err = capsys.readouterr().err
+    assert "the model is o1-preview\n" in err
+    assert "the model is claude-3.5-sonnet\n" in err
+    models = [request.json["model"] for request in served.requests if request.stage == "message"]
+    assert models == ["o1-preview", "claude-3.5-sonnet"]
+    assert len(served.threads) == 1
+
+
+def test_help_shows_every_command(served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """And how several lines are entered."""
+    typed("/help")
+    assert run(["chat"]) == 0
+    err = capsys.readouterr().err
+    for word in ("/model [ID]", "/new", "/save FILE", "/help", "/quit", '"""', "Ctrl-C"):
+        assert word in err
+    typed(*re.findall(r"^(/\w+)", chat._HELP, re.MULTILINE))
+    assert run(["chat"]) == 0
+    assert "there is no command" not in capsys.readouterr().err
+
+
+def test_a_chat_can_be_saved(
+    served: Emulator, typed: TypeIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This conversation, as Markdown, what failed left out; again under the same name, never over another file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("mine.md").write_text("mine")
+    served.fail("message", None, None, Fault.status(402))
+    typed(
+        "before", "/new", "one é", "lost", "/save chat.md", "two", "/save ~/chat.md", "/save chat.md",
+        "/save mine.md", "/save", "/save missing/chat.md",
+    )  # fmt: skip
+    assert run(["chat"]) == 0
+    err = capsys.readouterr().err
+    for words in (
+        "saved to chat.md\n> ",
+        "~/chat.md is there already",
+        "mine.md is there already",
+        "/save needs",
+        "missing/chat.md can't be written: No such file",
+    ):
+        assert words in err
+    turns = ["## user\n\none é\n", "## assistant\n\none é\n", "## user\n\ntwo\n", "## assistant\n\ntwo\n"]
+    assert Path("chat.md").read_text(encoding="utf-8") == "\n".join(turns)
+    assert Path("mine.md").read_text() == "mine"
+
+
+def test_the_embedded_emulator_can_be_talked_to(typed: TypeIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without account and network, and nothing of it is kept but the lines that were typed."""
+    typed("one", "two")
+    assert run(["chat", "--emulator"]) == 0
+    assert capsys.readouterr().out == "one\ntwo\n"
+    assert os.listdir(Path(os.environ["XDG_STATE_HOME"], "copilot-sync")) == ["chat-history"]
+
+
+@pytest.mark.parametrize("arguments", [["--conversation", ".."], ["-c", "--conversation", "a"], ["question"]])
+def test_wrong_usage_is_status_2(served: Emulator, typed: TypeIn, arguments: List[str]) -> None:
+    """Before anything is asked."""
+    typed()
+    assert run(["chat", *arguments]) == 2
+    assert served.requests == []
+
+
+def test_answers_are_drawn_in_a_terminal(
+    served: Emulator, typed: TypeIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Markdown, unless raw text is asked for."""
+    for arguments, line in (([], "bold"), (["--raw"], "**bold**")):
+        typed("**bold**")
+        with OwnTerminal() as terminal:
+            with monkeypatch.context() as patch:
+                patch.setenv("TERM", "xterm")
+                patch.setattr(sys, "stdout", terminal.file)
+                assert run(["chat", *arguments]) == 0
+            assert terminal.finish() == [f"> {line}", ">"]
+
+
+# In a terminal of its own
+
+READY = "\x1b[?2004h> "  # readline has taken over, and what is pasted comes as one text
+
+
+def test_a_chat_in_a_terminal(served: Emulator, tmp_path: Path) -> None:
+    """Line editing, the history, a block, Markdown while it comes, Ctrl-C in mid-answer, /new, /save, Ctrl-D."""
+    served.script(Reply(["half an **ans", "wer**"]), "- one\n- two", "edited", "block", "anew")
+    served.fail("message", STALLED)
+    path = tmp_path / "chat.md"
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect(READY)
+        terminal.line("first é")
+        terminal.expect("ans")
+        assert served.wait_until(lambda: served.stalled)
+        terminal.send(CTRL_C)
+        terminal.expect("(stopped)")
+        terminal.expect(READY)
+        terminal.line("second")
+        terminal.expect(READY)
+        terminal.send(UP + UP)
+        terminal.expect("first é")
+        terminal.line(", again")
+        terminal.expect(READY)
+        terminal.line('"""')
+        terminal.expect("\x1b[?2004h. ")
+        terminal.line("a")
+        terminal.expect("\x1b[?2004h. ")
+        terminal.line('b"""')
+        terminal.expect(READY)
+        terminal.line(f"/save {path}")
+        terminal.expect(READY)
+        terminal.line("/new")
+        terminal.expect(READY)
+        terminal.line("last")
+        terminal.expect(READY)
+        terminal.send(CTRL_D)
+        assert terminal.status() == 0
+        lines = terminal.lines()
+    assert sent(served) == ["first é", "second", "first é, again", "a\nb", "last"]
+    first, second = served.threads
+    assert [line for line in lines if line.startswith("conversation ")] == [
+        f"conversation {first}",
+        f"conversation {second}",
+    ]
+    assert lines[lines.index("> second") :][1:3] == [" • one", " • two"]
+    assert "half an **ans" in lines
+    assert path.read_text(encoding="utf-8").count("## user") == 4
+    history = Path(os.environ["XDG_STATE_HOME"], "copilot-sync", "chat-history")
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert history.read_text(encoding="utf-8").splitlines()[:2] == ["first é", "second"]
+
+
+def test_the_history_outlives_the_chat(served: Emulator) -> None:
+    """The next one offers the lines of the last one."""
+    for keys in ("asked before", UP):
+        with Terminal("chat", environment={}) as terminal:
+            terminal.expect(READY)
+            terminal.line(keys)
+            terminal.expect(READY)
+            terminal.send(CTRL_D)
+            assert terminal.status() == 0
+    assert sent(served) == ["asked before", "asked before"]
+
+
+def test_pasted_lines_are_one_question(served: Emulator) -> None:
+    """A terminal says what was pasted; Return sends it."""
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect(READY)
+        terminal.send("\x1b[200~def f():\n    return 1\x1b[201~")
+        terminal.expect("return 1")
+        terminal.line("")
+        terminal.expect(READY)
+        terminal.line("/quit")
+        assert terminal.status() == 0
+    assert sent(served) == ["def f():\n    return 1"]
+
+
+def test_ctrl_c_at_a_prompt_of_readline_drops_the_line(served: Emulator) -> None:
+    """A hint says how the chat ends, and the next line is asked."""
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect(READY)
+        terminal.send("dropped")
+        terminal.expect("dropped")
+        terminal.insist(CTRL_C, "Ctrl-D or /quit ends the chat")
+        terminal.expect("> ")
+        terminal.line("asked")
+        terminal.expect("asked\r\n")
+        terminal.expect(READY)
+        terminal.line("/quit")
+        assert terminal.status() == 0
+    assert sent(served) == ["asked"]
+
+
+@pytest.mark.parametrize(
+    "variables, drawn, coloured",
+    [
+        ({"NO_COLOR": "1"}, True, False),
+        ({"TERM": "dumb"}, False, False),
+        ({"LANG": "C", "LC_ALL": "", "LC_CTYPE": ""}, True, True),
+        ({"LC_ALL": "POSIX"}, True, True),
+    ],
+    ids=["NO_COLOR", "dumb", "LANG=C", "POSIX"],
+)
+def test_every_terminal_can_chat(variables: Any, drawn: bool, coloured: bool, served: Emulator) -> None:
+    """Letters beyond ASCII arrive from each keyboard and on each screen, at 20 columns too."""
+    served.script("*é* `code`")
+    with Terminal("chat", environment=variables, columns=20) as terminal:
+        terminal.expect("> ")
+        terminal.line("naïve é 🙂?")
+        terminal.expect("code")
+        terminal.expect("> ")
+        terminal.line("/quit")
+        assert terminal.status() == 0
+        lines = terminal.lines()
+    assert sent(served) == ["naïve é 🙂?"]
+    assert ("é code" in lines) is drawn
+    assert ("*é* `code`" in lines) is not drawn
+    assert has_colours(terminal.seen) is coloured
+    assert (b"\x1b" in terminal.seen) is (variables.get("TERM") != "dumb")

@@ -1,0 +1,189 @@
+"""``copilot-sync doctor``: the report as a whole."""
+
+import importlib.metadata
+import importlib.util
+import io
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+from terminals import OwnTerminal, has_colours
+
+from copilot_sync.cli.program import run
+from copilot_sync.emulator import Emulator
+
+CHECKED = [
+    "copilot-sync", "Python", "requests", "sseclient-py", "tenacity", "click", "rich", "markdown-it-py", "urllib3",
+    "settings", "certificates", "token cache",
+]  # fmt: skip
+MISSING = importlib.metadata.PackageNotFoundError()
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+
+
+def report(capsys: pytest.CaptureFixture[str], status: int) -> Dict[str, str]:
+    """What is found, by what was checked; the marks stand before the words."""
+    assert run(["doctor"]) == status
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = [line.split(" ", 1) for line in out.splitlines()]
+    return {rest.split(": ")[0]: f"{mark} {rest.split(': ', 1)[1]}" for mark, rest in lines}
+
+
+def test_all_is_well_with_an_emulator(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 0, one line each with a tick, no secret; TLS is said to be not used."""
+    found = report(capsys, 0)
+    api, github = (url.rpartition("/")[2] for url in (served.api_url, served.github_url))
+    assert list(found) == [
+        *CHECKED, f"proxy for {github}", f"proxy for {api}", "netrc", "credentials",
+        "DNS of 127.0.0.1", f"TLS to {github}", f"TLS to {api}", "token", "models",
+    ]  # fmt: skip
+    assert {words[0] for words in found.values()} == {"✓", "-"}
+    assert found[f"TLS to {api}"] == "- not used: an http:// URL, for this machine alone"
+    assert found["models"] == "✓ 4 to choose from"
+    assert found["credentials"] == "✓ 1 cookies from COPILOT_SYNC_COOKIES"
+    for secret in served.cookies.values():
+        assert secret not in repr(found)
+
+
+def test_one_token_does_for_doctor_and_the_rest(served: Emulator) -> None:
+    """It uses the cache that it reports on."""
+    assert [run(["doctor"]), run(["models"]), run(["doctor"])] == [0, 0, 0]
+    assert served.tokens_issued == 1
+
+
+def test_without_credentials_the_network_is_checked_all_the_same(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, a cross, what to set; the account is not tried."""
+    monkeypatch.delenv("COPILOT_SYNC_COOKIES")
+    found = report(capsys, 1)
+    assert found["credentials"].startswith("✗ no credentials found")
+    assert "COPILOT_SYNC_COOKIES" in found["credentials"]
+    assert found["token"] == "- not tried: there are no credentials"
+    assert found["DNS of 127.0.0.1"][0] == "✓"
+
+
+def test_without_a_network_the_rest_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1; each host says that it is not found, and what follows from it is not tried."""
+
+    def offline(*arguments: Any, **options: Any) -> None:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "user_session=x")
+    found = report(capsys, 1)
+    for host in ("github.com", "api.individual.githubcopilot.com"):
+        assert found[f"DNS of {host}"].startswith("✗ not found (Temporary failure in name resolution)")
+        assert f"TLS to {host}" not in found
+    assert found["token"] == found["models"] == "- not tried: the service can't be reached"
+
+
+def test_a_host_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name is known, but nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    for name in ("API", "GITHUB"):
+        monkeypatch.setenv(f"COPILOT_SYNC_{name}_URL", f"https://{address}")
+    monkeypatch.setenv("COPILOT_SYNC_API_KEY", "key")
+    found = report(capsys, 1)
+    assert found[f"TLS to {address}"].startswith("✗ nothing listens there")
+    assert found["token"] == "- not tried: the service can't be reached"
+
+
+def test_urls_that_cannot_be_used_end_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to reach then."""
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", "http://api.example")
+    found = report(capsys, 1)
+    assert list(found) == CHECKED
+    assert found["settings"].startswith("✗ api_url must begin with https://")
+
+
+@pytest.mark.parametrize("variable", ["", "NETRC"])
+def test_a_netrc_is_looked_for_where_requests_does(
+    variable: str, served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At home, or where a variable says."""
+    path = tmp_path / (variable or ".netrc")
+    path.write_text("machine 127.0.0.1 login me password s3cr3t\n")
+    path.chmod(0o600)
+    if variable:
+        monkeypatch.setenv(variable, str(path))
+    found = report(capsys, 0)
+    assert found["netrc"] == f"✓ {path} has an entry for 127.0.0.1 and 127.0.0.1; it would interfere and is ignored"
+    assert "s3cr3t" not in repr(found)
+
+
+def test_what_is_installed_is_compared_with_what_the_package_declares(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A library that is missing or too old is a cross. A source tree declares nothing."""
+    versions = {"requests": "2.0.0", "urllib3": "2.0"}
+
+    def version(name: str) -> str:
+        if name in versions:
+            return versions[name]
+        raise MISSING
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["requests>=2.32.4"])
+    found = report(capsys, 1)
+    assert found["requests"] == '✗ 2.0.0 is too old -> pip install --upgrade "requests>=2.32.4"'
+    assert found["click"] == '✗ is not installed -> pip install --upgrade "click"'
+
+    def requires(name: str) -> List[str]:
+        raise MISSING
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    assert report(capsys, 1)["requests"] == "✓ 2.0.0"
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: None)
+    assert report(capsys, 1)["requests"] == "✓ 2.0.0"
+
+
+def test_ascii_has_marks_of_its_own(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ticks and crosses can't be shown, words stand for them."""
+    sink = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", sink)
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", "http://api.example")
+    assert run(["doctor"]) == 1
+    marks = [line.split()[0] for line in sink.buffer.getvalue().decode().splitlines()]  # type: ignore[attr-defined]
+    assert set(marks) == {"ok", "NO"}
+
+
+@pytest.mark.parametrize("variables, coloured", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_marks_are_coloured_in_a_terminal(
+    variables: Dict[str, str], coloured: bool, served: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where colours are wanted. At 20 columns nothing is lost."""
+    with OwnTerminal(columns=20, rows=5) as terminal:
+        with monkeypatch.context() as patch:
+            for name, value in {"TERM": "xterm", **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdout", terminal.file)
+            assert run(["doctor"]) == 0
+        text = "".join(terminal.finish())
+    assert "✓" in text
+    assert "4 to choose from" in text
+    assert has_colours(terminal.seen) is coloured
+
+
+def test_an_extra_that_is_missing_is_noticed(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A SOCKS proxy needs one."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "socks" else find_spec(name))
+    monkeypatch.setenv("HTTP_PROXY", "socks5h://127.0.0.1:9")
+    found = report(capsys, 1)
+    assert any(words.endswith('-> pip install "copilot-sync[socks]"') for words in found.values())

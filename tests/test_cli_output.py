@@ -1,0 +1,156 @@
+"""What goes to stdout, to a terminal and to a pipe."""
+
+import io
+import json
+import logging
+import sys
+from typing import Any, Dict, List
+
+import pytest
+from terminals import OwnTerminal
+
+from copilot_sync.cli import output
+
+
+class Sink(io.TextIOWrapper):
+    """A stdout in an encoding, which may be a terminal."""
+
+    def __init__(self, encoding: str, terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, errors="replace", newline="\n")
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def written(self) -> bytes:
+        self.flush()
+        return self.buffer.getvalue()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "encoding, terminal, variables, animated, coloured",
+    [
+        ("utf-8", True, {}, True, True),
+        ("UTF8", True, {}, True, True),
+        ("utf-8", False, {}, False, False),
+        ("utf-8", True, {"TERM": "dumb"}, False, False),
+        ("utf-8", True, {"TERM": "unknown"}, False, False),
+        ("utf-8", True, {"NO_COLOR": "1"}, True, False),
+        ("utf-8", True, {"NO_COLOR": ""}, True, True),
+        ("latin-1", True, {}, False, True),
+        ("ascii", True, {}, False, True),
+    ],
+)
+def test_only_a_capable_terminal_is_drawn_on(
+    encoding: str,
+    terminal: bool,
+    variables: Dict[str, str],
+    animated: bool,
+    coloured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Drawing takes a terminal, control sequences and every character; colours a terminal and no NO_COLOR."""
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    sink = Sink(encoding, terminal)
+    assert (output.is_animated(sink), output.has_colours(sink)) == (animated, coloured)
+
+
+def test_a_stream_that_is_missing_is_no_terminal() -> None:
+    """Windows starts programs without any."""
+    assert not output.is_terminal(None)
+
+
+def test_a_terminal_gets_nothing_to_obey() -> None:
+    """Every control character but tab and newline is made visible; all other text stays as it is."""
+    controls = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))
+    assert output.printable(controls) == "\ufffd" * 9 + "\t\n" + "\ufffd" * 2 + "\ufffd" * 51
+    assert output.printable("é 🙂\u202f\u2028text\r\n") == "é 🙂\u202f\u2028text\n"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_pipe_gets_every_character(raw: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it came, and a newline at its end where there is none."""
+    output.show_answer(["\x1b[31m# ", "", "red\r"], raw)
+    output.show_answer(["line\n", ""], raw)
+    output.show_answer([], raw)
+    assert capsys.readouterr().out == "\x1b[31m# red\r\nline\n"
+
+
+def test_raw_text_in_a_terminal_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--raw`` shows Markdown as it is, and still nothing that the terminal would obey."""
+    with OwnTerminal() as terminal:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal.file)
+            output.show_answer(["# *a", "*\n\x1b]52;c;eA==\x07", "\x9b2J"], raw=True)
+        assert terminal.finish() == ["# *a*", "\ufffd]52;c;eA==\ufffd\ufffd2J"]
+    assert b"\x1b" not in terminal.seen
+
+
+def test_markdown_is_drawn_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless raw text is asked for; and not where the terminal is dumb."""
+    lines: List[List[str]] = []
+    for term in ("xterm", "dumb"):
+        with OwnTerminal() as terminal:
+            with monkeypatch.context() as patch:
+                patch.setenv("TERM", term)
+                patch.setattr(sys, "stdout", terminal.file)
+                output.show_answer(["**bold**"], raw=False)
+            lines.append(terminal.finish())
+    assert lines == [["bold"], ["**bold**"]]
+
+
+def test_warnings_come_after_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each once, on stderr; what is less than a warning stays out, and afterwards all is as it was."""
+    logger = logging.getLogger("copilot_sync.stream")
+
+    def pieces() -> Any:
+        yield "one"
+        for _ in range(2):
+            logger.warning("an event was %s", "skipped")
+        logger.info("nothing to see")
+        assert capsys.readouterr().err == ""
+        yield " two"
+
+    output.show_answer(pieces(), raw=False)
+    assert capsys.readouterr() == (" two\n", "copilot-sync: an event was skipped\n")
+    assert logging.getLogger("copilot_sync").handlers == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_json_survives_every_stdout(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads back as the same value, whatever the encoding, and holds nothing that a terminal obeys."""
+    value = {"text": "é🙂\x1b[31m\x9b2J\x7f\ud800\n"}
+    sink = Sink(encoding)
+    monkeypatch.setattr(sys, "stdout", sink)
+    output.show_json(value)
+    written = sink.written()
+    assert json.loads(written.decode(encoding)) == value
+    assert written.count(b"\n") == 1
+    assert all(character >= " " and not "\x7f" <= character < "\xa0" for character in written.decode(encoding)[:-1])
+    assert ("é".encode() in written) is (encoding == "utf-8")
+
+
+def test_a_table_is_aligned_in_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program gets tabs and no headings. No cell breaks a line or a column, whatever it holds."""
+    rows = [("1", "one\ttwo\nthree\x1b[2J"), ("22", "")]
+    output.show_table(("ID", "NAME"), rows)
+    assert capsys.readouterr().out == "1\tone two three\ufffd[2J\n22\t\n"
+    sink = Sink("utf-8", terminal=True)
+    monkeypatch.setattr(sys, "stdout", sink)
+    output.show_table(("ID", "NAME"), rows)
+    assert sink.written().decode() == "ID  NAME\n1   one two three\ufffd[2J\n22\n"
+
+
+def test_a_heading_is_bold_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing but text elsewhere."""
+    output.show_heading("user\x07:")
+    assert capsys.readouterr().out == "user\x07:\n"
+    monkeypatch.setenv("TERM", "xterm")
+    sink = Sink("utf-8", terminal=True)
+    monkeypatch.setattr(sys, "stdout", sink)
+    output.show_heading("user\x07:")
+    assert sink.written().decode() == "\x1b[1muser\ufffd:\x1b[0m\n"

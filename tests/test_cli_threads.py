@@ -1,0 +1,196 @@
+"""``copilot-sync threads``: list, show, rename and delete."""
+
+import json
+import sys
+from typing import List
+
+import pytest
+from command_line import Keys
+from terminals import CTRL_C, Terminal
+
+from copilot_sync.cli.program import run
+from copilot_sync.emulator import Emulator, Fault
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def thread(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A conversation with one answer; its id."""
+    monkeypatch.setattr(sys, "stdin", Keys())
+    served.script("- **one**\n- two\x07")
+    assert run(["ask", "What is there?"]) == 0
+    return next(iter(served.threads))
+
+
+@pytest.fixture
+def _read(thread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+
+
+pytestmark = pytest.mark.usefixtures("_read")
+
+
+def test_conversations_are_listed(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line each with tabs: id, time to the minute, name."""
+    assert run(["threads", "rename", thread, "My\tthread"]) == 0
+    assert run(["threads", "list"]) == 0
+    identifier, time, name = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (identifier, name) == (thread, "My thread")
+    assert len(time) == len("2026-04-15 09:16")
+    assert time.count(":") == 1
+
+
+def test_conversations_are_listed_as_json(thread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that is known of each."""
+    assert run(["threads", "rename", thread, "é"]) == 0
+    assert run(["threads", "list", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert sorted(listed) == ["created_at", "id", "name", "updated_at"]
+    assert (listed["id"], listed["name"]) == (thread, "é")
+
+
+def test_an_account_without_conversations_lists_nothing(
+    thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that is no failure."""
+    assert run(["threads", "delete", "--yes", thread]) == 0
+    assert run(["threads", "list"]) == 0
+    assert run(["threads", "list", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_a_conversation_is_shown(thread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Message by message, each under its role; a pipe gets the text as it is."""
+    assert run(["threads", "show", thread]) == 0
+    assert capsys.readouterr().out == "user:\nWhat is there?\n\nassistant:\n- **one**\n- two\x07\n"
+
+
+def test_a_conversation_is_shown_as_json(thread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every field of every message."""
+    assert run(["threads", "show", "--json", thread]) == 0
+    asked, answered = json.loads(capsys.readouterr().out)
+    assert (asked["role"], asked["content"]) == ("user", "What is there?")
+    assert (answered["role"], answered["content"], answered["parent_id"]) == (
+        "assistant",
+        "- **one**\n- two\x07",
+        asked["id"],
+    )
+
+
+def test_a_name_is_given(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Quietly, or with an object that says so."""
+    assert run(["threads", "rename", thread, "first"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(["threads", "rename", thread, "second", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": thread, "name": "second"}
+    assert served.threads[thread].name == "second"
+
+
+def test_deleting_without_a_question(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--yes`` deletes any number; with ``--json`` an object tells of each as it is done."""
+    assert run(["threads", "delete", "-y", thread, UNKNOWN, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"id": thread, "deleted": True}
+    assert UNKNOWN in err
+    assert served.threads == {}
+
+
+@pytest.mark.parametrize("answer, status", [("y", 0), ("YES", 0), ("", 1), ("n", 1), ("yesterday", 1)])
+def test_deleting_is_asked_about(
+    answer: str,
+    status: int,
+    thread: str,
+    served: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On a terminal, with the id and the name; anything but yes deletes nothing, and that is status 1."""
+    assert run(["threads", "rename", thread, "My\x1b[2J name"]) == 0
+    monkeypatch.setattr(sys, "stdin", Keys(answer))
+    assert run(["threads", "delete", thread]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{thread}  My\ufffd[2J name\nDelete for good? [y/N] " in err
+    assert ("nothing was deleted" in err) is bool(status)
+    assert (thread in served.threads) is bool(status)
+
+
+def test_without_a_terminal_deleting_takes_a_yes(
+    thread: str, served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is there to ask: it is refused, and nothing is asked of the service."""
+    before = len(served.requests)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(["threads", "delete", thread]) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert len(served.requests) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", ".."],
+        ["show"],
+        ["rename", "..", "name"],
+        ["rename", UNKNOWN, " "],
+        ["rename", UNKNOWN],
+        ["delete", "--yes"],
+        ["delete", "--yes", UNKNOWN, ".."],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_status_2(arguments: List[str], served: Emulator) -> None:
+    """What can't be a conversation or a name is refused before anything is sent."""
+    before = len(served.requests)
+    assert run(["threads", *arguments]) == 2
+    assert len(served.requests) == before
+
+
+@pytest.mark.parametrize("arguments", [["show", UNKNOWN], ["rename", UNKNOWN, "name"], ["delete", "-y", UNKNOWN]])
+def test_a_conversation_that_is_gone_is_told(arguments: List[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """With its id, and status 1."""
+    assert run(["threads", *arguments]) == 1
+    assert UNKNOWN in capsys.readouterr().err
+
+
+def test_the_question_in_a_terminal(thread: str, served: Emulator) -> None:
+    """Ctrl-C is 130, Ctrl-D is no, and y deletes."""
+    for keys, status, deleted in ((CTRL_C, 130, False), ("\x04", 1, False), ("y\r", 0, True)):
+        with Terminal("threads", "delete", thread, environment={}) as terminal:
+            terminal.expect("[y/N] ")
+            terminal.send(keys)
+            assert terminal.status() == status
+            assert "Traceback" not in "\n".join(terminal.lines())
+        assert (thread not in served.threads) is deleted
+
+
+def test_a_list_in_a_terminal_has_headings(thread: str) -> None:
+    """Above columns that are aligned."""
+    with Terminal("threads", "list", environment={}) as terminal:
+        assert terminal.status() == 0
+        heading, row = terminal.lines()
+    assert heading.split() == ["ID", "CHANGED", "NAME"]
+    assert row.startswith(thread)
+    assert heading.index("CHANGED") == len(thread) + 2
+
+
+@pytest.mark.parametrize(
+    "arguments, shown",
+    [([], ["assistant:", " • one", " • two\ufffd"]), (["--raw"], ["assistant:", "- **one**", "- two\ufffd"])],
+)
+def test_a_conversation_in_a_terminal(arguments: List[str], shown: List[str], thread: str) -> None:
+    """Is drawn as Markdown, unless raw text is asked for, and has nothing that the terminal would obey."""
+    with Terminal("threads", "show", *arguments, thread, environment={}) as terminal:
+        assert terminal.status() == 0
+        assert terminal.lines() == ["user:", "What is there?", "", *shown]
+    assert b"\x07" not in terminal.seen
+
+
+def test_a_failure_is_status_1(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its reason on stderr."""
+    served.fail("threads", Fault.status(403, message="not for you"))
+    assert run(["threads", "list"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "not for you" in err
