@@ -1,8 +1,8 @@
 """Many prompts, a few at a time: ``run``, the iterator of their results.
 
-All decisions are made in the thread that iterates: which prompt is next, whether the gate lets it in, what is recorded, what
-is handed out. Workers do one step of one prompt at a time and know nothing of each other. So nothing is under way that
-the one who iterates did not begin, and nothing is begun while nobody asks for a result.
+All decisions are made in the thread that iterates: which prompt is next, whether the gate lets it in, what is
+recorded, what is handed out. Workers do one step of one prompt at a time and know nothing of each other. So nothing
+is under way that the one who iterates did not begin, and nothing is begun while nobody asks for a result.
 
 A prompt goes through up to three steps: its conversation is begun; then, when what finds the message again is recorded,
 it is asked; at last, if wanted, the conversation is deleted. It holds one place of the gate from the first step to
@@ -21,7 +21,7 @@ import queue
 import time
 import uuid
 from collections import deque
-from typing import Callable, Deque, Dict, Generator, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Deque, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 from copilot_sync.batch.asking import Asker, ClientSource, Step, Task, work
 from copilot_sync.batch.gate import Gate, checked_count
@@ -37,6 +37,7 @@ from copilot_sync.errors import (
     NotFoundError,
     QuotaExceededError,
     RateLimitError,
+    StreamClosedError,
     StreamInterruptedError,
     WrongHostError,
 )
@@ -47,7 +48,7 @@ from copilot_sync.settings import Timeout
 logger = logging.getLogger(__name__)
 
 #: What would meet every other prompt as well: going on would only be more of it.
-_HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, WrongHostError)
+_HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
 #: Seconds that the service may ask everybody to wait; where it asks for more, the batch ends.
 _LONGEST_PAUSE = 3600.0
 #: Refusals in a row of one prompt, after each of which everybody waited.
@@ -127,6 +128,8 @@ def run(
         TooManyFailuresError: While iterating: see ``max_failures``.
         CopilotError: While iterating: what would meet all prompts.
     """
+    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+        raise TypeError(f"prompts must be a list or what read() gives, not {type(prompts).__name__}")
     if gate is not None and rate is not None:
         raise ValueError("a gate has its own rate: give one of the two")
     if max_failures is not None:
@@ -323,15 +326,17 @@ class _Job:
         self.task = dataclasses.replace(self.task, receipt=Receipt(conversation_id, str(uuid.uuid4()), parent_id))
         self.step = "ask"
 
+    def is_looked_for(self) -> None:
+        """Look for its message before it is sent."""
+        assert self.task.receipt is not None  # noqa: S101 - nothing is sent without
+        receipt = dataclasses.replace(self.task.receipt, maybe_sent=True)
+        self.task = dataclasses.replace(self.task, receipt=receipt)
+
     def takes_up(self, intent: Intent) -> None:
-        self.task = dataclasses.replace(self.task, receipt=dataclasses.replace(intent.receipt, maybe_sent=True))
+        self.task = dataclasses.replace(self.task, receipt=intent.receipt)
+        self.is_looked_for()
         self.step, self.recorded, self.anew = "ask", True, intent.again
         self.made = intent.receipt.conversation_id if intent.made else None
-
-    def task_to_repeat(self) -> Task:
-        """The task as one that somebody else may have begun already."""
-        assert self.task.receipt is not None  # noqa: S101 - nothing is asked without
-        return dataclasses.replace(self.task, receipt=dataclasses.replace(self.task.receipt, maybe_sent=True))
 
     def count(self, step: Step) -> None:
         self.seconds += step.seconds
@@ -381,6 +386,7 @@ class _Batch:
         self._done: queue.SimpleQueue[Tuple[_Job, concurrent.futures.Future[Step]]] = queue.SimpleQueue()
         self._under_way = 0  # steps
         self._open = 0  # prompts that were taken and whose result was not handed out
+        self._places = 0  # of the gate, that are taken
         self._ready: List[_Job] = []  # hold a place and wait for their next step
         self._waiting: Deque[_Job] = deque()  # for a place
         self._lanes = _Lanes()
@@ -403,6 +409,17 @@ class _Batch:
 
     def results(self) -> Iterator[Result]:
         """Go through all of it."""
+        try:
+            yield from self._steps()
+        finally:
+            self._leave(self._places)
+        if self._final is not None:
+            raise self._final
+        if self._delete_threads and not self._deleted_leftovers():
+            return
+        self.journal.finish()
+
+    def _steps(self) -> Iterator[Result]:
         if self.journal.interrupted:
             time.sleep(_SETTLE)
         while True:
@@ -413,12 +430,7 @@ class _Batch:
             elif self._under_way or not math.isinf(wait):
                 self._finish_steps(min(wait, _WAKE))
             else:
-                break
-        if self._final is not None:
-            raise self._final
-        if self._delete_threads and not self._deleted_leftovers():
-            return
-        self.journal.finish()
+                return
 
     # What is next
 
@@ -489,14 +501,15 @@ class _Batch:
                 self._waiting.appendleft(job)
                 # Where none of the places is ours, it is not us who will notice that one is free.
                 return starting, wait if self._under_way or starting else min(wait, _LOOK)
+            self._places += 1
             starting.append(job)
 
     def _submit(self, job: "_Job") -> None:
-        subject: Union[Task, str, None] = job.made if job.step == "delete" else job.task
         if job.step == "ask":
             job.recorded = True
             if self.crew.repeats:
-                subject = job.task_to_repeat()
+                job.is_looked_for()
+        subject: Union[Task, str] = str(job.made) if job.step == "delete" else job.task
         self._under_way += 1
         future = self.crew.submit(job.step, subject)
         future.add_done_callback(lambda future: self._done.put((job, future)))
@@ -540,6 +553,10 @@ class _Batch:
 
     def _answered(self, job: "_Job", answer: Answer) -> None:
         self._gate.answered()
+        if not answer.complete:
+            words = "the service did not say that the answer is whole"
+            self._failed(job, StreamInterruptedError(words, stage="stream", partial=answer.text))
+            return
         result = Result(
             id=job.prompt.id,
             text=answer.text,
@@ -549,38 +566,41 @@ class _Batch:
             seconds=job.seconds,
             attempts=job.attempts,
         )
-        if answer.complete:
-            self._conclude(job, result, answer.message_id)
-        else:
-            self._failed(
-                job, StreamInterruptedError("the service did not say that the answer is whole", stage="stream")
-            )
+        self._conclude(job, result, answer.message_id)
 
     def _failed(self, job: "_Job", error: Exception) -> None:
+        obstacle = _obstacle(error)
+        if obstacle is not None:
+            # The message may have been sent, and nobody could look whether it was.
+            job.is_looked_for()
+            error = obstacle
         if isinstance(error, _HOPELESS):
-            self._end(job, error)
+            self._end(error)
         elif isinstance(error, RateLimitError):
             self._refused(job, error)
         else:
-            result = Result(job.prompt.id, seconds=job.seconds, attempts=job.attempts, error=error_of(error, "input"))
-            job.keep = may_have_answer(result.error or {})
-            self._conclude(job, result, None)
+            self._conclude(job, _failure_of(job, error), None)
 
     def _refused(self, job: "_Job", error: RateLimitError) -> None:
         job.refusals += 1
         if self._gate.refused(error.retry_after) > _LONGEST_PAUSE or job.refusals == _MOST_REFUSALS:
-            self._end(job, error)
+            self._end(error)
             return
-        self._gate.leave()
+        self._leave(1)
         self._waiting.append(job)
 
-    def _end(self, job: "_Job", error: CopilotError) -> None:
+    def _end(self, error: CopilotError) -> None:
         """Begin no further prompt. This one has no result: it was not its fault, and it is asked by the next run."""
-        self._gate.leave()
         self._final = self._final or error
 
+    def _leave(self, places: int) -> None:
+        self._places -= places
+        for _ in range(places):
+            self._gate.leave()
+
     def _conclude(self, job: "_Job", result: Result, message_id: Optional[str]) -> None:
-        self._gate.leave()
+        self._leave(1)
+        job.keep = result.error is not None and may_have_answer(result.error)
         follower = self._lanes.leave(job, message_id)
         if follower is not None:
             self._waiting.append(follower)
@@ -603,9 +623,7 @@ class _Batch:
             return
         self._failures_left -= 1
         if self._failures_left == 0 and self._final is None:
-            self._final = TooManyFailuresError(
-                "as many prompts failed as may fail; the last one: " + result.error["message"]
-            )
+            self._final = TooManyFailuresError(f"too many prompts failed; the last one: {result.error['message']}")
 
     def _deleted_leftovers(self) -> bool:
         """Delete, one by one, what earlier runs of the same output left behind, and tell whether all is gone."""
@@ -614,6 +632,23 @@ class _Batch:
             if step.error is None or isinstance(step.error, NotFoundError):
                 self.journal.deleted(conversation_id)
         return not self.journal.leftovers()
+
+
+def _obstacle(error: Exception) -> Optional[CopilotError]:
+    """What kept everybody from looking for a message, where it would keep the others as well."""
+    cause = error.__cause__ if isinstance(error, StreamInterruptedError) else None
+    return cause if isinstance(cause, (RateLimitError, *_HOPELESS)) else None
+
+
+def _failure_of(job: _Job, error: Exception) -> Result:
+    return Result(
+        id=job.prompt.id,
+        text=getattr(error, "partial", ""),
+        conversation_id=job.made or job.lane,
+        seconds=job.seconds,
+        attempts=job.attempts,
+        error=error_of(error, "input"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """The output of a batch, and what lets a batch that was killed go on where it stopped.
 
 Two files. The output has a line of JSON for each prompt that is done. Beside it lies the journal, named after it with
-``.journal`` at its end: before a message is sent, a line there says where it goes and what its answer will be called, so
-that whoever comes after a kill can look the answer up in its conversation instead of asking again.
+``.journal`` at its end: before a message is sent, a line there says where it goes and what its answer will be called,
+so that whoever comes after a kill can look the answer up in its conversation instead of asking again.
 
-Rules: a line is whole, or it is removed; it counts when it is on the disk (``fsync``), and not before. Whatever stands in the
-output is done. Where writing fails, the files end after the last line that counted. The journal is locked as
+Rules: a line is whole, or it is removed; it counts when it is on the disk (``fsync``), and not before. Whatever stands
+in the output is done. Where writing fails, the files end after the last line that counted. The journal is locked as
 long as a batch writes, and removed when nothing is left to do.
 """
 
@@ -358,8 +358,8 @@ def _write_all(file: int, data: bytes) -> None:
 def _is_torn(line: bytes, rest: IO[bytes]) -> bool:
     """Whether a line that can't be read is what a kill or a power cut left of one.
 
-    A kill leaves the beginning of the last line. A power cut may leave zeros where something was not on the disk yet, and
-    whole lines behind them; none of them counted.
+    A kill leaves the beginning of the last line. A power cut may leave zeros where something was not on the disk yet,
+    and whole lines behind them; none of them counted.
     """
     if b"\0" in line:
         return True

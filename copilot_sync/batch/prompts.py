@@ -299,7 +299,7 @@ def _content_of(fields: Mapping[str, Any], name: str) -> Union[str, List[Mapping
     kind, words = (str, "a string") if name == "prompt" else (list, "a list")
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _text_of(fields: Mapping[str, Any], name: str) -> Optional[str]:

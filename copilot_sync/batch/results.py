@@ -3,8 +3,8 @@
 Nothing here knows where results come from or where they are kept.
 """
 
+import dataclasses
 import json
-from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
 from copilot_sync.batch.prompts import BadLine, Id
@@ -16,13 +16,13 @@ BAD_LINE = "BadLineError"
 _UNCERTAIN = [kind.__name__ for kind in (StreamInterruptedError, NetworkError, RequestTimeoutError)]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What became of one prompt.
 
     Attributes:
         id: The prompt's id.
-        text: The answer; ``""`` where there is none.
+        text: The answer; where there is an error, what had come of it.
         model: The model that answered.
         usage: What it cost, ``None`` where the service did not say.
         conversation_id: The conversation that the answer is in.
@@ -45,14 +45,11 @@ class Result:
         """Give what stands in the output: the answer with everything about it, or the id and the error."""
         if self.error is not None:
             return {"id": self.id, "error": dict(self.error)}
-        usage = self.usage
         return {
             "id": self.id,
             "text": self.text,
             "model": self.model,
-            "usage": None
-            if usage is None
-            else {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
+            "usage": None if self.usage is None else dataclasses.asdict(self.usage),
             "conversation_id": self.conversation_id,
             "seconds": round(self.seconds, 3),
             "attempts": self.attempts,
