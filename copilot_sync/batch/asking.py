@@ -31,7 +31,6 @@ class Task:
 
     content: str
     model: Optional[str] = None
-    system: Optional[str] = None
     timeout: TimeoutValue = None
     receipt: Optional[Receipt] = None
 
@@ -112,7 +111,6 @@ class Asker:
             retry=_telling_refusals(self._client.retry),
             only_whole=True,
             receipt=task.receipt,
-            custom_instructions=task.system,
         )
 
     def _note(self, stream: Stream) -> None:

@@ -34,9 +34,12 @@ from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
     MissingCredentialsError,
+    NetworkError,
     NotFoundError,
     QuotaExceededError,
     RateLimitError,
+    RequestTimeoutError,
+    ServerError,
     StreamClosedError,
     StreamInterruptedError,
     WrongHostError,
@@ -51,7 +54,7 @@ logger = logging.getLogger(__name__)
 _HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
 #: Seconds that the service may ask everybody to wait; where it asks for more, the batch ends.
 _LONGEST_PAUSE = 3600.0
-#: Refusals in a row of one prompt, after each of which everybody waited.
+#: How often a prompt is refused or meets nobody, with everybody waiting after each time, before the batch ends.
 _MOST_REFUSALS = 10
 #: Prompts that are under way or waiting for an earlier one, for each worker and at least.
 _WINDOW_PER_WORKER = 8
@@ -90,8 +93,9 @@ def run(
     >>> for result in run(["Explain WSGI", "Explain ASGI"], workers=2):  # doctest: +SKIP
     ...     print(result.id, result.text or result.error)
 
-    A prompt that fails gives a result with an ``error`` and does not stop the others. What would meet all of them ends
-    the batch: credentials that are refused, a quota that is used up, a service that keeps refusing.
+    A prompt that fails gives a result with an ``error`` and does not stop the others. Where the service asks to slow
+    down, or can't be reached, all of them wait and go on. What would meet all of them ends the batch: credentials that
+    are refused, a quota that is used up, a service that is not there after some minutes.
 
     Nothing is read or sent before the first result is asked for, and nothing new is begun between two of them.
     Closing the iterator, or leaving its ``with`` block, ends what is under way; no thread is left.
@@ -163,9 +167,19 @@ class Run:
         self._results = _results(batch, output, retry_failed)
 
     @property
+    def total(self) -> Optional[int]:
+        """How many prompts there are; ``None`` before the first result and where they can be gone through only once."""
+        return self._batch.total
+
+    @property
     def skipped(self) -> int:
         """How many prompts were not asked so far, because the output has a result of theirs."""
         return self._batch.skipped
+
+    @property
+    def skipped_failures(self) -> int:
+        """How many of the ``skipped`` have a failure there."""
+        return self._batch.skipped_failures
 
     def __iter__(self) -> "Run":
         return self
@@ -292,12 +306,7 @@ class _Tasks:
     timeout: TimeoutValue
 
     def task_of(self, prompt: Prompt) -> Task:
-        return Task(
-            content=prompt.content(),
-            model=prompt.model or self.model,
-            system=prompt.system or self.system,
-            timeout=self.timeout,
-        )
+        return Task(prompt.content(self.system), prompt.model or self.model, self.timeout)
 
 
 class _Job:
@@ -348,7 +357,7 @@ class _Job:
 
     def digest(self) -> str:
         """Tells the prompt from another one that has its id."""
-        parts = [self.task.content, self.task.model or "", self.task.system or "", self.lane or ""]
+        parts = [self.task.content, self.task.model or "", self.lane or ""]
         return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
 
     def intent(self) -> Intent:
@@ -374,7 +383,9 @@ class _Batch:
     ) -> None:
         self.crew = crew
         self.journal: Union[Journal, Unrecorded] = Unrecorded()
+        self.total: Optional[int] = None
         self.skipped = 0
+        self.skipped_failures = 0
         self._prompts = prompts
         self._tasks = tasks
         self._gate = gate
@@ -406,6 +417,7 @@ class _Batch:
             return
         for number, value in enumerate(prompts):
             _check_new(ids, read_prompt(value, number))
+        self.total = len(ids)
 
     def results(self) -> Iterator[Result]:
         """Go through all of it."""
@@ -441,8 +453,10 @@ class _Batch:
             prompt = read_prompt(value, number)
             if self._ids is not None:
                 _check_new(self._ids, prompt)
-            if self.journal.is_done(prompt.id):
+            failed_before = self.journal.failed(prompt.id)
+            if failed_before is not None:
                 self.skipped += 1
+                self.skipped_failures += failed_before
                 continue
             self._open += 1
             if isinstance(prompt, BadLine):
@@ -576,14 +590,16 @@ class _Batch:
             error = obstacle
         if isinstance(error, _HOPELESS):
             self._end(error)
-        elif isinstance(error, RateLimitError):
+        elif isinstance(error, CopilotError) and _is_everybodys(error):
             self._refused(job, error)
         else:
             self._conclude(job, _failure_of(job, error), None)
 
-    def _refused(self, job: "_Job", error: RateLimitError) -> None:
+    def _refused(self, job: "_Job", error: CopilotError) -> None:
+        """Have everybody wait, and ask again then: it has nothing to do with the prompt."""
         job.refusals += 1
-        if self._gate.refused(error.retry_after) > _LONGEST_PAUSE or job.refusals == _MOST_REFUSALS:
+        pause = self._gate.refused(getattr(error, "retry_after", None))
+        if pause > _LONGEST_PAUSE or job.refusals == _MOST_REFUSALS:
             self._end(error)
             return
         self._leave(1)
@@ -637,7 +653,22 @@ class _Batch:
 def _obstacle(error: Exception) -> Optional[CopilotError]:
     """What kept everybody from looking for a message, where it would keep the others as well."""
     cause = error.__cause__ if isinstance(error, StreamInterruptedError) else None
-    return cause if isinstance(cause, (RateLimitError, *_HOPELESS)) else None
+    is_one = isinstance(cause, CopilotError) and cause.stage == "messages" and _is_everybodys(cause)
+    return cause if is_one else None  # type: ignore[return-value]  # it is a CopilotError
+
+
+def _is_everybodys(error: Exception) -> bool:
+    """Whether others would have met the same failure."""
+    return isinstance(error, (RateLimitError, *_HOPELESS)) or _is_outage(error)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether a prompt failed before its message was sent, because the service could not be reached."""
+    if isinstance(error, RequestTimeoutError) and error.phase == "total":
+        return False
+    if isinstance(error, NetworkError):
+        return not error.sent or error.stage in ("token", "thread", "messages")
+    return isinstance(error, ServerError) and error.stage in ("token", "thread")
 
 
 def _failure_of(job: _Job, error: Exception) -> Result:

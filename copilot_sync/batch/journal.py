@@ -83,9 +83,8 @@ class Unrecorded:
 
     interrupted = False
 
-    def is_done(self, id: Id) -> bool:
-        """Nothing is."""
-        return False
+    def failed(self, id: Id) -> Optional[bool]:
+        """Nothing is done."""
 
     def intent(self, id: Id) -> Optional[Intent]:
         """There is none."""
@@ -140,9 +139,10 @@ class Journal:
         """Whether earlier runs left something in the journal."""
         return len(self._intents) > 0
 
-    def is_done(self, id: Id) -> bool:
-        """Whether the output has a result of a prompt."""
-        return self._states.get(str(id)) is not None
+    def failed(self, id: Id) -> Optional[bool]:
+        """Whether a prompt has failed; ``None`` where the output has no result of it."""
+        state = self._states.get(str(id))
+        return None if state is None else state != _DONE
 
     def intent(self, id: Id) -> Optional[Intent]:
         """What an earlier run was about to send for a prompt that is not done."""

@@ -54,18 +54,26 @@ class Prompt:
     system: Optional[str] = None
     conversation: Union[None, str, Conversation] = None
 
-    def content(self) -> str:
-        """The one text that is sent.
+    def content(self, system: Optional[str] = None) -> str:
+        """The one text that is sent: instructions are a role message at a conversation's beginning, else a paragraph.
+
+        Args:
+            system: Instructions where the prompt has none of its own.
 
         Raises:
             TypeError: The prompt has the wrong type.
             ValueError: There is nothing in it to send.
         """
-        if isinstance(self.prompt, str):
-            return protocol.check_prompt(self.prompt)
-        if Conversation.of(self.conversation) is None:
-            return protocol.format_prompt(self.prompt)
-        return protocol.last_user_turn(self.prompt)
+        text = protocol.check_prompt(self.prompt) if isinstance(self.prompt, str) else None
+        instructions = self.system or system
+        if Conversation.of(self.conversation) is not None:
+            text = protocol.last_user_turn(self.prompt) if text is None else text  # type: ignore[arg-type]
+            return f"{instructions}\n\n{text}" if instructions else text
+        if text is not None and not instructions:
+            return text
+        said = self.prompt if text is None else [{"role": "user", "content": text}]
+        before = [{"role": "system", "content": instructions}] if instructions else []
+        return protocol.format_prompt([*before, *said])
 
 
 @dataclass(frozen=True)
