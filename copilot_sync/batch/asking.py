@@ -16,6 +16,7 @@ from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import CopilotError, RateLimitError, StreamClosedError
 from copilot_sync.models import Answer, Receipt
 from copilot_sync.stream import Stream
+from copilot_sync.transport.fork import renew_in_child
 from copilot_sync.transport.retry import RetryPolicy
 
 #: Where a refusal is waited out by the call itself: a look at a conversation may not be given up half-way.
@@ -57,7 +58,12 @@ class Asker:
         self._client = client
         self._open: Set[Stream] = set()
         self._stopped = False
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.Lock()
+        renew_in_child(self)
 
     def begin(self, task: Task) -> Step:
         """Begin a conversation; nothing is said in it yet."""
@@ -97,7 +103,8 @@ class Asker:
         except CopilotError as error:
             failure = error.with_traceback(None)
         finally:
-            self._open.discard(stream)
+            with self._lock:
+                self._open.discard(stream)
             stream.close()
         known = stream.conversation
         conversation_id = None if known is None else known.conversation_id

@@ -153,7 +153,7 @@ def run(
         delete_threads=delete_threads,
         window=max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * checked_count("workers", workers)),
     )
-    return Run(batch, None if output is None else os.fspath(output), retry_failed)
+    return Run(batch, None if output is None else os.fsdecode(output), retry_failed)
 
 
 class Run:
@@ -390,6 +390,7 @@ class _Batch:
         self._tasks = tasks
         self._gate = gate
         self._failures_left = max_failures
+        self._ordered = ordered
         self._delete_threads = delete_threads
         self._window = window
         self._source = self._jobs()
@@ -427,6 +428,9 @@ class _Batch:
             self._leave(self._places)
         if self._final is not None:
             raise self._final
+        if self._ordered and self.skipped and self._ids is None:
+            # What an earlier run wrote may stand behind what belongs before it.
+            self.journal.put_in_order(read_prompt(value, place).id for place, value in enumerate(self._prompts))
         if self._delete_threads and not self._deleted_leftovers():
             return
         self.journal.finish()
@@ -642,7 +646,7 @@ class _Batch:
             self._final = TooManyFailuresError(f"too many prompts failed; the last one: {result.error['message']}")
 
     def _deleted_leftovers(self) -> bool:
-        """Delete, one by one, what earlier runs of the same output left behind, and tell whether all is gone."""
+        """Delete, one by one, what earlier runs left and what this one could not; tell whether all is gone."""
         for conversation_id in self.journal.leftovers():
             step = self.crew.submit("delete", conversation_id).result()
             if step.error is None or isinstance(step.error, NotFoundError):

@@ -17,7 +17,7 @@ import shutil
 import stat
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Dict, Iterator, List, Optional
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 from copilot_sync.batch.index import Index
 from copilot_sync.batch.prompts import Id
@@ -102,6 +102,9 @@ class Unrecorded:
         """There are none."""
         return []
 
+    def put_in_order(self, ids: Iterable[Id]) -> None:
+        """There is nothing to put in order."""
+
     def finish(self) -> None:
         """There is nothing to remove."""
 
@@ -155,7 +158,10 @@ class Journal:
         Raises:
             JournalError: It can't be written.
         """
-        self._notes.append([intent.to_dict() for intent in intents], sync=True)
+        notes = [intent.to_dict() for intent in intents]
+        self._notes.append(notes, sync=True)
+        for note in notes:
+            self._recall(note)
 
     def write(self, results: List[Result]) -> None:
         """Add results to the output. They are on the disk when this returns.
@@ -174,8 +180,21 @@ class Journal:
         self._made.remove(conversation_id)
 
     def leftovers(self) -> List[str]:
-        """The conversations that earlier runs made and that nobody needs any more."""
+        """The conversations that the batch made, in this run or an earlier one, and that nobody needs any more."""
         return [conversation for conversation, id in self._made.items() if self._is_over(conversation, id)]
+
+    def put_in_order(self, ids: Iterable[Id]) -> None:
+        """Write the output anew, with its results in a given order, and any others behind them.
+
+        Raises:
+            JournalError: There is no room for it; then the output is as it was.
+        """
+        with Index() as spans, self._output.reading() as file:
+            place = 0
+            for line in file:
+                spans.set(str(_fields_of(line)["id"]), f"{place} {len(line)}")
+                place += len(line)
+            self._output.replace(_spans_in_order(file, spans, ids))
 
     def finish(self) -> None:
         """Remove the journal, where no prompt failed."""
@@ -204,14 +223,16 @@ class Journal:
                 self._made.set(intent.receipt.conversation_id, str(intent.id))
 
     def _count(self, line: Dict[str, Any]) -> None:
+        """Take note of a line of the output. What has neither a text nor an error is none of ours."""
         error = line.get("error")
-        state = _DONE
-        if error is not None:
+        if isinstance(error, dict):
             state = _UNCERTAIN if may_have_answer(error) else _FAILED
-            self._failures += 1
-        elif not isinstance(line["text"], str):
-            raise KeyError("text")
+        elif isinstance(line["text"], str):
+            state = _DONE
+        else:
+            raise TypeError("a result has a text or an error")
         self._states.set(str(line["id"]), state)
+        self._failures += state != _DONE
 
     def _is_over(self, conversation_id: str, id: str) -> bool:
         if self._states.get(id) in (_DONE, _FAILED):
@@ -231,7 +252,8 @@ class Journal:
         self._notes.append(notes, sync=True)
         for note in notes:
             self._recall(note)
-        self._output.keep(lambda line: line.get("error") is None)
+        with self._output.reading() as file:
+            self._output.replace(line for line in file if _fields_of(line).get("error") is None)
         for id, _ in failed:
             self._states.remove(id)
         self._failures = 0
@@ -269,7 +291,7 @@ class _Lines:
         Raises:
             JournalError: It can't be read, or holds a line that nobody here has written.
         """
-        with _explained(self._path, "read"), open(self._path, "rb") as file:
+        with _explained(self._path, "read"), self.reading() as file:
             for number, line in enumerate(file, 1):
                 if not self._taken(line, take):
                     if not _is_torn(line, file):
@@ -284,10 +306,7 @@ class _Lines:
         if not line.endswith(b"\n"):
             return False
         try:
-            fields = json.loads(line.decode("utf-8"))
-            if not isinstance(fields, dict):
-                return False
-            take(fields)
+            take(_fields_of(line))
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
         return True
@@ -312,16 +331,22 @@ class _Lines:
             raise
         self._size += len(data)
 
-    def keep(self, wanted: Callable[[Dict[str, Any]], bool]) -> None:
-        """Drop all lines but some, in one step that either happens or does not.
+    def reading(self) -> IO[bytes]:
+        """Open the file for reading what it holds now."""
+        with _explained(self._path, "read"):
+            return open(self._path, "rb")
+
+    def replace(self, lines: Iterable[bytes]) -> None:
+        """Write the file anew, in one step that either happens or does not.
 
         Raises:
-            JournalError: The others can't be written; then the file is as it was.
+            JournalError: The lines can't be written; then the file is as it was.
         """
         other = f"{self._path}.new"
         with _explained(self._path, "written"):
             try:
-                size = _copy_lines(self._path, other, wanted)
+                size = _write_other(other, lines)
+                shutil.copymode(self._path, other)
                 os.replace(other, self._path)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -368,13 +393,36 @@ def _is_torn(line: bytes, rest: IO[bytes]) -> bool:
     return line.startswith(_BEGINNINGS) or any(beginning.startswith(line) for beginning in _BEGINNINGS)
 
 
-def _copy_lines(path: str, other: str, wanted: Callable[[Dict[str, Any]], bool]) -> int:
-    with open(path, "rb") as old, open(other, "wb") as new:
-        new.writelines(line for line in old if wanted(json.loads(line.decode("utf-8"))))
-        size = new.tell()
-        new.flush()
-        os.fsync(new.fileno())
-    shutil.copymode(path, other)
+def _fields_of(line: bytes) -> Dict[str, Any]:
+    fields = json.loads(line.decode("utf-8"))
+    if not isinstance(fields, dict):
+        raise TypeError("a line holds an object")
+    return fields
+
+
+def _spans_in_order(file: IO[bytes], spans: Index, ids: Iterable[Id]) -> Iterator[bytes]:
+    """The lines of a file: first those of the ids, then the rest."""
+    for id in ids:
+        span = spans.get(str(id))
+        if span is not None:
+            spans.remove(str(id))
+            yield _line_at(file, span)
+    for _, span in spans.items():
+        yield _line_at(file, span)
+
+
+def _line_at(file: IO[bytes], span: str) -> bytes:
+    place, length = map(int, span.split())
+    file.seek(place)
+    return file.read(length)
+
+
+def _write_other(path: str, lines: Iterable[bytes]) -> int:
+    with open(path, "wb") as file:
+        file.writelines(lines)
+        size = file.tell()
+        file.flush()
+        os.fsync(file.fileno())
     return size
 
 

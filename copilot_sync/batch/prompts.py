@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import IO, Any, BinaryIO, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from copilot_sync import protocol
 from copilot_sync.models import Conversation
@@ -41,7 +41,7 @@ class Prompt:
 
     Args:
         id: What tells it from the others, a string or a whole number; its result has the same.
-        prompt: A text, or role messages.
+        prompt: A text, or a list of role messages.
         model: The model's id. Default: the batch's, else the client's.
         system: Instructions for the model. Default: the batch's.
         conversation: A conversation or its id, to go on with it. Default: a new one. Prompts of the same conversation
@@ -49,7 +49,7 @@ class Prompt:
     """
 
     id: Id
-    prompt: Union[str, Iterable[Mapping[str, Any]]]
+    prompt: Union[str, Sequence[Mapping[str, Any]]]
     model: Optional[str] = None
     system: Optional[str] = None
     conversation: Union[None, str, Conversation] = None
@@ -64,16 +64,22 @@ class Prompt:
             TypeError: The prompt has the wrong type.
             ValueError: There is nothing in it to send.
         """
-        text = protocol.check_prompt(self.prompt) if isinstance(self.prompt, str) else None
         instructions = self.system or system
         if Conversation.of(self.conversation) is not None:
-            text = protocol.last_user_turn(self.prompt) if text is None else text  # type: ignore[arg-type]
+            text = self._last_turn()
             return f"{instructions}\n\n{text}" if instructions else text
-        if text is not None and not instructions:
-            return text
-        said = self.prompt if text is None else [{"role": "user", "content": text}]
         before = [{"role": "system", "content": instructions}] if instructions else []
-        return protocol.format_prompt([*before, *said])
+        return protocol.format_prompt([*before, *self._messages()])
+
+    def _last_turn(self) -> str:
+        if isinstance(self.prompt, (list, tuple)):
+            return protocol.last_user_turn(self.prompt)
+        return protocol.check_prompt(self.prompt)
+
+    def _messages(self) -> Sequence[Mapping[str, Any]]:
+        if isinstance(self.prompt, (list, tuple)):
+            return self.prompt
+        return [{"role": "user", "content": protocol.check_prompt(self.prompt)}]
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,10 @@ def read_prompt(value: object, number: int) -> Union[Prompt, BadLine]:
 
 def _checked(prompt: Prompt, number: int, place: str) -> Union[Prompt, BadLine]:
     try:
+        _checked_id(prompt.id)
         prompt.content()
     except (TypeError, ValueError) as error:
-        return BadLine(prompt.id, number, f"{place}: {error}")
+        return BadLine(_readable_id(prompt.id, number), number, f"{place}: {error}")
     return prompt
 
 
@@ -265,36 +272,33 @@ def _prompt_of_json(line: str, number: int) -> Union[Prompt, BadLine]:
 
 
 def _read_fields(fields: Mapping[str, Any], number: int, place: str) -> Union[Prompt, BadLine]:
+    id = fields.get("id")
+    id = number if id is None or id == "" else id
     try:
-        prompt = _prompt_of_fields(fields, number)
-        prompt.content()
+        return _checked(_prompt_of_fields(fields, id), number, place)
     except (TypeError, ValueError) as error:
-        return BadLine(_readable_id(fields, number), number, f"{place}: {error}")
-    return prompt
+        return BadLine(_readable_id(id, number), number, f"{place}: {error}")
 
 
-def _readable_id(fields: Mapping[str, Any], number: int) -> Id:
+def _readable_id(id: object, number: int) -> Id:
     try:
-        return _id_of(fields, number)
+        return _checked_id(id)
     except (TypeError, ValueError):
         return number
 
 
-def _id_of(fields: Mapping[str, Any], number: int) -> Id:
-    value = fields.get("id")
-    if value is None or value == "":
-        return number
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise TypeError(f"id must be a string or a whole number, not {type(value).__name__}")
-    return protocol.check_text("id", value) if isinstance(value, str) else value
+def _checked_id(id: object) -> Id:
+    if isinstance(id, bool) or not isinstance(id, (str, int)):
+        raise TypeError(f"id must be a string or a whole number, not {type(id).__name__}")
+    return protocol.check_text("id", id) if isinstance(id, str) else id
 
 
-def _prompt_of_fields(fields: Mapping[str, Any], number: int) -> Prompt:
+def _prompt_of_fields(fields: Mapping[str, Any], id: Id) -> Prompt:
     given = [name for name in ("prompt", "messages") if fields.get(name) is not None]
     if len(given) != 1:
         raise ValueError(f"a prompt has either prompt or messages, and this one has {' and '.join(given) or 'neither'}")
     return Prompt(
-        id=_id_of(fields, number),
+        id=id,
         prompt=_content_of(fields, given[0]),
         model=_text_of(fields, "model"),
         system=_text_of(fields, "system"),

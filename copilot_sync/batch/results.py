@@ -4,7 +4,6 @@ Nothing here knows where results come from or where they are kept.
 """
 
 import dataclasses
-import json
 from typing import Any, Dict, Mapping, Optional
 
 from copilot_sync.batch.prompts import BadLine, Id
@@ -54,10 +53,6 @@ class Result:
             "seconds": round(self.seconds, 3),
             "attempts": self.attempts,
         }
-
-    def to_json(self) -> str:
-        """Give the line of the output, without its end."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
 
 
 def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:
