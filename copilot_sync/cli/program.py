@@ -10,6 +10,7 @@ import click
 
 from copilot_sync._version import __version__
 from copilot_sync.cli.ask import ask
+from copilot_sync.cli.batch import batch
 from copilot_sync.cli.emulator import emulator
 from copilot_sync.errors import CopilotError
 
@@ -33,6 +34,7 @@ def program() -> None:
 
 
 program.add_command(ask)
+program.add_command(batch)
 program.add_command(emulator)
 
 
