@@ -291,7 +291,12 @@ def test_with_a_cache_the_clock_is_one_that_others_have() -> None:
 def test_the_memory_forgets_what_is_over(clock: Clock) -> None:
     """A value lasts as long as was said, and its place is free again then."""
     cache = MemoryCache(clock=clock)
-    assert (cache.get("a"), cache.add("a", "1", 10), cache.add("a", "2", 10), cache.get("a")) == (None, True, False, "1")
+    assert (cache.get("a"), cache.add("a", "1", 10), cache.add("a", "2", 10), cache.get("a")) == (
+        None,
+        True,
+        False,
+        "1",
+    )
     cache.set("a", "3", 5)
     assert cache.get("a") == "3"
     clock.now += 5
