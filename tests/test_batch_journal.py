@@ -23,7 +23,7 @@ from copilot_sync.batch.results import Result
 from copilot_sync.models import Receipt
 from copilot_sync.transport import fork
 
-LINE = b'{"id": "a", "text": "one", "model": "", "usage": null, "conversation_id": null, "seconds": 0.0, "attempts": 0}\n'
+LINE = b'{"id": "a", "text": "one", "model": "", "usage": null, "conversation_id": "t", "seconds": 1, "attempts": 1}\n'
 FAILURE = {"type": "ServerError", "message": "boom", "stage": "stream", "status": None}
 UNKNOWN = {"type": "StreamInterruptedError", "message": "cut", "stage": "stream", "status": None}
 
@@ -176,7 +176,7 @@ def test_a_torn_line_of_the_journal_is_removed(output: Path) -> None:
 def test_a_file_of_something_else_is_left_alone(output: Path, content: bytes, number: int) -> None:
     """It may be the prompts, or anything that was named by mistake."""
     output.write_bytes(content)
-    with pytest.raises(JournalError, match=f"line {number} of .*out.jsonl was not written by a batch: name another file"):
+    with pytest.raises(JournalError, match=f"line {number} of .*out.jsonl was not written by a batch: name an"):
         opened(output)
     assert output.read_bytes() == content
 
@@ -426,13 +426,11 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patch = monkeypatch
 
-    def fail(self, name: str, number: int, after: int = 0) -> None:
-        """Let ``os.name`` work so often, and fail from then on."""
-        real = getattr(os, name)
-        left = [after]
+    def fail(self, name: str, number: int) -> None:
+        """Let a function of the system fail from now on."""
 
         def failing(*arguments: Any) -> Any:
-    XX OSError(number, os.strerror(number))
+            raise OSError(number, os.strerror(number))
 
         self._patch.setattr(os, name, failing)
 

@@ -117,7 +117,7 @@ def test_a_line_too_long_is_left_out_without_being_held(tmp_path: Path, monkeypa
 
 def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
     """The number of the line is its id; blank lines are none."""
-    content = 'one\n\ntwo, three\r\n{"prompt": 1}\n'.encode()
+    content = b'one\n\ntwo, three\r\n{"prompt": 1}\n'
     assert read_file(tmp_path, "in.txt", content) == [
         Prompt(1, "one"),
         Prompt(3, "two, three"),
