@@ -226,6 +226,8 @@ def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
     with opened(output) as journal:
         assert journal.interrupted
         assert journal.intent("a") == intent("a", "t-2")
+        journal.write([Result("a"), failure("b")])
+        assert not journal.interrupted
         assert journal.intent("b") == intent("b", made=False)
         assert journal.intent("c") is None
 
