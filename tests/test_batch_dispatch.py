@@ -532,6 +532,16 @@ def test_what_would_meet_all_prompts_ends_a_batch(
     assert sorted(texts(batch.run(prompts, output=output)).values()) == ["bad", "never", "never 2"]
 
 
+def test_tokens_that_end_early_do_not_end_a_batch(emulator: Emulator, client: Client) -> None:
+    """Two in a row are believed to be no more than that; then the credentials are at fault."""
+    emulator.fail("message", Fault.status(401), Fault.status(401))
+    assert texts(batch.run(["one"], client=client)) == {0: "one"}
+    emulator.fail("message", *[Fault.status(401)] * 4)
+    with pytest.raises(AuthenticationError):
+        list(batch.run(["one"], client=client))
+    assert len(sent(emulator)) == 7
+
+
 def test_missing_credentials_end_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before a thousand prompts have failed for the same reason."""
     monkeypatch.chdir(tmp_path)

@@ -50,7 +50,8 @@ from copilot_sync.settings import Timeout
 
 logger = logging.getLogger(__name__)
 
-#: What would meet every other prompt as well: going on would only be more of it.
+#: What would meet every other prompt as well: going on would only be more of it. A 401 is believed the second time: the
+#: service may have ended a token early, and then another one.
 _HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
 #: Seconds that the service may ask everybody to wait; where it asks for more, the batch ends.
 _LONGEST_PAUSE = 3600.0
@@ -599,7 +600,7 @@ class _Batch:
             # The message may have been sent, and nobody could look whether it was.
             job.is_looked_for()
             error = obstacle
-        if isinstance(error, _HOPELESS):
+        if isinstance(error, _HOPELESS) and not (error.status == 401 and not job.refusals):
             self._end(error)
         elif isinstance(error, CopilotError) and _is_everybodys(error):
             self._refused(job, error)
