@@ -38,12 +38,12 @@ def command(folder, workers):
 def killed_run(emulator, start, kills, chance):
     """Start the batch, kill it when it has asked so often, and so on; at last let it end. Give its exit statuses."""
     statuses = []
-    for asked in [*kills, None]:
+    for asked in [*kills, float("inf")]:
         with start() as process:
-            if asked is not None:
-                emulator.wait_until(lambda asked=asked: emulator.asked >= asked, timeout=3600)
-                time.sleep(chance.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
+            while process.poll() is None and emulator.asked < asked:
+                emulator.wait_until(lambda asked=asked: emulator.asked >= asked, timeout=0.2)
+            time.sleep(chance.random() * 0.05)
+            process.send_signal(signal.SIGKILL)
             statuses.append(process.wait())
     return statuses
 

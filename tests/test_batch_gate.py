@@ -94,6 +94,13 @@ def test_a_refusal_closes_the_gate_for_everybody(clock: Clock) -> None:
     assert (gate.try_enter(), gate.pause) == (0, 0)
 
 
+def test_a_refusal_is_one_however_short(clock: Clock) -> None:
+    """``Retry-After: 0`` closes the gate for a moment, and halves the places."""
+    gate = Gate(4, clock=clock)
+    assert gate.refused(0) == pytest.approx(0.1)
+    assert gate.limit == 2
+
+
 def test_a_longer_pause_wins_over_a_shorter_one(clock: Clock) -> None:
     """Refusals of the same moment do not open the gate too early."""
     gate = Gate(4, clock=clock)
@@ -291,7 +298,12 @@ def test_with_a_cache_the_clock_is_one_that_others_have() -> None:
 def test_the_memory_forgets_what_is_over(clock: Clock) -> None:
     """A value lasts as long as was said, and its place is free again then."""
     cache = MemoryCache(clock=clock)
-    assert (cache.get("a"), cache.add("a", "1", 10), cache.add("a", "2", 10), cache.get("a")) == (None, True, False, "1")
+    assert (cache.get("a"), cache.add("a", "1", 10), cache.add("a", "2", 10), cache.get("a")) == (
+        None,
+        True,
+        False,
+        "1",
+    )
     cache.set("a", "3", 5)
     assert cache.get("a") == "3"
     clock.now += 5

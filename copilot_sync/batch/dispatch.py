@@ -50,11 +50,12 @@ from copilot_sync.settings import Timeout
 
 logger = logging.getLogger(__name__)
 
-#: What would meet every other prompt as well: going on would only be more of it.
+#: What would meet every other prompt as well: going on would only be more of it. A 401 is believed the second time: the
+#: service may have ended a token early, and then another one.
 _HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
 #: Seconds that the service may ask everybody to wait; where it asks for more, the batch ends.
 _LONGEST_PAUSE = 3600.0
-#: How often a prompt is refused or meets nobody, with everybody waiting after each time, before the batch ends.
+#: How often a prompt is refused or meets nobody, with everybody waiting after each time, before that is the end of it.
 _MOST_REFUSALS = 10
 #: Prompts that are under way or waiting for an earlier one, for each worker and at least.
 _WINDOW_PER_WORKER = 8
@@ -141,6 +142,7 @@ def run(
     if retry_failed and output is None:
         raise ValueError("retry_failed needs the output that holds the failed results")
     Timeout.of(timeout)
+    checked_count("workers", workers)
     crew = _crew_of(client, executor, share_credentials, workers)
     tasks = _Tasks(model, system, timeout)
     batch = _Batch(
@@ -151,7 +153,7 @@ def run(
         max_failures=math.inf if max_failures is None else max_failures,
         ordered=ordered,
         delete_threads=delete_threads,
-        window=max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * checked_count("workers", workers)),
+        ahead=workers,
     )
     return Run(batch, None if output is None else os.fsdecode(output), retry_failed)
 
@@ -273,7 +275,7 @@ def _crew_of(
     if not (client is None or isinstance(client, Client) or callable(client)):
         raise TypeError(f"client must be a Client or a function that makes one, not {type(client).__name__}")
     if executor is None:
-        return _Threads(client or Client, checked_count("workers", workers))
+        return _Threads(client or Client, workers)
     if not isinstance(client, Client):
         return _Elsewhere(executor, ClientSource(client or Client))
     if not share_credentials:
@@ -324,6 +326,7 @@ class _Job:
         self.seconds = 0.0
         self.attempts = 0
         self.refusals = 0
+        self.answers_before = 0  # the first of them
 
     @property
     def lane(self) -> Optional[str]:
@@ -379,7 +382,7 @@ class _Batch:
         max_failures: float,
         ordered: bool,
         delete_threads: bool,
-        window: int,
+        ahead: int,
     ) -> None:
         self.crew = crew
         self.journal: Union[Journal, Unrecorded] = Unrecorded()
@@ -392,12 +395,14 @@ class _Batch:
         self._failures_left = max_failures
         self._ordered = ordered
         self._delete_threads = delete_threads
-        self._window = window
+        self._ahead = ahead
+        self._window = max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * ahead)
         self._source = self._jobs()
         self._ids: Optional[Index] = None
         self._done: queue.SimpleQueue[Tuple[_Job, concurrent.futures.Future[Step]]] = queue.SimpleQueue()
         self._under_way = 0  # steps
         self._open = 0  # prompts that were taken and whose result was not handed out
+        self._answers = 0
         self._places = 0  # of the gate, that are taken
         self._ready: List[_Job] = []  # hold a place and wait for their next step
         self._waiting: Deque[_Job] = deque()  # for a place
@@ -443,6 +448,8 @@ class _Batch:
             outcomes = self._outcomes.take()
             if outcomes:
                 yield from self._handed_out(outcomes)
+            elif self._looked_ahead():
+                continue
             elif self._under_way or not math.isinf(wait):
                 self._finish_steps(min(wait, _WAKE))
             else:
@@ -479,17 +486,20 @@ class _Batch:
             job.goes_to(job.lane, known.message_id if isinstance(known, Conversation) else None)
         return job
 
-    def _next_job(self) -> Optional["_Job"]:
-        if self._waiting:
-            return self._waiting.popleft()
-        while self._open < self._window:
+    def _looked_ahead(self) -> bool:
+        """Take further prompts, as many as there are workers, and tell whether there were any.
+
+        Nothing waits to be handed out then: what the prompts raise does not lose it.
+        """
+        open_before = self._open
+        while self._final is None and len(self._waiting) < self._ahead and self._open < self._window:
             try:
                 job = next(self._source)
             except StopIteration:
                 break
             if job is not None and self._lanes.enter(job):
-                return job
-        return None
+                self._waiting.append(job)
+        return self._open > open_before
 
     # Steps
 
@@ -510,17 +520,14 @@ class _Batch:
             if pause > 0:
                 return [], pause
             starting, self._ready = self._ready, []
-        while True:
-            job = self._next_job()
-            if job is None:
-                return starting, math.inf
+        while self._waiting:
             wait = self._gate.try_enter()
             if wait > 0:
-                self._waiting.appendleft(job)
                 # Where none of the places is ours, it is not us who will notice that one is free.
                 return starting, wait if self._under_way or starting else min(wait, _LOOK)
             self._places += 1
-            starting.append(job)
+            starting.append(self._waiting.popleft())
+        return starting, math.inf
 
     def _submit(self, job: "_Job") -> None:
         if job.step == "ask":
@@ -571,6 +578,7 @@ class _Batch:
 
     def _answered(self, job: "_Job", answer: Answer) -> None:
         self._gate.answered()
+        self._answers += 1
         if not answer.complete:
             words = "the service did not say that the answer is whole"
             self._failed(job, StreamInterruptedError(words, stage="stream", partial=answer.text))
@@ -592,7 +600,7 @@ class _Batch:
             # The message may have been sent, and nobody could look whether it was.
             job.is_looked_for()
             error = obstacle
-        if isinstance(error, _HOPELESS):
+        if isinstance(error, _HOPELESS) and not (error.status == 401 and not job.refusals):
             self._end(error)
         elif isinstance(error, CopilotError) and _is_everybodys(error):
             self._refused(job, error)
@@ -600,14 +608,19 @@ class _Batch:
             self._conclude(job, _failure_of(job, error), None)
 
     def _refused(self, job: "_Job", error: CopilotError) -> None:
-        """Have everybody wait, and ask again then: it has nothing to do with the prompt."""
+        """Have everybody wait, and ask again then."""
+        if not job.refusals:
+            job.answers_before = self._answers
         job.refusals += 1
         pause = self._gate.refused(getattr(error, "retry_after", None))
-        if pause > _LONGEST_PAUSE or job.refusals == _MOST_REFUSALS:
+        if job.refusals == _MOST_REFUSALS and self._answers > job.answers_before:
+            # Others were answered meanwhile: it has to do with this prompt.
+            self._conclude(job, _failure_of(job, error), None)
+        elif job.refusals == _MOST_REFUSALS or pause > _LONGEST_PAUSE:
             self._end(error)
-            return
-        self._leave(1)
-        self._waiting.append(job)
+        else:
+            self._leave(1)
+            self._waiting.append(job)
 
     def _end(self, error: CopilotError) -> None:
         """Begin no further prompt. This one has no result: it was not its fault, and it is asked by the next run."""

@@ -16,6 +16,8 @@ from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
 from copilot_sync.transport.fork import renew_in_child
 
+#: Seconds: the shortest pause, however soon the service wants to be asked again.
+_SHORTEST_PAUSE = 0.1
 #: Seconds: the first pause where the service does not say how long, and the longest; each further one doubles.
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -205,8 +207,9 @@ class Gate:
         with self._lock:
             now = self._clock()
             known = self._paused_until()
-            seconds = retry_after
-            if seconds is None:
+            if retry_after is not None:
+                seconds = max(_SHORTEST_PAUSE, retry_after)
+            else:
                 # What else was under way when the pause began says nothing new.
                 if known <= now:
                     self._untold += 1

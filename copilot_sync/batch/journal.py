@@ -139,8 +139,8 @@ class Journal:
 
     @property
     def interrupted(self) -> bool:
-        """Whether earlier runs left something in the journal."""
-        return len(self._intents) > 0
+        """Whether an earlier run was about to send something that has no result."""
+        return any(self._states.get(id) is None for id, _ in self._intents.items())
 
     def failed(self, id: Id) -> Optional[bool]:
         """Whether a prompt has failed; ``None`` where the output has no result of it."""

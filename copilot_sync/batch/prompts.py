@@ -68,6 +68,8 @@ class Prompt:
         if Conversation.of(self.conversation) is not None:
             text = self._last_turn()
             return f"{instructions}\n\n{text}" if instructions else text
+        if isinstance(self.prompt, str) and not instructions:
+            return protocol.check_prompt(self.prompt)
         before = [{"role": "system", "content": instructions}] if instructions else []
         return protocol.format_prompt([*before, *self._messages()])
 
