@@ -91,7 +91,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> types.ModuleType:
-    """Load what is a package of its own when it is first used: ``copilot_sync.emulator``, ``copilot_sync.aio``."""
-    if name in ("aio", "emulator"):
+    """Load what is a package of its own when it is first used, such as ``copilot_sync.batch``."""
+    if name in ("aio", "batch", "emulator"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

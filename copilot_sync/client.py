@@ -17,7 +17,7 @@ from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.errors import CopilotError, NotFoundError, StreamClosedError
-from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
+from copilot_sync.models import Answer, Conversation, Message, Model, Receipt, Secret, Thread
 from copilot_sync.protocol import Options, Reply, Request
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
 from copilot_sync.stream import Rules, Stream, Turn
@@ -108,6 +108,11 @@ class Client:
         self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), _checked_resume(resume))
         self._streams: Set[weakref.ref[Stream]] = set()
 
+    @property
+    def retry(self) -> Optional[RetryPolicy]:
+        """When failed requests are tried again, where a call does not say otherwise."""
+        return self._rules.retry
+
     def ask(
         self,
         prompt: Prompt,
@@ -168,6 +173,7 @@ class Client:
         resume: Optional[bool] = None,
         on_start: Optional[Callable[[Conversation], None]] = None,
         only_whole: bool = False,
+        receipt: Optional[Receipt] = None,
         **options: Any,
     ) -> Stream:
         """Ask, and get the answer piece by piece.
@@ -184,13 +190,15 @@ class Client:
             resume: As for ``ask``.
             on_start: As for ``ask``.
             only_whole: Hand out the text in one piece when it is whole, instead of as it comes.
+            receipt: Where the message goes and what its answer is to be called, instead of ``conversation``. With
+                the same receipt, another process can take the message up again without asking twice.
             **options: As for ``ask``.
 
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
         """
-        known = Conversation.of(conversation)
+        known = Conversation.of(receipt.conversation_id if receipt is not None else conversation)
         if known is not None:
             protocol.segment(known.conversation_id)
         turn = Turn(
@@ -199,6 +207,7 @@ class Client:
             options=_checked_options(options),
             conversation=known,
             only_whole=only_whole,
+            receipt=receipt,
         )
         stream = Stream(self._access, turn, self._rules_of(timeout, retry, resume), on_start)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.

@@ -43,7 +43,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
 )
 from copilot_sync.events import AnnotationsEvent, CompleteEvent, ContentEvent, ErrorEvent, Event, RoutedModelEvent
-from copilot_sync.models import Answer, Conversation, Message
+from copilot_sync.models import Answer, Conversation, Message, Receipt
 from copilot_sync.protocol import Options
 from copilot_sync.settings import LOOK_PATIENCE, Timeout
 from copilot_sync.transport.call import Call
@@ -64,7 +64,8 @@ _SHARE_OF_WAITING = 0.9
 class Turn:
     """What is asked.
 
-    ``only_whole`` says that nothing of the answer is handed out before all of it is there.
+    ``only_whole`` says that nothing of the answer is handed out before all of it is there. A ``receipt`` says where the
+    message goes, what it answers and what its answer is called; without one, that is found out on the way.
     """
 
     content: str
@@ -72,6 +73,7 @@ class Turn:
     options: Options
     conversation: Optional[Conversation]
     only_whole: bool = False
+    receipt: Optional[Receipt] = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,11 @@ class Stream:
     def answer(self) -> Optional[Answer]:
         """The finished answer, ``None`` until the end."""
         return self._reading.answer
+
+    @property
+    def attempts(self) -> int:
+        """How many times the message was sent so far."""
+        return self._call.attempts["message"]
 
     def start(self) -> Conversation:
         """Get as far as the conversation: fetch the token and begin a thread where they are needed.
@@ -248,7 +255,7 @@ class _Reading:
         self._joined = (0, "")  # so many of the pieces, and their text
         self._size = 0
         self.conversation = turn.conversation
-        self.response_id = str(uuid.uuid4())
+        self.response_id = str(uuid.uuid4()) if turn.receipt is None else turn.receipt.answer_id
         self.routed_model = ""
         self.annotations: Any = {}
         self.complete: Optional[CompleteEvent] = None
@@ -341,7 +348,12 @@ class _Exchange:
         self._content = turn.content
         self._parent_id = turn.options.parent_message_id or conversation.message_id
         self._is_new = turn.conversation is None
-        if self._parent_id is None and self._is_new:
+        self._maybe_sent = False
+        if turn.receipt is not None:
+            self._parent_id = turn.receipt.parent_id
+            self._is_new = turn.receipt.parent_id == protocol.ROOT
+            self._maybe_sent = turn.receipt.maybe_sent
+        elif self._parent_id is None and self._is_new:
             self._parent_id = protocol.ROOT
         self._request = protocol.message_request(
             access.urls,
@@ -355,6 +367,10 @@ class _Exchange:
 
     def events(self) -> Iterator[Event]:
         """Send the message, as often as it is safe, and yield the events of its answer."""
+        stored = self._look(_sent_earlier()) if self._maybe_sent else None
+        if stored is not None:
+            yield from self._deliver(stored)
+            return
         backoff = Backoff(self._rules.retry, self._call)
         while True:
             try:
@@ -591,6 +607,11 @@ class _Exchange:
 def _comparable(text: str) -> str:
     """A text without what a server may make of it while it keeps it."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
+
+
+def _sent_earlier() -> CopilotError:
+    """Stands for the failure after which a message is taken up again: whatever ended the process that had sent it."""
+    return StreamInterruptedError("whoever sent the message did not see its answer", stage="message")
 
 
 def _was_told(failure: CopilotError) -> bool:

@@ -19,6 +19,7 @@ INTERRUPTED = 130
 #: name beside this one, which is imported when the command is used.
 COMMANDS = {
     "ask": "Ask one question and print the answer.",
+    "batch": "Ask many questions from a file and keep the answers in another.",
     "chat": "Hold a conversation.",
     "doctor": "Check everything that an answer needs.",
     "emulator": "Serve a local Copilot for trying out and for tests.",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 import pytest
-from support import PATIENCE
+from support import PATIENCE, collect_garbage
 
 from copilot_sync.emulator import Emulator
 
@@ -88,6 +88,25 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
                 return
             # Another program took the port meanwhile.
     pytest.fail("redis-server does not start")
+
+
+@pytest.fixture
+def celery_workers(redis_url: str, start: Start) -> Iterator[Callable[..., Any]]:
+    """Start the workers of a Celery application among these files, and give one that sends them tasks."""
+    celery = pytest.importorskip("celery")
+    with ExitStack() as stack:
+
+        def begin(program: str, *, processes: int = 2) -> Any:
+            pool = ["--pool", "prefork", "--concurrency", str(processes), "--without-gossip", "--without-mingle"]
+            start(
+                ["-m", "celery", "-A", program, "worker", "--loglevel", "WARNING", *pool], env={"REDIS_URL": redis_url}
+            )
+            app = stack.enter_context(celery.Celery("test", broker=redis_url, backend=redis_url))
+            app.set_current()
+            return app
+
+        yield begin
+        collect_garbage()  # a result that goes later would look for the Redis that has gone by then
 
 
 def _free_port() -> int:

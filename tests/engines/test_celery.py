@@ -3,27 +3,18 @@
 from typing import Any, Callable, Dict, List, Optional, Set
 
 import pytest
-from support import PATIENCE, collect_garbage
+from support import PATIENCE
 
 from copilot_sync.emulator import Emulator, Fault
-
-celery = pytest.importorskip("celery")
 
 TASKS = 200
 PROCESSES = 2
 
 
 @pytest.fixture
-def worker(emulator: Emulator, redis_url: str, start: Callable[..., Any]) -> Any:
+def worker(celery_workers: Callable[..., Any]) -> Any:
     """An application whose tasks a worker runs in two processes."""
-    pool = ["--pool", "prefork", "--concurrency", str(PROCESSES), "--without-gossip", "--without-mingle"]
-    start(
-        ["-m", "celery", "-A", "celery_program", "worker", "--loglevel", "WARNING", *pool],
-        env={"REDIS_URL": redis_url},
-    )
-    with celery.Celery("test", broker=redis_url, backend=redis_url) as app:
-        yield app
-        collect_garbage()  # a result that goes later would look for the Redis that has gone by then
+    return celery_workers("celery_program", processes=PROCESSES)
 
 
 def test_processes_forked_from_a_warm_client_share_no_connection(

@@ -1,0 +1,30 @@
+"""Many prompts through one account: from a list, a file or a stream, by threads or by an executor's workers.
+
+>>> from copilot_sync import batch
+>>> for result in batch.run(batch.read("prompts.jsonl"), output="results.jsonl"):  # doctest: +SKIP
+...     print(result.id, result.text or result.error)
+
+``run`` iterates results. What a batch must never do is decided here and nowhere else: ask faster than the gate lets it,
+ask again what has an answer, take a prompt for done whose result is not on the disk.
+"""
+
+from copilot_sync.batch.dispatch import Run, TooManyFailuresError, run
+from copilot_sync.batch.gate import Gate, GateCache, MemoryCache
+from copilot_sync.batch.journal import JournalError
+from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
+from copilot_sync.batch.results import Result
+
+__all__ = [
+    "BadLine",
+    "Gate",
+    "GateCache",
+    "JournalError",
+    "MemoryCache",
+    "Prompt",
+    "PromptFile",
+    "Result",
+    "Run",
+    "TooManyFailuresError",
+    "read",
+    "run",
+]

@@ -1,0 +1,198 @@
+"""What is done for one prompt by whoever works for a batch: begin a conversation, ask, delete the conversation.
+
+A worker is a thread of this process, or a process anywhere. What goes to it and comes back are plain values that
+pickle; what it needs to have a client is a way to get one, so that credentials need not travel. A process that works
+for others keeps one client for each such way, for as long as it lives.
+"""
+
+import dataclasses
+import pickle
+import threading
+import time
+from dataclasses import dataclass
+from typing import Callable, Dict, Optional, Set, Union
+
+from copilot_sync.client import Client, TimeoutValue
+from copilot_sync.errors import CopilotError, RateLimitError, StreamClosedError
+from copilot_sync.models import Answer, Receipt
+from copilot_sync.stream import Stream
+from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.retry import RetryPolicy
+
+#: Where a refusal is waited out by the call itself: a look at a conversation may not be given up half-way.
+_PATIENT_STAGES = ("messages",)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be asked.
+
+    Without a ``receipt``, the conversation is begun and the message sent in one go.
+    """
+
+    content: str
+    model: Optional[str] = None
+    timeout: TimeoutValue = None
+    receipt: Optional[Receipt] = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of one step: of beginning a conversation, of asking, or of deleting a conversation."""
+
+    conversation_id: Optional[str] = None
+    answer: Optional[Answer] = None
+    error: Optional[Exception] = None
+    seconds: float = 0.0
+    attempts: int = 0
+
+
+class Asker:
+    """Asks over one client. Safe for any number of threads.
+
+    Args:
+        client: What is asked with.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._open: Set[Stream] = set()
+        self._stopped = False
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def begin(self, task: Task) -> Step:
+        """Begin a conversation; nothing is said in it yet."""
+        return self._step(task, _begun)
+
+    def ask(self, task: Task) -> Step:
+        """Ask, and wait for the whole answer."""
+        return self._step(task, _answered)
+
+    def delete(self, conversation_id: str) -> Step:
+        """Delete a conversation."""
+        try:
+            self._client.delete_thread(conversation_id)
+        except CopilotError as error:
+            return Step(conversation_id, error=error)
+        return Step(conversation_id)
+
+    def stop(self) -> None:
+        """End everything that is under way, at once, and begin nothing any more."""
+        with self._lock:
+            self._stopped = True
+            streams = list(self._open)
+        for stream in streams:
+            stream.close()
+
+    def _step(self, task: Task, work: Callable[[Stream], Optional[Answer]]) -> Step:
+        began = time.monotonic()
+        try:
+            stream = self._stream(task)
+        except (TypeError, ValueError) as error:  # an id that is none, a text that can't be sent
+            return Step(error=error)
+        answer: Optional[Answer] = None
+        failure: Optional[Exception] = None
+        try:
+            self._note(stream)
+            answer = work(stream)
+        except CopilotError as error:
+            failure = error.with_traceback(None)
+        finally:
+            with self._lock:
+                self._open.discard(stream)
+            stream.close()
+        known = stream.conversation
+        conversation_id = None if known is None else known.conversation_id
+        return Step(conversation_id, answer, failure, time.monotonic() - began, stream.attempts)
+
+    def _stream(self, task: Task) -> Stream:
+        return self._client.stream(
+            task.content,
+            model=task.model,
+            timeout=task.timeout,
+            retry=_telling_refusals(self._client.retry),
+            only_whole=True,
+            receipt=task.receipt,
+        )
+
+    def _note(self, stream: Stream) -> None:
+        with self._lock:
+            self._open.add(stream)
+            if self._stopped:
+                stream.close()
+
+
+def _begun(stream: Stream) -> None:
+    stream.start()
+
+
+def _answered(stream: Stream) -> Answer:
+    for _ in stream.events():
+        pass
+    if stream.answer is None:
+        raise StreamClosedError("the batch was stopped", stage="stream")
+    return stream.answer
+
+
+def _telling_refusals(policy: Optional[RetryPolicy]) -> Optional[RetryPolicy]:
+    """Have a refusal end the call instead of being waited out, so that whoever lets prompts through hears of it."""
+    if policy is None:
+        return None
+    own = policy.on_retry
+
+    def tell(error: CopilotError, seconds: float) -> None:
+        if isinstance(error, RateLimitError) and error.stage not in _PATIENT_STAGES:
+            raise error
+        if own is not None:
+            own(error, seconds)
+
+    return dataclasses.replace(policy, on_retry=tell)
+
+
+# In a process that works for others
+
+
+class ClientSource:
+    """A way to get a client that can travel to another process. Shows nothing of what is inside.
+
+    Args:
+        make: Makes a client. It is pickled, so it is a function or a class of a module, or a ``partial`` of one.
+
+    Raises:
+        TypeError: It can't be pickled.
+    """
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        try:
+            self._pickled = pickle.dumps(make)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"client must be a function of a module, which can be pickled, for other processes: {error}"
+            ) from None
+
+    def asker(self) -> Asker:
+        """Give this process's own; all of its threads get the same."""
+        known = _askers.get(self._pickled)
+        if known is not None:
+            return known
+        client = pickle.loads(self._pickled)()  # noqa: S301 - pickled by the one who gives the work
+        # Where two threads come at once, one client stays and the other was never used.
+        return _askers.setdefault(self._pickled, Asker(client))
+
+    def __repr__(self) -> str:
+        return "<ClientSource>"
+
+
+#: The clients of this process, by the way they were got: connections and tokens last from one prompt to the next.
+_askers: Dict[bytes, Asker] = {}
+
+
+def work(source: ClientSource, step: str, subject: Union[Task, str]) -> Step:
+    """Do one step in whatever process this is: ``begin``, ``ask`` or ``delete``."""
+    done: Step = getattr(source.asker(), step)(subject)
+    return done

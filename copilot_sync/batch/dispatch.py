@@ -1,0 +1,771 @@
+"""Many prompts, a few at a time: ``run``, the iterator of their results.
+
+All decisions are made in the thread that iterates: which prompt is next, whether the gate lets it in, what is
+recorded, what is handed out. Workers do one step of one prompt at a time and know nothing of each other. So nothing
+is under way that the one who iterates did not begin, and nothing is begun while nobody asks for a result.
+
+A prompt goes through up to three steps: its conversation is begun; then, when what finds the message again is recorded,
+it is asked; at last, if wanted, the conversation is deleted. It holds one place of the gate from the first step to
+the last.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import logging
+import math
+import os
+import queue
+import time
+import uuid
+from collections import deque
+from typing import Callable, Deque, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+
+from copilot_sync.batch.asking import Asker, ClientSource, Step, Task, work
+from copilot_sync.batch.gate import Gate, checked_count
+from copilot_sync.batch.index import Index
+from copilot_sync.batch.journal import Intent, Journal, Unrecorded
+from copilot_sync.batch.prompts import BadLine, Prompt, PromptSource, read_prompt
+from copilot_sync.batch.results import Result, error_of, may_have_answer, result_of_bad_line
+from copilot_sync.client import Client, TimeoutValue
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    MissingCredentialsError,
+    NetworkError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    StreamClosedError,
+    StreamInterruptedError,
+    WrongHostError,
+)
+from copilot_sync.models import Answer, Conversation, Receipt
+from copilot_sync.protocol import ROOT
+from copilot_sync.settings import Timeout
+
+logger = logging.getLogger(__name__)
+
+#: What would meet every other prompt as well: going on would only be more of it. A 401 is believed the second time: the
+#: service may have ended a token early, and then another one.
+_HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
+#: Seconds that the service may ask everybody to wait; where it asks for more, the batch ends.
+_LONGEST_PAUSE = 3600.0
+#: How often a prompt is refused or meets nobody, with everybody waiting after each time, before that is the end of it.
+_MOST_REFUSALS = 10
+#: Prompts that are under way or waiting for an earlier one, for each worker and at least.
+_WINDOW_PER_WORKER = 8
+_SMALLEST_WINDOW = 64
+#: Seconds between two looks at a gate that others have filled, and between two chances for a Ctrl-C on Windows.
+_LOOK = 0.05
+_WAKE = 1.0
+#: Seconds that a message of a run that was killed may still be on its way.
+_SETTLE = 1.0
+
+
+class TooManyFailuresError(CopilotError):
+    """A batch ended because as many prompts had failed as it was allowed at most."""
+
+
+def run(
+    prompts: PromptSource,
+    *,
+    client: Union[None, Client, Callable[[], Client]] = None,
+    workers: int = 8,
+    rate: Optional[float] = None,
+    max_failures: Optional[int] = None,
+    model: Optional[str] = None,
+    system: Optional[str] = None,
+    timeout: TimeoutValue = None,
+    ordered: bool = False,
+    delete_threads: bool = False,
+    output: "Union[None, str, os.PathLike[str]]" = None,
+    retry_failed: bool = False,
+    gate: Optional[Gate] = None,
+    executor: Optional[concurrent.futures.Executor] = None,
+    share_credentials: bool = False,
+) -> "Run":
+    """Ask many prompts, and iterate their results as they come.
+
+    >>> for result in run(["Explain WSGI", "Explain ASGI"], workers=2):  # doctest: +SKIP
+    ...     print(result.id, result.text or result.error)
+
+    A prompt that fails gives a result with an ``error`` and does not stop the others. Where the service asks to slow
+    down, or can't be reached, all of them wait and go on. What would meet all of them ends the batch: credentials that
+    are refused, a quota that is used up, a service that is not there after some minutes.
+
+    Nothing is read or sent before the first result is asked for, and nothing new is begun between two of them.
+    Closing the iterator, or leaving its ``with`` block, ends what is under way; no thread is left.
+
+    Args:
+        prompts: Texts, dictionaries as lines of JSON have them, ``Prompt`` values, or what ``read`` gives. They are
+            taken one by one as they are needed. Where they can be iterated twice, as a list or a file, their ids
+            are checked before anything is sent. Prompts without an id have their place in a list, from 0, or
+            their line's number as theirs.
+        client: What is asked with, or a function that makes it. Default: a client of its own, from the environment.
+        workers: How many prompts are under way at once, at most.
+        rate: How many prompts may begin in a minute. Default: no limit but the workers.
+        max_failures: After so many failed prompts no further one is begun, and ``TooManyFailuresError`` is raised
+            when those that are under way have ended. Default: any number may fail.
+        model: The model of prompts that name none. Default: the client's.
+        system: Instructions for the model, for prompts that have none.
+        timeout: For each prompt: seconds of silence allowed, or a ``Timeout``. Default: the client's.
+        ordered: Hand the results out in the order of the prompts. One that takes long holds up those behind it.
+        delete_threads: Delete the conversations that the batch made, each when its answer is had.
+        output: A file that keeps the results as JSON Lines. A result is handed out when it is on the disk. A
+            prompt that has one there is not asked again. Beside the file lies a ``.journal`` as long as there is
+            something left to do.
+        retry_failed: Ask those prompts again whose result in ``output`` is a failure.
+        gate: What lets prompts through, in place of ``workers`` and ``rate``, where batches share one.
+        executor: Who does the asking, in place of threads of this process. Its workers may be processes anywhere; a
+            process keeps one client. ``client`` is a function that can be pickled then, or ``None`` for the
+            environment of the workers.
+        share_credentials: Whether a ``Client`` may be pickled for ``executor``, with the credentials in it.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument can't be used. While iterating: two prompts have the same id.
+        JournalError: While iterating: the output can't be written or is in use.
+        TooManyFailuresError: While iterating: see ``max_failures``.
+        CopilotError: While iterating: what would meet all prompts.
+    """
+    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+        raise TypeError(f"prompts must be a list or what read() gives, not {type(prompts).__name__}")
+    if gate is not None and rate is not None:
+        raise ValueError("a gate has its own rate: give one of the two")
+    if max_failures is not None:
+        checked_count("max_failures", max_failures)
+    if retry_failed and output is None:
+        raise ValueError("retry_failed needs the output that holds the failed results")
+    Timeout.of(timeout)
+    checked_count("workers", workers)
+    crew = _crew_of(client, executor, share_credentials, workers)
+    tasks = _Tasks(model, system, timeout)
+    batch = _Batch(
+        prompts,
+        tasks,
+        crew,
+        gate or Gate(workers, rate=rate),
+        max_failures=math.inf if max_failures is None else max_failures,
+        ordered=ordered,
+        delete_threads=delete_threads,
+        ahead=workers,
+    )
+    return Run(batch, None if output is None else os.fsdecode(output), retry_failed)
+
+
+class Run:
+    """The results of a batch, as they come. For one thread.
+
+    Runs are made by ``run``.
+    """
+
+    def __init__(self, batch: "_Batch", output: Optional[str], retry_failed: bool) -> None:
+        self._batch = batch
+        self._results = _results(batch, output, retry_failed)
+
+    @property
+    def total(self) -> Optional[int]:
+        """How many prompts there are; ``None`` before the first result and where they can be gone through only once."""
+        return self._batch.total
+
+    @property
+    def skipped(self) -> int:
+        """How many prompts were not asked so far, because the output has a result of theirs."""
+        return self._batch.skipped
+
+    @property
+    def skipped_failures(self) -> int:
+        """How many of the ``skipped`` have a failure there."""
+        return self._batch.skipped_failures
+
+    def __iter__(self) -> "Run":
+        return self
+
+    def __next__(self) -> Result:
+        """Wait for the next result."""
+        return next(self._results)
+
+    def close(self) -> None:
+        """End what is under way and leave no thread. What had no result yet has none in the output either."""
+        self._results.close()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _results(batch: "_Batch", output: Optional[str], retry_failed: bool) -> Generator[Result, None, None]:
+    with contextlib.ExitStack() as stack:
+        batch.check_ids(stack)
+        if output is not None:
+            batch.journal = stack.enter_context(Journal(output, retry_failed=retry_failed))
+        stack.enter_context(batch.crew)
+        yield from batch.results()
+
+
+# Who works
+
+
+class _Threads:
+    """Threads of this process over one client."""
+
+    #: Whether a step may be done again by another worker without anybody here knowing.
+    repeats = False
+
+    def __init__(self, client: Union[Client, Callable[[], Client]], workers: int) -> None:
+        self._client = client
+        self._workers = workers
+
+    def __enter__(self) -> "_Threads":
+        self._own = None if isinstance(self._client, Client) else self._client()
+        self._asker = Asker(self._own or self._client)  # type: ignore[arg-type]
+        self._pool = concurrent.futures.ThreadPoolExecutor(self._workers, "copilot-sync-batch")
+        return self
+
+    def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[Step]":
+        return self._pool.submit(getattr(self._asker, step), subject)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._asker.stop()
+        self._pool.shutdown()
+        if self._own is not None:
+            self._own.close()
+
+
+class _Elsewhere:
+    """The workers of an executor, which may be other processes, and which may do a step twice when one dies."""
+
+    repeats = True
+
+    def __init__(self, executor: concurrent.futures.Executor, source: ClientSource) -> None:
+        self._executor = executor
+        self._source = source
+        self._under_way: set[concurrent.futures.Future[Step]] = set()
+
+    def __enter__(self) -> "_Elsewhere":
+        return self
+
+    def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[Step]":
+        future = self._executor.submit(work, self._source, step, subject)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+    def __exit__(self, *exc_info: object) -> None:
+        for future in list(self._under_way):
+            future.cancel()
+
+
+_Crew = Union[_Threads, _Elsewhere]
+
+
+def _crew_of(
+    client: Union[None, Client, Callable[[], Client]],
+    executor: Optional[concurrent.futures.Executor],
+    share_credentials: bool,
+    workers: int,
+) -> _Crew:
+    if not (client is None or isinstance(client, Client) or callable(client)):
+        raise TypeError(f"client must be a Client or a function that makes one, not {type(client).__name__}")
+    if executor is None:
+        return _Threads(client or Client, workers)
+    if not isinstance(client, Client):
+        return _Elsewhere(executor, ClientSource(client or Client))
+    if not share_credentials:
+        raise ValueError(
+            "a Client would carry its credentials to the executor's workers: give a function that makes one there, "
+            "or share_credentials=True"
+        )
+    return _Elsewhere(executor, ClientSource(_Given(client)))
+
+
+class _Given:
+    """Makes the client that it was given: that one travels with its credentials."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __call__(self) -> Client:
+        return self._client
+
+
+# What is done
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tasks:
+    """What all prompts have in common."""
+
+    model: Optional[str]
+    system: Optional[str]
+    timeout: TimeoutValue
+
+    def task_of(self, prompt: Prompt) -> Task:
+        return Task(prompt.content(self.system), prompt.model or self.model, self.timeout)
+
+
+class _Job:
+    """A prompt on its way."""
+
+    def __init__(self, place: int, prompt: Prompt, task: Task) -> None:
+        self.place = place
+        self.prompt = prompt
+        self.task = task
+        self.step = "begin"
+        self.made: Optional[str] = None  # the conversation that was begun for it
+        self.anew = False  # whether it is asked in another conversation where the old one has no answer
+        self.recorded = False  # whether what finds its message is
+        self.keep = False  # its conversation, because the answer may come there
+        self.seconds = 0.0
+        self.attempts = 0
+        self.refusals = 0
+        self.answers_before = 0  # the first of them
+
+    @property
+    def lane(self) -> Optional[str]:
+        """The conversation in which it waits for its turn."""
+        given = self.prompt.conversation
+        return given if given is None or isinstance(given, str) else given.conversation_id
+
+    def goes_to(self, conversation_id: str, parent_id: Optional[str]) -> None:
+        self.task = dataclasses.replace(self.task, receipt=Receipt(conversation_id, str(uuid.uuid4()), parent_id))
+        self.step = "ask"
+
+    def is_looked_for(self) -> None:
+        """Look for its message before it is sent."""
+        assert self.task.receipt is not None  # noqa: S101 - nothing is sent without
+        receipt = dataclasses.replace(self.task.receipt, maybe_sent=True)
+        self.task = dataclasses.replace(self.task, receipt=receipt)
+
+    def takes_up(self, intent: Intent) -> None:
+        self.task = dataclasses.replace(self.task, receipt=intent.receipt)
+        self.is_looked_for()
+        self.step, self.recorded, self.anew = "ask", True, intent.again
+        self.made = intent.receipt.conversation_id if intent.made else None
+
+    def count(self, step: Step) -> None:
+        self.seconds += step.seconds
+        self.attempts += step.attempts if self.step == "ask" else 0
+
+    def begins_anew(self) -> None:
+        self.task = dataclasses.replace(self.task, receipt=None)
+        self.step, self.made, self.anew, self.recorded = "begin", None, False, False
+
+    def digest(self) -> str:
+        """Tells the prompt from another one that has its id."""
+        parts = [self.task.content, self.task.model or "", self.lane or ""]
+        return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
+
+    def intent(self) -> Intent:
+        receipt = self.task.receipt
+        assert receipt is not None  # noqa: S101 - it is recorded when it is known where it goes
+        return Intent(self.prompt.id, receipt, self.digest(), made=self.made is not None)
+
+
+class _Batch:
+    """The state of a run. For the one thread that iterates it."""
+
+    def __init__(
+        self,
+        prompts: PromptSource,
+        tasks: _Tasks,
+        crew: _Crew,
+        gate: Gate,
+        *,
+        max_failures: float,
+        ordered: bool,
+        delete_threads: bool,
+        ahead: int,
+    ) -> None:
+        self.crew = crew
+        self.journal: Union[Journal, Unrecorded] = Unrecorded()
+        self.total: Optional[int] = None
+        self.skipped = 0
+        self.skipped_failures = 0
+        self._prompts = prompts
+        self._tasks = tasks
+        self._gate = gate
+        self._failures_left = max_failures
+        self._ordered = ordered
+        self._delete_threads = delete_threads
+        self._ahead = ahead
+        self._window = max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * ahead)
+        self._source = self._jobs()
+        self._ids: Optional[Index] = None
+        self._done: queue.SimpleQueue[Tuple[_Job, concurrent.futures.Future[Step]]] = queue.SimpleQueue()
+        self._under_way = 0  # steps
+        self._open = 0  # prompts that were taken and whose result was not handed out
+        self._answers = 0
+        self._places = 0  # of the gate, that are taken
+        self._ready: List[_Job] = []  # hold a place and wait for their next step
+        self._waiting: Deque[_Job] = deque()  # for a place
+        self._lanes = _Lanes()
+        self._outcomes: Union[_AsTheyCome, _InOrder] = _InOrder() if ordered else _AsTheyCome()
+        self._final: Optional[CopilotError] = None  # why no further prompt is begun
+
+    def check_ids(self, stack: contextlib.ExitStack) -> None:
+        """Refuse prompts of the same id: before anything is sent where they can be gone through twice.
+
+        Raises:
+            ValueError: There are some.
+        """
+        ids = stack.enter_context(Index())
+        prompts = iter(self._prompts)
+        if prompts is self._prompts:
+            self._ids = ids
+            return
+        for number, value in enumerate(prompts):
+            _check_new(ids, read_prompt(value, number))
+        self.total = len(ids)
+
+    def results(self) -> Iterator[Result]:
+        """Go through all of it."""
+        try:
+            yield from self._steps()
+        finally:
+            self._leave(self._places)
+        if self._final is not None:
+            raise self._final
+        if self._ordered and self.skipped and self._ids is None:
+            # What an earlier run wrote may stand behind what belongs before it.
+            self.journal.put_in_order(read_prompt(value, place).id for place, value in enumerate(self._prompts))
+        if self._delete_threads and not self._deleted_leftovers():
+            return
+        self.journal.finish()
+
+    def _steps(self) -> Iterator[Result]:
+        if self.journal.interrupted:
+            time.sleep(_SETTLE)
+        while True:
+            wait = self._begin_steps()
+            outcomes = self._outcomes.take()
+            if outcomes:
+                yield from self._handed_out(outcomes)
+            elif self._looked_ahead():
+                continue
+            elif self._under_way or not math.isinf(wait):
+                self._finish_steps(min(wait, _WAKE))
+            else:
+                return
+
+    # What is next
+
+    def _jobs(self) -> Iterator[Optional["_Job"]]:
+        """The prompts that have no result yet; ``None`` for each that has one at once, because it is none."""
+        place = itertools.count()
+        for number, value in enumerate(self._prompts):
+            prompt = read_prompt(value, number)
+            if self._ids is not None:
+                _check_new(self._ids, prompt)
+            failed_before = self.journal.failed(prompt.id)
+            if failed_before is not None:
+                self.skipped += 1
+                self.skipped_failures += failed_before
+                continue
+            self._open += 1
+            if isinstance(prompt, BadLine):
+                self._outcomes.put(next(place), _Outcome(result_of_bad_line(prompt)))
+                yield None
+            else:
+                yield self._job(next(place), prompt)
+
+    def _job(self, place: int, prompt: Prompt) -> "_Job":
+        job = _Job(place, prompt, self._tasks.task_of(prompt))
+        intent = self.journal.intent(prompt.id)
+        if intent is not None and intent.digest == job.digest():
+            job.takes_up(intent)
+        elif job.lane is not None:
+            known = prompt.conversation
+            job.goes_to(job.lane, known.message_id if isinstance(known, Conversation) else None)
+        return job
+
+    def _looked_ahead(self) -> bool:
+        """Take further prompts, as many as there are workers, and tell whether there were any.
+
+        Nothing waits to be handed out then: what the prompts raise does not lose it.
+        """
+        open_before = self._open
+        while self._final is None and len(self._waiting) < self._ahead and self._open < self._window:
+            try:
+                job = next(self._source)
+            except StopIteration:
+                break
+            if job is not None and self._lanes.enter(job):
+                self._waiting.append(job)
+        return self._open > open_before
+
+    # Steps
+
+    def _begin_steps(self) -> float:
+        """Begin what can be begun; give the seconds after which there may be more, without anything having ended."""
+        starting, wait = self._admitted()
+        self.journal.intend([job.intent() for job in starting if job.step == "ask" and not job.recorded])
+        for job in starting:
+            self._submit(job)
+        return wait
+
+    def _admitted(self) -> Tuple[List["_Job"], float]:
+        if self._final is not None:
+            return [], math.inf
+        starting: List[_Job] = []
+        if self._ready:
+            pause = self._gate.pause
+            if pause > 0:
+                return [], pause
+            starting, self._ready = self._ready, []
+        while self._waiting:
+            wait = self._gate.try_enter()
+            if wait > 0:
+                # Where none of the places is ours, it is not us who will notice that one is free.
+                return starting, wait if self._under_way or starting else min(wait, _LOOK)
+            self._places += 1
+            starting.append(self._waiting.popleft())
+        return starting, math.inf
+
+    def _submit(self, job: "_Job") -> None:
+        if job.step == "ask":
+            job.recorded = True
+            if self.crew.repeats:
+                job.is_looked_for()
+        subject: Union[Task, str] = str(job.made) if job.step == "delete" else job.task
+        self._under_way += 1
+        future = self.crew.submit(job.step, subject)
+        future.add_done_callback(lambda future: self._done.put((job, future)))
+
+    def _finish_steps(self, seconds: float) -> None:
+        """Wait for the end of a step, and go on with all that have ended."""
+        after = {"begin": self._after_begin, "ask": self._after_ask, "delete": self._after_delete}
+        with contextlib.suppress(queue.Empty):
+            job, future = self._done.get(timeout=seconds)
+            while True:
+                self._under_way -= 1
+                step = future.result()
+                job.count(step)
+                after[job.step](job, step)
+                job, future = self._done.get_nowait()
+
+    def _after_begin(self, job: "_Job", step: Step) -> None:
+        if step.error is not None:
+            self._failed(job, step.error)
+            return
+        job.made = step.conversation_id
+        job.goes_to(str(step.conversation_id), ROOT)
+        self._ready.append(job)
+
+    def _after_ask(self, job: "_Job", step: Step) -> None:
+        if step.answer is not None:
+            self._answered(job, step.answer)
+        elif job.anew and not step.attempts and isinstance(step.error, StreamInterruptedError):
+            job.begins_anew()
+            self._ready.append(job)
+        else:
+            self._failed(job, step.error or AssertionError("a step has an answer or an error"))
+
+    def _after_delete(self, job: "_Job", step: Step) -> None:
+        if step.error is None or isinstance(step.error, NotFoundError):
+            self.journal.deleted(str(job.made))
+        else:
+            logger.warning("a conversation of the batch was not deleted: %s", step.error)
+
+    # What comes of them
+
+    def _answered(self, job: "_Job", answer: Answer) -> None:
+        self._gate.answered()
+        self._answers += 1
+        if not answer.complete:
+            words = "the service did not say that the answer is whole"
+            self._failed(job, StreamInterruptedError(words, stage="stream", partial=answer.text))
+            return
+        result = Result(
+            id=job.prompt.id,
+            text=answer.text,
+            model=answer.model,
+            usage=answer.usage,
+            conversation_id=answer.conversation.conversation_id,
+            seconds=job.seconds,
+            attempts=job.attempts,
+        )
+        self._conclude(job, result, answer.message_id)
+
+    def _failed(self, job: "_Job", error: Exception) -> None:
+        obstacle = _obstacle(error)
+        if obstacle is not None:
+            # The message may have been sent, and nobody could look whether it was.
+            job.is_looked_for()
+            error = obstacle
+        if isinstance(error, _HOPELESS) and not (error.status == 401 and not job.refusals):
+            self._end(error)
+        elif isinstance(error, CopilotError) and _is_everybodys(error):
+            self._refused(job, error)
+        else:
+            self._conclude(job, _failure_of(job, error), None)
+
+    def _refused(self, job: "_Job", error: CopilotError) -> None:
+        """Have everybody wait, and ask again then."""
+        if not job.refusals:
+            job.answers_before = self._answers
+        job.refusals += 1
+        pause = self._gate.refused(getattr(error, "retry_after", None))
+        if job.refusals == _MOST_REFUSALS and self._answers > job.answers_before:
+            # Others were answered meanwhile: it has to do with this prompt.
+            self._conclude(job, _failure_of(job, error), None)
+        elif job.refusals == _MOST_REFUSALS or pause > _LONGEST_PAUSE:
+            self._end(error)
+        else:
+            self._leave(1)
+            self._waiting.append(job)
+
+    def _end(self, error: CopilotError) -> None:
+        """Begin no further prompt. This one has no result: it was not its fault, and it is asked by the next run."""
+        self._final = self._final or error
+
+    def _leave(self, places: int) -> None:
+        self._places -= places
+        for _ in range(places):
+            self._gate.leave()
+
+    def _conclude(self, job: "_Job", result: Result, message_id: Optional[str]) -> None:
+        self._leave(1)
+        job.keep = result.error is not None and may_have_answer(result.error)
+        follower = self._lanes.leave(job, message_id)
+        if follower is not None:
+            self._waiting.append(follower)
+        self._outcomes.put(job.place, _Outcome(result, job))
+
+    def _handed_out(self, outcomes: List["_Outcome"]) -> Iterator[Result]:
+        self.journal.write([outcome.result for outcome in outcomes])
+        for outcome in outcomes:
+            job = outcome.job
+            if self._delete_threads and job is not None and job.made is not None and not job.keep:
+                job.step = "delete"
+                self._submit(job)
+            self._count(outcome.result)
+        for outcome in outcomes:
+            self._open -= 1
+            yield outcome.result
+
+    def _count(self, result: Result) -> None:
+        if result.error is None:
+            return
+        self._failures_left -= 1
+        if self._failures_left == 0 and self._final is None:
+            self._final = TooManyFailuresError(f"too many prompts failed; the last one: {result.error['message']}")
+
+    def _deleted_leftovers(self) -> bool:
+        """Delete, one by one, what earlier runs left and what this one could not; tell whether all is gone."""
+        for conversation_id in self.journal.leftovers():
+            step = self.crew.submit("delete", conversation_id).result()
+            if step.error is None or isinstance(step.error, NotFoundError):
+                self.journal.deleted(conversation_id)
+        return not self.journal.leftovers()
+
+
+def _obstacle(error: Exception) -> Optional[CopilotError]:
+    """What kept everybody from looking for a message, where it would keep the others as well."""
+    cause = error.__cause__ if isinstance(error, StreamInterruptedError) else None
+    is_one = isinstance(cause, CopilotError) and cause.stage == "messages" and _is_everybodys(cause)
+    return cause if is_one else None  # type: ignore[return-value]  # it is a CopilotError
+
+
+def _is_everybodys(error: Exception) -> bool:
+    """Whether others would have met the same failure."""
+    return isinstance(error, (RateLimitError, *_HOPELESS)) or _is_outage(error)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether a prompt failed before its message was sent, because the service could not be reached."""
+    if isinstance(error, RequestTimeoutError) and error.phase == "total":
+        return False
+    if isinstance(error, NetworkError):
+        return not error.sent or error.stage in ("token", "thread", "messages")
+    return isinstance(error, ServerError) and error.stage in ("token", "thread")
+
+
+def _failure_of(job: _Job, error: Exception) -> Result:
+    return Result(
+        id=job.prompt.id,
+        text=getattr(error, "partial", ""),
+        conversation_id=job.made or job.lane,
+        seconds=job.seconds,
+        attempts=job.attempts,
+        error=error_of(error, "input"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    result: Result
+    job: Optional[_Job] = None
+
+
+class _AsTheyCome:
+    """Outcomes on their way out, in the order of their coming."""
+
+    def __init__(self) -> None:
+        self._outcomes: List[_Outcome] = []
+
+    def put(self, place: int, outcome: _Outcome) -> None:
+        self._outcomes.append(outcome)
+
+    def take(self) -> List[_Outcome]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+
+class _InOrder:
+    """Outcomes on their way out, each held back until all before it are out."""
+
+    def __init__(self) -> None:
+        self._outcomes: Dict[int, _Outcome] = {}
+        self._place = 0
+
+    def put(self, place: int, outcome: _Outcome) -> None:
+        self._outcomes[place] = outcome
+
+    def take(self) -> List[_Outcome]:
+        outcomes = []
+        while self._place in self._outcomes:
+            outcomes.append(self._outcomes.pop(self._place))
+            self._place += 1
+        return outcomes
+
+
+class _Lanes:
+    """Prompts of the same conversation, of which one is asked after the other."""
+
+    def __init__(self) -> None:
+        self._queues: Dict[str, Deque[_Job]] = {}
+
+    def enter(self, job: _Job) -> bool:
+        """Whether it may be asked; else ``leave`` gives it out when it may."""
+        if job.lane is None:
+            return True
+        if job.lane in self._queues:
+            self._queues[job.lane].append(job)
+            return False
+        self._queues[job.lane] = deque()
+        return True
+
+    def leave(self, job: _Job, message_id: Optional[str]) -> Optional[_Job]:
+        """Give the one that follows; it answers the message that ended the one before it."""
+        if job.lane is None:
+            return None
+        if not self._queues[job.lane]:
+            del self._queues[job.lane]
+            return None
+        follower = self._queues[job.lane].popleft()
+        if message_id is not None and not follower.recorded:
+            follower.goes_to(job.lane, message_id)
+        return follower
+
+
+def _check_new(ids: Index, prompt: Union[Prompt, BadLine]) -> None:
+    if not ids.add(str(prompt.id)):
+        raise ValueError(f"two prompts have the id {prompt.id!r}: their results could not be told apart")

@@ -1,0 +1,274 @@
+"""The gate that all prompts of a batch go through: how many at once, how many a minute, and when nobody may.
+
+Rules: a refusal (429) closes the gate for everybody, as long as the service says, and halves the number of places; each
+run of answers without a refusal gives one place back. What several processes must agree on, the end of the pause and
+the pace, lies in a cache that has ``get``, ``set`` and ``add`` as Django's caches have; by default it is this process's
+memory. Places are counted in each process for itself: a worker that dies could not give one back that was shared.
+
+Nothing here sends anything or sleeps by itself: ``try_enter`` says how long to wait, and ``enter`` waits with
+the function that it is given.
+"""
+
+import math
+import threading
+import time
+from typing import Any, Callable, Dict, Optional, Protocol, Tuple
+
+from copilot_sync.transport.fork import renew_in_child
+
+#: Seconds: the shortest pause, however soon the service wants to be asked again.
+_SHORTEST_PAUSE = 0.1
+#: Seconds: the first pause where the service does not say how long, and the longest; each further one doubles.
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+#: Answers in a row, for each place there is, that give one place back.
+_ANSWERS_PER_PLACE = 4
+#: Seconds that what is shared is kept after it has lost its meaning, for clocks that differ.
+_GRACE = 60
+#: Seconds between two looks at a gate whose places are all taken, for whoever waits in ``enter``.
+_LOOK = 0.05
+
+
+class GateCache(Protocol):
+    """What several processes share a gate through. Keys and values are strings, ``timeout`` is in seconds."""
+
+    def get(self, key: str) -> Any:
+        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+
+    def set(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value for so many seconds."""
+
+    def add(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value where the key has none yet, and tell whether it had none: to one caller alone."""
+
+
+class MemoryCache:
+    """A cache in this process's memory. Safe for any thread.
+
+    Args:
+        clock: Gives the time, in seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: Dict[str, Tuple[str, float]] = {}
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def get(self, key: str) -> Optional[str]:
+        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+        value, until = self._entries.get(key, (None, 0.0))
+        return value if self._clock() < until else None
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        """Keep a value for so many seconds."""
+        with self._lock:
+            self._put(key, value, timeout)
+
+    def add(self, key: str, value: str, timeout: int) -> bool:
+        """Keep a value where the key has none yet, and tell whether it had none."""
+        with self._lock:
+            if self.get(key) is not None:
+                return False
+            self._put(key, value, timeout)
+            return True
+
+    def _put(self, key: str, value: str, timeout: int) -> None:
+        now = self._clock()
+        if len(self._entries) >= 1024:
+            self._entries = {name: entry for name, entry in self._entries.items() if now < entry[1]}
+        self._entries[key] = (value, now + timeout)
+
+
+class Gate:
+    """Lets prompts through: so many at once, so many a minute, none during a pause. Safe for any thread.
+
+    Whoever got in says ``leave`` when the prompt is done, and ``refused`` before that where the service asked to
+    slow down.
+
+    >>> gate = Gate(4, rate=60)
+    >>> gate.try_enter()
+    0.0
+    >>> gate.leave()
+
+    Args:
+        places: How many prompts may be under way at once in this process.
+        rate: How many may begin in a minute, in all processes that share the cache. They begin at equal distances.
+            Default: as many as there are places for.
+        cache: What the pause and the pace are shared through: an object with ``get``, ``set`` and ``add``, such as
+            Django's cache. Default: this process's memory.
+        name: What the keys in the cache begin with. Gates of the same name share a pause and a pace.
+        clock: Gives the time, in seconds. Processes that share a cache need one that they agree on, which is the
+            default then; without a cache it is a clock that never jumps.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        places: int = 8,
+        *,
+        rate: Optional[float] = None,
+        cache: Optional[GateCache] = None,
+        name: str = "copilot-sync-gate",
+        clock: Optional[Callable[[], float]] = None,
+    ) -> None:
+        self._most = checked_count("workers", places)
+        self._interval = 60.0 / checked_rate(rate) if rate is not None else 0.0
+        self._clock = clock or (time.monotonic if cache is None else time.time)
+        self._cache: GateCache = MemoryCache(clock=self._clock) if cache is None else cache
+        self._name = name
+        self._limit = self._most
+        self._until = 0.0  # the end of the last pause that is known here
+        self._answers = 0  # in a row
+        self._untold = 0  # pauses in a row whose length the service did not say
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a lock of our own and nobody inside: who is inside of an inherited gate is not in this process."""
+        self._lock = threading.Lock()
+        self._inside = 0
+        renew_in_child(self)
+
+    @property
+    def limit(self) -> int:
+        """How many prompts may be under way at once now: fewer than at first after a refusal."""
+        return self._limit
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the service may be asked again; 0 where nothing was refused."""
+        with self._lock:
+            return max(0.0, self._paused_until() - self._clock())
+
+    def try_enter(self) -> float:
+        """Enter, if that is possible now.
+
+        Returns:
+            0 for "you are in", else the seconds after which to ask again; infinity where all places are taken, and
+            somebody has to leave first.
+        """
+        with self._lock:
+            now = self._clock()
+            pause = self._paused_until() - now
+            if pause > 0:
+                return pause
+            if self._inside >= self._limit:
+                return math.inf
+            wait = self._wait_for_turn(now)
+            if wait == 0:
+                self._inside += 1
+            return wait
+
+    def enter(self, *, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Wait until there is a place, and take it.
+
+        Args:
+            sleep: Waits for so many seconds. What it raises ends the waiting.
+        """
+        while True:
+            seconds = self.try_enter()
+            if seconds == 0:
+                return
+            sleep(_LOOK if math.isinf(seconds) else seconds)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        with self._lock:
+            self._inside -= 1
+
+    def answered(self) -> None:
+        """Take note of an answer: after enough of them there is one place more, up to the number at first."""
+        with self._lock:
+            self._untold = 0
+            if self._limit == self._most:
+                return
+            self._answers += 1
+            if self._answers >= _ANSWERS_PER_PLACE * self._limit:
+                self._limit += 1
+                self._answers = 0
+
+    def refused(self, retry_after: Optional[float] = None) -> float:
+        """Close the gate for everybody: the service asked to slow down.
+
+        Args:
+            retry_after: For how many seconds, where the service said so. Default: a second at first, and twice
+                as long with each further refusal until there is an answer.
+
+        Returns:
+            Seconds until the gate opens again.
+        """
+        with self._lock:
+            now = self._clock()
+            known = self._paused_until()
+            if retry_after is not None:
+                seconds = max(_SHORTEST_PAUSE, retry_after)
+            else:
+                # What else was under way when the pause began says nothing new.
+                if known <= now:
+                    self._untold += 1
+                seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (max(1, self._untold) - 1))
+            self._pause_until(max(known, now + seconds), now)
+            return self._until - now
+
+    def _paused_until(self) -> float:
+        """The end of the pause, as far as any process knows."""
+        told = self._cache.get(f"{self._name}-pause")
+        try:
+            shared = float(told) if told is not None else 0.0
+        except (TypeError, ValueError):
+            shared = 0.0
+        if shared > self._until:
+            self._notice(shared, self._clock())
+        elif shared < self._until:
+            # Another process, which began its pause at the same moment, may have overwritten a longer one.
+            self._share(self._clock())
+        return self._until
+
+    def _pause_until(self, until: float, now: float) -> None:
+        self._notice(until, now)
+        self._share(now)
+
+    def _notice(self, until: float, now: float) -> None:
+        if self._until <= now < until:
+            self._limit = max(1, self._limit // 2)
+        self._answers = 0
+        self._until = until
+
+    def _share(self, now: float) -> None:
+        if self._until > now:
+            self._cache.set(f"{self._name}-pause", repr(self._until), math.ceil(self._until - now) + _GRACE)
+
+    def _wait_for_turn(self, now: float) -> float:
+        """Take the turn of this moment; give the seconds until the next one where somebody else has it."""
+        if not self._interval:
+            return 0.0
+        turn = math.floor(now / self._interval)
+        # What it is about tells gates of another rate apart.
+        if self._cache.add(f"{self._name}-{self._interval!r}-{turn}", "taken", math.ceil(self._interval) + _GRACE):
+            return 0.0
+        return max((turn + 1) * self._interval - now, 0.001)
+
+
+def checked_count(name: str, value: object) -> int:
+    """Check a number of things of which there must be one at least."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+def checked_rate(value: object) -> float:
+    """Check a number of prompts a minute."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"rate must be a number of prompts a minute, not {type(value).__name__}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"rate must be a number of prompts a minute above zero, not {value}")
+    return float(value)

@@ -1,0 +1,75 @@
+"""What becomes of a prompt: a value that says either the answer or the error, and goes into a line of JSON.
+
+Nothing here knows where results come from or where they are kept.
+"""
+
+import dataclasses
+from typing import Any, Dict, Mapping, Optional
+
+from copilot_sync.batch.prompts import BadLine, Id
+from copilot_sync.errors import CopilotError, NetworkError, RequestTimeoutError, StreamInterruptedError
+from copilot_sync.models import Usage
+
+#: What the error of a line that is no prompt is called.
+BAD_LINE = "BadLineError"
+_UNCERTAIN = [kind.__name__ for kind in (StreamInterruptedError, NetworkError, RequestTimeoutError)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one prompt.
+
+    Attributes:
+        id: The prompt's id.
+        text: The answer; where there is an error, what had come of it.
+        model: The model that answered.
+        usage: What it cost, ``None`` where the service did not say.
+        conversation_id: The conversation that the answer is in.
+        seconds: How long the asking took, without the time that the prompt waited for its turn.
+        attempts: How often the message was sent by this run. 0 where the answer that an earlier run had asked for was
+            found in its conversation.
+        error: ``None`` for an answer, else ``{"type", "message", "stage", "status"}``.
+    """
+
+    id: Id
+    text: str = ""
+    model: str = ""
+    usage: Optional[Usage] = None
+    conversation_id: Optional[str] = None
+    seconds: float = 0.0
+    attempts: int = 0
+    error: Optional[Mapping[str, Any]] = None
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Give what stands in the output: the answer with everything about it, or the id and the error."""
+        if self.error is not None:
+            return {"id": self.id, "error": dict(self.error)}
+        return {
+            "id": self.id,
+            "text": self.text,
+            "model": self.model,
+            "usage": None if self.usage is None else dataclasses.asdict(self.usage),
+            "conversation_id": self.conversation_id,
+            "seconds": round(self.seconds, 3),
+            "attempts": self.attempts,
+        }
+
+
+def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:
+    """Describe an error as the output has it: in words that hold no secret, as our errors never do."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error.args[0]) if isinstance(error, CopilotError) and error.args else str(error),
+        "stage": getattr(error, "stage", None) or stage,
+        "status": getattr(error, "status", None),
+    }
+
+
+def result_of_bad_line(line: BadLine) -> Result:
+    """The failure that stands for a line that is no prompt."""
+    return Result(line.id, error={"type": BAD_LINE, "message": line.reason, "stage": "input", "status": None})
+
+
+def may_have_answer(error: Mapping[str, Any]) -> bool:
+    """Whether a prompt that failed like this may have been answered all the same, in a conversation to look at."""
+    return error.get("type") in _UNCERTAIN and error.get("stage") in ("message", "stream")

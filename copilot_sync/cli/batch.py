@@ -1,0 +1,268 @@
+"""``copilot-sync batch``: a file of prompts in, a file of results out, and on stderr how it goes.
+
+What a batch does is decided in ``copilot_sync.batch``; here is what is seen of it: a bar on a terminal, a line every so
+often elsewhere, and a summary at the end, however it ends.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections import Counter
+from typing import Any, Callable, ContextManager, Iterator, Optional
+
+import click
+
+from copilot_sync.batch.dispatch import Run, run
+from copilot_sync.batch.prompts import FORMATS, PromptFile, read
+from copilot_sync.batch.results import Result
+from copilot_sync.client import Client
+from copilot_sync.settings import Timeout
+
+FAILED = 1
+SOME_FAILED = 3
+#: Seconds between two lines about the progress where there is no terminal.
+_BETWEEN_LINES = 10.0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync batch prompts.jsonl -o results.jsonl --rate 20
+  copilot-sync batch prompts.jsonl -o results.jsonl --retry-failed
+  cut -f 2 questions.tsv | copilot-sync batch - --format text -o results.jsonl
+
+\b
+All of it goes through one account: a burst of requests may get it suspended.
+Started again with the same files, it goes on where it stopped.
+"""
+)
+@click.argument("prompts", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(dir_okay=False), help="Where results go.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="What IN is.  [default: as its suffix says; jsonl]")
+@click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
+@click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
+@click.option("--workers", metavar="N", type=click.IntRange(1), default=8, show_default=True, help="Prompts at once.")
+@click.option("--rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Prompts a minute.  [default: any]")
+@click.option(
+    "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for one answer.  [default: any]"
+)
+@click.option("--max-failures", metavar="N", type=click.IntRange(1), help="Stop after N failures.  [default: never]")
+@click.option("--ordered", is_flag=True, help="Write the results in the order of IN.  [default: as they come]")
+@click.option("--retry-failed", is_flag=True, help="Ask those again that failed.  [default: only what is not done]")
+@click.option("--delete-threads", is_flag=True, help="Delete the conversations that it made.  [default: they stay]")
+@click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process: it needs no account.")
+def batch(
+    prompts: str,
+    output: str,
+    form: Optional[str],
+    model: Optional[str],
+    timeout: Optional[float],
+    emulated: bool,
+    **options: Any,
+) -> int:
+    """Ask all prompts of IN and write their results to OUT, a line of JSON for each.
+
+    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation"}), CSV with such columns, or text
+    with a prompt a line; "-" is stdin, which is read to its end first.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_opened(prompts, form))
+        client = stack.enter_context(_client(emulated, stack))
+        with _usage_checked():
+            results = run(
+                source,
+                client=client,
+                model=model,
+                output=output,
+                timeout=None if timeout is None else Timeout(total=timeout),
+                **options,
+            )
+        return _followed(stack.enter_context(results), output)
+
+
+def _opened(prompts: str, form: Optional[str]) -> PromptFile:
+    with _usage_checked():
+        return read(sys.stdin.buffer if prompts == "-" else prompts, form)
+
+
+@contextlib.contextmanager
+def _usage_checked() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _client(emulated: bool, stack: contextlib.ExitStack) -> Client:
+    if not emulated:
+        try:
+            return Client()
+        except (TypeError, ValueError) as error:
+            raise click.ClickException(f"the environment is not right: {error}") from error
+    from copilot_sync.emulator import Emulator
+
+    # A proxy of the environment could not reach a server inside this process.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
+    emulator = stack.enter_context(Emulator())
+    click.echo("copilot-sync: this is the emulator, which repeats what it is asked; no model is involved", err=True)
+    return Client(cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url)
+
+
+def _followed(results: Run, output: str) -> int:
+    """Go through the results, show how it goes, and give the exit status."""
+    tally = Tally(results)
+    try:
+        with _progress(tally) as show, _usage_checked():
+            for result in results:
+                tally.count(result)
+                show()
+    finally:
+        # Also after Ctrl-C and errors, which tell themselves.
+        for line in tally.summary(output):
+            click.echo(line, err=True)
+    return tally.status
+
+
+class Tally:
+    """What is counted of a batch.
+
+    Args:
+        results: The batch.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(self, results: Run, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._results = results
+        self._clock = clock
+        self._began = clock()
+        self._seconds: Counter[float] = Counter()
+        self.answered = 0
+        self.failed = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+
+    def count(self, result: Result) -> None:
+        """Take note of a result."""
+        if result.error is not None:
+            self.failed += 1
+            return
+        self.answered += 1
+        # Three digits say enough, and keep a million answers small.
+        self._seconds[float(f"{result.seconds:.3g}")] += 1
+        if result.usage is not None:
+            self.input_tokens += result.usage.input_tokens or 0
+            self.output_tokens += result.usage.output_tokens or 0
+
+    @property
+    def done(self) -> int:
+        """How many prompts have a result, those of earlier runs included."""
+        return self.answered + self.failed + self._results.skipped
+
+    @property
+    def total(self) -> Optional[int]:
+        """How many prompts there are, where that is known."""
+        return self._results.total
+
+    @property
+    def rate(self) -> float:
+        """Results a minute, in this run."""
+        return 60 * (self.answered + self.failed) / max(self._clock() - self._began, 0.001)
+
+    @property
+    def seconds_left(self) -> Optional[float]:
+        """How long the rest will take if it goes on like this, where that can be told."""
+        if self.total is None or not self.rate:
+            return None
+        return 60 * (self.total - self.done) / self.rate
+
+    @property
+    def status(self) -> int:
+        """The exit status of a batch that came to its end."""
+        if not self.failed + self._results.skipped_failures:
+            return 0
+        return SOME_FAILED if self.answered + self._results.skipped else FAILED
+
+    def percentile(self, share: float) -> float:
+        """The seconds within which a share of the answers came."""
+        wanted = share * self.answered
+        count = 0
+        for seconds in sorted(self._seconds):
+            count += self._seconds[seconds]
+            if count >= wanted:
+                return seconds
+        return 0.0
+
+    def line(self) -> str:
+        """How it goes, in one line."""
+        of = "" if self.total is None else f" of {self.total}"
+        left = self.seconds_left
+        rest = "" if left is None else f", {_duration(left)} left"
+        return f"{self.done}{of} done, {self.failed} failed, {self.rate:.0f} a minute{rest}"
+
+    def summary(self, output: str) -> Iterator[str]:
+        """What there is to say at the end."""
+        before = f", done before: {self._results.skipped}" if self._results.skipped else ""
+        took = _duration(self._clock() - self._began)
+        yield f"answered: {self.answered}, failed: {self.failed}{before}, in {took}"
+        if self.answered:
+            p50, p95 = self.percentile(0.5), self.percentile(0.95)
+            yield f"seconds for an answer: p50 {p50:g}, p95 {p95:g}"
+            yield f"tokens: {self.input_tokens} in, {self.output_tokens} out"
+        if self.total is not None and self.done < self.total:
+            yield f"not done: {self.total - self.done}; the same command goes on with them"
+        elif self.failed + self._results.skipped_failures:
+            yield f"why prompts failed stands in {output}; --retry-failed asks them again"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _progress(tally: Tally) -> ContextManager[Callable[[], None]]:
+    """Give what shows the progress as it is: a bar where there is a terminal that can draw one, else lines."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with contextlib.suppress(ImportError):
+            return _bar(tally)
+    return contextlib.nullcontext(_Lines(tally))
+
+
+class _Lines:
+    """Prints a line every so often."""
+
+    def __init__(self, tally: Tally, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally = tally
+        self._clock = clock
+        self._next = clock() + _BETWEEN_LINES
+
+    def __call__(self) -> None:
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + _BETWEEN_LINES
+            click.echo(self._tally.line(), err=True)
+
+
+def _bar(tally: Tally) -> ContextManager[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = progress.add_task("", total=None)
+
+    def show() -> None:
+        left = tally.seconds_left
+        rest = "" if left is None else f", {_duration(left)} left"
+        words = f"{tally.failed} failed, {tally.rate:.0f} a minute{rest}"
+        progress.update(task, total=tally.total, completed=tally.done, description=words)
+
+    @contextlib.contextmanager
+    def shown() -> Iterator[Callable[[], None]]:
+        with progress:
+            yield show
+
+    return shown()

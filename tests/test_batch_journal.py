@@ -1,0 +1,525 @@
+"""The output and the journal beside it: whole lines, on the disk, for one batch at a time, whatever ends it."""
+
+import contextlib
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import pytest
+from support import nothing_left_open
+
+from copilot_sync import Usage
+from copilot_sync.batch import journal as journal_module
+from copilot_sync.batch.journal import Intent, Journal, JournalError
+from copilot_sync.batch.results import Result
+from copilot_sync.models import Receipt
+from copilot_sync.transport import fork
+
+LINE = b'{"id": "a", "text": "one", "model": "", "usage": null, "conversation_id": "t", "seconds": 1, "attempts": 1}\n'
+FAILURE = {"type": "ServerError", "message": "boom", "stage": "stream", "status": None}
+UNKNOWN = {"type": "StreamInterruptedError", "message": "cut", "stage": "stream", "status": None}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    with nothing_left_open():
+        yield
+
+
+def journal_of(output: Path) -> Path:
+    return output.with_name(output.name + ".journal")
+
+
+def opened(output: Path, retry_failed: bool = False) -> Journal:
+    return Journal(str(output), retry_failed=retry_failed)
+
+
+def failure(id: str, error: Dict[str, Any] = FAILURE) -> Result:
+    return Result(id, error=error)
+
+
+def intent(id: str, conversation: str = "t", *, made: bool = True) -> Intent:
+    return Intent(id, Receipt(conversation, f"answer-of-{id}", "root"), "digest", made)
+
+
+def write(output: Path, *results: Result, finish: bool = False) -> None:
+    with opened(output) as journal:
+        journal.write(list(results))
+        if finish:
+            journal.finish()
+
+
+def ids(output: Path) -> List[Any]:
+    return [json.loads(line)["id"] for line in output.read_bytes().splitlines()]
+
+
+# Lines
+
+
+def test_a_result_is_a_line(output: Path) -> None:
+    """In the order of writing, with everything about the answer; a failure has its id and its error."""
+    answer = Result("a", "é", "gpt-4o", Usage(3, None), "t-1", 1.23456, 2)
+    write(output, answer, Result(7, "two"), failure("b"))
+    assert [json.loads(line) for line in output.read_bytes().splitlines()] == [
+        {
+            "id": "a",
+            "text": "é",
+            "model": "gpt-4o",
+            "usage": {"input_tokens": 3, "output_tokens": None},
+            "conversation_id": "t-1",
+            "seconds": 1.235,
+            "attempts": 2,
+        },
+        {"id": 7, "text": "two", "model": "", "usage": None, "conversation_id": None, "seconds": 0.0, "attempts": 0},
+        {"id": "b", "error": FAILURE},
+    ]
+    assert "é".encode() in output.read_bytes()
+
+
+def test_half_of_a_surrogate_pair_is_escaped(output: Path) -> None:
+    """A service may send one, and no line can hold it otherwise."""
+    write(output, Result("a", "\ud800"))
+    assert json.loads(output.read_bytes())["text"] == "\ud800"
+    with opened(output) as journal:
+        assert journal.failed("a") is False
+
+
+def test_what_is_done_is_known_when_it_is_opened_again(output: Path) -> None:
+    """Also within the same run; an id that is a number is the same as its digits."""
+    with opened(output) as journal:
+        assert journal.failed("a") is None
+        journal.write([Result("a", "one"), failure("b"), Result(7, "x")])
+        assert (journal.failed("a"), journal.failed("b")) == (False, True)
+    with opened(output) as journal:
+        assert [journal.failed(id) for id in ("a", "b", 7, "7", "c")] == [False, True, False, False, None]
+
+
+def test_what_is_written_is_on_the_disk(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write of results or intents ends with a sync; a deletion need not, because it may be done twice."""
+    synced: List[str] = []
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}")))
+        fsync(file)
+
+    with opened(output) as journal:
+        monkeypatch.setattr(os, "fsync", noted)
+        journal.intend([intent("a"), intent("b")])
+        journal.write([Result("a"), Result("b")])
+        journal.deleted("t")
+        journal.write([])
+        journal.intend([])
+    assert synced == ["out.jsonl.journal", "out.jsonl"]
+
+
+# What a kill leaves
+
+
+@pytest.mark.parametrize("length", [1, 5, 10, len(LINE) - 1])
+def test_a_torn_last_line_is_removed(output: Path, length: int) -> None:
+    """However much of it was written; the next line stands where it stood."""
+    torn = LINE.replace(b'"a"', b'"b"')[:length]
+    output.write_bytes(LINE + torn)
+    write(output, Result("b", "two"))
+    assert ids(output) == ["a", "b"]
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 50, b"\0" * 50 + b'": 0}\n' + LINE, b'{"id": "b", \0\0\n'])
+def test_zeros_that_a_power_cut_left_are_removed(output: Path, tail: bytes) -> None:
+    """With whatever stands behind them: it did not count yet, and its answers are in their conversations."""
+    output.write_bytes(LINE + tail)
+    with opened(output) as journal:
+        assert journal.failed("a") is False
+    assert output.read_bytes() == LINE
+
+
+def test_a_torn_line_of_the_journal_is_removed(output: Path) -> None:
+    """The message that it was about was not sent: it is sent when the line counts."""
+    with opened(output) as journal:
+        journal.intend([intent("a")])
+        journal.intend([intent("b")])
+    whole = journal_of(output).read_bytes()
+    journal_of(output).write_bytes(whole[:-10])
+    with opened(output) as journal:
+        assert (journal.intent("a"), journal.intent("b")) == (intent("a"), None)
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        (b"dear diary", 1),
+        (b"dear diary\n", 1),
+        (LINE + b"\xff\xfe\n", 2),
+        (LINE + b"[1]\n", 2),
+        (LINE + b"torn by hand\n" + LINE, 2),
+        (LINE + LINE[:20] + b"\n" + LINE, 2),
+        (b'{"id": "a", "prompt": "hi"}\n', 1),
+        (b'{"id": "a", "text": 5}\n', 1),
+        (b'{"id": "a", "error": "boom"}\n', 1),
+        (b'{"text": "one"}\n', 1),
+    ],
+)
+def test_a_file_of_something_else_is_left_alone(output: Path, content: bytes, number: int) -> None:
+    """It may be the prompts, or anything that was named by mistake."""
+    output.write_bytes(content)
+    with pytest.raises(JournalError, match=f"line {number} of .*out.jsonl was not written by a batch: name an"):
+        opened(output)
+    assert output.read_bytes() == content
+
+
+def test_a_journal_of_something_else_is_left_alone(output: Path) -> None:
+    """Beside an output that is all right too."""
+    output.write_bytes(LINE)
+    journal_of(output).write_bytes(b'{"id": "a"}\n')
+    with pytest.raises(JournalError, match="line 1 of .*out.jsonl.journal was not written by a batch"):
+        opened(output)
+
+
+def test_what_is_no_file_can_not_be_an_output(tmp_path: Path) -> None:
+    """A device or a folder keeps nothing that could be gone on with."""
+    (tmp_path / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(JournalError, match="is not a file that can be gone on with"):
+        opened(tmp_path / "pipe")
+    with pytest.raises(JournalError, match="can't be opened: Is a directory"):
+        opened(tmp_path / "folder")
+    with pytest.raises(JournalError, match="can't be opened: No such file or directory"):
+        opened(tmp_path / "missing" / "out.jsonl")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """Writing the output anew writes what the link names."""
+    real = tmp_path / "real.jsonl"
+    real.touch()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(real)
+    write(link, Result("a", "one"), failure("b"))
+    opened(link, retry_failed=True).close()
+    assert link.is_symlink()
+    assert ids(real) == ["a"]
+
+
+# Intents
+
+
+def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
+    """With all that finds its message; the last one for a prompt counts."""
+    with opened(output) as journal:
+        assert not journal.interrupted
+        journal.intend([intent("a"), intent("b", made=False)])
+        journal.intend([intent("a", "t-2")])
+    with opened(output) as journal:
+        assert journal.interrupted
+        assert journal.intent("a") == intent("a", "t-2")
+        journal.write([Result("a"), failure("b")])
+        assert not journal.interrupted
+        assert journal.intent("b") == intent("b", made=False)
+        assert journal.intent("c") is None
+
+
+def test_the_journal_is_removed_when_nothing_is_left_to_do(output: Path) -> None:
+    """With a failed prompt there is: what is known of its message may be needed."""
+    write(output, Result("a"), finish=True)
+    assert not journal_of(output).exists()
+    write(output, failure("b"), finish=True)
+    assert journal_of(output).exists()
+    opened(output, retry_failed=True).close()
+    write(output, Result("b"), finish=True)
+    assert not journal_of(output).exists()
+
+
+def test_a_failure_is_taken_out_to_be_asked_again(output: Path) -> None:
+    """Where an answer may still come, what finds it is kept; a sure failure is asked in another conversation."""
+    output.touch(mode=0o640)
+    with opened(output) as journal:
+        journal.intend([intent(id, f"t-{id}") for id in "abcd"])
+        journal.write([Result("a"), failure("b"), failure("c", UNKNOWN), failure("e")])
+    with opened(output, retry_failed=True) as journal:
+        assert [journal.failed(id) for id in "abcde"] == [False, None, None, None, None]
+        assert journal.intent("b") is None
+        kept = journal.intent("c")
+        assert kept is not None
+        assert (kept.receipt, kept.again) == (intent("c", "t-c").receipt, True)
+        assert journal.intent("d") == intent("d", "t-d")
+        journal.write([Result("c")])
+    assert ids(output) == ["a", "c"]
+    assert stat.S_IMODE(output.stat().st_mode) == 0o640
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.journal"]
+    with opened(output) as journal:
+        assert journal.intent("b") is None
+        kept = journal.intent("c")
+        assert kept is not None
+        assert kept.again
+
+
+def test_without_failures_the_output_is_left_as_it_is(output: Path) -> None:
+    """It may be large."""
+    write(output, Result("a"))
+    before = output.stat().st_ino
+    opened(output, retry_failed=True).close()
+    assert output.stat().st_ino == before
+
+
+def test_conversations_are_left_over_until_they_are_deleted(output: Path) -> None:
+    """Those that the batch made, of prompts that are done; not where an answer may still come, or is to be had."""
+    with opened(output) as journal:
+        journal.intend([intent(id, f"t-{id}") for id in "abcd"])
+        journal.intend([intent("mine", "t-mine", made=False)])
+        journal.write([Result("a"), failure("b"), failure("c", UNKNOWN), Result("mine")])
+        assert sorted(journal.leftovers()) == ["t-a", "t-b"]
+        journal.deleted("t-a")
+        assert journal.leftovers() == ["t-b"]
+    with opened(output) as journal:
+        assert journal.leftovers() == ["t-b"]
+        journal.intend([intent("d", "t-other")])
+        assert sorted(journal.leftovers()) == ["t-b", "t-d"]
+
+
+def test_results_are_put_in_order(output: Path) -> None:
+    """Those of other prompts stand behind them, and prompts without a result are left out."""
+    write(output, *(Result(id, f"text of {id}") for id in "dxbac"))
+    with opened(output) as journal:
+        journal.put_in_order(iter("abcde"))
+        journal.write([Result("e")])
+        assert journal.failed("a") is False
+    assert ids(output) == ["a", "b", "c", "d", "x", "e"]
+    assert json.loads(output.read_bytes().splitlines()[1])["text"] == "text of b"
+
+
+# One batch at a time
+
+
+HOLD = """
+import sys
+from copilot_sync.batch.journal import Journal
+with Journal(sys.argv[1]) as journal:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_elsewhere(output: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Another process that has the output open."""
+    arguments = [sys.executable, "-c", HOLD, str(output)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield process
+
+
+def test_two_runs_on_the_same_output_refuse_each_other(output: Path) -> None:
+    """In the same process and in another one, through any name of the file; the first one does not notice."""
+    link = output.with_name("link.jsonl")
+    link.symlink_to(output)
+    with held_elsewhere(output):
+        for path in (output, link, output.parent / "." / output.name):
+            with pytest.raises(JournalError, match="another batch is writing to .*out.jsonl"):
+                opened(path)
+    with opened(output), pytest.raises(JournalError, match="another batch is writing"):
+        opened(output)
+    opened(output).close()
+
+
+def test_the_lock_ends_with_the_process(output: Path) -> None:
+    """However it ends."""
+    with held_elsewhere(output) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        opened(output).close()
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who held it may finish between another one's opening and locking it; that one takes the new file."""
+    path = str(journal_of(output))
+    locked: Callable[[int], bool] = journal_module._locked
+    meanwhile = [lambda: os.unlink(path), lambda: (os.unlink(path), journal_of(output).touch())]
+
+    def slowly(file: int) -> bool:
+        if meanwhile:
+            meanwhile.pop()()
+        return locked(file)
+
+    monkeypatch.setattr(journal_module, "_locked", slowly)
+    with opened(output):
+        assert not meanwhile
+        with pytest.raises(JournalError, match="another batch"):
+            opened(output)
+
+
+def wait_for_word(started: Any, end: Any) -> None:
+    started.set()
+    end.wait()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+def test_a_forked_child_does_not_keep_the_lock(output: Path) -> None:
+    """A pool's processes may live on when the one who made them was killed."""
+    context = multiprocessing.get_context("fork")
+    started, end = context.Event(), context.Event()
+    with opened(output):
+        child = context.Process(target=wait_for_word, args=(started, end))
+        child.start()
+        assert started.wait(10)
+    opened(output).close()
+    end.set()
+    child.join()
+
+
+def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
+    """Leaving it is not the same as unlocking it."""
+    with opened(output) as journal:
+        fork._renew_all()
+        assert journal._lock._file == -1
+
+
+# No room
+
+
+FILL = """
+import resource, sys
+from copilot_sync.batch.journal import Journal, JournalError
+from copilot_sync.batch.results import Result
+with Journal(sys.argv[1]) as journal:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+    try:
+        for number in range(1000):
+            journal.write([Result(number, "text " * 20)])
+    except JournalError as error:
+        print(number, error)
+"""
+
+
+def test_a_full_disk_stops_with_a_clear_error_and_can_go_on(output: Path) -> None:
+    """The file ends after the last whole line, and the next run begins behind it."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, str(output)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    number, _, words = done.stdout.decode().partition(" ")
+    assert words == f"{output} can't be written: File too large; make room and start the same batch again\n"
+    assert ids(output) == list(range(int(number)))
+    assert output.read_bytes().endswith(b"}\n")
+    write(output, Result(int(number)))
+    assert ids(output) == list(range(int(number) + 1))
+
+
+class Disk:
+    """Fails as a disk does, where it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+
+    def fail(self, name: str, number: int) -> None:
+        """Let a function of the system fail from now on."""
+
+        def failing(*arguments: Any) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        self._patch.setattr(os, name, failing)
+
+    def recover(self) -> None:
+        self._patch.undo()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "words"),
+    [
+        ("write", errno.ENOSPC, "No space left on device; make room and start the same batch again"),
+        ("fsync", errno.ENOSPC, "No space left on device; make room"),
+        ("fsync", errno.EDQUOT, "make room"),
+        ("fsync", errno.EIO, "Input/output error$"),
+    ],
+)
+def test_what_could_not_be_synced_is_not_there(output: Path, disk: Disk, call: str, number: int, words: str) -> None:
+    """Neither in the file nor in what the journal knows; the system's error is the cause."""
+    with opened(output) as journal:
+        journal.write([Result("a", "one")])
+        before = output.read_bytes()
+        disk.fail(call, number)
+        with pytest.raises(JournalError, match=f"out.jsonl can't be written: .*{words}") as caught:
+            journal.write([Result("b", "two")])
+        disk.recover()
+        assert isinstance(caught.value.__cause__, OSError)
+        assert output.read_bytes() == before
+        assert journal.failed("b") is None
+        journal.write([Result("b", "two")])
+    assert ids(output) == ["a", "b"]
+
+
+def test_a_write_that_is_cut_short_goes_on(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take less than it was given."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:7]))
+    write(output, Result("a", "one" * 100))
+    monkeypatch.undo()
+    assert ids(output) == ["a"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_no_room_to_write_it_anew_leaves_the_output_as_it_is(output: Path, disk: Disk, call: str) -> None:
+    """And nothing beside it; the failures are taken out by the next run that has room."""
+    write(output, Result("a"), failure("b"))
+    before = output.read_bytes()
+    disk.fail(call, errno.ENOSPC)
+    with pytest.raises(JournalError, match="make room"):
+        opened(output, retry_failed=True)
+    disk.recover()
+    assert output.read_bytes() == before
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.journal"]
+    opened(output, retry_failed=True).close()
+    assert ids(output) == ["a"]
+
+
+def test_an_error_without_a_remedy_has_none(tmp_path: Path, output: Path, disk: Disk) -> None:
+    """A file that can't be read is told as that."""
+    disk.fail("open", errno.EACCES)
+    with pytest.raises(JournalError, match="out.jsonl.journal can't be opened: Permission denied$"):
+        opened(output)
+    disk.recover()
+
+
+def test_a_million_results_are_not_held_in_memory(output: Path) -> None:
+    """What is known of them lies on the disk: 10,000 take less than half a megabyte."""
+    with output.open("wb") as file:
+        for number in range(10_000):
+            file.write(LINE.replace(b'"a"', b"%d" % number))
+    tracemalloc.start()
+    try:
+        with opened(output) as journal:
+            for number in range(10_000):
+                assert journal.failed(number) is False
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 500_000
+
+
+def test_a_journal_is_closed_once(output: Path) -> None:
+    """Closing it again does no harm."""
+    journal = opened(output)
+    journal.close()
+    journal.close()

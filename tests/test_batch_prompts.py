@@ -1,0 +1,331 @@
+"""Prompts as they come in: files of three formats, values, and what is none of them."""
+
+import io
+import os
+import threading
+import tracemalloc
+from pathlib import Path
+from typing import Any, List, Union
+
+import pytest
+
+from copilot_sync import Conversation
+from copilot_sync.batch import prompts as prompts_module
+from copilot_sync.batch.prompts import BadLine, Prompt, read, read_prompt
+
+Read = List[Union[Prompt, BadLine]]
+
+
+def written(folder: Path, name: str, content: bytes) -> str:
+    path = folder / name
+    path.write_bytes(content)
+    return str(path)
+
+
+def read_file(folder: Path, name: str, content: bytes) -> Read:
+    with read(written(folder, name, content)) as prompts:
+        return list(prompts)
+
+
+# JSON Lines
+
+
+def test_a_line_of_json_is_a_prompt(tmp_path: Path) -> None:
+    """With everything that may stand in it; what is not known is left alone."""
+    content = b"""{"id": "a", "prompt": "hi", "model": "o1-mini", "system": "be brief", "conversation": "t-1", "x": 1}
+{"id": 7, "messages": [{"role": "user", "content": "hi"}]}
+{"prompt": "without an id", "model": null, "system": "", "conversation": ""}
+"""
+    assert read_file(tmp_path, "in.jsonl", content) == [
+        Prompt("a", "hi", "o1-mini", "be brief", Conversation("t-1")),
+        Prompt(7, [{"role": "user", "content": "hi"}]),
+        Prompt(3, "without an id"),
+    ]
+
+
+def test_a_conversation_may_be_whole(tmp_path: Path) -> None:
+    """As ``Conversation.to_dict`` gives it, with the message that the prompt answers."""
+    content = b'{"prompt": "hi", "conversation": {"conversation_id": "t", "message_id": "m"}}'
+    (prompt,) = read_file(tmp_path, "in.jsonl", content)
+    assert isinstance(prompt, Prompt)
+    assert isinstance(prompt.conversation, Conversation)
+    assert prompt.conversation.message_id == "m"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"nonsense", "it is not valid JSON"),
+        (b'{"prompt": "torn', "it is not valid JSON"),
+        (b"[" * 100_000, "it is not valid JSON"),
+        (b'["a list"]', "it is not a JSON object"),
+        (b'{"prompt": "\xff"}', "it is not UTF-8 text"),
+        (b"{}", "a prompt has either prompt or messages, and this one has neither"),
+        (b'{"prompt": "a", "messages": []}', "and this one has prompt and messages"),
+        (b'{"prompt": 5}', "prompt must be a string, not int"),
+        (b'{"prompt": "  "}', "the prompt is empty"),
+        (b'{"prompt": "\\ud800"}', "not valid Unicode"),
+        (b'{"messages": "hi"}', "messages must be a list, not str"),
+        (b'{"messages": []}', "messages must not be empty"),
+        (b'{"messages": [{"role": "user"}]}', "message 0 has no content"),
+        (b'{"prompt": "a", "model": 4}', "model must be a string, not int"),
+        (b'{"prompt": "a", "system": ["x"]}', "system must be a string, not list"),
+        (b'{"prompt": "a", "conversation": 4}', "conversation must be a Conversation or its id, not int"),
+        (b'{"prompt": "a", "conversation": ".."}', "'..' is not an id"),
+        (b'{"prompt": "a", "conversation": {}}', "a conversation needs a conversation_id"),
+        (b'{"prompt": "a", "id": [1]}', "id must be a string or a whole number, not list"),
+        (b'{"prompt": "a", "id": true}', "id must be a string or a whole number, not bool"),
+        (b'{"prompt": "a", "id": 1.5}', "id must be a string or a whole number, not float"),
+        (b'{"prompt": "a", "id": "\\udfff"}', "not valid Unicode"),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number(tmp_path: Path, line: bytes, reason: str) -> None:
+    """It is a value, and the lines around it are read as if it were not there."""
+    first, bad, last = read_file(tmp_path, "in.jsonl", b'{"prompt": "first"}\n' + line + b'\n{"prompt": "last"}\n')
+    assert (first, last) == (Prompt(1, "first"), Prompt(3, "last"))
+    assert isinstance(bad, BadLine)
+    assert (bad.id, bad.number) == (2, 2)
+    assert bad.reason.startswith("line 2: ")
+    assert reason in bad.reason
+
+
+def test_a_bad_line_keeps_the_id_that_it_has(tmp_path: Path) -> None:
+    """So that its failure can be told from the others."""
+    (bad,) = read_file(tmp_path, "in.jsonl", b'{"id": "a", "prompt": ""}')
+    assert isinstance(bad, BadLine)
+    assert (bad.id, bad.number) == ("a", 1)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_lines_end_as_they_may(tmp_path: Path, end: bytes) -> None:
+    """A byte order mark, blank lines and a missing last end are no harm; U+2028 ends nothing."""
+    content = end.join([b'\xef\xbb\xbf{"prompt": "a"}', b"", b"  ", '{"prompt": "b\u2028c"}'.encode()])
+    assert read_file(tmp_path, "in.jsonl", content) == [Prompt(1, "a"), Prompt(4, "b\u2028c")]
+
+
+def test_a_line_too_long_is_left_out_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is no text at all has no line ends, and would fill the memory."""
+    monkeypatch.setattr(prompts_module, "_LONGEST_LINE", 20)
+    fits, bad, last = read_file(tmp_path, "in.txt", b"x" * 19 + b"\n" + b"y" * 100 + b"\nlast\n")
+    assert (fits, last) == (Prompt(1, "x" * 19), Prompt(3, "last"))
+    assert bad == BadLine(2, 2, "line 2: it is longer than 20 bytes")
+    assert read_file(tmp_path, "in.txt", b"y" * 100) == [BadLine(1, 1, "line 1: it is longer than 20 bytes")]
+
+
+# Text
+
+
+def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
+    """The number of the line is its id; blank lines are none."""
+    content = b'one\n\ntwo, three\r\n{"prompt": 1}\n'
+    assert read_file(tmp_path, "in.txt", content) == [
+        Prompt(1, "one"),
+        Prompt(3, "two, three"),
+        Prompt(4, '{"prompt": 1}'),
+    ]
+
+
+# CSV
+
+
+def test_csv_has_named_columns(tmp_path: Path) -> None:
+    """In any order and case, with quotes and line ends in them; other columns are left alone."""
+    content = (
+        b'\xef\xbb\xbfid,Note,Prompt,model\r\na,x,"one, and\ntwo ""quoted""",o1-mini\r\n,,two,\r\n\r\nc,,three\r\n'
+    )
+    assert read_file(tmp_path, "in.csv", content) == [
+        Prompt("a", 'one, and\ntwo "quoted"', "o1-mini"),
+        Prompt(4, "two"),
+        Prompt("c", "three"),
+    ]
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("in.csv", ";"), ("in.tsv", "\t"), ("in.csv", "\t")])
+def test_csv_may_be_delimited_otherwise(tmp_path: Path, name: str, delimiter: str) -> None:
+    """The delimiter is the one that makes ``prompt`` a column."""
+    content = f"id{delimiter}prompt{delimiter}conversation\na{delimiter}one, two{delimiter}t-1\n".encode()
+    assert read_file(tmp_path, name, content) == [Prompt("a", "one, two", conversation=Conversation("t-1"))]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"b,hi,o1-mini,more", "it has 4 fields, and there are 3 columns"),
+        (b"b,,o1-mini", "the prompt is empty"),
+        (b"b, ,o1-mini", "the prompt is empty"),
+        (b"b,\xff,o1-mini", "not valid Unicode"),
+        (b'b,"x"y,o1-mini', "it is not valid CSV"),
+    ],
+)
+def test_a_bad_row_is_told_with_its_number(tmp_path: Path, row: bytes, reason: str) -> None:
+    """And does not stop the rest."""
+    content = b'id,prompt,model\na,"one\ntwo",\n' + row + b"\nc,last,\n"
+    first, bad, last = read_file(tmp_path, "in.csv", content)
+    assert (first, last) == (Prompt("a", "one\ntwo"), Prompt("c", "last"))
+    assert isinstance(bad, BadLine)
+    assert bad.number == 4
+    assert bad.reason.startswith("line 4: ")
+    assert reason in bad.reason
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"one\ntwo\n", b"id,text\na,b\n"], ids=["empty", "no header", "other columns"]
+)
+def test_csv_without_the_column_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Nothing of it could be asked."""
+    with pytest.raises(ValueError, match="must name the columns, and one of them must be prompt"):
+        read_file(tmp_path, "in.csv", content)
+
+
+# Files and streams
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.jsonl", "jsonl"), ("a.NDJSON", "jsonl"), ("a.csv", "csv"), ("a.tsv", "csv"), ("a.txt", "text")],
+)
+def test_the_suffix_tells_the_format(tmp_path: Path, name: str, form: str) -> None:
+    """In either case of its letters."""
+    with read(written(tmp_path, name, b"")) as prompts:
+        assert prompts.format == form
+
+
+def test_a_format_wins_over_the_suffix(tmp_path: Path) -> None:
+    """And without either there is nothing to go by."""
+    path = written(tmp_path, "in.csv", b"one\n")
+    with read(Path(path), "text") as prompts:
+        assert list(prompts) == [Prompt(1, "one")]
+    with pytest.raises(ValueError, match="a format is one of jsonl, csv, text, not 'xml'"):
+        read(path, "xml")
+    with pytest.raises(ValueError, match="the suffix '.json' does not tell the format"):
+        read(written(tmp_path, "in.json", b""))
+
+
+def test_a_file_can_be_gone_through_again(tmp_path: Path) -> None:
+    """Twice at once too, as for a check of its ids."""
+    with read(written(tmp_path, "in.txt", b"one\ntwo\n")) as prompts:
+        assert list(zip(prompts, prompts)) == [
+            (Prompt(1, "one"), Prompt(1, "one")),
+            (Prompt(2, "two"), Prompt(2, "two")),
+        ]
+
+
+def test_what_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    """Before anything else is done."""
+    with pytest.raises(FileNotFoundError):
+        read(str(tmp_path / "in.txt"))
+    with pytest.raises(IsADirectoryError):
+        read(str(tmp_path))
+
+
+def test_a_stream_is_kept_so_that_it_can_be_gone_through_again() -> None:
+    """It is JSON Lines where nothing else is said, and nothing of it stays behind."""
+    with read(io.BytesIO(b'{"prompt": "one"}\n')) as prompts:
+        assert list(prompts) == list(prompts) == [Prompt(1, "one")]
+    with read(io.BytesIO(b"one\n"), "text") as prompts:
+        assert list(prompts) == [Prompt(1, "one")]
+    with pytest.raises(ValueError, match="closed file"):
+        list(prompts)
+
+
+def test_a_stream_that_breaks_leaves_nothing_open() -> None:
+    """The error is the stream's own; the interpreter would warn of a file that nobody closed."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: Any = -1) -> bytes:
+            raise OSError("the other end is gone")
+
+    with pytest.raises(OSError, match="the other end is gone"):
+        read(Broken())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_named_pipe_is_a_stream(tmp_path: Path) -> None:
+    """As ``<(command)`` in a shell is."""
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+
+    def write() -> None:
+        with open(path, "wb") as pipe:
+            pipe.write(b'{"prompt": "one"}\n')
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with read(path) as prompts:
+        writer.join()
+        assert list(prompts) == list(prompts) == [Prompt(1, "one")]
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.txt"])
+def test_a_file_is_never_held_in_memory(tmp_path: Path, name: str) -> None:
+    """Whatever its size: 8 MB are read with less than a tenth of that."""
+    line = {"in.jsonl": b'{"prompt": "%s"}\n', "in.csv": b"%s\n", "in.txt": b"%s\n"}[name]
+    head = b"prompt\n" if name == "in.csv" else b""
+    path = written(tmp_path, name, head + line % (b"word " * 800) * 2_000)
+    tracemalloc.start()
+    try:
+        with read(path) as prompts:
+            count = sum(1 for _ in prompts)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 2_000
+    assert peak < 800_000
+
+
+# Values
+
+
+def test_a_value_is_read_as_a_line_is() -> None:
+    """A text, a dictionary, a ``Prompt``; its place is its id where it has none."""
+    messages = [{"role": "user", "content": "hi"}]
+    assert read_prompt("hi", 4) == Prompt(4, "hi")
+    assert read_prompt({"id": "a", "messages": messages}, 4) == Prompt("a", messages)
+    assert read_prompt({"prompt": "hi"}, 4) == Prompt(4, "hi")
+    prompt = Prompt("a", "hi", system="x")
+    assert read_prompt(prompt, 4) is prompt
+    bad = BadLine(1, 1, "why")
+    assert read_prompt(bad, 4) is bad
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "prompt 4: the prompt is empty"),
+        (5, "prompt 4 must be a string, a dictionary or a Prompt, not int"),
+        ({"text": "hi"}, "prompt 4: a prompt has either prompt or messages, and this one has neither"),
+        (Prompt(None, "hi"), "prompt 4: id must be a string or a whole number, not NoneType"),
+        (Prompt(4, b"hi"), "prompt 4: a prompt must be a string or a list of messages, not bytes"),
+        (Prompt(4, iter([])), "prompt 4: a prompt must be a string or a list of messages, not list_iterator"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_place(value: Any, reason: str) -> None:
+    """It fails alone, as a bad line does."""
+    assert read_prompt(value, 4) == BadLine(4, 4, reason)
+
+
+MESSAGES = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "system", "content"),
+    [
+        (Prompt(1, " hi\n"), None, " hi\n"),
+        (Prompt(1, "hi"), "be brief", "System: be brief\nUser: hi\nAssistant:"),
+        (Prompt(1, "hi", system="be nice"), "be brief", "System: be nice\nUser: hi\nAssistant:"),
+        (Prompt(1, MESSAGES), None, "User: one\nAssistant: two\nUser: three\nAssistant:"),
+        (Prompt(1, MESSAGES[:1]), None, "one"),
+        (Prompt(1, MESSAGES[:1]), "be brief", "System: be brief\nUser: one\nAssistant:"),
+        (Prompt(1, " hi\n", conversation="t"), None, " hi\n"),
+        (Prompt(1, "hi", conversation="t"), "be brief", "be brief\n\nhi"),
+        (Prompt(1, MESSAGES, conversation=Conversation("t")), None, "three"),
+        (Prompt(1, "hi", conversation=""), None, "hi"),
+    ],
+)
+def test_what_is_sent_of_a_prompt(prompt: Prompt, system: Any, content: str) -> None:
+    """One text: a transcript in a new conversation, what the user said last in one that goes on."""
+    assert prompt.content(system) == content
