@@ -30,6 +30,8 @@ _TOKEN_PATH = "/github-copilot/chat/token"
 _THREADS_PATH = "/github/chat/threads"
 #: More connections than any question has streams.
 _CONNECTIONS = 1024
+#: Seconds of silence that clients without a limit of their own are told to allow.
+SILENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ def _our_client(target: Target) -> "copilot_sync.Client":
 class Floor(Client):
     """The least that can be done with the standard library: ``http.client``, ``read1``, a split, ``json``."""
 
+    #: Seconds of silence allowed. Without any, a read is one call of the system less, and may last for ever.
+    timeout: Optional[float] = None
+
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._context = ssl.create_default_context(cafile=target.authority) if target.authority else None
@@ -180,9 +185,9 @@ class Floor(Client):
         known: Dict[str, http.client.HTTPConnection] = self._local.__dict__
         if place not in known:
             known[place] = (
-                http.client.HTTPSConnection(place, context=self._context)
+                http.client.HTTPSConnection(place, timeout=self.timeout, context=self._context)
                 if self._context
-                else http.client.HTTPConnection(place)
+                else http.client.HTTPConnection(place, timeout=self.timeout)
             )
         return known[place]
 
@@ -211,6 +216,12 @@ class Floor(Client):
                     yield line[6:]
 
 
+class TimedFloor(Floor):
+    """The same with a time-out, which all clients but the floor have."""
+
+    timeout = SILENCE
+
+
 # Libraries
 
 
@@ -224,13 +235,13 @@ class _Requests(Client):
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
-        self._verify = target.authority or True
+        self._options = {"verify": target.authority or True, "timeout": SILENCE}
 
     def post(self, url: str, headers: Dict[str, str]) -> Any:
-        return self._session.post(url, headers=headers, verify=self._verify).json()
+        return self._session.post(url, headers=headers, **self._options).json()
 
     def _opened(self, url: str, headers: Dict[str, str], body: Dict[str, Any]) -> Any:
-        return self._session.post(url, headers=headers, json=body, stream=True, verify=self._verify)
+        return self._session.post(url, headers=headers, json=body, stream=True, **self._options)
 
 
 class RequestsLines(_Requests):
@@ -264,7 +275,7 @@ class Httpx(Client):
         httpx: Any = importlib.import_module("httpx")
         self._sse: Any = importlib.import_module("httpx_sse")
         verify = ssl.create_default_context(cafile=target.authority) if target.authority else True
-        self._client = httpx.Client(verify=verify, limits=httpx.Limits(max_connections=_CONNECTIONS), timeout=60)
+        self._client = httpx.Client(verify=verify, limits=httpx.Limits(max_connections=_CONNECTIONS), timeout=SILENCE)
 
     def post(self, url: str, headers: Dict[str, str]) -> Any:
         return self._client.post(url, headers=headers).json()
@@ -395,6 +406,7 @@ PEERS: Dict[str, Callable[[Target], "Union[Client, AsyncClient]"]] = {
     OURS: Ours,
     OURS_ASYNC: OursAsync,
     FLOOR: Floor,
+    "the same, with a time-out": TimedFloor,
     "requests + iter_lines": RequestsLines,
     "requests + sseclient-py": RequestsSse,
     "httpx + httpx-sse": Httpx,

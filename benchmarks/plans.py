@@ -1,7 +1,7 @@
 """What an answer is to look like on the wire. The prompt says it, so that every client can ask for it."""
 
 import re
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 #: Characters of text in an event that says when it was sent: nanoseconds of the monotonic clock.
 STAMP = 19
@@ -36,7 +36,7 @@ class Plan:
 
     def prompt(self) -> str:
         """The prompt that asks for it."""
-        return "plan:" + ":".join(str(value) for value in astuple(self))
+        return f"plan:{self.framing}:{self.events}:{self.batch}:{self.gap}:{self.size}"
 
     @classmethod
     def of(cls, request: bytes) -> "Plan":
