@@ -19,7 +19,7 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.errors import CopilotError, NotFoundError, StreamClosedError
 from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
 from copilot_sync.protocol import Options, Reply, Request
-from copilot_sync.settings import MODEL, Environment, Limits, Timeout, Urls
+from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
 from copilot_sync.stream import Rules, Stream, Turn
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.retry import RetryPolicy
@@ -63,8 +63,11 @@ class Client:
         retry: When failed requests are tried again; ``None`` for never.
         resume: Whether the rest of an answer that was cut is fetched from its thread.
         token_cache: Where tokens are kept beyond this client's life: a file, or an object with ``get`` and
-            ``set``, such as Django's cache. Default ``COPILOT_SYNC_TOKEN_CACHE``, else nowhere.
+            ``set``, such as Django's cache. One that fails is logged and done without. Default
+            ``COPILOT_SYNC_TOKEN_CACHE``, else nowhere.
         github_url: Where the cookies are exchanged. Default ``COPILOT_SYNC_GITHUB_URL``, else ``https://github.com``.
+            ``http://`` is refused but for this machine, unless ``COPILOT_SYNC_ALLOW_HTTP=1`` is set: unsafe, because
+            the network can then read the credentials.
         api_url: The API of the account's plan. Default ``COPILOT_SYNC_API_URL``, else the one of individual plans.
         verify: Whether certificates are checked, or the file of a CA to check them with.
         limits: How much of a reply is kept in memory.
@@ -93,9 +96,11 @@ class Client:
         environment = Environment.read()
         credentials = Credentials(api_key, cookies, environment)
         route = Secret(proxy or "") if proxy is None or isinstance(proxy, str) else type(proxy)
-        del api_key, cookies, proxy  # from here on, errors may come out, and a report of them may show this frame
+        given = GivenUrls(github_url, api_url)
+        # From here on, errors may come out, and a report of them may show this frame.
+        del api_key, cookies, proxy, github_url, api_url
         credentials.check()
-        urls = Urls.of(github_url, api_url, environment)
+        urls = given.chosen(environment)
         transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
         self._access = Access(urls, transport, credentials.token_source(urls, transport, cache))

@@ -45,7 +45,7 @@ _CALL_OPTIONS = (
     "retry",
     "resume",
 )
-_CLIENT_OPTIONS = ("github_url", "api_url", "token_cache", "verify")
+_CLIENT_OPTIONS = ("token_cache", "verify")
 
 #: Clients that are kept for later calls. The one that was used longest ago makes room.
 _KEPT_CLIENTS = 64
@@ -112,7 +112,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         """
         from copilot_sync.aio import Reader
 
-        given = _Given(api_key, cookies, proxy)
+        given = _Given(api_key, cookies, proxy, kwargs)
         del api_key, cookies, proxy  # an error may be reported with the variables of this frame
         turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
         items = Reader(_items(turn, return_conversation), turn.close)
@@ -162,7 +162,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             ValueError: The messages are empty, or an argument can't be sent.
             CopilotError: The answer could not be had; ``partial`` holds what had come of it.
         """
-        given = _Given(api_key, cookies, proxy)
+        given = _Given(api_key, cookies, proxy, kwargs)
         del api_key, cookies, proxy  # an error may be reported with the variables of this frame
         turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
         yield from _items(turn, return_conversation)
@@ -194,7 +194,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             return_conversation,
             **kwargs,
         )
-        del api_key, cookies, proxy  # as in create_generator
+        del api_key, cookies, proxy, kwargs  # as in create_generator
         return "".join(item for item in items if isinstance(item, str))
 
     @classmethod
@@ -228,12 +228,13 @@ def _items(turn: Stream, return_conversation: bool) -> Generator[Union[str, Base
 
 
 class _Given:
-    """The arguments that hold secrets. Shows none of them."""
+    """The arguments that may hold secrets, the URLs taken out of the options. Shows none of them."""
 
-    def __init__(self, api_key: Optional[str], cookies: Any, proxy: Optional[str]) -> None:
+    def __init__(self, api_key: Optional[str], cookies: Any, proxy: Optional[str], options: Dict[str, Any]) -> None:
         self.api_key = api_key
         self.cookies = cookies
         self.proxy = proxy
+        self.urls = settings.GivenUrls(options.pop("github_url", None), options.pop("api_url", None))
 
 
 class _SharedClients:
@@ -250,7 +251,7 @@ class _SharedClients:
 
     def get(self, given: _Given, options: Dict[str, Any]) -> Client:
         environment = settings.Environment.read()
-        urls = settings.Urls.of(options.get("github_url"), options.get("api_url"), environment)
+        urls = given.urls.chosen(environment)
         credentials = Credentials(given.api_key, given.cookies, environment)
         credentials.check()
         identity = fingerprint(credentials.fingerprint(), repr(given.proxy))
@@ -259,7 +260,12 @@ class _SharedClients:
         key = (identity, urls, str(options.get("verify", True)), place, environment.token_cache)
         with self._lock:
             client = self._clients.pop(key, None) or Client(
-                given.api_key, cookies=given.cookies, proxy=given.proxy, **options
+                given.api_key,
+                cookies=given.cookies,
+                proxy=given.proxy,
+                github_url=urls.github,
+                api_url=urls.api,
+                **options,
             )
             self._clients[key] = client
             if len(self._clients) > _KEPT_CLIENTS:

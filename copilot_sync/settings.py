@@ -22,6 +22,7 @@ GITHUB_URL_VARIABLE = "COPILOT_SYNC_GITHUB_URL"
 API_URL_VARIABLE = "COPILOT_SYNC_API_URL"
 MODEL_VARIABLE = "COPILOT_SYNC_MODEL"
 TOKEN_CACHE_VARIABLE = "COPILOT_SYNC_TOKEN_CACHE"
+ALLOW_HTTP_VARIABLE = "COPILOT_SYNC_ALLOW_HTTP"
 
 #: Seconds before a token's end at which a new one is fetched.
 TOKEN_MARGIN = 60.0
@@ -120,6 +121,7 @@ class Environment:
     api_url: Optional[str]
     model: Optional[str]
     token_cache: Optional[str]
+    allow_http: Optional[str]
 
     def __repr__(self) -> str:
         return "Environment(…)"
@@ -139,6 +141,7 @@ class Environment:
             api_url=value(API_URL_VARIABLE),
             model=value(MODEL_VARIABLE),
             token_cache=value(TOKEN_CACHE_VARIABLE),
+            allow_http=value(ALLOW_HTTP_VARIABLE),
         )
 
 
@@ -149,42 +152,59 @@ class Urls:
     github: str
     api: str
 
-    @classmethod
-    def of(cls, github_url: Optional[str], api_url: Optional[str], environment: Environment) -> "Urls":
-        """Choose from the arguments, the environment and the defaults, in this order.
+
+class GivenUrls:
+    """The base URLs as they were given. Shows neither of them: a password may stand in one, if wrongly."""
+
+    def __init__(self, github_url: object, api_url: object) -> None:
+        self._github_url = github_url
+        self._api_url = api_url
+
+    def chosen(self, environment: Environment) -> Urls:
+        """Choose from what was given, the environment and the defaults, in this order.
 
         Raises:
             TypeError: A URL is not a string.
             ValueError: A URL is not one of a web server, or it would send credentials in the clear.
         """
-        return cls(
-            github=base_url("github_url", github_url or environment.github_url or GITHUB_URL),
-            api=base_url("api_url", api_url or environment.api_url or API_URL),
+        # What is wrong is raised in here, where no variable holds the URL: an error may be reported with them.
+        in_the_clear = environment.allow_http == "1"
+        fault = _fault_of("github_url", self._github(environment), in_the_clear) or _fault_of(
+            "api_url", self._api(environment), in_the_clear
         )
+        if fault is not None:
+            raise fault
+        return Urls(str(self._github(environment)).rstrip("/"), str(self._api(environment)).rstrip("/"))
+
+    def _github(self, environment: Environment) -> object:
+        return self._github_url or environment.github_url or GITHUB_URL
+
+    def _api(self, environment: Environment) -> object:
+        return self._api_url or environment.api_url or API_URL
 
 
-def base_url(name: str, value: object) -> str:
-    """Check a base URL and give it back without its trailing slash."""
+def _fault_of(name: str, value: object, in_the_clear: bool) -> Optional[Exception]:
+    """What is wrong with a base URL, in words that quote nothing of it."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+        return TypeError(f"{name} must be a string, not {type(value).__name__}")
     if not (value.isascii() and value.isprintable()) or " " in value:
-        raise ValueError(f"{name} must be plain ASCII without blanks")
+        return ValueError(f"{name} must be plain ASCII without blanks")
     try:
         parts = urlsplit(value)
         host = parts.hostname or ""
         _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"{name} is not a valid URL: {error}") from None
+    except ValueError:
+        return ValueError(f"{name} is not a valid URL: its host or its port makes no sense")
     if parts.scheme not in ("http", "https") or not host:
-        raise ValueError(f"{name} must begin with https:// and name a host")
+        return ValueError(f"{name} must begin with https:// and name a host")
     if parts.username is not None or "?" in value or "#" in value:
-        raise ValueError(f"{name} must be a plain base URL without a user name, a query or a fragment")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError(
+        return ValueError(f"{name} must be a plain base URL without a user name, a query or a fragment")
+    if parts.scheme == "http" and not (in_the_clear or is_loopback(host)):
+        return ValueError(
             f"{name} must begin with https://: without it the credentials would cross the network in the clear "
-            f"(http:// is for this machine alone: localhost, 127.0.0.1)"
+            f"(http:// is for this machine alone, localhost or 127.0.0.1, unless {ALLOW_HTTP_VARIABLE}=1 is set)"
         )
-    return value.rstrip("/")
+    return None
 
 
 def is_loopback(host: str) -> bool:

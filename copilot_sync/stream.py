@@ -189,6 +189,8 @@ class Stream:
             self._finished = True
             raise
         except StreamClosedError:
+            if self._closed_by is None:  # a forked child has no part in its parent's streams
+                raise
             self._stop()
         except CopilotError:
             self._finished = True

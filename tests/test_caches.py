@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, List, Optional
 
 import pytest
 
-from copilot_sync.auth.caches import FileCache, cache_of
+from copilot_sync.auth.caches import FileCache, cache_of, keep, look_up
 
 
 class Clock:
@@ -215,3 +216,73 @@ def test_what_can_be_no_cache_is_told_at_once(value: Any, error: type, words: st
     """A dictionary is none either: it can't forget."""
     with pytest.raises(error, match=words):
         cache_of(value, None)
+
+
+class OutageError(Exception):
+    """What the library below a cache raises; Redis's and memcached's errors are of no class that we know either."""
+
+
+class TimeLimitError(Exception):
+    """What a task queue's signal handler raises."""
+
+
+def failing(error: BaseException) -> Any:
+    """A cache that is out of order."""
+
+    def fail(*args: object) -> None:
+        raise error
+
+    return SimpleNamespace(get=fail, set=fail)
+
+
+def use(cache: Any, way: str) -> Any:
+    """Ask a cache, or fill it."""
+    return look_up(cache, "key") if way == "get" else keep(cache, "key", "planted-value", 10)
+
+
+ways = pytest.mark.parametrize("way", ["get", "set"])
+
+
+@ways
+@pytest.mark.parametrize(
+    "error", [OutageError("redis://:planted@host"), ConnectionError("planted"), TypeError()], ids=repr
+)
+def test_a_cache_that_is_out_of_order_is_done_without(
+    way: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each failure is one warning, which has its type and none of its words."""
+    assert use(failing(error), way) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert type(error).__name__ in caplog.text
+    assert "planted" not in caplog.text
+
+
+@ways
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_is_no_error_passes_through_a_cache(way: str, error: Any) -> None:
+    """Ctrl-C ends the call, wherever it comes."""
+    with pytest.raises(error):
+        use(failing(error()), way)
+
+
+@ways
+@pytest.mark.parametrize("method", [False, True], ids=["function", "method"])
+def test_a_time_limit_passes_through_a_cache(way: str, method: bool) -> None:
+    """A signal handler raised it: it is no failure of the cache that was at work at that moment."""
+
+    class Queue:
+        def expire(self, *args: object) -> None:
+            raise TimeLimitError
+
+    def expire(*args: object) -> None:
+        raise TimeLimitError
+
+    def work(*args: object) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, Queue().expire if method else expire)
+    try:
+        with pytest.raises(TimeLimitError):
+            use(SimpleNamespace(get=work, set=work), way)
+    finally:
+        signal.signal(signal.SIGUSR1, before)

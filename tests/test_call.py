@@ -11,6 +11,7 @@ from support import Worker
 
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.settings import Timeout
+from copilot_sync.transport import fork
 from copilot_sync.transport.call import Call, current_call
 
 
@@ -283,3 +284,31 @@ def test_a_call_can_be_cancelled_by_many_threads_at_once(pair: Tuple[socket.sock
     for worker in workers:
         worker.result()
     assert is_shut_down(pair[1])
+
+
+def test_the_copy_of_a_call_in_a_child_is_off_its_parents_connection(
+    clock: Clock, pair: Tuple[socket.socket, socket.socket]
+) -> None:
+    """It has ended, its descriptor leads nowhere, and the connection is whole for the parent."""
+    inherited, theirs = pair
+    call = begun(clock)
+    call.hold(inherited)
+    with inherited.dup() as parents:  # the parent's own descriptor
+        fork._renew_all()
+        with pytest.raises(OSError, match="ocket"):
+            inherited.send(b"from the child")
+        theirs.sendall(b"for the parent")
+        assert parents.recv(100) == b"for the parent"
+    with pytest.raises(StreamClosedError):
+        call.check()
+
+
+def test_the_copy_of_a_call_may_hold_a_socket_that_is_closed(
+    clock: Clock, pair: Tuple[socket.socket, socket.socket]
+) -> None:
+    """Its number is somebody else's by now."""
+    call = begun(clock)
+    call.hold(pair[0])
+    pair[0].close()
+    call.renew()
+    assert call.cancelled

@@ -413,6 +413,24 @@ def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest
     assert sent(emulator)["model"] == "o1-mini"
 
 
+def test_credentials_cross_a_network_in_the_clear_only_where_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variable nothing is sent to a host that is not this machine; with it, the bearer goes there."""
+    with Emulator(hostname="0.0.0.0") as emulator:  # leads to this machine, but is no name of loopback
+        with pytest.raises(ValueError, match="COPILOT_SYNC_ALLOW_HTTP=1"):
+            client_of(emulator)
+        assert emulator.requests == []
+        monkeypatch.setenv("COPILOT_SYNC_ALLOW_HTTP", "1")
+        with client_of(emulator) as client:
+            assert client.ask("Hello").text == "Hello"
+        assert {request.headers["host"].partition(":")[0] for request in emulator.requests} == {"0.0.0.0"}
+        assert sent_with(emulator) == ["", "GitHub-Bearer", "GitHub-Bearer"]
+
+
+def sent_with(emulator: Emulator) -> List[str]:
+    """How each request was authorized."""
+    return [request.headers.get("authorization", "").partition(" ")[0] for request in emulator.requests]
+
+
 def test_the_token_cache_variable_names_a_file(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -172,6 +172,24 @@ def test_a_domain_that_is_none_is_refused(bare: Path, domain: Any, error: Any) -
         read({"a": "1"}, domain)
 
 
+WAYS = [
+    "api_key=",
+    "cookies=",
+    "COPILOT_SYNC_API_KEY",
+    "COPILOT_SYNC_COOKIES",
+    "har_and_cookies",
+    "pip install copilot-sync[browser]",
+]
+
+
+@pytest.mark.parametrize("source", [{}, [], ""], ids=repr)
+def test_empty_cookies_are_as_good_as_none_and_the_error_names_every_way(source: Any) -> None:
+    """It also says that something was given, and that there was nothing in it."""
+    with pytest.raises(MissingCredentialsError, match="cookies: empty") as caught:
+        read(source)
+    assert [way for way in WAYS if way not in str(caught.value)] == []
+
+
 def test_without_any_cookies_the_error_names_every_way(bare: Path) -> None:
     """It comes within a second, and nothing is written."""
     started = time.monotonic()
@@ -179,15 +197,7 @@ def test_without_any_cookies_the_error_names_every_way(bare: Path) -> None:
         get_cookies()
     assert time.monotonic() - started < 1
     assert caught.value.stage == "credentials"
-    for way in (
-        "api_key=",
-        "cookies=",
-        "COPILOT_SYNC_API_KEY",
-        "COPILOT_SYNC_COOKIES",
-        "har_and_cookies",
-        "pip install copilot-sync[browser]",
-    ):
-        assert way in str(caught.value)
+    assert [way for way in WAYS if way not in str(caught.value)] == []
     assert os.listdir(str(bare)) == []
 
 

@@ -1,14 +1,21 @@
 """A forked child has connections of its own, and its parent never notices it."""
 
+import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
+from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Dict, Iterator, List, Mapping, Optional
 
 import pytest
-from support import PATIENCE, Peer, Server, answering, authority_file, collect_garbage, wait_for
+from support import PATIENCE, Peer, Server, answering, authority_file, collect_garbage, server_context, wait_for
 
+from copilot_sync import Client, StreamClosedError
+from copilot_sync.emulator import Emulator, Fault, Script
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import fork
@@ -72,7 +79,10 @@ transport.close()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@needs_fork
 @pytest.mark.parametrize(
     ("way", "tls"),
     [
@@ -110,6 +120,133 @@ def test_a_child_leaves_its_parents_stream_alone(tmp_path: Path, way: str, tls: 
             _, complaints = parent.communicate(timeout=3 * PATIENCE)
         assert (told, complaints, parent.returncode) == (b"the child is done\n", b"", 0)
         assert server.connections == 3
+
+
+# The child leaves like any program does, so that everything that it inherited is finalized.
+CLIENT_PROGRAM = """
+import os, sys
+from copilot_sync import Client, StreamClosedError
+
+client = Client(verify=sys.argv[1])
+unbegun = client.stream("begun by the child")
+stream = client.stream("halves")
+assert next(stream) == "one "
+client.ask("warm")
+child = os.fork()
+if not child:
+    try:
+        next(stream)
+    except StreamClosedError as error:
+        assert "forked" in str(error), error
+    else:
+        sys.exit(2)
+    assert "".join(unbegun) == "begun by the child"
+    assert client.ask("asked by the child").text == "asked by the child"
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+client.ask("go on")
+assert list(stream) == ["two"]
+client.close()
+"""
+
+
+def halving(context: Optional[ssl.SSLContext] = None) -> Emulator:
+    """A Copilot that finishes its answer to "halves" only once it was told to go on."""
+    told = threading.Event()
+
+    def halves() -> Iterator[str]:
+        yield "one "
+        wait_for(told)
+        yield "two"
+
+    def answer(prompt: str) -> Script:
+        if prompt == "go on":
+            told.set()
+        return halves() if prompt == "halves" else prompt
+
+    return Emulator(ssl_context=context, reply=answer)
+
+
+def run(program: str, *arguments: str, env: Mapping[str, str]) -> None:
+    """Run a program that has to end well, and in silence."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=3 * PATIENCE,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 0)
+
+
+@needs_fork
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_child_that_comes_and_goes_is_not_noticed(tmp_path: Path, tls: bool) -> None:
+    """It has connections of its own, begins what was not begun, and its end closes nothing of its parent's."""
+    with halving(server_context() if tls else None) as emulator:
+        run(CLIENT_PROGRAM, authority_file(tmp_path), env=emulator.environment)
+        prompts: Dict[int, List[str]] = defaultdict(list)
+        for request in emulator.requests:
+            if request.stage == "message":
+                prompts[request.connection].append(json.loads(request.body)["content"])
+    assert sorted(prompts.values()) == [["begun by the child", "asked by the child"], ["halves"], ["warm", "go on"]]
+    assert (emulator.connections, emulator.tokens_issued) == (4, 1)
+
+
+def test_the_copy_of_a_stream_says_what_had_come() -> None:
+    """Its error is not the one of a stream that another thread closed."""
+    with Emulator(reply=["one", "two"]) as emulator, Client(
+        cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url
+    ) as client:
+        emulator.fail("message", Fault.stall(("after_events", 1)))
+        stream = client.stream("Hello")
+        assert next(stream) == "one"
+        stream._call.renew()  # as it is done in a child
+        with pytest.raises(StreamClosedError) as caught:
+            next(stream)
+        assert caught.value.partial == "one"
+        assert "thread" not in str(caught.value)
+
+
+# The greenlets of gevent go on in the child as well: there, a copy of the reader is in the middle of the same read.
+GEVENT_PROGRAM = """
+from gevent import monkey
+monkey.patch_all()
+import os
+import gevent
+from copilot_sync import Client, StreamClosedError
+
+client = Client()
+stream = client.stream("halves")
+assert next(stream) == "one "
+ends = []
+
+def read_on():
+    try:
+        ends.append(next(stream))
+    except StreamClosedError:
+        ends.append("closed")
+
+reader = gevent.spawn(read_on)
+gevent.sleep(0)
+child = os.fork()
+if not child:
+    reader.join()
+    os._exit(ends != ["closed"])
+assert os.waitpid(child, 0)[1] == 0
+client.ask("go on")
+reader.join()
+assert ends == ["two"], ends
+client.close()
+"""
+
+
+@needs_fork
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
+def test_a_greenlet_that_was_copied_reads_nothing_of_the_parents_stream() -> None:
+    """The copy ends at once, and what comes next is the parent's."""
+    with halving() as emulator:
+        run(GEVENT_PROGRAM, env=emulator.environment)
 
 
 def test_an_inherited_lock_does_not_hold_a_child_up() -> None:

@@ -501,9 +501,10 @@ def test_calls_that_differ_have_clients_of_their_own(emulator: Emulator, options
 
     def client_for(**other: Any) -> Any:
         values = {**given(emulator), **other}
-        secrets = provider._Given(values.get("api_key"), values["cookies"], values.get("proxy"))
-        names = ("github_url", "api_url", "token_cache", "verify")
-        return provider._clients.get(secrets, {name: values[name] for name in names if name in values})
+        secrets = provider._Given(values.get("api_key"), values["cookies"], values.get("proxy"), values)
+        return provider._clients.get(
+            secrets, {name: values[name] for name in ("token_cache", "verify") if name in values}
+        )
 
     assert client_for() is client_for()
     assert client_for(**options) is client_for(**options)

@@ -5,17 +5,20 @@ carry, what caused them, how they pickle, and the variables of the frames that t
 """
 
 import asyncio
+import json
 import logging
 import pickle
 import socket
 import traceback
+from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
+from requests.cookies import RequestsCookieJar
 
-from copilot_sync import Client, CopilotError, GithubCopilot, ProtocolError, RetryPolicy, provider
-from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync import Client, CopilotError, GithubCopilot, NetworkError, ProtocolError, RetryPolicy, provider
+from copilot_sync.emulator import Emulator, Fault, RecordedRequest, Reply
 
 COOKIE = "planted-cookie-value"
 KEY = "planted-api-key"
@@ -238,6 +241,9 @@ def test_no_search_for_an_answer_shows_a_secret(
     [
         ({"timeout": "long"}, TypeError),
         ({"github_url": "ftp://github.com"}, ValueError),
+        ({"github_url": f"https://user:{PASSWORD}@github.com"}, ValueError),
+        ({"api_url": f"https://user:{PASSWORD}/more@api.example"}, ValueError),
+        ({"api_url": [f"https://user:{PASSWORD}@api.example"]}, TypeError),
         ({"verify": "/no/such/file"}, ValueError),
         ({"token_cache": 5}, TypeError),
         ({"api_key": f"{KEY}\n"}, ValueError),
@@ -253,6 +259,9 @@ def test_no_search_for_an_answer_shows_a_secret(
     ids=[
         "time-out",
         "URL",
+        "URL with a password",
+        "URL with a slash in its password",
+        "URLs",
         "verify",
         "cache",
         "key",
@@ -316,10 +325,126 @@ def test_no_success_shows_a_secret(emulator: Emulator, caplog: pytest.LogCapture
         with pytest.raises(ProtocolError) as caught:
             client.ask("Hello", on_start=fail)
     assert [text for text in map(repr, shown) if "planted" in text] == []
+    values = [answer, stream.answer, listed]
+    assert b"planted" not in pickle.dumps(values)
     assert revelations(caught.value) == []
     assert logged(caplog) == []
     assert TOKEN in cache.read_text()
     assert COOKIE not in cache.read_text()
+
+
+def cookie_jar() -> CookieJar:
+    jar = RequestsCookieJar()
+    jar.set("user_session", COOKIE, domain="github.com", path="/")
+    return jar
+
+
+LISTED = [{"name": "user_session", "value": COOKIE, "domain": ".github.com", "expirationDate": 4102444800}]
+NETSCAPE = f"# Netscape HTTP Cookie File\n.github.com\tTRUE\t/\tTRUE\t4102444800\tuser_session\t{COOKIE}\n"
+HAR = {"log": {"entries": [{"request": {"url": "https://github.com/", "cookies": LISTED}}]}}
+
+#: Each way to give credentials: the arguments, the variables, and the files that it needs.
+WAYS: Dict[str, Tuple[Dict[str, Any], Dict[str, str], Dict[str, str]]] = {
+    "a mapping": ({"cookies": {"user_session": COOKIE}}, {}, {}),
+    "a jar": ({"cookies": cookie_jar()}, {}, {}),
+    "a header": ({"cookies": f"Cookie: user_session={COOKIE}"}, {}, {}),
+    "a list": ({"cookies": LISTED}, {}, {}),
+    "a cookies.txt": ({"cookies": "cookies.txt"}, {}, {"cookies.txt": NETSCAPE}),
+    "a JSON file": ({"cookies": Path("cookies.json")}, {}, {"cookies.json": json.dumps(LISTED)}),
+    "a variable": ({}, {"COPILOT_SYNC_COOKIES": f"user_session={COOKIE}"}, {}),
+    "a file's variable": ({}, {"COPILOT_SYNC_COOKIES": "cookies.txt"}, {"cookies.txt": NETSCAPE}),
+    "a HAR file": ({}, {}, {"har_and_cookies/github.com.har": json.dumps(HAR)}),
+    "a key": ({"api_key": KEY}, {}, {}),
+    "a key's variable": ({}, {"COPILOT_SYNC_API_KEY": KEY}, {}),
+    "a cached token": (
+        {"cookies": {"user_session": COOKIE}},
+        {"COPILOT_SYNC_TOKEN_CACHE": "tokens.json"},
+        {"tokens.json": json.dumps({"other": {"value": TOKEN, "until": 4102444800}, "broken": TOKEN})},
+    ),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dict[str, Any]]:
+    """The arguments of one way to give credentials; nothing but what it needs has a secret in a file at the end."""
+    arguments, variables, files = WAYS[request.param]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    yield arguments
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and b"planted" in path.read_bytes()]
+    assert sorted(str(path.relative_to(tmp_path)) for path in written) == sorted(files)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_no_way_to_give_credentials_shows_them_when_all_is_well(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture, face: Callable[[Dict[str, Any]], None], way: Dict[str, Any]
+) -> None:
+    """In the log, nor in any file that was not there before."""
+    face({**given(emulator, cookies=None), **way})
+    assert emulator.requests[-1].stage == "message"
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("stage", ["token", "message"])
+def test_no_way_to_give_credentials_shows_them_when_they_are_refused(
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    face: Callable[[Dict[str, Any]], None],
+    stage: str,
+    way: Dict[str, Any],
+) -> None:
+    """The server says back what it was sent; where there is a key, it is not the token that is refused first."""
+
+    def echo(asked: str, request: RecordedRequest) -> Optional[Fault]:
+        sent = request.headers.get("authorization") or request.headers["cookie"]
+        return faults(sent)["status 400"] if stage in (asked, "token") else None
+
+    if stage == "token":
+        emulator._faults["token"].clear()
+    emulator.choose_fault = echo
+    with pytest.raises(CopilotError) as caught:
+        face({**given(emulator, cookies=None), **way})
+    assert revelations(caught.value) == []
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(
+    "content",
+    [f'{{"user_session": "{COOKIE}"', f"{COOKIE} of nothing", f'[{{"name": "user_session", "value": ["{COOKIE}"]}}]'],
+    ids=["broken JSON", "no format", "odd list"],
+)
+def test_no_file_of_cookies_that_cannot_be_read_shows_them(
+    emulator: Emulator, face: Callable[[Dict[str, Any]], None], content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is wrong with it is told without quoting it."""
+    Path("cookies.txt").write_text(content)
+    with pytest.raises((ValueError, CopilotError)) as caught:
+        face(given(emulator, cookies="cookies.txt"))
+    assert revelations(caught.value) == []
+    assert [record for record in caplog.records if "planted" in record.getMessage()] == []
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_no_proxy_of_the_environment_shows_its_password(
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    face: Callable[[Dict[str, Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the libraries below that read it."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(NetworkError) as caught:
+            face(given(emulator))
+    assert revelations(caught.value) == []
+    assert logged(caplog) == []
 
 
 def fail(conversation: object) -> None:

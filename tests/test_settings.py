@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 import pytest
 
 from copilot_sync import settings
-from copilot_sync.settings import Environment, Limits, Timeout, Urls, base_url, is_loopback
+from copilot_sync.settings import Environment, GivenUrls, Limits, Timeout, Urls, is_loopback
 
 BLANK = Environment.read({})
 
@@ -112,10 +112,11 @@ ALL = {
     "COPILOT_SYNC_API_URL": "https://api.example",
     "COPILOT_SYNC_MODEL": "o1-mini",
     "COPILOT_SYNC_TOKEN_CACHE": "off",
+    "COPILOT_SYNC_ALLOW_HTTP": "1",
 }
 
 
-def test_the_six_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names are the documented ones, and the process's environment is read at the time of the call."""
     for name, value in ALL.items():
         monkeypatch.setenv(name, value)
@@ -127,7 +128,7 @@ def test_the_six_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"], ids=repr)
 def test_a_blank_variable_is_none(blank: str) -> None:
     """``COPILOT_SYNC_API_KEY= program`` unsets it, as people expect; blanks around a value are dropped."""
-    assert Environment.read(dict.fromkeys(ALL, blank)) == BLANK == Environment(*[None] * 6)
+    assert Environment.read(dict.fromkeys(ALL, blank)) == BLANK == Environment(*[None] * len(ALL))
     assert Environment.read({name: f" {value}{blank}" for name, value in ALL.items()}) == Environment.read(ALL)
 
 
@@ -157,7 +158,7 @@ def test_arguments_win_over_the_environment_and_that_over_the_defaults(
     arguments: Tuple[Optional[str], Optional[str]], variables: Dict[str, str], expected: Any
 ) -> None:
     """Each of the two URLs is chosen by itself."""
-    assert dataclasses.astuple(Urls.of(*arguments, Environment.read(variables))) == expected
+    assert dataclasses.astuple(GivenUrls(*arguments).chosen(Environment.read(variables))) == expected
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_arguments_win_over_the_environment_and_that_over_the_defaults(
 )
 def test_a_base_url_is_taken_without_its_trailing_slash(value: str, expected: Optional[str]) -> None:
     """https anywhere, and http on this machine, for the emulator and for tests."""
-    assert base_url("api_url", value) == (expected or value)
+    assert GivenUrls(None, value).chosen(BLANK).api == (expected or value)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +192,10 @@ def test_a_base_url_is_taken_without_its_trailing_slash(value: str, expected: Op
         ("https://", "must begin with https:// and name a host"),
         ("https:///path", "must begin with https:// and name a host"),
         ("https://:8443", "must begin with https:// and name a host"),
-        ("https://host:99999", "is not a valid URL: "),
-        ("https://host:port", "is not a valid URL: "),
-        ("https://[::1", "is not a valid URL: "),
+        ("https://host:99999", "is not a valid URL: its host or its port"),
+        ("https://host:port", "is not a valid URL: its host or its port"),
+        ("https://me:hunter2/slashed@host", "is not a valid URL: its host or its port"),
+        ("https://[::1", "is not a valid URL: its host or its port"),
         ("https://me:hunter2@host", "a plain base URL without a user name"),
         ("https://@host", "a plain base URL without a user name"),
         ("https://host?a=b", "a plain base URL without a user name, a query"),
@@ -218,22 +220,32 @@ def test_a_base_url_is_taken_without_its_trailing_slash(value: str, expected: Op
 def test_a_url_that_credentials_must_not_go_to_is_refused(value: str, words: str) -> None:
     """The error names the argument and what is wrong with it, and never quotes a password."""
     with pytest.raises(ValueError, match="^github_url ") as caught:
-        Urls.of(value, None, BLANK)
+        GivenUrls(value, None).chosen(BLANK)
     assert words in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["0", "true", "yes", "11"])
+def test_http_is_allowed_by_one_value_alone(value: str) -> None:
+    """What sends credentials in the clear has to be meant: the error says how."""
+    given = GivenUrls("http://proxy.example/", "http://192.168.1.5:8080")
+    allowed = given.chosen(Environment.read({"COPILOT_SYNC_ALLOW_HTTP": "1"}))
+    assert dataclasses.astuple(allowed) == ("http://proxy.example", "http://192.168.1.5:8080")
+    with pytest.raises(ValueError, match="unless COPILOT_SYNC_ALLOW_HTTP=1 is set"):
+        given.chosen(Environment.read({"COPILOT_SYNC_ALLOW_HTTP": value}))
 
 
 def test_each_url_is_named_by_the_argument_it_comes_from() -> None:
     """Also where it came from the environment, whose variable has the same name in capitals."""
     with pytest.raises(ValueError, match="^api_url must begin with https://"):
-        Urls.of(None, None, Environment.read({"COPILOT_SYNC_API_URL": "nowhere"}))
+        GivenUrls(None, None).chosen(Environment.read({"COPILOT_SYNC_API_URL": "nowhere"}))
 
 
 @pytest.mark.parametrize("value", [5, b"https://github.com", ["https://github.com"]], ids=repr)
 def test_a_url_must_be_a_string(value: Any) -> None:
     """The error names the argument and what came."""
     with pytest.raises(TypeError, match=f"github_url must be a string, not {type(value).__name__}"):
-        Urls.of(value, None, BLANK)
+        GivenUrls(value, None).chosen(BLANK)
 
 
 @pytest.mark.parametrize(

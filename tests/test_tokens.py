@@ -467,6 +467,27 @@ def test_a_refused_token_is_not_taken_from_the_cache_again(emulator: Emulator, t
     assert tokens.get(call(), None).reveal() == "of-another-process"
 
 
+class Broken:
+    """A cache whose server is gone."""
+
+    def get(self, key: str) -> Any:
+        raise ConnectionError
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        raise ConnectionError
+
+
+def test_a_cache_that_fails_costs_no_token(
+    emulator: Emulator, transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The token is fetched, and kept by whoever fetched it."""
+    tokens = ExchangedTokens(lambda: emulator.cookies, urls_of(emulator), transport, Broken())
+    first = tokens.get(call(), None)
+    assert tokens.get(call(), None) == first
+    assert emulator.tokens_issued == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2  # looking, and keeping
+
+
 def test_a_copy_in_another_process_works(emulator: Emulator, transport: Transport) -> None:
     """It takes along the cookies, not the token, whose time goes by a clock that is not there."""
     tokens = ExchangedTokens(Cookies(emulator.cookies), urls_of(emulator), transport, None)

@@ -2,16 +2,22 @@
 
 A cache is anything with ``get(key)`` and ``set(key, value, timeout)``, as Django's and cachelib's caches have;
 keys are fingerprints and values are strings. ``FileCache`` is ours: a small JSON file that only its owner can
-read. It is a convenience and never a reason to fail: a file that can't be read is empty, one that can't be
-written is left.
+read.
+
+A cache is a convenience and never a reason to fail. A file that can't be read is empty, one that can't be
+written is left. A foreign cache may be somebody's server and raise whatever it likes: any ``Exception`` of its is
+logged by its type alone (its words may hold a password) and taken for "nothing there". What a signal handler raises
+while the cache works, such as the soft time limit of a task queue, is none of the cache's errors and passes.
 """
 
 import contextlib
 import json
 import logging
 import os
+import signal
 import tempfile
 import time
+import traceback
 from typing import Any, Callable, Dict, Optional, Protocol, Union
 
 logger = logging.getLogger(__name__)
@@ -44,6 +50,32 @@ def cache_of(value: Union[None, str, "os.PathLike[str]", TokenCache], variable: 
     if callable(getattr(value, "get", None)) and callable(getattr(value, "set", None)):
         return value
     raise TypeError(f"token_cache must be a path or have get and set, and {type(value).__name__} is neither")
+
+
+def look_up(cache: TokenCache, key: str) -> Any:
+    """Give what a cache holds for a key; ``None`` where there is nothing, or the cache is out of order."""
+    return _tolerating(lambda: cache.get(key))
+
+
+def keep(cache: TokenCache, key: str, value: str, timeout: int) -> None:
+    """Put a value into a cache for so many seconds, unless it is out of order."""
+    _tolerating(lambda: cache.set(key, value, timeout))
+
+
+def _tolerating(use: Callable[[], Any]) -> Any:
+    try:
+        return use()
+    except Exception as error:
+        if _is_interruption(error):
+            raise
+        logger.warning("the token cache failed and is done without: %s", type(error).__name__)
+        return None
+
+
+def _is_interruption(error: Exception) -> bool:
+    """Whether it was a signal handler that raised an exception, which then came in here by chance."""
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 class FileCache:

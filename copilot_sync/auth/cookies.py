@@ -106,7 +106,13 @@ def read_cookies(
         TypeError: ``source`` is none of these, or a name or value in it is not a string.
         ValueError: The file can't be read or understood, or a name or value can't stand in a header.
     """
-    return _choose("cookies", parse(source), _host(domain), now())
+    host = _host(domain)
+    stored = parse(source)
+    if not stored:
+        raise MissingCredentialsError(
+            f"{_WAYS.format(host=host)} (cookies: empty, there is no cookie in it)", stage="credentials"
+        )
+    return _choose("cookies", stored, host, now())
 
 
 def _host(domain: str) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from copilot_sync import protocol
-from copilot_sync.auth.caches import TokenCache
+from copilot_sync.auth.caches import TokenCache, keep, look_up
 from copilot_sync.errors import AuthenticationError, CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.models import Secret
 from copilot_sync.settings import TOKEN_MARGIN, Urls
@@ -197,7 +197,7 @@ class ExchangedTokens:
             self._cookies = None
             raise
         if self._cache is not None:
-            self._cache.set(self._key(), self._entry(token, lifetime), max(1, int(lifetime)))
+            keep(self._cache, self._key(), self._entry(token, lifetime), max(1, int(lifetime)))
         return token, lifetime
 
     def _exchange(self, call: Call) -> Tuple[Secret, float]:
@@ -221,7 +221,7 @@ class ExchangedTokens:
             return None
         if self._cookies is None:
             self._cookies = cookie_header(self._find_cookies())
-        kept = self._cache.get(self._key())
+        kept = look_up(self._cache, self._key())
         try:
             data = json.loads(kept) if isinstance(kept, str) else None
             value, lifetime = data["token"], float(data["until"]) - self._now()  # type: ignore[index]

@@ -20,6 +20,7 @@ from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.settings import Timeout
+from copilot_sync.transport.fork import renew_in_child
 
 #: Seconds below which a time limit counts as reached: a socket's time-out of 0 would mean "do not block".
 _INSTANT = 0.001
@@ -50,7 +51,9 @@ class Call:
         self._process = os.getpid()
 
     def begin(self) -> None:
-        """Let the time of the call run from now on."""
+        """Let the time of the call run from now on, in this process."""
+        self._process = os.getpid()
+        renew_in_child(self)
         self.progress()
         if self.timeout.total is not None:
             self._deadline = self.clock() + self.timeout.total
@@ -78,6 +81,7 @@ class Call:
             RequestTimeoutError: The limit of the whole call is reached.
         """
         if self.cancelled:
+            self.check_process()
             raise StreamClosedError("the stream was closed", stage=stage)
         if self.expired:
             raise self.timed_out("total", self.timeout.total, stage)
@@ -157,6 +161,17 @@ class Call:
             if self._socket is not None:
                 shut_down(self._socket)
 
+    def renew(self) -> None:
+        """End the copy of this call that a forked child has: what it was doing, the parent does.
+
+        Such a copy may well run: gevent's greenlets go on in both processes.
+        """
+        self._lock, self._stopped = threading.RLock(), threading.Event()
+        self._stopped.set()
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            _leave(sock)
+
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call is stopped meanwhile.
 
@@ -200,6 +215,19 @@ def current_call() -> Call:
     if call is None:
         raise RuntimeError("a connection was used outside of a call")
     return call  # type: ignore[no-any-return]
+
+
+def _leave(sock: Any) -> None:
+    """Take a forked child's descriptor off its parent's connection, so that nothing is read from or written to it.
+
+    Closing it would set its number free for something else, while there still are objects that use it.
+    """
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(nowhere, getattr(sock, "socket", sock).fileno(), inheritable=False)
+        finally:
+            os.close(nowhere)
 
 
 def shut_down(sock: Any) -> None:

@@ -1,0 +1,117 @@
+"""What the tests with real engines stand on: a Copilot, a Redis, and programs that have ended when a test has.
+
+These tests need programs that are no part of the usual environments, so a plain ``pytest`` leaves them out:
+``tox -e engines`` runs them.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
+
+import pytest
+from support import PATIENCE
+
+from copilot_sync.emulator import Emulator
+
+_HERE = Path(__file__).parent
+_PORTS_TRIED = 5
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """A Copilot in the test's own process, which sees what all others do."""
+    with Emulator() as served:
+        yield served
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(emulator: Emulator) -> Iterator[Start]:
+    """Start Python programs that use the emulator; they and their children are ended with the test."""
+    with ExitStack() as stack:
+
+        def begin(arguments: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
+            environment = {**os.environ, **emulator.environment, **options.pop("env", {})}
+            environment["PYTHONPATH"] = os.pathsep.join([str(_HERE), *sys.path])
+            return stack.enter_context(_running([sys.executable, *arguments], env=environment, **options))
+
+        yield begin
+
+
+@contextmanager
+def _running(command: List[str], **options: Any) -> "Iterator[subprocess.Popen[str]]":
+    """A process in a group of its own, told to end when the block ends."""
+    process = subprocess.Popen(command, text=True, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            _kill_group(process.pid)
+            process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                pipe.close()
+
+
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """An empty Redis on a free port of this machine, which keeps nothing on disk."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with ExitStack() as stack:
+        for _ in range(_PORTS_TRIED):
+            port = _free_port()
+            options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+            server = stack.enter_context(
+                _running([program, *options, "--dir", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            )
+            assert server.stdout is not None
+            if any("eady to accept connections" in line for line in server.stdout):
+                yield f"redis://127.0.0.1:{port}/0"
+                return
+            # Another program took the port meanwhile.
+    pytest.fail("redis-server does not start")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def users_of_connections(emulator: Emulator) -> Callable[[], Dict[int, Set[str]]]:
+    """Give who used each connection that the emulator saw: the first word of each message names its process."""
+
+    def look() -> Dict[int, Set[str]]:
+        users: Dict[int, Set[str]] = defaultdict(set)
+        for request in emulator.requests:
+            name = _first_word(emulator, request.thread_id)
+            if name is not None:
+                users[request.connection].add(name)
+        return dict(users)
+
+    return look
+
+
+def _first_word(emulator: Emulator, thread_id: Optional[str]) -> Optional[str]:
+    thread = emulator.threads.get(thread_id or "")
+    return str(thread.user_messages[0]["content"]).split()[0] if thread and thread.user_messages else None
