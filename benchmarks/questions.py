@@ -305,14 +305,14 @@ def streams(bench: Bench) -> List[Section]:
 def large(bench: Bench) -> List[Section]:
     """What one large event costs."""
     size = bench.scale.megabytes * 1024 * 1024
-    names = [name for name in bench.names if name != "requests + sseclient-py"]
+    names = [name for name in bench.names if not name.startswith("requests")]
     bench.workers.renew()
     rounds = bench.run("volume", Plan(events=1, size=size), bench.scale.volume_rounds, names)
     return [
         (
             f"{bench.scale.megabytes} MB in one event",
             "Bounds raised. Memory is the most that the process has grown by, in multiples of the event. "
-            "sseclient-py by itself takes minutes and is left out.",
+            "Both ways of requests take time with the square of the event, many minutes here, and are left out.",
             table(rounds, _volume_columns(lambda result: float(result["memory"]) / size, "memory ÷ event", "{:.1f}")),
         )
     ]
