@@ -23,7 +23,7 @@ _SUBSTANCE = re.compile(rb"^d", re.MULTILINE)
 #: More than two line ends in a row, which say no more than two.
 _BLANKS = re.compile(rb"\n{3,}")
 _END = b"\n\n"
-_START = "data:"
+_START = "data: "
 #: Lines that ``sseclient-py`` gets at once.
 _GROUP = 256
 
@@ -122,12 +122,10 @@ class EventParser:
 
 
 def _short(whole: bytes) -> List[str]:
-    """Read whole events that are one ``data:`` line each; give nothing where one of them is not."""
+    """Read whole events that are one ``data: `` line each; give nothing where one of them is not."""
     text = whole.decode("utf-8", "replace")
     events = text[len(_START) : -len(_END)].split("\n\n" + _START)
-    if not text.startswith(_START) or text.count("\n") != 2 * len(events):
-        return []
-    return [event[1:] if event.startswith(" ") else event for event in events]
+    return events if text.startswith(_START) and text.count("\n") == 2 * len(events) else []
 
 
 def _general(block: bytes) -> List[str]:
