@@ -9,6 +9,7 @@ The Copilot's four calls are there, and OpenAI's chat completions with the same 
 """
 
 import contextlib
+import functools
 import heapq
 import itertools
 import json
@@ -90,6 +91,12 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+@functools.lru_cache(maxsize=8)
+def _same_events(framing: str, event: bytes, size: int, count: int) -> bytes:
+    """So many events with the same text, made once. Not for ``gzip``, where no two are alike."""
+    return Framing(framing, 0).event(event % (b"x" * size)) * count
+
+
 class Answer:
     """One answer on its way: what is sent first, again and again, and last."""
 
@@ -106,13 +113,13 @@ class Answer:
 
     def send_at_once(self) -> None:
         """Send all of it as fast as it is taken."""
-        plan, framing, send = self.plan, self.framing, self.sock.sendall
-        event = framing.event(self._event % (b"x" * plan.size))
-        packet = event * plan.batch
-        send(framing.head())
+        plan, send = self.plan, self.sock.sendall
+        event = _same_events(plan.framing, self._event, plan.size, 1)
+        packet = _same_events(plan.framing, self._event, plan.size, plan.batch)
+        send(self.framing.head())
         for _ in range(plan.events // plan.batch):
             send(packet)
-        send(event * (plan.events % plan.batch) + framing.last(self._last))
+        send(event * (plan.events % plan.batch) + self.framing.last(self._last))
 
     def begin(self) -> None:
         """Send the head."""
