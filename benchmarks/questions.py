@@ -31,19 +31,17 @@ from benchmarks.measure import (
 from benchmarks.peers import FLOOR, G4F_BLOCKING, OPENAI, OURS, OURS_ASYNC, Target
 from benchmarks.plans import Plan
 
-#: Milliseconds that a round trip takes where they are counted.
-ROUND_TRIP = 50
-
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """How much is measured; ``round_trip`` is in milliseconds, where they are counted."""
 
     rounds: int = 9
     events: int = 20_000
     paced: int = 1_000
     calls: int = 100
     trips: int = 5
+    round_trip: int = 50
     delays: int = 400
     streams: int = 200
     seconds: float = 5.0
@@ -76,6 +74,7 @@ TINY = Scale(
     paced=4,
     calls=2,
     trips=1,
+    round_trip=5,
     delays=5,
     streams=3,
     seconds=0.1,
@@ -197,7 +196,7 @@ def call(bench: Bench) -> List[Section]:
 def trips(bench: Bench) -> List[Section]:
     """How many round trips the first text takes."""
     names = [name for name in bench.names if name not in (OPENAI, G4F_BLOCKING)]
-    proxies = [Process("proxy", str(ROUND_TRIP), str(bench.port)) for _ in range(2)]
+    proxies = [Process("proxy", str(bench.scale.round_trip), str(bench.port)) for _ in range(2)]
     try:
         target = bench.distant([proxy.heard()[0] for proxy in proxies])
         found = {
@@ -210,11 +209,11 @@ def trips(bench: Bench) -> List[Section]:
     tls = "TLS, " if target.authority else "no TLS (trustme is not installed), "
     columns = ["cold", "new", "known"]
     lines = [["client", "cold, new conversation", "warm, new conversation", "warm, known conversation"]]
-    lines += [[name, *(_trips(found[column][name]) for column in columns)] for name in names]
+    lines += [[name, *(_trips(found[column][name], bench.scale.round_trip) for column in columns)] for name in names]
     return [
         (
             "First text, in round trips",
-            f"{tls}a round trip of {ROUND_TRIP} ms; in brackets, new connections and calls for a token.",
+            f"{tls}a round trip of {bench.scale.round_trip} ms; in brackets, new connections and calls for a token.",
             markdown(lines),
         )
     ]
@@ -229,11 +228,11 @@ def _first_texts(bench: Bench, names: Sequence[str], target: Target, known: bool
     return interleaved(names, bench.scale.trips, measure)
 
 
-def _trips(results: List[Dict[str, Any]]) -> str:
+def _trips(results: List[Dict[str, Any]], round_trip: int) -> str:
     failure = failure_of(results)
     if failure is not None:
         return failure
-    first = statistics.median(result["first"] for result in results) * 1000 / ROUND_TRIP
+    first = statistics.median(result["first"] for result in results) * 1000 / round_trip
     return f"{first:.2f} ({results[-1]['connections']}, {results[-1]['tokens']})"
 
 
