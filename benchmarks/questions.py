@@ -42,7 +42,7 @@ class Scale:
     calls: int = 100
     trips: int = 5
     round_trip: int = 50
-    delays: int = 400
+    delays: int = 200
     streams: int = 200
     seconds: float = 5.0
     stream_rounds: int = 3
