@@ -48,8 +48,8 @@ class Scale:
     stream_rounds: int = 3
     imports: int = 15
     megabytes: int = 64
+    large_rounds: int = 3
     volume: int = 1_000_000
-    volume_rounds: int = 3
 
 
 FULL = Scale()
@@ -65,8 +65,8 @@ SHORT = Scale(
     stream_rounds=1,
     imports=3,
     megabytes=16,
+    large_rounds=1,
     volume=30_000,
-    volume_rounds=1,
 )
 TINY = Scale(
     rounds=1,
@@ -81,8 +81,8 @@ TINY = Scale(
     stream_rounds=1,
     imports=1,
     megabytes=1,
+    large_rounds=1,
     volume=100,
-    volume_rounds=1,
 )
 
 
@@ -306,7 +306,7 @@ def large(bench: Bench) -> List[Section]:
     size = bench.scale.megabytes * 1024 * 1024
     names = [name for name in bench.names if not name.startswith("requests")]
     bench.workers.renew()
-    rounds = bench.run("volume", Plan(events=1, size=size), bench.scale.volume_rounds, names)
+    rounds = bench.run("volume", Plan(events=1, size=size), bench.scale.large_rounds, names)
     return [
         (
             f"{bench.scale.megabytes} MB in one event",
@@ -324,12 +324,12 @@ def many(bench: Bench) -> List[Section]:
     sections = []
     for count in (scale.volume // 10, scale.volume):
         bench.workers.renew()
-        rounds = bench.run("volume", Plan(events=count, batch=20), scale.volume_rounds, names)
+        rounds = bench.run("volume", Plan(events=count, batch=20), 1, names)
         sections.append(
             (
                 f"{count:,} small events",
-                "20 a packet; the clients keep what they keep, the harness nothing. OpenAI's client and gpt4free's "
-                "blocking one take minutes and are left out.",
+                "20 a packet, once; the clients keep what they keep, the harness nothing. openai and gpt4free's "
+                "blocking client take minutes and are left out.",
                 table(rounds, _volume_columns(lambda result: float(result["memory"]) / 2**20, "memory MB", "{:.1f}")),
             )
         )
