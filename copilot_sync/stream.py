@@ -158,8 +158,10 @@ class Stream:
             StreamClosedError: Another thread closed the stream.
             CopilotError: Whatever else went wrong.
         """
+        if not self._started:
+            self._begin()
         while True:
-            event = self._next_event()
+            event = self._advance()
             if type(event) is ContentEvent:
                 return event.body
 

@@ -111,6 +111,29 @@ def test_a_window_bounds_the_reads_inside_of_it_altogether(clock: Clock) -> None
     assert call.silence_seconds() == pytest.approx(59.5)
 
 
+@pytest.mark.parametrize("total", [2.0, None], ids=["the call's time", "a window's time"])
+def test_a_read_is_not_begun_when_its_time_is_over(clock: Clock, total: Optional[float]) -> None:
+    """What keeps arriving would never run into the time-out of a socket."""
+    call = begun(clock, total)
+    call.phase = "read"
+    with call.window(3.0 if total else 2.0):
+        clock.now += 1.5
+        assert call.read_seconds() == pytest.approx(0.5)
+        clock.now += 0.5
+        with pytest.raises(socket.timeout):
+            call.read_seconds()
+
+
+def test_a_child_does_not_read_from_its_parents_connection(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take from the parent what it reads."""
+    call = begun(clock)
+    call.phase = "read"
+    assert call.read_seconds() == pytest.approx(60)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(StreamClosedError, match="belongs to the process"):
+        call.read_seconds()
+
+
 def test_a_call_without_a_total_never_expires(clock: Clock) -> None:
     """No limit was set, so none is reached."""
     call = begun(clock)

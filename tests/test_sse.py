@@ -143,7 +143,7 @@ def test_both_readings_of_an_event_agree(stream: bytes, events: List[str]) -> No
 def test_plain_events_take_the_short_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nearly all events are never costs the general reading."""
     monkeypatch.delattr(sse, "_general")
-    assert parsed([b"data: one\n\ndata:two\n\n", b"data: thr", b"ee\n\n"]) == ["one", "two", "three"]
+    assert parsed([b"data: one\n\ndata:  two\n\n", b"data: thr", b"ee\n\n"]) == ["one", " two", "three"]
 
 
 LINES = st.sampled_from(

@@ -80,10 +80,10 @@ class Call:
             StreamClosedError: It was stopped.
             RequestTimeoutError: The limit of the whole call is reached.
         """
-        if self.cancelled:
+        if self._stopped.is_set():
             self.check_process()
             raise StreamClosedError("the stream was closed", stage=stage)
-        if self.expired:
+        if self._deadline is not None and self.expired:
             raise self.timed_out("total", self.timeout.total, stage)
 
     def timed_out(self, phase: str, seconds: Optional[float], stage: Optional[str]) -> RequestTimeoutError:
@@ -103,6 +103,20 @@ class Call:
             if bound is not None and bound < end:
                 end = bound
         return max(_INSTANT, end - self.clock())
+
+    def read_seconds(self) -> float:
+        """How long the next read may block. Asked before each one, so it takes the fewest steps that it can.
+
+        Raises:
+            StreamClosedError: This is a forked child.
+            socket.timeout: The time is over: what keeps arriving never runs into the time-out of a socket.
+        """
+        if os.getpid() != self._process:
+            self.check_process()
+        bounded = self._deadline is not None or self._limit is not None
+        if bounded and (self.window_closed or self.expired):
+            raise socket.timeout("the time is over")
+        return self.silence_seconds()
 
     def check_process(self) -> None:
         """Raise where this is a forked child: the connection belongs to the parent."""

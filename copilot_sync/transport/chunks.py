@@ -76,11 +76,13 @@ class ChunkedReader:
                 break
             self._left = int(line.group(1), 16)
             self._expected = _NEXT_SIZE if self._left else _TRAILERS
-        self._keep(data[place:])
-        return b"".join(parts)
+        self._line = data[place:]
+        if self._line not in (b"", b"\r\n"):  # what a chunk that was sent by itself leaves
+            self._check(self._line)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _keep(self, line: bytes) -> None:
-        self._line = line
+    def _check(self, line: bytes) -> None:
+        """Note where what is expected can't begin like this."""
         line_ends = _LINE_ENDS.get(self._expected)
         if line_ends is not None and line.count(b"\n") >= line_ends:
             self._failure = http.client.IncompleteRead(b"")

@@ -65,20 +65,14 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._call.check_process()
-        if self._call.window_closed or self._call.expired:
-            # What keeps arriving never runs into the time-out of a socket.
-            raise socket.timeout("the time is over")
-        self._limit_wait(self._call.silence_seconds())
-        count = self._sock.recv_into(buffer)
-        self.at_end = count == 0
-        return count
-
-    def _limit_wait(self, seconds: float) -> None:
-        """Set the socket's time-out, which is a call of the system, where it is not about the same already."""
+        seconds = self._call.read_seconds()
+        # Setting the time-out is a call of the system, so it stays where it is about the same already.
         if not _ABOUT * self._time_out <= seconds <= self._time_out:
             self._sock.settimeout(seconds)
             self._time_out = seconds
+        count = self._sock.recv_into(buffer)
+        self.at_end = count == 0
+        return count
 
     def close(self) -> None:
         self._hold.close()

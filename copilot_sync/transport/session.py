@@ -22,6 +22,7 @@ from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.connection import watch
 from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.route import Route
 from copilot_sync.transport.trust import Trust
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ class Transport:
     def __init__(
         self, *, proxy: Optional[str] = None, verify: Union[bool, str] = True, limits: Optional[Limits] = None
     ) -> None:
-        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
-        self._verify = verify
+        self._route = Route(proxy, verify)
         self.limits = limits or Limits()
         self._lock = threading.Lock()
         self._session: Optional[_Session] = None
@@ -102,12 +102,11 @@ class Transport:
         prepared = requests.Request(
             request.method, request.url, headers=dict(request.headers), data=request.body, auth=auth
         ).prepare()
-        settings = session.merge_environment_settings(request.url, dict(self._proxies), True, self._verify, None)
         return session.send(
             prepared,
             allow_redirects=False,
             timeout=(call.silence_seconds(), call.timeout.read or 0.0),
-            **settings,
+            **self._route.settings(session, request.url),
         )
 
     def fetch(self, request: Request, auth: Auth, call: Call) -> Reply:
@@ -145,10 +144,10 @@ class Transport:
         self._session = None
 
     def __getstate__(self) -> Any:
-        return {"proxies": self._proxies, "verify": self._verify, "limits": self.limits}
+        return {"route": self._route, "limits": self.limits}
 
     def __setstate__(self, state: Any) -> None:
-        self._proxies, self._verify, self.limits = state["proxies"], state["verify"], state["limits"]
+        self._route, self.limits = state["route"], state["limits"]
         self.renew()
         renew_in_child(self)
 

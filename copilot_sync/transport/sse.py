@@ -23,7 +23,7 @@ _SUBSTANCE = re.compile(rb"^d", re.MULTILINE)
 #: More than two line ends in a row, which say no more than two.
 _BLANKS = re.compile(rb"\n{3,}")
 _END = b"\n\n"
-_START = "data:"
+_START = "data: "
 #: Lines that ``sseclient-py`` gets at once.
 _GROUP = 256
 
@@ -53,7 +53,7 @@ class EventParser:
             piece = self._with_plain_line_ends(piece)
         if b"\n\n\n" in piece:
             piece = _BLANKS.sub(b"\n\n", piece)
-        line_so_far = self._buffer[self._line_start : self._line_start + 1]
+        line_so_far = self._buffer[self._line_start : self._line_start + 1] if self._buffer else b""
         whole = self._whole_part(piece)
         events = _short(whole) or [data for block in whole.split(_END) if block for data in _general(block)]
         self.progressed = bool(events) or _SUBSTANCE.search(line_so_far + piece) is not None
@@ -82,7 +82,7 @@ class EventParser:
         """Give what is whole with a piece, and keep the rest. Looks at each byte a bounded number of times."""
         buffer = self._buffer
         if not buffer and piece.endswith(_END):
-            return self._within_limit(piece)
+            return piece if len(piece) <= self._limit else self._within_limit(piece)
         before = len(buffer)
         buffer += piece
         end = buffer.rfind(_END, max(0, before - 1))
@@ -122,12 +122,10 @@ class EventParser:
 
 
 def _short(whole: bytes) -> List[str]:
-    """Read whole events that are one ``data:`` line each; give nothing where one of them is not."""
+    """Read whole events that are one ``data: `` line each; give nothing where one of them is not."""
     text = whole.decode("utf-8", "replace")
     events = text[len(_START) : -len(_END)].split("\n\n" + _START)
-    if not text.startswith(_START) or text.count("\n") != 2 * len(events):
-        return []
-    return [event[1:] if event.startswith(" ") else event for event in events]
+    return events if text.startswith(_START) and text.count("\n") == 2 * len(events) else []
 
 
 def _general(block: bytes) -> List[str]:

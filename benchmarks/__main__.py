@@ -1,0 +1,82 @@
+"""``python -m benchmarks [QUESTION ...] [--short] [--only CLIENT ...]``: tables on stdout, progress on stderr."""
+
+import argparse
+import contextlib
+import datetime
+import os
+import platform
+import sys
+import tempfile
+from importlib import metadata
+from typing import Iterator, List, Optional, Tuple
+
+from benchmarks.peers import PEERS
+from benchmarks.questions import FULL, QUESTIONS, SHORT, TINY, Bench
+
+_DISTRIBUTIONS = (
+    "copilot-sync",
+    "requests",
+    "urllib3",
+    "sseclient-py",
+    "httpx",
+    "httpx-sse",
+    "aiohttp",
+    "openai",
+    "g4f",
+)
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Ask the questions and print their tables."""
+    given = _parser().parse_args(arguments)
+    with contextlib.ExitStack() as stack:
+        scale = TINY if given.tiny else SHORT if given.short else FULL
+        bench = Bench(given.only or list(PEERS), scale, stack.enter_context(_certificate()))
+        stack.callback(bench.close)
+        print(_machine(), flush=True)
+        for name in given.questions or list(QUESTIONS):
+            print(f"asking: {name}", file=sys.stderr, flush=True)
+            for title, sentence, table in QUESTIONS[name](bench):
+                print(f"\n## {title}\n\n{sentence}\n\n{table}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare copilot_sync with its peers.")
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; default: all")
+    parser.add_argument("--short", action="store_true", help="measure less: under two minutes, and a rough picture")
+    parser.add_argument("--tiny", action="store_true", help="measure next to nothing: only to see that it runs")
+    parser.add_argument(
+        "--only", action="append", choices=list(PEERS), metavar="CLIENT", help=f"of {', '.join(PEERS)}; default: all"
+    )
+    return parser
+
+
+@contextlib.contextmanager
+def _certificate() -> Iterator[Optional[Tuple[str, str]]]:
+    """The files of a certificate for this machine and of its CA; ``None`` where trustme is not installed."""
+    try:
+        import trustme
+    except ImportError:
+        yield None
+        return
+    authority = trustme.CA()
+    with tempfile.TemporaryDirectory() as folder:
+        files = os.path.join(folder, "server.pem"), os.path.join(folder, "ca.pem")
+        authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(files[0])
+        authority.cert_pem.write_to_path(files[1])
+        yield files
+
+
+def _machine() -> str:
+    """Where and with what it is measured."""
+    versions = []
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{today}, {python}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores; {', '.join(versions)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Processes that take turns, and what is made of their measurements: medians, ratios, Markdown."""
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+
+from benchmarks.peers import Target
+from benchmarks.plans import Plan
+
+#: What each client measured, round by round.
+Rounds = Dict[str, List[Dict[str, Any]]]
+#: Picks a number out of what was measured.
+Figure = Callable[[Dict[str, Any]], float]
+
+
+class Process:
+    """A module of this package, run in a process of its own that speaks JSON, a line at a time."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def heard(self) -> Any:
+        """What it says next."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("a process of the benchmarks has died")
+        return json.loads(line)
+
+    def asked(self, question: Dict[str, Any]) -> Any:
+        """What it answers."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return self.heard()
+
+    def close(self) -> None:
+        """End it."""
+        with self._process:
+            self._process.terminate()
+
+
+class Workers:
+    """The clients, each in its process, which is started when it is first needed."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = list(names)
+        self._processes: Dict[str, Process] = {}
+
+    def measure(self, name: str, job: str, target: Target, plan: Plan, **arguments: Any) -> Dict[str, Any]:
+        """Have one client do a job."""
+        if name not in self._processes:
+            self._processes[name] = Process("worker", name)
+        question = {"job": job, "target": asdict(target), "plan": asdict(plan), **arguments}
+        result: Dict[str, Any] = self._processes[name].asked(question)
+        return result
+
+    def renew(self) -> None:
+        """Begin with new processes, whose memory holds nothing of earlier jobs."""
+        self.close()
+
+    def close(self) -> None:
+        """End all processes."""
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+
+
+def interleaved(names: Sequence[str], rounds: int, measure: Callable[[str], Dict[str, Any]]) -> Rounds:
+    """Have the clients take turns, for so many rounds, each begun by another one. One that fails is not asked again."""
+    found: Rounds = {name: [] for name in names}
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in [*names[start:], *names[:start]]:
+            if any("failure" in result for result in found[name]):
+                continue
+            found[name].append(measure(name))
+    return found
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its title, its text for a client, given the rounds of all."""
+
+    title: str
+    text: Callable[[str, Rounds], str]
+
+
+def spread(title: str, figure: Figure, form: str = "{:.1f}") -> Column:
+    """The median, and in brackets the smallest and the largest."""
+
+    def text(name: str, rounds: Rounds) -> str:
+        values = [figure(result) for result in rounds[name]]
+        middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
+        return f"{middle} ({low}–{high})"
+
+    return Column(title, text)
+
+
+def middle(title: str, figure: Figure, form: str = "{:.1f}") -> Column:
+    """The median alone."""
+    return Column(title, lambda name, rounds: form.format(statistics.median(figure(result) for result in rounds[name])))
+
+
+def ratio(title: str, figure: Figure, *, to: Optional[str] = None, of: Optional[str] = None) -> Column:
+    """A client's figure divided by that of one, or that of one divided by the client's.
+
+    It is the median of the ratios of each round: what slows all of a round down is no part of it.
+    """
+
+    def text(name: str, rounds: Rounds) -> str:
+        other = to or of or name
+        if other not in rounds or failure_of(rounds[other]) is not None:
+            return ""
+        pairs = zip(rounds[name], rounds[other])
+        ratios = [figure(mine) / (figure(others) or 1e-9) for mine, others in pairs]
+        if of is not None:
+            ratios = [1 / (value or 1e-9) for value in ratios]
+        return f"{statistics.median(ratios):.2f}"
+
+    return Column(title, text)
+
+
+def failure_of(results: List[Dict[str, Any]]) -> Optional[str]:
+    """Why a client could not do it, where it could not."""
+    return next((str(result["failure"]) for result in results if "failure" in result), None)
+
+
+def quantile(share: float) -> Figure:
+    """Picks a quantile of the delays, in milliseconds."""
+
+    def figure(result: Dict[str, Any]) -> float:
+        ordered = sorted(result["delays"])
+        return 1000.0 * float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
+
+    return figure
+
+
+def table(rounds: Rounds, columns: Sequence[Column]) -> str:
+    """A Markdown table with a line for each client."""
+    lines = [["client", *(column.title for column in columns)]]
+    for name, results in rounds.items():
+        failure = failure_of(results)
+        if failure is not None:
+            lines.append([name, failure, *[""] * (len(columns) - 1)])
+        else:
+            lines.append([name, *(column.text(name, rounds) for column in columns)])
+    return markdown(lines)
+
+
+def markdown(lines: List[List[str]]) -> str:
+    """Lines of cells as a Markdown table, the first being its head."""
+    widths = [max(map(len, cells)) for cells in zip(*lines)]
+    rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])

@@ -1,0 +1,218 @@
+"""One client in a process of its own: ``python -m benchmarks.worker NAME``.
+
+It reads jobs from its input, a JSON object a line, does them and prints what it measured, likewise. A job names a
+function of this module, the server, and the function's arguments. Times are in seconds, memory in bytes.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from typing import Any, Awaitable, Callable, Dict, Iterator, List, TextIO, Union, cast
+
+from benchmarks.peers import PEERS, AsyncClient, Client, Target
+from benchmarks.plans import Plan
+
+#: What is measured.
+Result = Dict[str, Any]
+#: Takes one piece of text.
+Taker = Callable[[str], Any]
+
+
+class Peer:
+    """A client, blocking or not, driven in one way."""
+
+    def __init__(self, client: Union[Client, AsyncClient]) -> None:
+        self._client = client
+        self._loop = asyncio.new_event_loop() if isinstance(client, AsyncClient) else None
+
+    def ask(self, plan: Plan, known: bool, take: Taker) -> None:
+        """Ask once, and read the answer to its end."""
+        if self._loop is None:
+            for piece in cast(Client, self._client).pieces(plan, known):
+                take(piece)
+        else:
+            self._loop.run_until_complete(self._asked(plan, known, take))
+
+    async def _asked(self, plan: Plan, known: bool, take: Taker) -> None:
+        async for piece in cast(AsyncClient, self._client).pieces(plan, known):
+            take(piece)
+
+    def ask_at_once(self, plan: Plan, takers: List[Taker]) -> None:
+        """Ask many times at once: in threads, or in tasks of one loop."""
+        if self._loop is not None:
+            self._loop.run_until_complete(_all([self._asked(plan, True, take) for take in takers]))
+            return
+        threads = [threading.Thread(target=self.ask, args=(plan, True, take)) for take in takers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+async def _all(tasks: List[Awaitable[None]]) -> None:
+    await asyncio.gather(*tasks)
+
+
+# Jobs
+
+
+def calls(peer: Peer, plan: Plan, count: int) -> Result:
+    """Ask in a known conversation, one call after the other, and gather the text."""
+    size = 0
+
+    def one() -> None:
+        nonlocal size
+        pieces: List[str] = []
+        peer.ask(plan, True, pieces.append)
+        size += len("".join(pieces))
+
+    with _measured() as result:
+        for _ in range(count):
+            one()
+    _expect(size, plan.characters * count)
+    return result
+
+
+def volume(peer: Peer, plan: Plan) -> Result:
+    """Ask once and keep nothing but the length; tell by how much the process grew meanwhile."""
+    size = 0
+
+    def take(piece: str) -> None:
+        nonlocal size
+        size += len(piece)
+
+    before = _memory("VmRSS")
+    _forget_peak()
+    with _measured() as result:
+        peer.ask(plan, True, take)
+    _expect(size, plan.characters)
+    return {**result, "memory": _memory("VmHWM") - before}
+
+
+def delays(peer: Peer, plan: Plan) -> Result:
+    """Ask for an answer whose pieces say when they were sent, and tell how long they were on their way."""
+    found: List[int] = []
+    with _measured() as result:
+        peer.ask(plan, True, lambda piece: found.append(time.monotonic_ns() - int(piece)))
+    _expect(len(found), plan.events)
+    return {**result, "delays": [delay / 1e9 for delay in found]}
+
+
+def streams(peer: Peer, plan: Plan, count: int) -> Result:
+    """Ask for many such answers at once, and tell what one of them takes in memory halfway."""
+    found: List[List[int]] = [[] for _ in range(count)]
+    takers = [_noting(into) for into in found]
+    before = _memory("VmRSS")
+    after: List[int] = []
+    halfway = threading.Timer(plan.events * plan.gap / 1e6 / 2, lambda: after.append(_memory("VmRSS")))
+    with _measured() as result:
+        halfway.start()
+        peer.ask_at_once(plan, takers)
+    halfway.join()
+    _expect(sum(map(len, found)), plan.events * count)
+    everything = [delay / 1e9 for one in found for delay in one]
+    return {**result, "delays": _sample(everything), "memory": (after[0] - before) / count}
+
+
+def _noting(into: List[int]) -> Taker:
+    return lambda piece: into.append(time.monotonic_ns() - int(piece))
+
+
+def _sample(values: List[float]) -> List[float]:
+    """A thousand of the values, in order, evenly chosen: all of them would be much to hand over."""
+    ordered = sorted(values)
+    return [ordered[len(ordered) * place // 1000] for place in range(1000)]
+
+
+def first_text(peer: Peer, plan: Plan, known: bool) -> Result:
+    """Ask once and tell how long the first piece of text took."""
+    moments: List[float] = []
+    started = time.monotonic()
+    peer.ask(plan, known, lambda piece: moments.append(time.monotonic() - started))
+    return {"first": moments[0]}
+
+
+def _expect(found: int, expected: int) -> None:
+    """Raise where a client did not get all of what was sent."""
+    if found != expected:
+        raise ValueError(f"{found} of {expected} came")
+
+
+@contextlib.contextmanager
+def _measured() -> Iterator[Result]:
+    result: Result = {}
+    gc.collect()
+    cpu, started = _cpu(), time.monotonic()
+    yield result
+    result.update(cpu=_cpu() - cpu, wall=time.monotonic() - started)
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _memory(field: str) -> int:
+    """A field of this process's status, in bytes; 0 where the system does not tell."""
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as refs:
+        refs.write("5")
+
+
+_JOBS: Dict[str, Callable[..., Result]] = {job.__name__: job for job in (calls, volume, delays, streams, first_text)}
+
+
+class Worker:
+    """The clients of one kind that this process has, one for each server."""
+
+    def __init__(self, name: str) -> None:
+        self._new = PEERS[name]
+        self._peers: Dict[str, Peer] = {}
+
+    def done(self, job: Dict[str, Any]) -> Result:
+        """Do a job; tell what was measured, or why it can't be."""
+        try:
+            peer = self._peer(job.pop("target"), job.pop("fresh", False))
+            plan = Plan(**job.pop("plan"))
+            measure = _JOBS[job.pop("job")]
+            if measure is not first_text:
+                peer.ask(Plan(), True, str)  # so that what is done once is done
+            return measure(peer, plan, **job)
+        except ImportError as error:
+            return {"failure": f"{error.name} is not installed"}
+        except Exception as error:  # noqa: BLE001 - a client that can't do it is a result too
+            return {"failure": " ".join(f"{type(error).__name__}: {error}".split())[:60]}
+
+    def _peer(self, target: Dict[str, Any], fresh: bool) -> Peer:
+        key = json.dumps(target)
+        if fresh or key not in self._peers:
+            self._peers[key] = Peer(self._new(Target(**target)))
+        return self._peers[key]
+
+
+def main(name: str, replies: TextIO) -> None:
+    """Do the jobs that come, until no more do."""
+    worker = Worker(name)
+    for line in sys.stdin:
+        print(json.dumps(worker.done(json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    with os.fdopen(os.dup(1), "w") as own_output:
+        os.dup2(2, 1)  # whatever a library prints
+        main(sys.argv[1], own_output)
+        own_output.flush()
+        os._exit(0)  # without waiting for the threads of whatever did not end
