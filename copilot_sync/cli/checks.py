@@ -28,6 +28,7 @@ from copilot_sync.settings import (
     MODEL,
     TOKEN_CACHE_VARIABLE,
     Environment,
+    GivenUrls,
     Timeout,
     Urls,
 )
@@ -126,7 +127,7 @@ def _numbers(version: str) -> Tuple[int, ...]:
 def check_settings(environment: Environment) -> Tuple[Finding, Optional[Urls]]:
     """Check the URLs, and give them where they can be used."""
     try:
-        urls = Urls.of(None, None, environment)
+        urls = GivenUrls(None, None).chosen(environment)
     except ValueError as error:
         advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
         return Finding("settings", State.WRONG, str(error), advice), None
