@@ -104,7 +104,7 @@ class _Pump:
 
     async def start(self) -> None:
         """Start the thread. Many are started one after the other, and the loop gets its turn in between."""
-        async with _starting(self._loop):
+        async with _turn(self._loop):
             self._thread.start()
             await asyncio.sleep(0)
 
@@ -199,15 +199,24 @@ class _Pump:
             del failure  # its traceback holds this frame
 
 
-_locks: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()
+#: The end of the last turn of each loop. Both weak: a future holds its loop.
+_last_turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[asyncio.Future[None]]]"
+_last_turns = weakref.WeakKeyDictionary()
 
 
-def _starting(loop: asyncio.AbstractEventLoop) -> asyncio.Lock:
-    """What a loop's threads are started under."""
-    lock = _locks.get(loop)
-    if lock is None:
-        lock = _locks[loop] = asyncio.Lock()
-    return lock
+@contextlib.asynccontextmanager
+async def _turn(loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+    """Wait until everybody who came earlier has had their turn on a loop."""
+    before = _last_turns.get(loop, _no_one)()
+    end = loop.create_future()
+    _last_turns[loop] = weakref.ref(end)
+    try:
+        if before is not None:
+            await asyncio.wait({before})
+        yield
+    finally:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            end.set_result(None)
 
 
 def _no_one() -> None:

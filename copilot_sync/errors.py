@@ -106,11 +106,15 @@ class ServerError(CopilotError):
 
     Attributes:
         retry_after: Seconds to wait as the server told them, ``None`` where it did not.
+        turned_away: Whether the server said with ``Retry-After`` that it has not taken the request.
     """
 
-    def __init__(self, message: str, *, retry_after: Optional[float] = None, **facts: Any) -> None:
+    def __init__(
+        self, message: str, *, retry_after: Optional[float] = None, turned_away: bool = False, **facts: Any
+    ) -> None:
         super().__init__(message, **facts)
         self.retry_after = retry_after
+        self.turned_away = turned_away
 
 
 class NetworkError(CopilotError):

@@ -278,7 +278,7 @@ def _api_request(
 def _page_headers(urls: Urls) -> Dict[str, str]:
     page = urlsplit(urls.github)
     return {
-        "Accept-Encoding": "gzip, deflate",
+        "Accept-Encoding": "gzip",
         "Accept-Language": _LANGUAGE,
         "Origin": f"{page.scheme}://{page.netloc}",
         "Referer": f"{urls.github}/copilot",
@@ -796,6 +796,8 @@ def error_of_status(
         )
     if status in (429, 503):
         facts["retry_after"] = retry_after(reply.headers, now)
+    if status == 503:
+        facts["turned_away"] = asks_to_come_again(reply.headers)
     if status == 404 and request.subject is not None:
         return errors.NotFoundError(f"there is no conversation {clean(request.subject)!r}" + _said(words), **facts)
     kind, message = _kind_of_status(status)
@@ -879,6 +881,15 @@ _CODES: Tuple[Tuple[str, Callable[..., errors.CopilotError]], ...] = (
 )
 
 
+_SECONDS = re.compile(r"\d{1,18}(\.\d{1,9})?")
+
+
+def asks_to_come_again(headers: Mapping[str, str]) -> bool:
+    """Whether there is a ``Retry-After`` that can be understood."""
+    said = headers.get("retry-after", "").strip()
+    return _SECONDS.fullmatch(said) is not None or _http_date(said) is not None
+
+
 def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
     """How many seconds the server asks to wait: ``Retry-After``, else ``x-ratelimit-reset``; ``None`` for no word.
 
@@ -887,7 +898,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
     """
     now = _server_time(headers, now)
     said = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,18}(\.\d{1,9})?", said):
+    if _SECONDS.fullmatch(said):
         return float(said)
     moment = _http_date(said) if said else None
     if moment is None:

@@ -6,6 +6,7 @@ import contextvars
 import functools
 import threading
 import time
+import weakref
 from typing import Any, AsyncGenerator, Iterator, List
 from unittest import mock
 
@@ -400,6 +401,39 @@ def test_the_loop_gets_its_turn_while_many_begin() -> None:
     with nothing_left_open(), mock.patch.object(threading.Thread, "start", noting):
         asyncio.run(main())
     assert len(set(started_in)) == len(started_in) == 20
+
+
+def test_loops_that_have_ended_are_forgotten() -> None:
+    """A web worker may run a loop for each request."""
+    loops: List[Any] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(collect(Reader(iter([number]), do_nothing)) for number in range(5)))
+
+    for _ in range(3):
+        asyncio.run(main())
+    collect_garbage()
+    assert [loop() for loop in loops] == [None] * 3
+
+
+def test_a_turn_may_end_after_its_loop() -> None:
+    """Whoever waits for the next one is gone as well."""
+
+    async def have_turn() -> None:
+        async with aio._turn(loop):
+            await asyncio.sleep(1000)
+
+    loop = asyncio.new_event_loop()
+    tasks: List[Any] = [loop.create_task(have_turn()) for _ in range(2)]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    for task in tasks:
+        task._log_destroy_pending = False  # that they are dropped is the point
+    loop.close()
+    tasks.clear()
+    del task
+    collect_garbage()
 
 
 def test_one_that_is_cancelled_before_its_turn_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,14 @@ def test_several_gzip_members_may_come_at_once(transport: Transport) -> None:
         assert b"".join(body.pieces()) == b"onetwo"
 
 
+def test_a_framing_does_not_vouch_for_what_is_packed_in_it(transport: Transport) -> None:
+    """A gateway may end a body in good order whose compressed bytes were cut behind it."""
+    packed = flushed(GZIP, b"one", b"two")[0]
+    with replying(transport, cutting(encoded("gzip", CHUNKS) + chunk(packed) + LAST)) as body:
+        assert b"".join(body.pieces()) == b"one"
+        assert not body.vouched
+
+
 def test_a_body_without_a_connection_behind_it_is_vouched_for(transport: Transport) -> None:
     """As a mock's is: there is nothing that could have been cut."""
     with responses.RequestsMock() as mock:

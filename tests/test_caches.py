@@ -135,6 +135,28 @@ def test_a_file_that_cannot_be_written_is_left(tmp_path: Path, place: str, caplo
     assert "the value" not in caplog.text
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """There may be nobody at its other end, ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    cache = FileCache(path)
+    cache.set("key", "value", 60)
+    assert cache.get("key") is None
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """It stays a link, and the file that it leads to is replaced, or made."""
+    link, target = tmp_path / "link", tmp_path / "elsewhere" / "tokens.json"
+    link.symlink_to(target)
+    cache = FileCache(link)
+    for value in ("one", "two"):
+        cache.set("key", value, 60)
+        assert cache.get("key") == value
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
 def test_a_device_is_left_as_it_is(tmp_path: Path) -> None:
     """Who points the cache at ``/dev/null`` wants nothing kept, and needs the device afterwards."""
     path = tmp_path / "null"

@@ -124,6 +124,23 @@ def test_a_read_is_not_begun_when_its_time_is_over(clock: Clock, total: Optional
             call.read_seconds()
 
 
+def test_what_arrives_after_the_silence_is_too_late(clock: Clock) -> None:
+    """A server that never pauses, and never says anything, runs into no time-out of a socket."""
+    call = begun(clock)
+    call.phase = "read"
+    clock.now += 60
+    with pytest.raises(socket.timeout):
+        call.read_seconds()
+
+
+def test_a_wait_may_be_longer_than_the_system_knows(clock: Clock) -> None:
+    """It is cut to what it knows, which is some centuries."""
+    call = begun(clock)
+    call.cancel()
+    with pytest.raises(StreamClosedError):
+        call.sleep(1e30)
+
+
 def test_a_child_does_not_read_from_its_parents_connection(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take from the parent what it reads."""
     call = begun(clock)

@@ -174,6 +174,7 @@ def unknown(taken: bool) -> List[Any]:
         pytest.param(Fault.status(500, taken=taken), id="500"),
         pytest.param(Fault.status(502, taken=taken), id="502"),
         pytest.param(Fault.status(503, taken=taken), id="503 without Retry-After"),
+        pytest.param(Fault.status(503, headers={"x-ratelimit-reset": "1"}, taken=taken), id="503 with a reset alone"),
         pytest.param(Fault.status(504, taken=taken), id="504"),
         pytest.param(Fault.garbage("", "text/event-stream", taken=taken), id="an empty stream"),
         pytest.param(Fault.garbage(": hello\n\n", "text/event-stream", taken=taken), id="a stream of comments"),

@@ -1256,6 +1256,24 @@ def test_only_429_and_503_say_how_long_to_wait(status: int, seconds: Optional[fl
     assert error.retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    "headers, turned_away",
+    [
+        ({"retry-after": "7"}, True),
+        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, True),
+        ({"retry-after": "soon"}, False),
+        ({"x-ratelimit-reset": "1"}, False),
+        ({}, False),
+    ],
+    ids=repr,
+)
+def test_only_the_server_s_own_word_says_that_nothing_was_taken(headers: Dict[str, str], turned_away: bool) -> None:
+    """Many replies tell when a limit is reset, whatever became of the request."""
+    error = failure(503, **headers)
+    assert isinstance(error, ServerError)
+    assert error.turned_away is turned_away
+
+
 # The server's words
 
 

@@ -255,7 +255,8 @@ OUTCOMES = [
     (ServerError("", status=408),                             Outcome.NOT_TAKEN),
     (ServerError("", status=409),                             Outcome.NOT_TAKEN),
     (ServerError("", status=425),                             Outcome.NOT_TAKEN),
-    (ServerError("", status=503, retry_after=0.0),            Outcome.NOT_TAKEN),
+    (ServerError("", status=503, turned_away=True),           Outcome.NOT_TAKEN),
+    (ServerError("", status=503, retry_after=0.0),            Outcome.UNKNOWN),
     (ServerError("", status=503),                             Outcome.UNKNOWN),
     (ServerError("", status=500),                             Outcome.UNKNOWN),
     (ServerError("", status=502),                             Outcome.UNKNOWN),
@@ -309,8 +310,24 @@ def test_a_pause_holds_calls_back_until_it_is_over() -> None:
     assert call.slept == [6.0]
 
 
+def test_a_pause_lasts_an_hour_at_most() -> None:
+    """A service that asks for years may have meant something else; after an hour it is asked again."""
+    pause, call = Pause(), PatientCall()
+    pause.begin(RateLimitError("slow", retry_after=99999999.0), RetryPolicy(), call)
+    with pytest.raises(RateLimitError, match="another 3600"):
+        pause.wait(RetryPolicy(), call, "message")
+    call.now += 3600
+    pause.wait(RetryPolicy(), call, "message")
+
+
 @pytest.mark.parametrize(
-    ("policy", "slept"), [(RetryPolicy(base=0.25), [0.25]), (None, [])], ids=["the policy's first wait", "no policy"]
+    ("policy", "slept"),
+    [
+        pytest.param(RetryPolicy(base=0.25), [0.25], id="the policy's first wait"),
+        pytest.param(RetryPolicy(base=5, cap=0.5), [0.5], id="its longest wait"),
+        pytest.param(RetryPolicy(base=0.25, max_wait=0), [0.25], id="though nothing is waited for the service"),
+        pytest.param(None, [], id="no policy"),
+    ],
 )
 def test_a_pause_of_unknown_length_is_what_the_policy_would_wait(
     policy: Optional[RetryPolicy], slept: List[float]
@@ -318,7 +335,7 @@ def test_a_pause_of_unknown_length_is_what_the_policy_would_wait(
     """A service that says no more than "too many" is given a moment, where the caller has any patience."""
     pause, call = Pause(), PatientCall()
     pause.begin(RateLimitError("slow"), policy, call)
-    pause.wait(RetryPolicy(), call, "message")
+    pause.wait(policy, call, "message")
     assert call.slept == slept
 
 

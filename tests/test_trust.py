@@ -55,6 +55,16 @@ def test_a_file_that_has_changed_is_read_again(ca: str) -> None:
     assert trusted.context(ca) is not before
 
 
+def test_a_file_of_another_size_is_read_again(ca: str) -> None:
+    """Also where its time is what it was."""
+    trusted = Trust()
+    before, found = trusted.context(ca), os.stat(ca)
+    with open(ca, "a") as file:
+        file.write("\n")
+    os.utime(ca, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert trusted.context(ca) is not before
+
+
 def test_a_folder_is_looked_at_when_it_is_needed(ca: str) -> None:
     """As the system's own folder of CAs is."""
     context = Trust().context(os.path.dirname(ca))

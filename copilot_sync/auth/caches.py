@@ -117,9 +117,11 @@ class FileCache:
     def _entries(self) -> Dict[str, Dict[str, Any]]:
         """What the file holds that is well-formed and not over."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=_open_at_once) as file:
                 mode = os.fstat(file.fileno()).st_mode
-                if stat.S_ISREG(mode) and mode & 0o077:  # somebody else made it readable for others
+                if not stat.S_ISREG(mode):
+                    return {}
+                if mode & 0o077:  # somebody else made it readable for others
                     os.chmod(self.path, 0o600)
                 data = json.loads(file.read(_LARGEST_FILE).decode("utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -137,17 +139,23 @@ class FileCache:
         )
 
     def _write(self, content: bytes) -> None:
-        if os.path.exists(self.path) and not os.path.isfile(self.path):
+        place = os.path.realpath(self.path)  # where it is a link, what it leads to is replaced
+        if os.path.exists(place) and not os.path.isfile(place):
             raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a folder")
-        folder = os.path.dirname(self.path)
+        folder = os.path.dirname(place)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         # mkstemp makes the file 0600 from the first moment.
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=".copilot-sync-")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            os.replace(name, self.path)
+            os.replace(name, place)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; where it is a pipe, without waiting for somebody at its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -78,16 +78,21 @@ class Body:
 
     def _unpacked(self) -> Iterator[bytes]:
         decoder = self._new_decoder()
+        unfinished = False
         for data in self._arriving():
+            unfinished = True
             piece = b""
             while data or len(piece) == PIECE:
                 piece = self._decompressed(decoder, data)
                 data = decoder.unconsumed_tail or decoder.unused_data
                 if decoder.eof:
                     decoder = self._new_decoder()
+                    unfinished = bool(data)
                 self._call.check(self._stage)
                 if piece:
                     yield piece
+        # The framing vouches for the compressed bytes alone.
+        self.vouched = self.vouched and not unfinished
 
     def _decompressed(self, decoder: Any, data: bytes) -> bytes:
         try:

@@ -113,10 +113,10 @@ class Call:
         """
         if os.getpid() != self._process:
             self.check_process()
-        bounded = self._deadline is not None or self._limit is not None
-        if bounded and (self.window_closed or self.expired):
+        seconds = self.silence_seconds()
+        if seconds <= _INSTANT:
             raise socket.timeout("the time is over")
-        return self.silence_seconds()
+        return seconds
 
     def check_process(self) -> None:
         """Raise where this is a forked child: the connection belongs to the parent."""
@@ -192,7 +192,7 @@ class Call:
         Raises:
             StreamClosedError: It was stopped.
         """
-        if self._stopped.wait(seconds):
+        if self._stopped.wait(min(seconds, threading.TIMEOUT_MAX)):
             self.check()
 
     def counted(self, error: CopilotError) -> CopilotError:

@@ -98,24 +98,31 @@ def outcome_of(error: CopilotError) -> Outcome:
 
 
 def _outcome_of_status(error: ServerError) -> Outcome:
-    if error.status in (408, 409, 425) or (error.status == 503 and error.retry_after is not None):
+    if error.status in (408, 409, 425) or error.turned_away:
         return Outcome.NOT_TAKEN
     if error.status in (500, 502, 503, 504):
         return Outcome.UNKNOWN
     return Outcome.FINAL
 
 
+#: Seconds after which it is tried again whatever the service said: it may have said more than it meant.
+_LONGEST_PAUSE = 3600.0
+
+
 class Pause:
     """Holds all calls of one credential back after the service said that there were too many. Safe for any thread."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._until, self._told = 0.0, False
 
     def begin(self, error: RateLimitError, policy: Optional[RetryPolicy], call: Call) -> None:
         """Note that the service asked to slow down; where it did not say how long, for the policy's first wait."""
-        untold = 0.0 if policy is None else policy.base
-        seconds = untold if error.retry_after is None else error.retry_after
-        self._until = max(self._until, call.clock() + seconds)
+        told = error.retry_after is not None
+        untold = 0.0 if policy is None else min(policy.base, policy.cap)
+        seconds = untold if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
+        until = call.clock() + seconds
+        if until > self._until:
+            self._until, self._told = until, told
 
     def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:
         """Wait until the pause is over.
@@ -123,11 +130,13 @@ class Pause:
         Raises:
             RateLimitError: The wait does not fit what the policy and the call allow.
         """
-        seconds = self._until - call.clock()
+        until, told = self._until, self._told
+        seconds = until - call.clock()
         if seconds <= 0:
             return
         remaining = call.remaining()
-        if policy is None or seconds > policy.max_wait or (remaining is not None and seconds >= remaining):
+        too_long = policy is None or (told and seconds > policy.max_wait)
+        if too_long or (remaining is not None and seconds >= remaining):
             raise RateLimitError(
                 f"the service asked to slow down for another {seconds:.1f} s", retry_after=seconds, stage=stage
             )

@@ -17,7 +17,7 @@ class Trust:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._contexts: Dict[str, Tuple[int, ssl.SSLContext]] = {}
+        self._contexts: Dict[str, Tuple[object, ssl.SSLContext]] = {}
 
     def context(self, place: str) -> ssl.SSLContext:
         """Give the settings for the CAs in a file or folder.
@@ -25,11 +25,12 @@ class Trust:
         Raises:
             OSError: There is no such file, or it holds no certificates (``ssl.SSLError``).
         """
-        changed = os.stat(place).st_mtime_ns
+        found = os.stat(place)
+        state = found.st_ino, found.st_size, found.st_mtime_ns
         with self._lock:
             known = self._contexts.get(place)
-            if known is None or known[0] != changed:
-                known = self._contexts[place] = changed, _read(place)
+            if known is None or known[0] != state:
+                known = self._contexts[place] = state, _read(place)
             return known[1]
 
 
