@@ -425,6 +425,7 @@ def test_closing_gives_up_answers_that_are_being_written(emulator: Emulator) -> 
     with batch.run(["quick", *slow], workers=4) as results:
         assert next(results).text == "quick"
         assert len(blocked.waiting) == 3
+    assert len(blocked.waiting) == 3
     blocked.release()
     assert emulator.wait_until(lambda: not emulator.open_connections)
 
@@ -578,6 +579,21 @@ def test_a_refusal_pauses_everybody(emulator: Emulator, client: Client) -> None:
     # What was on its way when the refusal was on its way back could not know of it.
     assert [request for request in emulator.requests if 0.4 < request.time - refused < 1.0] == []
     assert 4 <= gate.limit <= 6
+
+
+def test_what_was_begun_waits_for_the_pause_as_well(emulator: Emulator) -> None:
+    """A refusal that another process was told, while a conversation was begun, holds its message back."""
+    gate = Gate(8)
+    told: List[float] = []
+
+    def choose(stage: str, request: Any) -> None:
+        if stage == "thread":
+            gate.refused(0.5)
+            told.append(time.monotonic())
+
+    emulator.choose_fault = choose
+    assert texts(batch.run(["one"], gate=gate)) == {0: "one"}
+    assert emulator.requests[-1].time - told[0] >= 0.5
 
 
 def test_a_refusal_of_a_new_conversation_is_one_as_well(emulator: Emulator, client: Client) -> None:
@@ -1143,7 +1159,8 @@ def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> N
     asker.stop()
     step = asker.ask(asking.Task("one"))
     assert isinstance(step.error, StreamClosedError)
-    assert sent(emulator) == []
+    assert isinstance(asker.delete("t").error, StreamClosedError)
+    assert stages(emulator) == []
 
 
 # Arguments
@@ -1160,6 +1177,8 @@ WRONG: List[Tuple[Any, Any, Any, str]] = [
     (["x"], {"max_failures": 0}, ValueError, "max_failures must be at least 1"),
     (["x"], {"timeout": -1}, ValueError, "timeout"),
     (["x"], {"timeout": "long"}, TypeError, "timeout"),
+    (["x"], {"model": 4}, TypeError, "model must be a string, not int"),
+    (["x"], {"system": ["x"]}, TypeError, "system must be a string, not list"),
     (["x"], {"client": "me"}, TypeError, "client must be a Client or a function that makes one, not str"),
     (["x"], {"retry_failed": True}, ValueError, "retry_failed needs the output"),
 ]

@@ -75,6 +75,8 @@ class Asker:
 
     def delete(self, conversation_id: str) -> Step:
         """Delete a conversation."""
+        if self._stopped:
+            return Step(conversation_id, error=StreamClosedError("the batch was stopped", stage="delete"))
         try:
             self._client.delete_thread(conversation_id)
         except CopilotError as error:

@@ -141,6 +141,9 @@ def run(
         checked_count("max_failures", max_failures)
     if retry_failed and output is None:
         raise ValueError("retry_failed needs the output that holds the failed results")
+    for name, text in (("model", model), ("system", system)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{name} must be a string, not {type(text).__name__}")
     Timeout.of(timeout)
     checked_count("workers", workers)
     crew = _crew_of(client, executor, share_credentials, workers)
