@@ -132,6 +132,16 @@ def test_a_carriage_return_ends_an_event_at_once() -> None:
     assert parser.feed(b"\r") == ["two"]
 
 
+def test_the_next_event_makes_progress_from_its_first_bytes_on() -> None:
+    """Wherever the lines of the one before it ended."""
+    parser = EventParser(LIMIT)
+    parser.feed(b"data: one\ndata: two\nda")
+    assert parser.feed(b"ta: three\n\n") == ["one\ntwo\nthree"]
+    parser.feed(b"da")
+    parser.feed(b"ta: fo")
+    assert parser.progressed
+
+
 @each_sample
 def test_both_readings_of_an_event_agree(stream: bytes, events: List[str]) -> None:
     """The short reading of plain events is an economy, not another meaning."""

@@ -12,7 +12,7 @@ through the same tests. ``event``, ``id`` and ``retry`` mean nothing to this ser
 
 import codecs
 import re
-from typing import List
+from typing import List, Union
 
 from sseclient import SSEClient
 
@@ -26,6 +26,7 @@ _END = b"\n\n"
 _START = "data: "
 #: Lines that ``sseclient-py`` gets at once.
 _GROUP = 256
+_Bytes = Union[bytes, bytearray]
 
 
 class EventParser:
@@ -51,10 +52,8 @@ class EventParser:
             piece = self._without_mark(piece)
         if self._after_cr or b"\r" in piece:
             piece = self._with_plain_line_ends(piece)
-        if b"\n\n\n" in piece:
-            piece = _BLANKS.sub(b"\n\n", piece)
         line_so_far = self._buffer[self._line_start : self._line_start + 1] if self._buffer else b""
-        whole = self._whole_part(piece)
+        whole = self._whole_part(piece) if b"\n" in piece else self._kept(piece)
         events = _short(whole) or [data for block in whole.split(_END) if block for data in _general(block)]
         self.progressed = bool(events) or _SUBSTANCE.search(line_so_far + piece) is not None
         return events
@@ -78,15 +77,27 @@ class EventParser:
         self._after_cr = piece.endswith(b"\r")
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _whole_part(self, piece: bytes) -> bytes:
+    def _kept(self, piece: bytes) -> bytes:
+        """Keep a piece in which no line ends, which is most of a large event; nothing is whole with it."""
+        self._buffer += piece
+        self._too_large = self._too_large or len(self._buffer) > self._limit
+        return b""
+
+    def _whole_part(self, piece: bytes) -> _Bytes:
         """Give what is whole with a piece, and keep the rest. Looks at each byte a bounded number of times."""
+        if b"\n\n\n" in piece:
+            piece = _BLANKS.sub(b"\n\n", piece)
         buffer = self._buffer
         if not buffer and piece.endswith(_END):
             return piece if len(piece) <= self._limit else self._within_limit(piece)
         before = len(buffer)
         buffer += piece
+        if buffer.endswith(_END):  # all of it, which may be much: it is not copied
+            self._buffer = bytearray()
+            self._line_start = 0
+            return self._within_limit(buffer)
         end = buffer.rfind(_END, max(0, before - 1))
-        whole = b""
+        whole: _Bytes = b""
         if end >= 0:
             with memoryview(buffer) as view:
                 whole = bytes(view[: end + 2])
@@ -99,7 +110,7 @@ class EventParser:
         self._too_large = self._too_large or len(buffer) > self._limit
         return whole
 
-    def _within_limit(self, whole: bytes) -> bytes:
+    def _within_limit(self, whole: _Bytes) -> _Bytes:
         """Give what stands before the first event that is too large."""
         if len(whole) <= self._limit:
             return whole
@@ -121,14 +132,14 @@ class EventParser:
             raise ResponseTooLargeError(f"an event is longer than {self._limit} bytes", stage="stream")
 
 
-def _short(whole: bytes) -> List[str]:
+def _short(whole: _Bytes) -> List[str]:
     """Read whole events that are one ``data: `` line each; give nothing where one of them is not."""
     text = whole.decode("utf-8", "replace")
     events = text[len(_START) : -len(_END)].split("\n\n" + _START)
     return events if text.startswith(_START) and text.count("\n") == 2 * len(events) else []
 
 
-def _general(block: bytes) -> List[str]:
+def _general(block: _Bytes) -> List[str]:
     """Read the lines of one whole event as the standard says, at a cost that grows with them and no faster.
 
     ``sseclient-py`` copies what it has with each further line, so it gets the data lines in groups.
