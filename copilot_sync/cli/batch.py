@@ -31,15 +31,17 @@ Examples:
   copilot-sync batch prompts.jsonl -o results.jsonl --rate 20
   copilot-sync batch prompts.jsonl -o results.jsonl --retry-failed
   cut -f 2 questions.tsv | copilot-sync batch - --format text -o results.jsonl
-
-\b
-All of it goes through one account: a burst of requests may get it suspended.
-Started again with the same files, it goes on where it stopped.
 """
 )
 @click.argument("prompts", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(dir_okay=False), help="Where results go.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="What IN is.  [default: as its suffix says; jsonl]")
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    type=click.Choice(FORMATS),
+    help="jsonl, csv or text.  [default: as IN's suffix says]",
+)
 @click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 @click.option("--workers", metavar="N", type=click.IntRange(1), default=8, show_default=True, help="Prompts at once.")
@@ -48,9 +50,9 @@ Started again with the same files, it goes on where it stopped.
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for one answer.  [default: any]"
 )
 @click.option("--max-failures", metavar="N", type=click.IntRange(1), help="Stop after N failures.  [default: never]")
-@click.option("--ordered", is_flag=True, help="Write the results in the order of IN.  [default: as they come]")
-@click.option("--retry-failed", is_flag=True, help="Ask those again that failed.  [default: only what is not done]")
-@click.option("--delete-threads", is_flag=True, help="Delete the conversations that it made.  [default: they stay]")
+@click.option("--ordered", is_flag=True, help="Write results in IN's order.  [default: as they come]")
+@click.option("--retry-failed", is_flag=True, help="Ask again what failed.  [default: what is not done]")
+@click.option("--delete-threads", is_flag=True, help="Delete its conversations.  [default: they stay]")
 @click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process: it needs no account.")
 def batch(
     prompts: str,
@@ -64,7 +66,8 @@ def batch(
     """Ask all prompts of IN and write their results to OUT, a line of JSON for each.
 
     IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation"}), CSV with such columns, or text
-    with a prompt a line; "-" is stdin, which is read to its end first.
+    with a prompt a line; "-" is stdin, which is read to its end first. Started again with the same files, it goes on
+    where it stopped. All of it goes through one account: a burst of requests may get that suspended.
     """
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_opened(prompts, form))
