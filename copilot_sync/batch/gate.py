@@ -90,6 +90,7 @@ class Gate:
     Whoever got in says ``leave`` when the prompt is done, and ``refused`` before that where the service asked to
     slow down.
 
+    >>> from copilot_sync.batch import Gate
     >>> gate = Gate(4, rate=60)
     >>> gate.try_enter()
     0.0

@@ -1,0 +1,47 @@
+"""docs/batch.rst is a promise: its formats, options, statuses and names are those of the code."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import click
+
+from copilot_sync import batch, settings
+from copilot_sync.batch import dispatch, prompts
+from copilot_sync.cli.batch import batch as command
+
+DOCS = Path(__file__).parents[1].joinpath("docs", "batch.rst").read_text(encoding="utf-8")
+
+
+def test_every_suffix_stands_beside_its_format() -> None:
+    """And every format has a row."""
+    rows = dict(re.findall(r"^``(\w+)`` +(\S.*?)   ", DOCS, re.MULTILINE))
+    told = {suffix: form for form in prompts.FORMATS for suffix in re.findall(r"``(\.\w+)``", rows[form])}
+    assert told == prompts._SUFFIXES
+
+
+def test_every_option_that_is_named_exists() -> None:
+    """By the names that it has on the command line."""
+    options = {name for option in command.params for name in option.opts if isinstance(option, click.Option)}
+    assert set(re.findall(r"--[a-z][a-z-]+", DOCS)) <= options
+
+
+def test_figures_are_those_of_the_code() -> None:
+    """What is waited for, and how long."""
+    assert f"waited for, {settings.LOOK_PATIENCE:.0f} seconds at most" in DOCS
+    assert dispatch._LONGEST_PAUSE == 3600
+    assert "to wait for more than an hour" in DOCS
+
+
+def test_every_name_has_its_place_in_the_reference() -> None:
+    """All that the package exports, and nothing else."""
+    named = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)$", DOCS, re.MULTILINE)
+    assert sorted(named) == sorted(batch.__all__)
+
+
+def test_the_examples_are_python() -> None:
+    """What runs them is in other tests: they name files and servers that are not here."""
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", DOCS, re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        compile(textwrap.dedent(block), "docs/batch.rst", "exec")
