@@ -7,8 +7,8 @@
         return copilot.stream_response(request.form.get("prompt"), name="chat")
 
 ``app.config`` takes the arguments of ``Client`` as ``COPILOT_SYNC_MODEL`` and so on, and ``COPILOT_SYNC_HEARTBEAT``.
-The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This module turns Flask's things into
-the client's and back, and knows nothing of the protocol.
+The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This module turns Flask's things
+into the client's and back, and knows nothing of the protocol.
 """
 
 from typing import Any, Dict, Optional, Union
