@@ -5,6 +5,8 @@ import gc
 import io
 import json
 import logging
+import re
+import socket
 import threading
 from typing import Any, Dict, Iterator, List
 
@@ -300,6 +302,46 @@ def test_a_failure_is_told_to_the_page_in_safe_words(
     assert page.get("/conversations").json() == {}
 
 
+@pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
+@pytest.mark.parametrize("trouble", ["down", "no credentials", "limit"])
+def test_pages_and_logs_say_what_is_wrong_and_no_secret(
+    emulator: Emulator,
+    page: Client,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    trouble: str,
+    name: Dict[str, str],
+) -> None:
+    """The page in words for a person, the log with the error and its cause."""
+    secrets = ["planted-token", *emulator.cookies.values()]
+    emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
+    emulator.options.accept_api_keys = ("planted-token",)
+    setting, code, kind = configuration(emulator), "rate_limited", "RateLimitError"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        if trouble == "down":
+            setting["API_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            code, kind = "unreachable", "NetworkError"
+        elif trouble == "no credentials":
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
+            setting["COOKIES"] = None
+            code, kind = "not_configured", "MissingCredentialsError"
+        else:
+            emulator.fail("thread", Fault.status(429, message="planted-token", retry_after=7))
+        with override_settings(COPILOT_SYNC=setting), caplog.at_level(logging.DEBUG):
+            response = page.post("/chat", {"prompt": "hi", **name})
+            body = b"".join(response)
+            response.close()
+    (event,) = events(body)
+    assert event["code"] == code
+    assert event["message"].endswith(".")
+    assert (event.get("retry_after") == 7) == (trouble == "limit")
+    assert f"{kind}: " in caplog.text
+    assert [secret for secret in secrets if secret in caplog.text or secret in body.decode()] == []
+
+
 # Conversations
 
 
@@ -429,8 +471,6 @@ def test_overridden_settings_make_another_client(emulator: Emulator) -> None:
 )
 def test_a_setting_that_can_not_be_used_is_told_by_the_check(setting: Any, message: str) -> None:
     """As an error, in the very words that the first use would raise."""
-    import re
-
     with override_settings(COPILOT_SYNC=setting):
         (found,) = run_checks()
         assert (found.id, found.is_serious()) == ("copilot_sync.E001", True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import threading
 from typing import Any, Dict, Iterator, List
 
@@ -141,6 +142,46 @@ def test_a_failure_is_told_to_the_page_in_safe_words(
     assert "planted" not in json.dumps(event)
     assert "planted" in caplog.text
     assert page.get("/conversations").json == {}
+
+
+@pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
+@pytest.mark.parametrize("trouble", ["down", "no credentials", "limit"])
+def test_pages_and_logs_say_what_is_wrong_and_no_secret(
+    emulator: Emulator,
+    app: flask.Flask,
+    page: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    trouble: str,
+    name: Dict[str, str],
+) -> None:
+    """The page in words for a person, the log with the error and its cause."""
+    secrets = ["planted-token", *emulator.cookies.values()]
+    emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
+    emulator.options.accept_api_keys = ("planted-token",)
+    code, kind = "rate_limited", "RateLimitError"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        if trouble == "down":
+            app.config["COPILOT_SYNC_API_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            code, kind = "unreachable", "NetworkError"
+        elif trouble == "no credentials":
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
+            app.config["COPILOT_SYNC_COOKIES"] = None
+            code, kind = "not_configured", "MissingCredentialsError"
+        else:
+            emulator.fail("thread", Fault.status(429, message="planted-token", retry_after=7))
+        with caplog.at_level(logging.DEBUG):
+            response = page.post("/chat", data={"prompt": "hi", **name})
+            (event,) = events(response)
+    assert event["code"] == code
+    assert event["message"].endswith(".")
+    assert (event.get("retry_after") == 7) == (trouble == "limit")
+    text = caplog.text
+    assert f"{kind}: " in text
+    assert [secret for secret in secrets if secret in text or secret in response.get_data(as_text=True)] == []
 
 
 # Conversations

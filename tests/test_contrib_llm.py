@@ -29,10 +29,9 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
 
 @pytest.fixture
 def model(emulator: Emulator) -> Iterator[Any]:
-    model = CopilotModel("gpt-4o")
+    model: Any = CopilotModel("gpt-4o")
     yield model
-    if model._client is not None:
-        model._client[1].close()
+    model._client[1].close()
 
 
 def test_all_models_are_registered() -> None:

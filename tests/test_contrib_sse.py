@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import make_server
 
 import pytest
 import sseclient
@@ -53,8 +53,8 @@ def asynchronous(
     """The whole body, as an ASGI server gets it."""
 
     async def told(answer: Answer) -> None:
-        if on_complete is not None:
-            on_complete(answer)
+        assert on_complete is not None
+        on_complete(answer)
 
     async def main() -> bytes:
         body = AsyncEventStream(stream, heartbeat=heartbeat, on_complete=told if on_complete else None)
@@ -394,15 +394,11 @@ def test_a_client_that_has_gone_is_noticed_by_the_heartbeat(emulator: Emulator, 
     emulator.fail("message", Fault.stall(("after_events", 1)))
     heartbeat = 0.5
 
-    class Quiet(WSGIRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
     def application(environ: Any, start_response: Any) -> EventStream:
         start_response("200 OK", list(sse.HEADERS.items()))
         return EventStream(client.stream("hi"), heartbeat=heartbeat)
 
-    with make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
+    with make_server("127.0.0.1", 0, application) as server:
         serving = Worker(server.handle_request)
         with socket.create_connection(server.server_address[:2], timeout=PATIENCE) as sock:
             sock.sendall(b"GET / HTTP/1.0\r\n\r\n")

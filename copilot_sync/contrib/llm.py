@@ -124,8 +124,7 @@ def _last_thread(conversation: Any) -> Optional[Conversation]:
 def _note(response: Any, answering: Stream) -> None:
     """Tell ``llm`` what it keeps of an answer beside its text."""
     answer = answering.answer
-    if answer is None:
-        return
+    assert answer is not None  # noqa: S101 - it was read to its end
     response.response_json = {**answer.conversation.to_dict(), "model": answer.model}
     if answer.usage is not None and hasattr(response, "set_usage"):
         response.set_usage(input=answer.usage.input_tokens, output=answer.usage.output_tokens)

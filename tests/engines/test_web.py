@@ -1,4 +1,4 @@
-"""The deployment page, as it stands: each of its commands is run, with the files it shows, and looked at from outside."""
+"""The deployment page as it stands: each command is run, with the files that it shows, and looked at from outside."""
 
 import http.client
 import json
@@ -191,7 +191,8 @@ def test_a_process_with_threads_serves_a_hundred_at_once(emulator: Emulator, ser
         emulator.release()
         assert list(pool.map(Browser.read_all, browsers[VANISHING:])) == questions[VANISHING:]
     assert emulator.wait_until(lambda: emulator.idle_connections == emulator.open_connections)
-    vanished = {emulator.threads[each.request.thread_id].user_messages[0]["content"] for each in emulator.disconnects}
+    threads = [emulator.threads[str(each.request.thread_id)] for each in emulator.disconnects]
+    vanished = {thread.user_messages[0]["content"] for thread in threads}
     assert vanished == set(questions[:VANISHING])
     assert emulator.tokens_issued == 1
 

@@ -85,7 +85,7 @@ def _body(request: HttpRequest, stream: Stream, on_complete: Optional[Callable[[
     """What the server iterates."""
     if not hasattr(request, "scope"):
         return EventStream(stream, heartbeat=heartbeat(), on_complete=on_complete)
-    if django.VERSION < (4, 2):
+    if django.VERSION < (4, 2):  # pragma: some versions
         raise ImproperlyConfigured("answers can be streamed under ASGI from Django 4.2 on, and under WSGI with any")
     from copilot_sync.contrib.sse_async import AsyncEventStream
 
