@@ -11,35 +11,12 @@ import threading
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import PATIENCE, Worker, nothing_left_open
+from support import PATIENCE, Worker, configure_django, nothing_left_open, variables_with
 
 pytest.importorskip("django")
 
 import django
 from asgiref.sync import sync_to_async
-from django.conf import settings
-
-if not settings.configured:  # pragma: no branch - nobody else does
-    settings.configure(
-        ALLOWED_HOSTS=["testserver"],
-        CACHES={
-            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "default"},
-            "tokens": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "tokens"},
-        },
-        COPILOT_SYNC={},
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "below"}},
-        INSTALLED_APPS=["django.contrib.sessions", "copilot_sync.contrib.django"],
-        LOGGING_CONFIG=None,
-        MIDDLEWARE=[
-            "django.middleware.gzip.GZipMiddleware",
-            "django.contrib.sessions.middleware.SessionMiddleware",
-        ],
-        ROOT_URLCONF=__name__,
-        SECRET_KEY="a key for signing",
-        USE_TZ=True,
-    )
-    django.setup()
-
 from django.core.cache import caches
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
@@ -106,6 +83,7 @@ urlpatterns = [
 @pytest.fixture(scope="module", autouse=True)
 def _tables(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A database with the one of the sessions, and the thread that asgiref keeps for blocking code."""
+    configure_django()
     connections["default"].settings_dict["NAME"] = str(tmp_path_factory.mktemp("django") / "sessions.sqlite3")
     call_command("migrate", verbosity=0)
     connections.close_all()
@@ -478,6 +456,15 @@ def test_a_setting_that_can_not_be_used_is_told_by_the_check(setting: Any, messa
         if "COOKIES" not in setting:
             with pytest.raises(ImproperlyConfigured, match=message):
                 stream_response(RequestFactory().post("/chat"), "hi")
+
+
+@pytest.mark.parametrize("name, value", [("MODLE", ""), ("TIMEOUT", "long"), ("HEARTBEAT", -1), ("TOKEN_CACHE", "no")])
+def test_no_wrong_setting_shows_a_secret(name: str, value: Any) -> None:
+    """Neither in an error nor in the variables with which Django's page for developers shows it."""
+    with override_settings(COPILOT_SYNC={"COOKIES": {"user_session": "planted"}, name: value}):
+        with pytest.raises(ImproperlyConfigured) as caught:
+            stream_response(RequestFactory().post("/chat"), "hi")
+    assert variables_with("planted", caught.value) == []
 
 
 def test_missing_credentials_are_a_warning(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

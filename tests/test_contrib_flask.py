@@ -7,7 +7,7 @@ import threading
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import PATIENCE, Worker, nothing_left_open
+from support import PATIENCE, Worker, nothing_left_open, variables_with
 
 pytest.importorskip("flask")
 
@@ -266,6 +266,16 @@ def test_an_unknown_name_in_the_configuration_is_named() -> None:
     app.config["COPILOT_SYNC_MODLE"] = "gpt-4o"
     with pytest.raises(ValueError, match="COPILOT_SYNC_, has no 'MODLE'; there are API_KEY, .*, MODEL, "):
         CopilotSync(app)
+
+
+@pytest.mark.parametrize("name, value", [("MODLE", ""), ("TIMEOUT", "long"), ("HEARTBEAT", -1), ("TOKEN_CACHE", 5)])
+def test_no_wrong_configuration_shows_a_secret(name: str, value: Any) -> None:
+    """Neither in an error nor in the variables with which it may be reported."""
+    app = flask.Flask("wrong")
+    app.config.update({"COPILOT_SYNC_COOKIES": {"user_session": "planted"}, f"COPILOT_SYNC_{name}": value})
+    with app.app_context(), pytest.raises((TypeError, ValueError)) as caught:
+        _ = CopilotSync(app).client
+    assert variables_with("planted", caught.value) == []
 
 
 def test_a_wrong_heartbeat_is_told_at_once() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional, Union
 
 from copilot_sync.auth.caches import TokenCache
 from copilot_sync.client import Client, Prompt
-from copilot_sync.contrib.one_client import OneClient, named
+from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
@@ -160,12 +160,13 @@ class _TokensInCache:
 
 
 def _configured(app: Flask) -> Dict[str, Any]:
-    """What the configuration says, by the names of ``Client``'s arguments. Secrets stand in it."""
-    return named(
-        {name[len(_PREFIX) :]: value for name, value in app.config.items() if name.startswith(_PREFIX)},
-        _OTHERS,
-        f"app.config, behind {_PREFIX},",
-    )
+    """What the configuration says, by the names of ``Client``'s arguments. Secrets stand in it.
+
+    No variable here holds them before the names are checked: an error may be reported with them.
+    """
+    given = [name[len(_PREFIX) :] for name in app.config if name.startswith(_PREFIX)]
+    names = option_names(given, _OTHERS, f"app.config, behind {_PREFIX},")
+    return {names[name]: app.config[_PREFIX + name] for name in given}
 
 
 def _remember(name: str, conversation: Conversation) -> None:

@@ -1,12 +1,12 @@
 """The one client of a process, as the configuration of a web framework describes it.
 
 ``OneClient`` makes it when it is first asked for: configurations are read late, and workers are forked early.
-``named`` checks the names in a configuration. Nothing here knows a framework.
+``option_names`` checks the names in a configuration. Nothing here knows a framework.
 """
 
 import inspect
 import threading
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Callable, Dict, Iterable, Optional, Tuple
 
 from copilot_sync.client import Client
 from copilot_sync.transport.fork import renew_in_child
@@ -15,22 +15,28 @@ from copilot_sync.transport.fork import renew_in_child
 CLIENT_OPTIONS = tuple(inspect.signature(Client).parameters)
 
 
-def named(given: Mapping[str, Any], others: Tuple[str, ...] = (), place: str = "configuration") -> Dict[str, Any]:
-    """Turn a configuration's upper-case names into those of ``Client``'s arguments.
+def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> Dict[str, str]:
+    """Find the arguments of ``Client`` that upper-case names stand for.
+
+    It is given no values: among them are secrets, and an error may be reported with the variables of this frame.
 
     Args:
-        given: What is configured, by upper-case name.
-        others: Further names that there are.
+        given: The names in a configuration.
+        others: What there is to configure besides, in lower case.
         place: What an error calls the configuration.
+
+    Returns:
+        The argument by the name.
 
     Raises:
         ValueError: There is no such name. The message lists those that there are.
     """
     known = {name.upper(): name for name in (*CLIENT_OPTIONS, *others)}
-    for name in given:
+    names = list(given)
+    for name in names:
         if name not in known:
             raise ValueError(f"{place} has no {name!r}; there are {', '.join(sorted(known))}")
-    return {known[name]: value for name, value in given.items()}
+    return {name: known[name] for name in names}
 
 
 class OneClient:

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from copilot_sync.client import Client
-from copilot_sync.contrib.one_client import OneClient, named
+from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEARTBEAT, checked_heartbeat
 
 #: The name of the setting.
@@ -47,12 +47,14 @@ def configured() -> Dict[str, Any]:
     Raises:
         ImproperlyConfigured: It is no dictionary, or has a name in it that is not known.
     """
+    # No variable here holds the values: an error may be reported with them.
     if not isinstance(getattr(settings, SETTING, {}), dict):
         raise ImproperlyConfigured(f"{SETTING} must be a dictionary")
     try:
-        return named(getattr(settings, SETTING, {}), _OTHERS, SETTING)
+        names = option_names(list(getattr(settings, SETTING, {})), _OTHERS, SETTING)
     except ValueError as error:
         raise ImproperlyConfigured(str(error)) from None
+    return {names[name]: value for name, value in getattr(settings, SETTING, {}).items()}
 
 
 def make_client() -> Client:
@@ -68,11 +70,13 @@ def make_client() -> Client:
 
 
 def _options() -> Dict[str, Any]:
+    cache = _cache(configured().get("token_cache", "default"))
     options = {name: value for name, value in configured().items() if name not in _OTHERS}
-    alias = options.get("token_cache", "default")
-    if isinstance(alias, str):
-        options["token_cache"] = TokensInCache(alias)
-    return options
+    return {**options, "token_cache": cache}
+
+
+def _cache(value: Any) -> Any:
+    return TokensInCache(value) if isinstance(value, str) else value
 
 
 class TokensInCache:
