@@ -264,6 +264,8 @@ def variables_with(word: str, error: BaseException) -> List[str]:
 @functools.lru_cache(maxsize=None)
 def configure_django() -> None:
     """Set Django up as a site with the views of ``test_contrib_django``, once in a process."""
+    import asyncio
+
     import django
     from django.conf import settings
 
@@ -284,6 +286,8 @@ def configure_django() -> None:
         USE_TZ=True,
     )
     django.setup()
+    # Django 3.2 asks for the thread's event loop, and Python 3.8 would make one that nobody closes.
+    asyncio.set_event_loop(None)
 
 
 class Worker:

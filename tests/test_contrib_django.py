@@ -84,10 +84,10 @@ urlpatterns = [
 def _tables(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A database with the one of the sessions, and the thread that asgiref keeps for blocking code."""
     configure_django()
+    asyncio.run(sync_to_async(gc.collect)())
     connections["default"].settings_dict["NAME"] = str(tmp_path_factory.mktemp("django") / "sessions.sqlite3")
     call_command("migrate", verbosity=0)
     connections.close_all()
-    asyncio.run(sync_to_async(gc.collect)())
 
 
 @pytest.fixture
