@@ -11,7 +11,7 @@ import contextvars
 import threading
 import weakref
 from collections import deque
-from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Iterator, Optional, TypeVar
+from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Iterator, List, Optional, TypeVar
 
 from copilot_sync.stream import Stream
 
@@ -58,26 +58,46 @@ class Reader(AsyncIterator[T]):
         self._batch: Deque[T] = deque()
 
     async def __anext__(self) -> T:
+        if not self._batch:
+            self._batch = await self._more(None)
+        return self._batch.popleft()
+
+    async def within(self, seconds: float) -> "List[T]":
+        """Wait for items, no longer than so many seconds, and give all that have come: none where none came in time.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+        """
+        batch = self._batch or await self._more(seconds)
+        self._batch = deque()
+        return list(batch)
+
+    async def _more(self, seconds: Optional[float]) -> Deque[T]:
         if self._pump is None:
             self._pump = _Pump(self._items, self._close, asyncio.get_running_loop())
             await self._pump.start()
-        if not self._batch:
-            self._batch = await self._pump.batch()
-        if not self._batch:
+        batch = await self._pump.batch(seconds)
+        if batch is None:
+            return deque()
+        if not batch:
             await self._pump.stop()
             self._pump.raise_failure()
             raise StopAsyncIteration
-        return self._batch.popleft()
+        return batch
 
     async def aclose(self) -> None:
         """End the thread and free the connection. Any number of times."""
         if self._pump is not None:
             await self._pump.stop()
 
-    def __del__(self) -> None:
-        # Where its loop was closed before it, nobody awaits aclose any more.
+    def close(self) -> None:
+        """Have the thread end and the connection closed, without waiting for either. For any thread."""
         if self._pump is not None:
             self._pump.end()
+
+    def __del__(self) -> None:
+        # Where its loop was closed before it, nobody awaits aclose any more.
+        self.close()
 
 
 class _Pump:
@@ -93,7 +113,7 @@ class _Pump:
         self._ready: Deque[Any] = deque()
         self._room = threading.Condition()
         # Weak, so that the thread does not keep alive a task of a loop that was closed.
-        self._waiter: Callable[[], Optional[asyncio.Future[None]]] = _no_one
+        self._waiter: Callable[[], Optional[asyncio.Future[bool]]] = _no_one
         self._woken = False
         self._closing = False
         self._ended = False
@@ -144,24 +164,32 @@ class _Pump:
 
     def _on_wake(self) -> None:
         self._woken = False
-        waiter = self._waiter()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        _tell(self._waiter, True)
 
     def _on_done(self) -> None:
         self._done.set_result(None)
 
-    async def batch(self) -> Deque[Any]:
-        """Wait for what comes next: all that is there, nothing at the end."""
+    async def batch(self, seconds: Optional[float]) -> Optional[Deque[Any]]:
+        """Wait for what comes next: all that is there, nothing at the end, ``None`` where it does not come in time."""
         while True:
             ended = self._ended  # read first: what was appended before the end is then seen
             if self._ready:
                 return self._taken()
             if ended:
                 return deque()
-            waiter = self._loop.create_future()
-            self._waiter = weakref.ref(waiter)
-            await waiter
+            if not await self._news(seconds):
+                return None
+
+    async def _news(self, seconds: Optional[float]) -> bool:
+        """Wait for the thread, and tell whether it was the thread that ended the wait."""
+        waiter = self._loop.create_future()
+        self._waiter = weakref.ref(waiter)
+        timer = None if seconds is None else self._loop.call_later(seconds, _tell, self._waiter, False)
+        try:
+            return bool(await waiter)
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _taken(self) -> Deque[Any]:
         batch = deque(self._ready.popleft() for _ in range(len(self._ready)))
@@ -217,6 +245,13 @@ async def _turn(loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
     finally:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             end.set_result(None)
+
+
+def _tell(waiter: "Callable[[], Optional[asyncio.Future[bool]]]", news: bool) -> None:
+    """End a wait, unless it has ended."""
+    future = waiter()
+    if future is not None and not future.done():
+        future.set_result(news)
 
 
 def _no_one() -> None:

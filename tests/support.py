@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
@@ -245,6 +246,48 @@ def nothing_left_open() -> Iterator[None]:
         time.sleep(0.01)  # pragma: no cover - on a busy machine alone
     assert threading.active_count() <= threads
     assert len(os.listdir("/dev/fd")) <= descriptors
+
+
+def variables_with(word: str, error: BaseException) -> List[str]:
+    """What of an error, of those it came of, and of the variables of their frames shows a word; test files aside."""
+    found: List[str] = []
+    chain: Optional[BaseException] = error
+    while chain is not None:
+        stack = traceback.StackSummary.extract(traceback.walk_tb(chain.__traceback__), capture_locals=True)
+        frames = [frame for frame in stack if not os.path.basename(frame.filename).startswith("test_")]
+        texts = [f"{frame.name}: {name} = {text}" for frame in frames for name, text in (frame.locals or {}).items()]
+        found += [text for text in [*texts, str(chain)] if word in text]
+        chain = chain.__cause__ or chain.__context__
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def configure_django() -> None:
+    """Set Django up as a site with the views of ``test_contrib_django``, once in a process."""
+    import asyncio
+
+    import django
+    from django.conf import settings
+
+    memory = "django.core.cache.backends.locmem.LocMemCache"
+    settings.configure(
+        ALLOWED_HOSTS=["testserver"],
+        CACHES={name: {"BACKEND": memory, "LOCATION": name} for name in ("default", "tokens")},
+        COPILOT_SYNC={},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "of each test"}},
+        INSTALLED_APPS=["django.contrib.sessions", "copilot_sync.contrib.django"],
+        LOGGING_CONFIG=None,
+        MIDDLEWARE=[
+            "django.middleware.gzip.GZipMiddleware",
+            "django.contrib.sessions.middleware.SessionMiddleware",
+        ],
+        ROOT_URLCONF="test_contrib_django",
+        SECRET_KEY="a key for signing",
+        USE_TZ=True,
+    )
+    django.setup()
+    # Django 3.2 asks for the thread's event loop, and Python 3.8 would make one that nobody closes.
+    asyncio.set_event_loop(None)
 
 
 class Worker:

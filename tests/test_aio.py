@@ -523,3 +523,41 @@ def test_a_reader_that_was_never_asked_has_nothing_to_close() -> None:
         await Reader(iter(()), do_nothing).aclose()
 
     asyncio.run(main())
+
+
+# Waiting for a while
+
+
+def test_a_wait_for_a_while_gives_all_that_has_come() -> None:
+    """Also what iterating has left over; at the end it says so."""
+
+    async def main() -> None:
+        items = Reader(iter(range(10)), do_nothing)
+        assert await items.__anext__() == 0
+        rest: List[int] = []
+        with pytest.raises(StopAsyncIteration):
+            while True:
+                rest += await items.within(PATIENCE)
+        assert rest == list(range(1, 10))
+
+    asyncio.run(main())
+
+
+def test_a_wait_for_a_while_ends_without_anything() -> None:
+    """And nothing is lost by it."""
+    gate = Gate("one")
+
+    async def main() -> None:
+        items = Reader(gate, gate.close)
+        assert await items.within(PATIENCE) == ["one"]
+        begun = time.monotonic()
+        assert await items.within(0.05) == []
+        assert 0.04 < time.monotonic() - begun < PATIENCE
+        waiting = asyncio.ensure_future(items.within(PATIENCE))
+        await asyncio.sleep(0)
+        items.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+    with nothing_left_open():
+        asyncio.run(main())

@@ -123,3 +123,14 @@ def test_values_have_the_documented_order_of_fields() -> None:
         "Usage": "input_tokens output_tokens",
         "Timeout": "connect read total",
     }
+
+
+@pytest.mark.parametrize("library", ["django", "flask", "llm"])
+def test_a_missing_extra_is_named(library: str) -> None:
+    """Instead of a traceback out of the middle of things that nobody knows."""
+    code = f"import sys; sys.modules[{library!r}] = None; import copilot_sync.contrib.{library}"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    last = done.stdout.decode().splitlines()[-1]
+    assert last == f"ImportError: this {'package' if library == 'django' else 'module'} needs {library}: " + (
+        f'pip install "copilot-sync[{library}]"'
+    )

@@ -57,6 +57,17 @@ class Credentials:
             return StaticToken(Secret(self._api_key))
         return ExchangedTokens(_Search(self, cookie_domain(urls)), urls, transport, cache)
 
+    def look(self, urls: Urls) -> None:
+        """See whether there are any, as the first call would: a program can so tell of it before that.
+
+        Raises:
+            MissingCredentialsError: There are none.
+            TypeError: The ``cookies`` argument has the wrong type.
+            ValueError: The ``cookies`` argument can't be read or sent.
+        """
+        if self._api_key is None:
+            self.find_cookies(_domain(urls))
+
     def find_cookies(self, domain: str) -> Dict[str, str]:
         """Find the cookies now.
 

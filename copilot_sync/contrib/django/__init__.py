@@ -1,0 +1,24 @@
+"""Copilot Chat in Django: answers that stream, and conversations in the session. WSGI and ASGI, no model, no migration.
+
+    INSTALLED_APPS = [..., "copilot_sync.contrib.django"]
+    COPILOT_SYNC = {"MODEL": "gpt-4o"}
+
+    @require_POST
+    def chat(request):
+        return stream_response(request, request.POST.get("prompt"), name="chat")
+
+``COPILOT_SYNC`` takes the arguments of ``Client`` in upper case, and ``HEARTBEAT``. ``TOKEN_CACHE`` names one of
+``CACHES``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This package turns
+Django's things into the client's and back, and knows nothing of the protocol.
+"""
+
+try:
+    import django as _django  # noqa: F401 - said once and clearly where it is missing
+except ImportError:  # pragma: no cover - the environments of the tests have it
+    raise ImportError('this package needs django: pip install "copilot-sync[django]"', name="django") from None
+
+from copilot_sync.contrib.django.client import get_client
+from copilot_sync.contrib.django.responses import astream_response, stream_response
+from copilot_sync.contrib.django.sessions import conversations, forget
+
+__all__ = ["astream_response", "conversations", "forget", "get_client", "stream_response"]

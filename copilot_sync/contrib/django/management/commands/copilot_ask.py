@@ -1,0 +1,34 @@
+"""``manage.py copilot_ask "…"``: one question with the site's client, its answer streamed to the terminal."""
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from copilot_sync.contrib.django.client import get_client
+from copilot_sync.errors import CopilotError
+
+
+class Command(BaseCommand):
+    """Asks, and prints the answer as it comes."""
+
+    help = "Ask GitHub Copilot with this site's settings, and print the answer as it comes."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Say what can be given."""
+        parser.add_argument("prompt", help="What to ask.")
+        parser.add_argument("--model", help="The model's id. Default: the site's.")
+        parser.add_argument("--conversation", help="The id of a conversation to go on with. Default: a new one.")
+
+    def handle(self, *, prompt: str, model: Any, conversation: Any, **_: Any) -> None:
+        """Ask, and print."""
+        try:
+            with get_client().stream(prompt, model=model, conversation=conversation) as stream:
+                for piece in stream:
+                    self.stdout.write(piece, ending="")
+                    self.stdout.flush()
+                self.stdout.write("")
+                self.stderr.write(f"conversation {stream.conversation and stream.conversation.conversation_id}")
+        except (CopilotError, ImproperlyConfigured, ValueError) as error:
+            raise CommandError(str(error)) from error

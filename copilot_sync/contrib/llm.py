@@ -1,0 +1,156 @@
+"""The models of GitHub Copilot in ``llm``, as its plugin: ``llm -m copilot-sync/gpt-4o "hello"``.
+
+The credentials are those of the library: a key of ``llm keys set copilot-sync``, else the environment and what can be
+found on the machine. What has to outlive a run of ``llm`` stands in the folder of ``llm``: the token, unless
+``COPILOT_SYNC_TOKEN_CACHE`` says otherwise, and which conversation here is which thread there, by their ids. ``llm``
+gives old answers back in some releases and not in others, so a thread that is known is gone on with and not told again.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from copilot_sync.client import Client, Prompt
+from copilot_sync.models import Conversation
+from copilot_sync.provider import GithubCopilot
+from copilot_sync.settings import API_KEY_VARIABLE, Environment
+from copilot_sync.stream import Stream
+
+try:
+    import llm
+except ImportError as error:  # pragma: no cover - the environments of the tests have it
+    raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[llm]"', name=error.name) from None
+
+#: What the names of the models begin with, and the name of the key.
+NAME = "copilot-sync"
+_TOKENS = "copilot-sync-tokens.json"
+_THREADS = "copilot-sync-threads.db"
+
+# Where it is there, it hands over the key of the call.
+_Model: Any = getattr(llm, "KeyModel", llm.Model)
+
+
+@llm.hookimpl
+def register_models(register: Callable[[Any], None]) -> None:
+    """Tell ``llm`` of the models."""
+    for model in GithubCopilot.models:
+        register(CopilotModel(model))
+
+
+class CopilotModel(_Model):
+    """One model, as ``llm`` uses it. Safe for any thread.
+
+    Args:
+        model: Its id at the service.
+    """
+
+    can_stream = True
+    needs_key = NAME
+    key_env_var = API_KEY_VARIABLE
+
+    def __init__(self, model: str) -> None:
+        self.model_id = f"{NAME}/{model}"
+        self._model = model
+        self._lock = threading.Lock()
+        self._client: Optional[Tuple[Optional[str], Client]] = None
+
+    def get_key(self, explicit_key: Optional[str] = None) -> Optional[str]:
+        """Give the key; ``None`` where there is none, which is no error, as there may be cookies."""
+        key: Optional[str] = self.key or llm.get_key(explicit_key, NAME, API_KEY_VARIABLE)
+        return key
+
+    def execute(
+        self,
+        prompt: Any,
+        stream: bool,
+        response: Any,
+        conversation: Any,
+        key: Optional[str] = None,
+    ) -> Iterator[str]:
+        """Ask, and yield the answer: as it comes, or at once where ``stream`` is false.
+
+        Raises:
+            CopilotError: The answer could not be had.
+        """
+        threads = _Threads(llm.user_dir() / _THREADS)
+        known = (threads.get(conversation.id) or _last_thread(conversation)) if conversation else None
+        answering = self._opened(key or self.get_key()).stream(
+            _question(prompt, conversation if known is None else None),
+            conversation=known,
+            model=self._model,
+            custom_instructions=prompt.system or None,
+            only_whole=not stream,
+        )
+        with answering:
+            thread = answering.start()
+            if conversation:
+                threads.keep(conversation.id, thread)
+            yield from answering
+            _note(response, answering)
+            if conversation:
+                threads.keep(conversation.id, thread)
+
+    def _opened(self, key: Optional[str]) -> Client:
+        """The client of a key, kept for the next question: a token is fetched once and not for each."""
+        with self._lock:
+            if self._client is None or self._client[0] != key:
+                cache = None if Environment.read().token_cache else llm.user_dir() / _TOKENS
+                self._client = (key, Client(key, token_cache=cache))
+            return self._client[1]
+
+
+def _question(prompt: Any, told: Any) -> Prompt:
+    """What to ask: the prompt, behind what ``llm`` knows of a conversation that has no thread yet."""
+    messages: List[Dict[str, Any]] = []
+    for response in told.responses if told else ():
+        messages.append({"role": "user", "content": response.prompt.prompt})
+        messages.append({"role": "assistant", "content": response.text()})
+    return [*messages, {"role": "user", "content": prompt.prompt}] if messages else str(prompt.prompt)
+
+
+def _last_thread(conversation: Any) -> Optional[Conversation]:
+    """The thread that the last answer came from, where ``llm`` gives old answers back.
+
+    Old releases give a conversation its id after its first answer.
+    """
+    last = conversation.responses[-1] if conversation.responses else None
+    if last is None or not isinstance(last.model, CopilotModel) or not last.response_json:
+        return None
+    return Conversation.from_dict(last.response_json)
+
+
+def _note(response: Any, answering: Stream) -> None:
+    """Tell ``llm`` what it keeps of an answer beside its text."""
+    answer = answering.answer
+    assert answer is not None  # noqa: S101 - it was read to its end
+    response.response_json = {**answer.conversation.to_dict(), "model": answer.model}
+    if answer.usage is not None and hasattr(response, "set_usage"):
+        response.set_usage(input=answer.usage.input_tokens, output=answer.usage.output_tokens)
+
+
+class _Threads:
+    """Which of the service's threads belongs to which conversation. Several processes may use one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, id: str) -> Optional[Conversation]:
+        with self._open() as database:
+            row = database.execute("SELECT thread, message FROM threads WHERE id = ?", (id,)).fetchone()
+        return row and Conversation.from_dict({"conversation_id": row[0], "message_id": row[1]})
+
+    def keep(self, id: str, thread: Conversation) -> None:
+        with self._open() as database:
+            row = (id, thread.conversation_id, thread.message_id)
+            database.execute("INSERT OR REPLACE INTO threads VALUES (?, ?, ?)", row)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(str(self._path))) as database:
+            with database:  # as one transaction
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS threads (id TEXT PRIMARY KEY, thread TEXT NOT NULL, message TEXT)"
+                )
+                yield database

@@ -1,0 +1,332 @@
+"""A ``Stream`` as server-sent events for browsers: bytes for any WSGI server, no framework needed.
+
+Each event is one ``data:`` line with a JSON object, told apart by its ``type``:
+
+- ``{"type": "content", "text": "…"}``: the next piece of the answer.
+- ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true}``: the end.
+- ``{"type": "error", "code": "rate_limited", "message": "…", …}``: the end, otherwise. The message is for the person
+  at the page and says nothing of the cause, which is in the log.
+
+While nothing comes, comments go out, because only what is written tells a server that the client has gone. What is
+iterated can't be waited for with a time limit, so each response has a thread that reads; it ends with the response.
+This module knows neither WSGI nor any framework, and nothing of asyncio.
+"""
+
+import contextlib
+import contextvars
+import json
+import logging
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Type
+
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    InvalidRequestError,
+    MissingCredentialsError,
+    NetworkError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    StreamClosedError,
+    StreamInterruptedError,
+    WrongHostError,
+)
+from copilot_sync.models import Answer, Conversation
+from copilot_sync.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+#: The header fields of such a response. The last two keep proxies and compressing middleware from holding it back.
+HEADERS: Mapping[str, str] = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+    "Content-Encoding": "identity",
+}
+#: Seconds of silence after which a comment goes out.
+HEARTBEAT = 10.0
+#: Seconds between the two comments of a heartbeat. The system takes the first write to a client that has gone as if
+#: nothing were wrong, and refuses the second.
+ECHO = 0.5
+#: What goes out at once, so that the head of the response does.
+OPENING = b": answering\n\n"
+#: What goes out while nothing comes.
+COMMENT = b": waiting\n\n"
+
+#: Pieces that are read ahead of the client.
+_AHEAD = 256
+#: Seconds that closing waits for the thread. It ends at once but for a DNS look-up, which can't be interrupted.
+_PATIENCE = 0.15
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class SafeWords(NamedTuple):
+    """What the page is told of an error: a code for its program, and a sentence for a person."""
+
+    code: str
+    message: str
+
+
+_WORDS: Mapping[Type[BaseException], SafeWords] = {
+    MissingCredentialsError: SafeWords("not_configured", "The chat has not been set up on this server yet."),
+    AuthenticationError: SafeWords(
+        "not_authorized", "The chat's account was refused. Whoever runs this site can fix it."
+    ),
+    WrongHostError: SafeWords("not_configured", "The chat has not been set up rightly on this server."),
+    InvalidRequestError: SafeWords("invalid_request", "The service did not accept this question."),
+    NotFoundError: SafeWords("not_found", "This conversation does not exist any more. Please begin a new one."),
+    QuotaExceededError: SafeWords("quota_exceeded", "The allowance of answers is used up for now."),
+    RateLimitError: SafeWords("rate_limited", "There are too many questions at the moment. Please try again later."),
+    RequestTimeoutError: SafeWords("timeout", "The answer took too long. Please try again."),
+    NetworkError: SafeWords("unreachable", "The service can't be reached at the moment. Please try again later."),
+    ServerError: SafeWords("unavailable", "The service has a problem at the moment. Please try again later."),
+    StreamInterruptedError: SafeWords("interrupted", "The answer was cut off before its end."),
+    StreamClosedError: SafeWords("stopped", "The answer was stopped."),
+    CopilotError: SafeWords("failed", "The answer could not be had. Please try again later."),
+}
+
+
+def safe_words(error: CopilotError) -> SafeWords:
+    """Give what may be shown of an error to anybody: words for its kind, and nothing of what it says."""
+    return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
+
+
+def content_event(text: str) -> bytes:
+    """Give the event for a piece of text."""
+    return _event({"type": "content", "text": text})
+
+
+def complete_event(answer: Answer) -> bytes:
+    """Give the event for the end of an answer, with what a page needs to go on with the conversation."""
+    usage = answer.usage
+    return _event(
+        {
+            "type": "complete",
+            "conversation_id": answer.conversation.conversation_id,
+            "message_id": answer.message_id,
+            "model": answer.model,
+            "usage": usage and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
+            "complete": answer.complete,
+        }
+    )
+
+
+def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
+    """Give the event for an error: its kind in safe words, and never what it says."""
+    words = safe_words(error)
+    data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
+    if conversation is not None:
+        data["conversation_id"] = conversation.conversation_id
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        data["retry_after"] = retry_after
+    return _event(data)
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return b"data: %b\n\n" % _encode(data).encode("ascii")
+
+
+def log_failure(error: CopilotError) -> None:
+    """Log what the page is not told. Neither the words nor the causes of these errors hold a secret."""
+    logger.error("an answer for a page failed: %s", error, exc_info=error)
+
+
+def checked_heartbeat(seconds: float) -> float:
+    """Check a heartbeat, in seconds.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not above zero.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"heartbeat must be a number of seconds, not {type(seconds).__name__}")
+    if not seconds > 0:
+        raise ValueError(f"heartbeat must be a number of seconds above zero, not {seconds}")
+    return float(seconds)
+
+
+class EventStream(Iterator[bytes]):
+    """A blocking ``Stream`` as the body of a ``text/event-stream`` response.
+
+    Give it to a WSGI server, which closes it when the response has ended or the client has gone. Closing, garbage
+    collection and the end of a ``with`` block free the upstream connection at once. It is iterated by one thread;
+    ``close`` may be called from any.
+
+    >>> body = EventStream(client.stream("Explain WSGI"))  # doctest: +SKIP
+    >>> start_response("200 OK", list(HEADERS.items()))  # doctest: +SKIP
+    >>> return body  # doctest: +SKIP
+
+    Args:
+        stream: What is sent on. It may have been started; nothing else may read it.
+        heartbeat: Seconds of silence after which a comment goes out. A client that has gone is noticed, and
+            its upstream connection closed, within a second after that. Default 10.
+        on_complete: Called with the answer in the thread that iterates, before the page is told that it is whole.
+
+    Raises:
+        TypeError: ``heartbeat`` is no number.
+        ValueError: ``heartbeat`` is not above zero.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        heartbeat: float = HEARTBEAT,
+        on_complete: Optional[Callable[[Answer], object]] = None,
+    ) -> None:
+        self._stream = stream
+        self._waits = Waits(checked_heartbeat(heartbeat))
+        self._on_complete = on_complete
+        self._reading = _Reading(stream)
+        self._begun = False
+        self._ended = False
+
+    def __next__(self) -> bytes:
+        """Wait for what is to be sent next: one event, several that have come, or a comment.
+
+        Raises:
+            StopIteration: All has been sent, or ``close`` was called.
+        """
+        if self._ended:
+            raise StopIteration
+        if not self._begun:
+            self._begun = True
+            self._reading.start()
+            return OPENING
+        pieces = self._reading.take(self._waits.next())
+        if pieces:
+            self._waits.begin_anew()
+            return b"".join(map(content_event, pieces))
+        if not self._reading.ended:
+            return COMMENT
+        return self._last()
+
+    def _last(self) -> bytes:
+        """The event that ends the response."""
+        closed = self._ended
+        self.close()
+        try:
+            self._reading.raise_failure()
+        except CopilotError as error:
+            if closed:
+                raise StopIteration from None
+            log_failure(error)
+            return error_event(error, self._stream.conversation)
+        answer = self._stream.answer
+        if answer is None:  # closed by what reads it, such as the function that is told of the conversation
+            raise StopIteration
+        if self._on_complete is not None:
+            self._on_complete(answer)
+        return complete_event(answer)
+
+    def close(self) -> None:
+        """End the response: the thread ends and the upstream connection is free. Any number of times."""
+        self._ended = True
+        self._reading.close()
+
+    def __enter__(self) -> "EventStream":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Where __init__ refused its arguments there is nothing to close.
+        if hasattr(self, "_reading"):
+            self._reading.close()
+
+
+class Waits:
+    """How long to wait for a piece before the next comment: a heartbeat has two, the second soon after the first."""
+
+    def __init__(self, heartbeat: float) -> None:
+        self._heartbeat = heartbeat
+        self._comments = 0
+
+    def next(self) -> float:
+        """Give the seconds until the comment after the last one."""
+        self._comments += 1
+        return self._heartbeat if self._comments % 2 else min(ECHO, self._heartbeat)
+
+    def begin_anew(self) -> None:
+        """Note that something was sent."""
+        self._comments = 0
+
+
+class _Reading:
+    """A thread that reads a stream ahead of whoever sends it on, and what it has read.
+
+    The thread holds this object and not the response, so that a response which nobody holds any more closes.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._pieces: Deque[str] = deque()
+        self._change = threading.Condition()
+        self._closed = False
+        self.ended = False
+        self._failure: Optional[BaseException] = None
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-sse", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for piece in self._stream:
+                if not self._put(piece):
+                    break
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that iterates gets it
+            self._failure = error
+        with self._change:
+            self.ended = True
+            self._change.notify()
+
+    def _put(self, piece: str) -> bool:
+        """Hand over a piece, and wait where the client falls behind; tell whether there is anybody to read for."""
+        with self._change:
+            self._pieces.append(piece)
+            self._change.notify()
+            self._change.wait_for(self._has_room)
+            return not self._closed
+
+    def _has_room(self) -> bool:
+        return len(self._pieces) < _AHEAD or self._closed
+
+    def take(self, seconds: float) -> List[str]:
+        """Wait so long for pieces, and give all that are there."""
+        with self._change:
+            self._change.wait_for(self._has_news, seconds)
+            pieces = list(self._pieces)
+            self._pieces.clear()
+            self._change.notify()
+            return pieces
+
+    def _has_news(self) -> bool:
+        return bool(self._pieces) or self.ended
+
+    def raise_failure(self) -> None:
+        """Raise what the thread ended with, if anything."""
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # its traceback holds this frame
+
+    def close(self) -> None:
+        """Close the stream and end the thread. For any thread."""
+        self._stream.close()
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        # A thread that never began can't be joined, nor the one that this runs in, by way of the garbage collector.
+        with contextlib.suppress(RuntimeError):
+            self._thread.join(_PATIENCE)

@@ -1,0 +1,17 @@
+"""A Flask application with a chat, as the deployment page has one in mind. Credentials come from the environment."""
+
+import os
+
+import flask
+
+from copilot_sync.contrib.flask import CopilotSync
+
+app = flask.Flask(__name__)
+app.config.update(SECRET_KEY="a key for signing", COPILOT_SYNC_HEARTBEAT=float(os.environ.get("HEARTBEAT", "10")))
+copilot = CopilotSync(app)
+
+
+@app.get("/chat")
+def chat() -> flask.Response:
+    """Answer what the query asks."""
+    return copilot.stream_response(flask.request.args.get("prompt"), name=flask.request.args.get("name"))

@@ -1,0 +1,1 @@
+"""A Django site with a chat, as the deployment page has one in mind."""

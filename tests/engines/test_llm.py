@@ -1,0 +1,66 @@
+"""The command ``llm``, with the plugin as it is declared."""
+
+import configparser
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from support import PATIENCE
+
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+pytest.importorskip("llm")
+
+SETUP = Path(__file__).parents[2] / "setup.cfg"
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def command(emulator: Emulator, start: Callable[..., Any], tmp_path: Path) -> Command:
+    """Run ``llm`` to its end, in a folder of its own; it finds the plugin also where the package is not installed."""
+    emulator.reply = Reply(["one ", "two"])
+    setup = configparser.ConfigParser()
+    setup.read(SETUP)
+    metadata = tmp_path / "copilot_sync_declared-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: copilot-sync-declared\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text(f"[llm]{setup['options.entry_points']['llm']}\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from llm.cli import cli; cli()"
+
+    def run(*arguments: str) -> Any:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = start(["-c", code, *arguments], env={"LLM_USER_PATH": str(tmp_path)}, **pipes)
+        process.wait(6 * PATIENCE)
+        return process
+
+    return run
+
+
+def test_the_command_answers_and_goes_on(emulator: Emulator, command: Command) -> None:
+    """``llm -m copilot-sync/gpt-4o "hello"``, and ``llm -c`` in the same thread, with the same token."""
+    for arguments in (["-m", "copilot-sync/gpt-4o", "hello"], ["-c", "and?"]):
+        done = command(*arguments)
+        assert (done.stdout.read(), done.returncode) == ("one two\n", 0), done.stderr.read()
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["hello", "and?"]
+    assert emulator.tokens_issued == 1
+
+
+def test_the_command_takes_a_key_of_llm(emulator: Emulator, command: Command, tmp_path: Path) -> None:
+    """``llm keys`` keeps it; then no token is fetched."""
+    (tmp_path / "keys.json").write_text(json.dumps({"copilot-sync": emulator.api_key}))
+    assert command("-m", "copilot-sync/gpt-4o", "hello").stdout.read() == "one two\n"
+    assert emulator.tokens_issued == 0
+
+
+def test_the_command_says_what_is_wrong(emulator: Emulator, command: Command) -> None:
+    """In a line, without a traceback."""
+    emulator.fail("message", Fault.status(422))
+    done = command("-m", "copilot-sync/gpt-4o", "hello")
+    told = done.stderr.read()
+    assert done.returncode == 1
+    assert told.startswith("Error: ")
+    assert "Traceback" not in told

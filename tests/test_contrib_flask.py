@@ -1,0 +1,337 @@
+"""The Flask extension: answers that stream, conversations in the session, one client for each application."""
+
+import json
+import logging
+import socket
+import threading
+from typing import Any, Dict, Iterator, List
+
+import pytest
+from support import PATIENCE, Worker, nothing_left_open, variables_with
+
+pytest.importorskip("flask")
+
+import flask
+from cachelib import SimpleCache
+from flask_caching import Cache
+
+from copilot_sync.contrib import sse
+from copilot_sync.contrib.flask import KEY, CopilotSync
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with nothing_left_open():
+        with Emulator(reply=Reply(["one ", "two"])) as served:
+            yield served
+
+
+def configuration(emulator: Emulator) -> Dict[str, Any]:
+    return {
+        "SECRET_KEY": "a key for signing",
+        "COPILOT_SYNC_COOKIES": emulator.cookies,
+        "COPILOT_SYNC_GITHUB_URL": emulator.github_url,
+        "COPILOT_SYNC_API_URL": emulator.api_url,
+        "COPILOT_SYNC_RETRY": None,
+    }
+
+
+@pytest.fixture
+def copilot() -> CopilotSync:
+    return CopilotSync()
+
+
+@pytest.fixture
+def app(emulator: Emulator, copilot: CopilotSync) -> Iterator[flask.Flask]:
+    """An application with a chat."""
+    app = flask.Flask("chat")
+    app.config.update(configuration(emulator))
+    copilot.init_app(app)
+
+    @app.post("/chat")
+    def chat() -> flask.Response:
+        form = flask.request.form
+        return copilot.stream_response(
+            form.get("prompt"), name=form.get("name"), parent_message_id=form.get("message_id")
+        )
+
+    @app.post("/new")
+    def new() -> str:
+        copilot.forget(flask.request.form["name"])
+        return ""
+
+    @app.get("/conversations")
+    def conversations() -> Dict[str, str]:
+        return {name: each.conversation_id for name, each in copilot.conversations().items()}
+
+    yield app
+    app.extensions[KEY].close()
+
+
+@pytest.fixture
+def page(app: flask.Flask) -> Any:
+    """A browser with a session of its own."""
+    return app.test_client()
+
+
+def events(response: Any) -> List[Dict[str, Any]]:
+    return [json.loads(line[6:]) for line in response.get_data(as_text=True).splitlines() if line.startswith("data: ")]
+
+
+def ask(page: Any, **form: str) -> List[Dict[str, Any]]:
+    return events(page.post("/chat", data=form))
+
+
+# Answers
+
+
+def test_an_answer_is_a_stream_of_events(page: Any) -> None:
+    """With the headers that keep it from being held back."""
+    response = page.post("/chat", data={"prompt": "hi"})
+    assert [event["type"] for event in events(response)] == ["content", "content", "complete"]
+    assert {name: response.headers[name] for name in sse.HEADERS} == dict(sse.HEADERS)
+    assert response.mimetype == "text/event-stream"
+
+
+def test_pieces_arrive_one_by_one(emulator: Emulator, page: Any) -> None:
+    """The first is there while the service still writes."""
+    go_on = threading.Event()
+
+    def halves() -> Iterator[str]:
+        yield "one "
+        assert go_on.wait(PATIENCE)
+        yield "two"
+
+    emulator.reply = lambda prompt: halves()
+    response = page.post("/chat", data={"prompt": "hi"}, buffered=False)
+    parts = response.iter_encoded()
+    assert next(parts) == sse.OPENING
+    assert b"one" in next(parts)
+    go_on.set()
+    assert b"two" in b"".join(parts)
+    response.close()
+
+
+def test_closing_the_response_closes_the_stream(emulator: Emulator, page: Any) -> None:
+    """As a server does when the client has gone."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    response = page.post("/chat", data={"prompt": "hi"})
+    parts = response.iter_encoded()
+    assert (next(parts), b"one" in next(parts)) == (sse.OPENING, True)
+    response.close()
+    assert emulator.wait_until(lambda: emulator.disconnects)
+
+
+@pytest.mark.parametrize("form", [{}, {"prompt": ""}, {"prompt": " \n"}], ids=["nothing", "empty", "blank"])
+def test_nothing_to_ask_is_a_bad_request(emulator: Emulator, page: Any, form: Dict[str, str]) -> None:
+    """And nothing is sent."""
+    assert page.post("/chat", data=form).status_code == 400
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
+def test_a_failure_is_told_to_the_page_in_safe_words(
+    emulator: Emulator, page: Any, caplog: pytest.LogCaptureFixture, name: Dict[str, str]
+) -> None:
+    """Also where the conversation can't be begun; and nothing is kept then."""
+    emulator.fail("thread", Fault.status(503, message="planted"))
+    with caplog.at_level(logging.ERROR):
+        (event,) = ask(page, prompt="hi", **name)
+    assert (event["type"], event["code"]) == ("error", "unavailable")
+    assert "planted" not in json.dumps(event)
+    assert "planted" in caplog.text
+    assert page.get("/conversations").json == {}
+
+
+@pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
+@pytest.mark.parametrize("trouble", ["down", "no credentials", "limit"])
+def test_pages_and_logs_say_what_is_wrong_and_no_secret(
+    emulator: Emulator,
+    app: flask.Flask,
+    page: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    trouble: str,
+    name: Dict[str, str],
+) -> None:
+    """The page in words for a person, the log with the error and its cause."""
+    secrets = ["planted-token", *emulator.cookies.values()]
+    emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
+    emulator.options.accept_api_keys = ("planted-token",)
+    code, kind = "rate_limited", "RateLimitError"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        if trouble == "down":
+            app.config["COPILOT_SYNC_API_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            code, kind = "unreachable", "NetworkError"
+        elif trouble == "no credentials":
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
+            app.config["COPILOT_SYNC_COOKIES"] = None
+            code, kind = "not_configured", "MissingCredentialsError"
+        else:
+            emulator.fail("thread", Fault.status(429, message="planted-token", retry_after=7))
+        with caplog.at_level(logging.DEBUG):
+            response = page.post("/chat", data={"prompt": "hi", **name})
+            (event,) = events(response)
+    assert event["code"] == code
+    assert event["message"].endswith(".")
+    assert (event.get("retry_after") == 7) == (trouble == "limit")
+    text = caplog.text
+    assert f"{kind}: " in text
+    assert [secret for secret in secrets if secret in text or secret in response.get_data(as_text=True)] == []
+
+
+# Conversations
+
+
+def test_a_conversation_is_kept_by_name(emulator: Emulator, page: Any) -> None:
+    """The next question goes on with it; another name, and no name, have others."""
+    first = ask(page, prompt="one", name="chat")[-1]
+    second = ask(page, prompt="two", name="chat", message_id=first["message_id"])[-1]
+    other = ask(page, prompt="three", name="other")[-1]
+    unnamed = ask(page, prompt="four")[-1]
+    assert first["conversation_id"] == second["conversation_id"]
+    assert len({each["conversation_id"] for each in (first, other, unnamed)}) == 3
+    assert page.get("/conversations").json == {"chat": first["conversation_id"], "other": other["conversation_id"]}
+    said = emulator.threads[first["conversation_id"]].user_messages
+    assert [message["content"] for message in said] == ["one", "two"]
+    assert said[1]["parentMessageID"] == first["message_id"]
+
+
+def test_a_forgotten_conversation_is_begun_anew(emulator: Emulator, page: Any) -> None:
+    """The old one stays where it is; forgetting what is not known changes nothing."""
+    first = ask(page, prompt="one", name="chat")[-1]
+    page.post("/new", data={"name": "unknown"})
+    assert list(page.get("/conversations").json) == ["chat"]
+    page.post("/new", data={"name": "chat"})
+    assert page.get("/conversations").json == {}
+    second = ask(page, prompt="two", name="chat")[-1]
+    assert first["conversation_id"] != second["conversation_id"]
+    assert len(emulator.threads) == 2
+
+
+def test_sessions_are_kept_apart(app: flask.Flask) -> None:
+    """Two browsers, two conversations under one name."""
+    ids = {ask(app.test_client(), prompt="hi", name="chat")[-1]["conversation_id"] for _ in range(2)}
+    assert len(ids) == 2
+
+
+def test_a_given_conversation_wins_and_is_kept(app: flask.Flask, copilot: CopilotSync) -> None:
+    """As a string or a value."""
+    with app.test_request_context():
+        known = copilot.client.create_thread()
+        response = copilot.stream_response("hi", name="chat", conversation=known.conversation_id)
+        assert events(response)[-1]["conversation_id"] == known.conversation_id
+        assert list(copilot.conversations()) == ["chat"]
+
+
+# The client
+
+
+def test_one_client_serves_all_threads(app: flask.Flask, copilot: CopilotSync) -> None:
+    """It is made with the first need."""
+
+    def look() -> Any:
+        with app.app_context():
+            return copilot.client
+
+    assert len({id(worker.result()) for worker in [Worker(look) for _ in range(8)]}) == 1
+
+
+def test_each_application_has_its_own(emulator: Emulator, app: flask.Flask, copilot: CopilotSync) -> None:
+    """One extension object may serve several."""
+    other = flask.Flask("other")
+    other.config.update(configuration(emulator), COPILOT_SYNC_MODEL="o1-mini")
+    copilot.init_app(other)
+    with app.app_context():
+        first = copilot.client
+    with other.app_context():
+        second = copilot.client
+        assert copilot.client is second is not first
+    assert "o1-mini" in repr(second)
+
+
+def test_without_init_app_there_is_no_client(copilot: CopilotSync) -> None:
+    """The message says what was forgotten."""
+    with flask.Flask("bare").app_context(), pytest.raises(RuntimeError, match="was not given to CopilotSync.init_app"):
+        _ = copilot.client
+
+
+def test_an_unknown_name_in_the_configuration_is_named() -> None:
+    """At once, with those that there are."""
+    app = flask.Flask("wrong")
+    app.config["COPILOT_SYNC_MODLE"] = "gpt-4o"
+    with pytest.raises(ValueError, match="COPILOT_SYNC_, has no 'MODLE'; there are API_KEY, .*, MODEL, "):
+        CopilotSync(app)
+
+
+@pytest.mark.parametrize("name, value", [("MODLE", ""), ("TIMEOUT", "long"), ("HEARTBEAT", -1), ("TOKEN_CACHE", 5)])
+def test_no_wrong_configuration_shows_a_secret(name: str, value: Any) -> None:
+    """Neither in an error nor in the variables with which it may be reported."""
+    app = flask.Flask("wrong")
+    app.config.update({"COPILOT_SYNC_COOKIES": {"user_session": "planted"}, f"COPILOT_SYNC_{name}": value})
+    with app.app_context(), pytest.raises((TypeError, ValueError)) as caught:
+        _ = CopilotSync(app).client
+    assert variables_with("planted", caught.value) == []
+
+
+def test_a_wrong_heartbeat_is_told_at_once() -> None:
+    """Not with the first answer."""
+    app = flask.Flask("wrong")
+    app.config["COPILOT_SYNC_HEARTBEAT"] = 0
+    with pytest.raises(ValueError, match="heartbeat"):
+        CopilotSync(app)
+
+
+def test_the_heartbeat_is_the_configured_one(emulator: Emulator, app: flask.Flask, page: Any) -> None:
+    """Comments come while the service is silent."""
+    app.config["COPILOT_SYNC_HEARTBEAT"] = 0.02
+    emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.2))
+    assert page.post("/chat", data={"prompt": "hi"}).get_data().count(sse.COMMENT) >= 3
+
+
+@pytest.mark.parametrize("where", ["argument", "configuration"])
+@pytest.mark.parametrize("kind", ["Flask-Caching", "cachelib", "file"])
+def test_tokens_are_kept_in_a_cache(emulator: Emulator, tmp_path: Any, kind: str, where: str) -> None:
+    """Two applications, as two processes have them, fetch one token; and the threads that read need no context."""
+    caches = {"Flask-Caching": Cache(config={"CACHE_TYPE": "SimpleCache"}), "cachelib": SimpleCache()}
+    cache: Any = caches.get(kind, tmp_path / "tokens.json")
+    for number in range(2):
+        app = flask.Flask(f"application {number}")
+        app.config.update(configuration(emulator))
+        if where == "configuration":
+            app.config["COPILOT_SYNC_TOKEN_CACHE"] = cache
+        if kind == "Flask-Caching" and number == 0:
+            cache.init_app(app)
+            store = app.extensions["cache"]
+        elif kind == "Flask-Caching":
+            app.extensions["cache"] = store
+        copilot = CopilotSync(app, token_cache=cache if where == "argument" else None)
+        with app.test_request_context():
+            assert events(copilot.stream_response("hi"))[-1]["type"] == "complete"
+        app.extensions[KEY].close()
+    assert emulator.tokens_issued == 1
+
+
+# The commands
+
+
+def test_the_command_asks(app: flask.Flask) -> None:
+    """With the application's configuration."""
+    result = app.test_cli_runner().invoke(args=["copilot", "ask", "hi", "--model", "o1-mini"])
+    assert (result.exit_code, result.output) == (0, "one two\n")
+
+
+@pytest.mark.parametrize(
+    "arguments, words", [(["hi"], "503"), (["hi", "--conversation", "a\nb"], "conversation"), ([" "], "empty")]
+)
+def test_the_command_says_what_is_wrong(emulator: Emulator, app: flask.Flask, arguments: Any, words: str) -> None:
+    """On one line, without a traceback."""
+    emulator.fail("thread", Fault.status(503))
+    result = app.test_cli_runner().invoke(args=["copilot", "ask", *arguments])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert words in result.output

@@ -1,0 +1,169 @@
+"""The plugin of ``llm``: its models answer, conversations go on, keys come from where ``llm`` keeps them."""
+
+import json
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pytest
+from support import nothing_left_open
+
+pytest.importorskip("llm")
+
+import llm
+
+from copilot_sync import CopilotError, GithubCopilot
+from copilot_sync.contrib.llm import CopilotModel, register_models
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
+    """A service to which the environment points, and an empty folder of ``llm``."""
+    with nothing_left_open():
+        with Emulator(reply=Reply(["one ", "two"])) as served:
+            for name, value in served.environment.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+            yield served
+
+
+@pytest.fixture
+def model(emulator: Emulator) -> Iterator[Any]:
+    model: Any = CopilotModel("gpt-4o")
+    yield model
+    model._client[1].close()
+
+
+def test_all_models_are_registered() -> None:
+    """By the library's name and their own."""
+    registered: List[Any] = []
+    register_models(registered.append)
+    assert [model.model_id for model in registered] == [f"copilot-sync/{name}" for name in GithubCopilot.models]
+    assert all(model.can_stream for model in registered)
+
+
+def test_a_prompt_is_answered_piece_by_piece(emulator: Emulator, model: Any) -> None:
+    """By the model that was asked; its cost is told where this llm asks for it."""
+    response = model.prompt("hi")
+    assert list(response) == ["one ", "two"]
+    (thread,) = emulator.threads.values()
+    assert thread.user_messages[0]["content"] == "hi"
+    assert [request.json["model"] for request in emulator.requests if request.stage == "message"] == ["gpt-4o"]
+    assert response.response_json["conversation_id"] in emulator.threads
+    if hasattr(response, "input_tokens"):  # pragma: some versions
+        assert (response.input_tokens, response.output_tokens) == (1, 2)
+
+
+def test_an_answer_that_is_not_streamed_comes_whole(emulator: Emulator, model: Any) -> None:
+    """And the bill may be missing."""
+    emulator.reply = Reply(["one ", "two"], usage={})
+    assert list(model.prompt("hi", stream=False)) == ["one two"]
+
+
+def test_a_system_prompt_is_an_instruction(emulator: Emulator, model: Any) -> None:
+    """Also in a conversation that goes on."""
+    conversation = model.conversation()
+    conversation.prompt("hi", system="be brief").text()
+    conversation.prompt("and?", system="be long").text()
+    sent = [request.json for request in emulator.requests if request.stage == "message"]
+    assert [each["customInstructions"] for each in sent] == [["be brief"], ["be long"]]
+    assert [each["content"] for each in sent] == ["hi", "and?"]
+
+
+def test_a_conversation_stays_in_its_thread(emulator: Emulator, model: Any) -> None:
+    """In one process, and in the next, which knows its id alone."""
+    conversation = model.conversation()
+    conversation.prompt("one").text()
+    conversation.prompt("two").text()
+    later: Any = CopilotModel("gpt-4o")
+    again = later.conversation()
+    again.id = conversation.id
+    again.prompt("three").text()
+    later._client[1].close()
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["one", "two", "three"]
+    assert len({message["parentMessageID"] for message in thread.user_messages}) == 3
+    model.conversation().prompt("other").text()
+    assert len(emulator.threads) == 2
+
+
+def test_a_conversation_whose_id_was_not_known_stays_in_its_thread(emulator: Emulator, model: Any) -> None:
+    """As where ``llm`` logs a lone answer as a conversation, and reads it back to go on."""
+    lone = model.prompt("one")
+    lone.text()
+    conversation = model.conversation()
+    conversation.responses.append(lone)
+    conversation.prompt("two").text()
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["one", "two"]
+
+
+def test_what_another_model_was_told_is_told_first(emulator: Emulator, model: Any) -> None:
+    """A conversation that was begun elsewhere has no thread yet, and goes on with one."""
+
+    class Other(llm.Model):  # type: ignore[misc, unused-ignore]
+        model_id = "other"
+
+        def execute(self, *arguments: Any, **options: Any) -> Iterator[str]:
+            yield "fine, thanks"
+
+    conversation: Any = Other().conversation()
+    conversation.prompt("how are you?").text()
+    conversation.model = model
+    conversation.prompt("why?").text()
+    (thread,) = emulator.threads.values()
+    said = thread.user_messages[0]["content"]
+    assert [said.index(words) for words in ("how are you?", "fine, thanks", "why?")] == sorted(
+        said.index(words) for words in ("how are you?", "fine, thanks", "why?")
+    )
+
+
+def test_a_failure_is_the_librarys(emulator: Emulator, model: Any) -> None:
+    """The conversation is gone on with afterwards."""
+    emulator.fail("message", Fault.status(422))
+    conversation = model.conversation()
+    with pytest.raises(CopilotError, match="422"):
+        conversation.prompt("one").text()
+    conversation.prompt("two").text()
+    assert len(emulator.threads) == 1
+
+
+# Keys and tokens
+
+
+@pytest.mark.parametrize("place", ["keys", "environment", "model"])
+def test_a_key_is_used_as_it_is(
+    emulator: Emulator, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Wherever llm has it from; no token is fetched then."""
+    if place == "keys":
+        (tmp_path / "keys.json").write_text(json.dumps({"copilot-sync": emulator.api_key}))
+    elif place == "environment":
+        monkeypatch.setenv("COPILOT_SYNC_API_KEY", emulator.api_key)
+    else:
+        model.key = emulator.api_key
+    assert model.prompt("hi").text() == "one two"
+    assert emulator.tokens_issued == 0
+
+
+def test_another_key_gets_another_client(emulator: Emulator, model: Any) -> None:
+    """And the same one the same."""
+    first = model._opened(emulator.api_key)
+    assert model._opened(emulator.api_key) is first
+    assert model._opened(None) is not first
+
+
+@pytest.mark.parametrize("variable, files", [(None, 1), ("off", 0)], ids=["by default", "switched off"])
+def test_a_token_outlives_a_run(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: Any, files: int
+) -> None:
+    """In a file that only its owner can read, unless the user says otherwise."""
+    if variable:
+        monkeypatch.setenv("COPILOT_SYNC_TOKEN_CACHE", variable)
+    for _ in range(2):
+        model: Any = CopilotModel("gpt-4o")
+        model.prompt("hi").text()
+        model._client[1].close()
+    assert emulator.tokens_issued == (1 if files else 2)
+    kept = list(tmp_path.glob("*tokens.json"))
+    assert [path.stat().st_mode & 0o077 for path in kept] == [0] * files

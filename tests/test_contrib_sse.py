@@ -1,0 +1,471 @@
+"""Streams as server-sent events for browsers: the same promises for the blocking body and its asynchronous twin."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional
+from wsgiref.simple_server import make_server
+
+import pytest
+import sseclient
+from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_for
+
+from copilot_sync import Answer, Client, Conversation, CopilotError, errors
+from copilot_sync.contrib import sse
+from copilot_sync.contrib.sse import COMMENT, OPENING, EventStream, error_event, safe_words
+from copilot_sync.contrib.sse_async import AsyncEventStream
+from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.stream import Stream
+
+#: Longer than any test, so that no comment comes by chance.
+NEVER = 1000.0
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with nothing_left_open():
+        with Emulator(reply=Reply(["one ", "two"])) as served:
+            yield served
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=None) as opened:
+        yield opened
+
+
+def blocking(stream: Stream, on_complete: Optional[Callable[[Answer], Any]] = None, heartbeat: float = NEVER) -> bytes:
+    """The whole body, as a WSGI server gets it."""
+    with EventStream(stream, heartbeat=heartbeat, on_complete=on_complete) as body:
+        return b"".join(body)
+
+
+def asynchronous(
+    stream: Stream, on_complete: Optional[Callable[[Answer], Any]] = None, heartbeat: float = NEVER
+) -> bytes:
+    """The whole body, as an ASGI server gets it."""
+
+    async def told(answer: Answer) -> None:
+        assert on_complete is not None
+        on_complete(answer)
+
+    async def main() -> bytes:
+        body = AsyncEventStream(stream, heartbeat=heartbeat, on_complete=told if on_complete else None)
+        return b"".join([part async for part in body])
+
+    return asyncio.run(main())
+
+
+Face = Callable[..., bytes]
+
+
+@pytest.fixture(params=[blocking, asynchronous])
+def face(request: pytest.FixtureRequest) -> Face:
+    """How the body is read."""
+    read: Face = request.param
+    return read
+
+
+def events(body: bytes) -> List[Dict[str, Any]]:
+    """What a browser makes of a body: another program reads the format, as its standard says."""
+    return [json.loads(event.data) for event in sseclient.SSEClient(iter([body])).events()]
+
+
+# What the page gets
+
+
+def test_an_answer_is_its_pieces_and_its_end(client: Client, face: Face) -> None:
+    """With all that a page needs to go on."""
+    conversation = client.create_thread()
+    *pieces, end = events(face(client.stream("hi", conversation=conversation)))
+    assert pieces == [{"type": "content", "text": "one "}, {"type": "content", "text": "two"}]
+    assert end == {
+        "type": "complete",
+        "conversation_id": conversation.conversation_id,
+        "message_id": conversation.message_id,
+        "model": "gpt-4o",
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+        "complete": True,
+    }
+    assert end["message_id"]
+
+
+def test_an_end_that_was_not_announced_is_told(emulator: Emulator, client: Client, face: Face) -> None:
+    """A page can say that something may be missing; and an answer without a bill has none."""
+    emulator.reply = Reply(["one"], complete=False)
+    end = events(face(client.stream("hi")))[-1]
+    assert (end["type"], end["complete"], end["usage"]) == ("complete", False, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb\r\nc\rd\n\n", "\u2028\u2029\x85\x00", "🎉 ñ 中", "data: x\n\ndata: y", "</script><b>&", "\ufeff"],
+    ids=["line ends", "odd line ends", "beyond ASCII", "an event", "markup", "a byte order mark"],
+)
+def test_every_text_arrives_as_it_is(emulator: Emulator, client: Client, face: Face, text: str) -> None:
+    """Nothing in it can end an event or begin one; on the wire it is ASCII."""
+    emulator.reply = Reply([text])
+    body = face(client.stream("hi"))
+    assert [event["text"] for event in events(body)[:-1]] == [text]
+    assert body.isascii()
+
+
+def test_the_first_thing_sent_is_a_comment(client: Client) -> None:
+    """It takes the head of the response along, before the service says anything."""
+    with EventStream(client.stream("hi")) as body:
+        assert next(body) == OPENING
+        assert OPENING.startswith(b":")
+
+
+def test_the_headers_keep_others_from_holding_it_back() -> None:
+    """Caches, nginx, and middleware that compresses."""
+    assert dict(sse.HEADERS) == {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache",
+        "X-Accel-Buffering": "no",
+        "Content-Encoding": "identity",
+    }
+
+
+def test_who_waits_for_the_end_is_told_before_the_page(client: Client, face: Face) -> None:
+    """So that what is kept for the next question is there when the page asks it."""
+    told: List[Answer] = []
+    body = face(client.stream("hi"), told.append)
+    assert [answer.text for answer in told] == ["one two"]
+    assert events(body)[-1]["message_id"] == told[0].message_id
+
+
+def test_who_waits_for_the_end_is_told_in_the_thread_that_iterates(client: Client) -> None:
+    """A framework's connections belong to that one."""
+    told: List[int] = []
+    blocking(client.stream("hi"), lambda answer: told.append(threading.get_ident()))
+    assert told == [threading.get_ident()]
+
+
+def test_a_failure_of_who_waits_for_the_end_comes_out(client: Client, face: Face) -> None:
+    """It is the server's to report, and the page is not told that all is well."""
+
+    def fail(answer: Answer) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        face(client.stream("hi"), fail)
+
+
+# Errors
+
+
+ERRORS = [
+    (errors.MissingCredentialsError, "not_configured"),
+    (errors.AuthenticationError, "not_authorized"),
+    (errors.WrongHostError, "not_configured"),
+    (errors.InvalidRequestError, "invalid_request"),
+    (errors.NotFoundError, "not_found"),
+    (errors.QuotaExceededError, "quota_exceeded"),
+    (errors.RateLimitError, "rate_limited"),
+    (errors.RequestTimeoutError, "timeout"),
+    (errors.NetworkError, "unreachable"),
+    (errors.ServerError, "unavailable"),
+    (errors.StreamInterruptedError, "interrupted"),
+    (errors.StreamClosedError, "stopped"),
+    (errors.ProtocolError, "failed"),
+    (errors.ResponseTooLargeError, "failed"),
+    (errors.CopilotError, "failed"),
+]
+
+
+@pytest.mark.parametrize("kind, code", ERRORS, ids=lambda value: getattr(value, "__name__", ""))
+def test_each_kind_of_error_has_its_words(kind: Any, code: str) -> None:
+    """They are for people, and hold nothing of what the error says."""
+    error = kind("planted", stage="planted", partial="planted")
+    words = safe_words(error)
+    assert words.code == code
+    assert words.message.endswith(".")
+    assert b"planted" not in error_event(error)
+
+
+def test_the_table_of_errors_is_whole() -> None:
+    """A new kind is given its words on purpose."""
+    family = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, CopilotError)}
+    assert {kind for kind, _ in ERRORS} == family
+
+
+@pytest.mark.parametrize(
+    "stage, fault, code",
+    [
+        ("message", Fault.status(500, message="planted"), "unavailable"),
+        ("message", Fault.status(401, message="planted"), "not_authorized"),
+        ("message", Fault.status(429, message="planted", retry_after=30), "rate_limited"),
+        ("thread", Fault.status(422, message="planted"), "invalid_request"),
+        ("message", Fault.cut(1), "interrupted"),
+    ],
+    ids=["a status", "a refusal", "a limit", "no thread", "a cut"],
+)
+def test_an_error_ends_the_response_with_an_event(
+    emulator: Emulator,
+    client: Client,
+    face: Face,
+    caplog: pytest.LogCaptureFixture,
+    stage: str,
+    fault: Fault,
+    code: str,
+) -> None:
+    """The page is told its kind alone; the log has the words and the traceback."""
+    emulator.fail(stage, fault)
+    with caplog.at_level(logging.ERROR):
+        body = face(client.stream("hi", resume=False))
+    last = events(body)[-1]
+    assert (last["type"], last["code"]) == ("error", code)
+    assert b"planted" not in body
+    assert b"Traceback" not in body
+    assert last.get("retry_after") == (30 if code == "rate_limited" else None)
+    assert ("conversation_id" in last) == (stage == "message")
+    (record,) = caplog.records
+    text = logging.Formatter().format(record)
+    assert "an answer for a page failed" in text
+    assert "Traceback" in text
+    assert emulator.api_key not in text
+    assert "planted" in text or code == "interrupted"
+
+
+def test_an_error_in_the_answer_follows_what_had_come(emulator: Emulator, client: Client, face: Face) -> None:
+    """The pieces before it are not lost."""
+    emulator.reply = Reply(["one", "two"], error="planted")
+    body = face(client.stream("hi"))
+    assert [event["type"] for event in events(body)] == ["content", "content", "error"]
+    assert b"planted" not in body
+
+
+def test_a_client_that_is_closed_ends_its_pages(emulator: Emulator, client: Client, face: Face) -> None:
+    """As when a program ends: the page is told."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    reading = Worker(lambda: face(client.stream("hi")))
+    assert emulator.wait_until(lambda: emulator.stalled)
+    client.close()
+    assert events(reading.result())[-1]["code"] == "stopped"
+
+
+def test_an_error_that_is_none_of_ours_comes_out(client: Client, face: Face) -> None:
+    """It is a defect, and the server's to report."""
+
+    def fail(conversation: Conversation) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        face(client.stream("hi", on_start=fail))
+
+
+def test_a_stream_that_closes_itself_just_ends(client: Client, face: Face) -> None:
+    """There is neither an answer nor an error to tell of."""
+    stream: Any = None
+
+    def close(conversation: Conversation) -> None:
+        stream.close()
+
+    stream = client.stream("hi", on_start=close)
+    assert face(stream) == OPENING
+
+
+# Silence
+
+
+def test_comments_come_while_nothing_else_does(emulator: Emulator, client: Client, face: Face) -> None:
+    """Until the answer goes on. They are none of its events."""
+    emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.2))
+    body = face(client.stream("hi"), heartbeat=0.02)
+    assert body.count(COMMENT) >= 3
+    assert [event["type"] for event in events(body)] == ["content", "content", "complete"]
+
+
+def test_a_heartbeat_is_two_comments_and_begins_anew_with_each_piece() -> None:
+    """The second finds out that the client has gone, within a second of the first."""
+    waits = sse.Waits(10.0)
+    assert [waits.next() for _ in range(4)] == [10.0, sse.ECHO, 10.0, sse.ECHO]
+    waits.next()
+    waits.begin_anew()
+    assert waits.next() == 10.0
+    assert sse.ECHO < 1
+    short = sse.Waits(0.1)
+    assert [short.next(), short.next()] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("body", [EventStream, AsyncEventStream])
+@pytest.mark.parametrize(
+    "heartbeat, error", [(0, ValueError), (-1.5, ValueError), (True, TypeError), ("5", TypeError), (None, TypeError)]
+)
+def test_a_heartbeat_is_a_number_of_seconds(client: Client, body: Any, heartbeat: Any, error: Any) -> None:
+    """Anything else is told before anything is sent."""
+    with pytest.raises(error, match="heartbeat must be a number of seconds"):
+        body(client.stream("hi"), heartbeat=heartbeat)
+
+
+# The end
+
+
+def test_closing_ends_everything_at_once(emulator: Emulator, client: Client) -> None:
+    """The thread, the iteration, and the connection to the service."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    threads = threading.active_count()
+    body = EventStream(client.stream("hi"))
+    assert (next(body), events(next(body))) == (OPENING, [{"type": "content", "text": "one "}])
+    assert emulator.wait_until(lambda: emulator.stalled)
+    begun = time.monotonic()
+    body.close()
+    body.close()
+    assert emulator.wait_until(lambda: emulator.disconnects)
+    assert time.monotonic() - begun < 1
+    assert threading.active_count() <= threads + 1  # the emulator's own
+    assert list(body) == []
+
+
+def test_closing_before_anything_was_asked_for_sends_nothing(emulator: Emulator, client: Client) -> None:
+    """And there was never a thread."""
+    body = EventStream(client.stream("hi"))
+    body.close()
+    assert list(body) == []
+    assert emulator.requests == []
+
+
+def test_closing_from_another_thread_ends_the_one_that_waits(emulator: Emulator, client: Client) -> None:
+    """The page is not told that anything went wrong."""
+    emulator.fail("message", Fault.stall())
+    body = EventStream(client.stream("hi"), heartbeat=NEVER)
+    reading = Worker(lambda: list(body))
+    assert emulator.wait_until(lambda: emulator.stalled)
+    body.close()
+    assert reading.result() == [OPENING]
+
+
+def test_garbage_collection_closes(emulator: Emulator, client: Client) -> None:
+    """A server that forgets to close holds no connection."""
+    emulator.fail("message", Fault.stall())
+    body = EventStream(client.stream("hi"))
+    next(body)
+    assert emulator.wait_until(lambda: emulator.stalled)
+    del body
+    collect_garbage()
+    assert emulator.wait_until(lambda: emulator.disconnects)
+
+
+class Endless:
+    """A stream that is always ready, and counts what is taken of it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.closed = threading.Event()
+        self.full = threading.Event()
+        self.answer = None
+
+    def __iter__(self) -> "Endless":
+        return self
+
+    def __next__(self) -> str:
+        self.taken += 1
+        if self.taken == sse._AHEAD:
+            self.full.set()
+        return "piece"
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_the_thread_waits_for_a_client_that_falls_behind() -> None:
+    """Only so much is read ahead; what has come goes out at once; closing ends the wait."""
+    stream = Endless()
+    with nothing_left_open():
+        with EventStream(stream) as body:
+            next(body)
+            wait_for(stream.full)
+            assert stream.taken == sse._AHEAD
+            assert len(events(next(body))) == sse._AHEAD
+        assert stream.closed.is_set()
+        assert stream.taken <= 2 * sse._AHEAD
+
+
+def test_a_client_that_has_gone_is_noticed_by_the_heartbeat(emulator: Emulator, client: Client) -> None:
+    """Under a plain WSGI server, whose only way to notice is to write."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    heartbeat = 0.5
+
+    def application(environ: Any, start_response: Any) -> EventStream:
+        start_response("200 OK", list(sse.HEADERS.items()))
+        return EventStream(client.stream("hi"), heartbeat=heartbeat)
+
+    with make_server("127.0.0.1", 0, application) as server:
+        serving = Worker(server.handle_request)
+        with socket.create_connection(server.server_address[:2], timeout=PATIENCE) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            received = b""
+            while b"one" not in received:
+                received += sock.recv(65536)
+        gone = time.monotonic()
+        assert emulator.wait_until(lambda: emulator.disconnects)
+        assert emulator.disconnects[0].time - gone < heartbeat + 1
+        serving.result()
+
+
+# The asynchronous one
+
+
+async def begun(client: Client, emulator: Emulator) -> AsyncEventStream:
+    """A body that waits for a service which has fallen silent."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    body = AsyncEventStream(client.stream("hi"), heartbeat=NEVER)
+    assert await body.__anext__() == OPENING
+    assert events(await body.__anext__()) == [{"type": "content", "text": "one "}]
+    return body
+
+
+@pytest.mark.parametrize("end", ["aclose", "close", "cancel", "close elsewhere", "forget"])
+def test_the_asynchronous_one_ends_at_once_too(emulator: Emulator, client: Client, end: str) -> None:
+    """Whichever way: the connection goes, the thread ends, and nothing is reported as lost."""
+    reported: List[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+        body: Any = await begun(client, emulator)
+        waiting = asyncio.ensure_future(body.__anext__())
+        await asyncio.sleep(0)
+        if end == "cancel":
+            waiting.cancel()
+        elif end == "close elsewhere":
+            await asyncio.get_running_loop().run_in_executor(None, body.close)
+        elif end != "forget":
+            await asyncio.gather(waiting, begin(body, end), return_exceptions=True)
+        if end == "forget":
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            del body
+            gc.collect()
+        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+            await waiting
+        del waiting
+        await asyncio.get_running_loop().run_in_executor(None, emulator.wait_until, lambda: emulator.disconnects)
+
+    asyncio.run(main())
+    collect_garbage()
+    assert len(emulator.disconnects) == 1
+    assert reported == []
+
+
+async def begin(body: AsyncEventStream, end: str) -> None:
+    """Close it in this way."""
+    if end == "close":
+        body.close()
+    else:
+        await body.aclose()
+
+
+@pytest.mark.parametrize("module", ["copilot_sync.contrib.sse", "copilot_sync.contrib.one_client"])
+def test_the_blocking_one_loads_nothing_of_asyncio(module: str) -> None:
+    """Nor any framework: it works where there is none."""
+    look = f"import {module}, sys; print(*{{'asyncio', 'django', 'flask'}} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", look], stdout=subprocess.PIPE, check=True).stdout
+    assert loaded.strip() == b""

@@ -1,0 +1,97 @@
+"""The page on web applications: its Python runs, its tables are whole."""
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+from support import configure_django, nothing_left_open
+
+from copilot_sync.contrib import sse
+from copilot_sync.emulator import Emulator
+
+PAGE = (Path(__file__).parents[1] / "docs" / "web.rst").read_text(encoding="utf-8")
+BLOCKS = [
+    textwrap.dedent(block)
+    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
+]
+
+
+def block_with(word: str) -> str:
+    (found,) = [block for block in BLOCKS if word in block]
+    return found
+
+
+def run(word: str) -> Dict[str, Any]:
+    """Run the block with a word in it, and give its names."""
+    names: Dict[str, Any] = {"__name__": "page"}
+    exec(block_with(word), names)
+    return names
+
+
+@pytest.fixture(autouse=True)
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The service to which the environment points."""
+    with nothing_left_open():
+        with Emulator() as served:
+            for name, value in served.environment.items():
+                monkeypatch.setenv(name, value)
+            yield served
+
+
+def test_the_application_of_any_framework_answers() -> None:
+    """As a WSGI server calls it."""
+    names = run("def application")
+    started: List[Any] = []
+    body = names["application"]({}, lambda *arguments: started.append(arguments))
+    assert b"".join(body).endswith(b"}\n\n")
+    assert started == [("200 OK", list(sse.HEADERS.items()))]
+    names["client"].close()
+
+
+def test_the_flask_application_answers() -> None:
+    """And keeps the conversation."""
+    pytest.importorskip("flask")
+    app = run("import flask")["app"]
+    page = app.test_client()
+    for _ in range(2):
+        assert b'"complete"' in page.post("/chat", data={"prompt": "hi"}).data
+    with page.session_transaction() as session:
+        assert list(session["copilot_sync"]) == ["chat"]
+    app.extensions["copilot_sync"].close()
+
+
+def test_the_django_settings_and_views_can_be_used(emulator: Emulator) -> None:
+    """By a site that is set up otherwise already."""
+    pytest.importorskip("django")
+    configure_django()
+    from django.core.checks import run_checks
+    from django.test import RequestFactory, override_settings
+
+    request: Any = RequestFactory().post("/chat", {"prompt": "hi"})
+    request.session = {}
+    with override_settings(COPILOT_SYNC=run("COPILOT_SYNC =")["COPILOT_SYNC"], CACHES=_CACHES):
+        assert run_checks() == []
+        views = run("def new(")
+        for view in (views["chat"], views["new"]):
+            response = view(request)
+            response.close()
+        assert list(request.session["copilot_sync"]) == ["chat"]
+        assert len(emulator.threads) == 2
+        assert callable(run("async def chat")["chat"])
+
+
+_CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
+
+def test_the_table_of_codes_is_whole() -> None:
+    """Each code is explained once."""
+    table = PAGE[PAGE.index("``code``              what") :]
+    codes = re.findall(r"^``(\w+)``  ", table, re.MULTILINE)[1:]
+    assert sorted(codes) == sorted({words.code for words in sse._WORDS.values()})
+
+
+def test_every_block_is_run() -> None:
+    """None was added without a test."""
+    assert len(BLOCKS) == 5
