@@ -177,6 +177,7 @@ def test_nothing_is_left_of_it() -> None:
         with pytest.raises(KeyboardInterrupt), MarkdownView(seen, True) as view:
             view.add("half a **sen")
             raise KeyboardInterrupt
+        assert not view._artist.is_alive()
     assert seen.lines() == ["half a **sen"]
 
 
