@@ -112,13 +112,14 @@ class Terminal:
     def insist(self, keys: str, text: str) -> None:
         """Type something again and again until a text comes.
 
-        Between two looks at the keyboard Python's readline overlooks a signal, and people press Ctrl-C once more.
+        A signal that comes at the same moment as a key is overlooked by Python's readline until another key is pressed.
         """
-        for _ in range(int(PATIENCE)):
+        for _ in range(int(PATIENCE)):  # pragma: no branch - it comes at some time
             self.send(keys)
             found = self._spawn.expect_exact([text.encode(), pexpect.TIMEOUT], timeout=1) == 0
             if found:  # pragma: no branch - at the first time, nearly always
                 break
+            self.send(" ")  # pragma: no cover - as above
         assert found, f"{text!r} never came: {self.seen!r}"
 
     def status(self) -> int:

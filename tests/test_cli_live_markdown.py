@@ -49,15 +49,9 @@ def test_an_answer_is_drawn_whole_and_once() -> None:
 
 def test_blocks_stand_apart() -> None:
     """One empty line is between two of them, and none at the beginning or the end."""
-    assert drawn(["one\n\n", "\n\ntwo\n\n- three\n", "\n---\n\n"], columns=10) == [
-        "one",
-        "",
-        "two",
-        "",
-        " • three",
-        "",
-        "-" * 10,
-    ]
+    lines = drawn(["one\n\n", "\n\ntwo\n\n- three\n", "\n1. four\n\n", "> five\n\n---\n\n"], columns=10)
+    assert lines[:-1] == ["one", "", "two", "", " • three", "", " 1 four", "", "▌ five", ""]
+    assert lines[-1]  # a rule, which releases of rich draw differently
     assert drawn(["", "\n \n"]) == [""]
 
 
@@ -183,6 +177,7 @@ def test_nothing_is_left_of_it() -> None:
         with pytest.raises(KeyboardInterrupt), MarkdownView(seen, True) as view:
             view.add("half a **sen")
             raise KeyboardInterrupt
+        assert not view._artist.is_alive()
     assert seen.lines() == ["half a **sen"]
 
 

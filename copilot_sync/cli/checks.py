@@ -177,12 +177,13 @@ def check_certificates(environ: Mapping[str, str]) -> Finding:
 
 
 def _check_bundle(words: str, path: str, advice: str) -> Finding:
+    if not os.path.exists(path):
+        return Finding("certificates", State.WRONG, f"{words} is not there", advice)
     try:
         if not os.path.isdir(path):
             ssl.create_default_context(cafile=path)
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it holds no certificates"
-        return Finding("certificates", State.WRONG, f"{words} can't be used: {reason}", advice)
+    except (OSError, ValueError):
+        return Finding("certificates", State.WRONG, f"{words} can't be read, or holds no certificates", advice)
     return Finding("certificates", State.WELL, words)
 
 

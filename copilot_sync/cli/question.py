@@ -95,7 +95,8 @@ def _stdin_text(waits: bool) -> str:
         return ""
     if waits and sys.stdin.isatty():
         click.echo("copilot-sync: type the question, then Ctrl-D", err=True)
+    content = b"".join(sys.stdin.buffer)  # by lines: read() wants Ctrl-D twice on PyPy
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise click.UsageError("stdin is not UTF-8 text") from error
