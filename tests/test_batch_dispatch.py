@@ -879,6 +879,21 @@ def test_a_full_disk_ends_a_batch_that_goes_on_later(
     assert len(set(sent(emulator))) == len(sent(emulator)) == 20
 
 
+def test_nothing_secret_is_written(emulator: Emulator, output: Path) -> None:
+    """Neither the cookies nor a token, also where the service repeats them."""
+    cookie = emulator.cookies["user_session"]
+
+    def choose(stage: str, request: Any) -> Optional[Fault]:
+        return Fault.status(400, message=f"no: {request.bearer}") if stage == "message" else None
+
+    emulator.choose_fault = choose
+    list(batch.run(["one", "two"], output=output))
+    written = output.read_text() + output.with_name("out.jsonl.journal").read_text()
+    assert written.count("no: ***") == 2
+    assert "emulated-" not in written
+    assert cookie not in written
+
+
 # What a killed run leaves
 
 
