@@ -37,7 +37,18 @@ from copilot_sync.events import (
     RoutedModelEvent,
     UnknownEvent,
 )
-from copilot_sync.models import Answer, BaseConversation, Conversation, Cookies, Message, Messages, Model, Thread, Usage
+from copilot_sync.models import (
+    Answer,
+    BaseConversation,
+    Conversation,
+    Cookies,
+    Message,
+    Messages,
+    Model,
+    Receipt,
+    Thread,
+    Usage,
+)
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
 from copilot_sync.settings import Limits, Timeout
 from copilot_sync.stream import Stream
@@ -72,6 +83,7 @@ __all__ = [
     "ProviderModelMixin",
     "QuotaExceededError",
     "RateLimitError",
+    "Receipt",
     "RequestTimeoutError",
     "ResponseTooLargeError",
     "RetryPolicy",

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ def test_values_by_id() -> None:
 
 def test_many_ids_take_little_memory() -> None:
     """What SQLite itself keeps is bounded; nothing of an id stays in Python."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has none")
     tracemalloc.start()
     try:
         with Index() as index:

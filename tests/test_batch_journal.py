@@ -9,12 +9,11 @@ import signal
 import stat
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from support import nothing_left_open
+from support import collect_garbage, nothing_left_open
 
 from copilot_sync import Usage
 from copilot_sync.batch import journal as journal_module
@@ -37,6 +36,7 @@ def output(tmp_path: Path) -> Path:
 def _nothing_stays() -> Iterator[None]:
     with nothing_left_open():
         yield
+        collect_garbage()
 
 
 def journal_of(output: Path) -> Path:
@@ -380,6 +380,7 @@ def test_a_forked_child_does_not_keep_the_lock(output: Path) -> None:
     opened(output).close()
     end.set()
     child.join()
+    child.close()
 
 
 def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
@@ -504,6 +505,7 @@ def test_an_error_without_a_remedy_has_none(tmp_path: Path, output: Path, disk: 
 
 def test_a_million_results_are_not_held_in_memory(output: Path) -> None:
     """What is known of them lies on the disk: 10,000 take less than half a megabyte."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has none")
     with output.open("wb") as file:
         for number in range(10_000):
             file.write(LINE.replace(b'"a"', b"%d" % number))
