@@ -55,7 +55,7 @@ class Scale:
 FULL = Scale()
 SHORT = Scale(
     rounds=3,
-    events=4_000,
+    events=3_000,
     paced=200,
     calls=20,
     trips=3,
@@ -247,7 +247,7 @@ def delays(bench: Bench) -> List[Section]:
         "close": "ended by the connection",
         "gzip": "gzip",
     }
-    rounds = 3 if scale.rounds > 1 else 1
+    rounds = 3 if scale.rounds > 3 else 1
     found = {
         framing: bench.run("delays", Plan(framing=framing, events=scale.delays, gap=3000), rounds)
         for framing in framings
