@@ -66,7 +66,7 @@ class Credentials:
             ValueError: The ``cookies`` argument can't be read or sent.
         """
         if self._api_key is None:
-            self.find_cookies(_domain(urls))
+            self.find_cookies(cookie_domain(urls))
 
     def find_cookies(self, domain: str) -> Dict[str, str]:
         """Find the cookies now.
