@@ -205,3 +205,15 @@ def test_they_show_nothing() -> None:
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
     assert isinstance(source, ExchangedTokens)
     assert "secret" not in f"{given} {given!r} {source!r} {source._find_cookies!r}"
+
+
+@pytest.mark.parametrize("given", [("key", None), (None, COOKIES), (None, None)], ids=["key", "cookies", "nothing"])
+def test_whether_there_are_any_can_be_asked_beforehand(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a check of a program's settings does; it is told as the first call would tell it."""
+    monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
+    urls = Urls("https://github.com", "https://api.example")
+    if any(given):
+        credentials(*given).look(urls)
+        return
+    with pytest.raises(MissingCredentialsError, match="COPILOT_SYNC_COOKIES"):
+        credentials(*given).look(urls)
