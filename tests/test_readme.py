@@ -45,7 +45,7 @@ def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
 
 
 def test_the_commands_run(copilot_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What README types can be typed, one line after the other, in a folder with the file that it names."""
+    """What README types can be typed, one line after the other, in a folder with the files that it names."""
     for name, value in copilot_emulator.environment.items():
         monkeypatch.setenv(name, value)
     program = tmp_path / "bin" / "copilot-sync"
@@ -53,6 +53,7 @@ def test_the_commands_run(copilot_emulator: Emulator, tmp_path: Path, monkeypatc
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -W error -m copilot_sync "$@"\n')
     program.chmod(0o755)
     (tmp_path / "app.py").write_text("x = 1\n")
+    (tmp_path / "prompts.jsonl").write_text('{"id": "one", "prompt": "Hello"}\n')
     lines = [line for block in _blocks("sh")[2:] for line in block.splitlines() if "copilot-sync" in line]
     done = subprocess.run(
         ["/bin/sh", "-e", "-x", "-c", "\n".join(lines)],
@@ -64,8 +65,8 @@ def test_the_commands_run(copilot_emulator: Emulator, tmp_path: Path, monkeypatc
         stderr=subprocess.STDOUT,
     )
     assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
-    assert len(lines) == 9
-    assert len(copilot_emulator.threads) == 4
+    assert len(lines) == 10
+    assert len(copilot_emulator.threads) == 5
 
 
 def test_the_settings_are_those_that_are_read() -> None:
