@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterator, List, Tuple, Union
 
 import click
 import pytest
+from hypothesis import strategies as st
 
 from copilot_sync.cli.program import program
 
@@ -19,6 +20,15 @@ def _commands(group: Any = program, path: Tuple[str, ...] = ()) -> Iterator[Tupl
         for name in group.list_commands(context):
             yield from _commands(group.get_command(context, name), (*path, name))
 
+
+#: What Markdown is made of, to be put together in any order.
+MARKDOWN = st.sampled_from(
+    [
+        "a word", " ", "\n", "\n\n", "# ", "## heading\n", "#", "include", "- ", "* item\n", "  ", "    ", "\t", "1. ",
+        "2) x\n", "> ", "> quote\n", "```", "```python\n", "~~~\n", "---", "---\n", "===\n", "|a|b|\n", "|-|-|\n",
+        "| 1 | 2 |\n", "`code`", "**bold**", "<b>", "<!-- x -->\n", "[a]: /b\n", "[a][a]", "\\", "é", "🙂", "&amp;",
+    ]
+)  # fmt: skip
 
 #: Every command by the words that call it; the program itself has none.
 ALL = dict(_commands())

@@ -15,7 +15,7 @@ from copilot_sync.emulator import Emulator
 _VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
 _PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
 _CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"]
-_TERMINAL = ["NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"]
+_TERMINAL = ["NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "WT_SESSION"]
 
 
 @pytest.fixture(autouse=True)

@@ -102,8 +102,8 @@ class Terminal:
         self._spawn.expect_exact(text.encode())
 
     def send(self, text: str) -> None:
-        """Type something."""
-        self._spawn.send(text.encode())
+        """Type something; surrogates stand for bytes that are no text."""
+        self._spawn.send(text.encode("utf-8", "surrogateescape"))
 
     def line(self, text: str) -> None:
         """Type a line."""

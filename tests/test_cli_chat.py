@@ -418,6 +418,18 @@ def test_pasted_lines_are_one_question(served: Emulator) -> None:
 
 
 @with_gnu_readline
+def test_bytes_that_are_no_text_can_be_typed(served: Emulator) -> None:
+    """What a terminal in another encoding sends is asked as well as it can be."""
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect(READY)
+        terminal.line("a\udcffb")
+        terminal.expect(READY)
+        terminal.line("/quit")
+        assert terminal.status() == 0
+    assert sent(served) == ["a\ufffdb"]
+
+
+@with_gnu_readline
 def test_ctrl_c_at_a_prompt_of_readline_drops_the_line(served: Emulator) -> None:
     """A hint says how the chat ends, and the next line is asked."""
     with Terminal("chat", environment={}) as terminal:

@@ -184,7 +184,7 @@ def missing() -> FoundCookies:
         ({"API_KEY": SECRET}, missing, WELL, "a token from COPILOT_SYNC_API_KEY"),
         ({"API_KEY": f"{SECRET}é"}, missing, WRONG, "COPILOT_SYNC_API_KEY holds characters"),
         ({}, lambda: found({"user_session": SECRET, "a": SECRET}), WELL, "2 cookies from a place"),
-        ({}, lambda: found({"a": SECRET}), WRONG, "1 cookies from a place, but no user_session"),
+        ({}, lambda: found({"a": SECRET}), WRONG, "1 cookie from a place, but no user_session"),
         ({}, missing, WRONG, "there are none: set one"),
     ],
     ids=["key", "bad key", "cookies", "no session", "none"],

@@ -48,7 +48,7 @@ def test_all_is_well_with_an_emulator(served: Emulator, capsys: pytest.CaptureFi
     assert {words[0] for words in found.values()} == {"✓", "-"}
     assert found[f"TLS to {api}"] == "- not used: an http:// URL, for this machine alone"
     assert found["models"] == "✓ 4 to choose from"
-    assert found["credentials"] == "✓ 1 cookies from COPILOT_SYNC_COOKIES"
+    assert found["credentials"] == "✓ 1 cookie from COPILOT_SYNC_COOKIES"
     for secret in served.cookies.values():
         assert secret not in repr(found)
 
@@ -121,7 +121,7 @@ def test_a_netrc_is_looked_for_where_requests_does(
     if variable:
         monkeypatch.setenv(variable, str(path))
     found = report(capsys, 0)
-    assert found["netrc"] == f"✓ {path} has an entry for 127.0.0.1 and 127.0.0.1; it would interfere and is ignored"
+    assert found["netrc"] == f"✓ {path} has an entry for 127.0.0.1; it would interfere and is ignored"
     assert "s3cr3t" not in repr(found)
 
 

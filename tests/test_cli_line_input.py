@@ -1,6 +1,7 @@
 """The lines that ``chat`` takes, and the history of those that were typed."""
 
 import builtins
+import io
 import os
 import stat
 import sys
@@ -93,6 +94,13 @@ def test_typed_lines_are_read_and_kept(
     assert history.load() == ["one", "two \ufffd"]
     assert capsys.readouterr() == ("", "\n" if to_terminal else "> > > > \n")
     assert shown == ["> > > >" if to_terminal else ""]
+
+
+def test_bytes_that_are_no_text_are_read(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in another encoding is no reason to fail."""
+    stdin = io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert Keyboard(history).line("> ") == "a\ufffdb"
 
 
 def test_ctrl_c_comes_out(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,19 +3,12 @@
 from typing import List
 
 import pytest
+from command_line import MARKDOWN
 from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_sync.cli import markdown_blocks
 from copilot_sync.cli.markdown_blocks import PARSER, Blocks
-
-PARTS = st.sampled_from(
-    [
-        "a word", " ", "\n", "\n\n", "# ", "## heading\n", "#", "include", "- ", "* item\n", "  ", "    ", "\t", "1. ",
-        "2) x\n", "> ", "> quote\n", "```", "```python\n", "~~~\n", "---", "---\n", "===\n", "|a|b|\n", "|-|-|\n",
-        "| 1 | 2 |\n", "`code`", "**bold**", "<b>", "<!-- x -->\n", "[a]: /b\n", "[a][a]", "\\", "é", "🙂", "&amp;",
-    ]
-)  # fmt: skip
 
 
 def cut(text: str, blocks: Blocks, pieces: List[str]) -> List[str]:
@@ -28,7 +21,7 @@ def outline(text: str) -> List[str]:
     return [token.type for token in PARSER.parse(text)]
 
 
-@given(st.lists(PARTS, max_size=40))
+@given(st.lists(MARKDOWN, max_size=40))
 def test_blocks_that_are_finished_never_change(parts: List[str]) -> None:
     """However the text comes: its chunks make the whole text, and each by itself is what it is in the whole."""
     text = "".join(parts)

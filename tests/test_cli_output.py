@@ -35,6 +35,8 @@ class Sink(io.TextIOWrapper):
         ("utf-8", False, {}, False, False),
         ("utf-8", True, {"TERM": "dumb"}, False, False),
         ("utf-8", True, {"TERM": "unknown"}, False, False),
+        ("utf-8", True, {"TERM": ""}, False, False),
+        ("utf-8", True, {"TERM": "", "WT_SESSION": "x"}, True, True),
         ("utf-8", True, {"NO_COLOR": "1"}, True, False),
         ("utf-8", True, {"NO_COLOR": ""}, True, True),
         ("latin-1", True, {}, False, True),

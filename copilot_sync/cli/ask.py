@@ -31,7 +31,7 @@ Examples:
     "files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
-    help="Add a text file of 1 MiB at most; for each file again.",
+    help="Add a text file, 1 MiB at most. Repeatable.",
 )
 @options.conversation
 @options.go_on

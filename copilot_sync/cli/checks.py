@@ -172,7 +172,7 @@ def check_certificates(environ: Mapping[str, str]) -> Finding:
         path = environ.get(variable)
         if path:
             return _check_bundle(f"{path} ({variable})", path, f"correct or unset {variable}")
-    path = requests.utils.DEFAULT_CA_BUNDLE_PATH
+    path = str(requests.utils.DEFAULT_CA_BUNDLE_PATH)
     return _check_bundle(path, path, "pip install --force-reinstall certifi")
 
 
@@ -224,7 +224,8 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
         found = find()
     except MissingCredentialsError as error:
         return Finding("credentials", State.WRONG, str(error.args[0]))
-    words = f"{len(found.cookies)} cookies from {found.place}"
+    count = len(found.cookies)
+    words = f"{count} cookie{'s' if count > 1 else ''} from {found.place}"
     if not found.has_session:
         advice = f"sign in at github.com, export its cookies, point {COOKIES_VARIABLE} at them"
         return Finding("credentials", State.WRONG, f"{words}, but no user_session among them", advice)

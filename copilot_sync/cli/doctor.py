@@ -74,7 +74,7 @@ def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Finding
     hosts = list(dict.fromkeys([urls.github, urls.api]))
     for url in hosts:
         yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
-    yield checks.check_netrc(_netrc_file(), [str(urlsplit(url).hostname) for url in hosts])
+    yield checks.check_netrc(_netrc_file(), list(dict.fromkeys(str(urlsplit(url).hostname) for url in hosts)))
     credentials = checks.check_credentials(environment, lambda: find_cookies(cookie_domain(urls)))
     yield credentials
     reached = True

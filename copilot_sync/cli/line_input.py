@@ -5,6 +5,7 @@ three double quotes. In a terminal, what is pasted may hold line ends as well wh
 """
 
 import contextlib
+import io
 import os
 import stat
 import sys
@@ -72,6 +73,8 @@ class Keyboard:
     def __init__(self, history: "History") -> None:
         self._history = history
         enable_line_editing(history)
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # whatever bytes are pasted, they are no reason to fail
 
     def line(self, prompt: str) -> Optional[str]:
         """Read a line.

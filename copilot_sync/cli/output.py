@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Protocol, Sequ
 
 import click
 
-_DUMB = ("dumb", "unknown")
+_DUMB = ("", "dumb", "unknown")
 #: Control characters of both sets but for tab and newline; a carriage return could overwrite its line and is dropped.
 _CONTROLS: Dict[int, Optional[str]] = {
     **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"},
@@ -36,8 +36,8 @@ def is_utf8(stream: TextIO) -> bool:
 
 
 def is_dumb() -> bool:
-    """Whether the terminal says that it knows no control sequences."""
-    return os.environ.get("TERM") in _DUMB
+    """Whether the terminal does not say that it knows control sequences. Windows Terminal says so in its own way."""
+    return os.environ.get("TERM", "") in _DUMB and "WT_SESSION" not in os.environ
 
 
 def is_animated(stream: TextIO) -> bool:

@@ -90,7 +90,7 @@ def run(arguments: List[str]) -> int:
     except OSError as error:
         _leave_output()
         if not isinstance(error, BrokenPipeError):
-            click.echo(f"Error: the answer can't be written: {error.strerror}", err=True)
+            click.echo(f"Error: the answer can't be written: {error.strerror or error}", err=True)
         return FAILED
     return status if isinstance(status, int) else 0
 
