@@ -36,7 +36,7 @@ from copilot_sync import (
     batch,
 )
 from copilot_sync import stream as stream_module
-from copilot_sync.batch import asking, dispatch
+from copilot_sync.batch import asking, crew, dispatch, jobs
 from copilot_sync.batch.gate import Gate
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import BadLine, Prompt
@@ -511,7 +511,7 @@ def test_what_would_meet_all_prompts_ends_a_batch(
 ) -> None:
     """The prompt that met it has no result, so that it is asked by the next run; those under way are handed out."""
     blocked, ended = Blocked(emulator, "slow"), threading.Event()
-    end = dispatch._Batch._end
+    end = dispatch.Batch._end
 
     def choose(stage: str, request: Any) -> Optional[Fault]:
         if stage != "message" or request.json["content"] != "bad":
@@ -519,11 +519,11 @@ def test_what_would_meet_all_prompts_ends_a_batch(
         emulator.wait_until(lambda: blocked.waiting)
         return fault
 
-    def note_end(self: dispatch._Batch, error: CopilotError) -> None:
+    def note_end(self: dispatch.Batch, error: CopilotError) -> None:
         end(self, error)
         ended.set()
 
-    monkeypatch.setattr(dispatch._Batch, "_end", note_end)
+    monkeypatch.setattr(dispatch.Batch, "_end", note_end)
     emulator.choose_fault = choose
     prompts = ["slow", "bad", "never", "never 2"]
     seen: List[str] = []
@@ -906,7 +906,7 @@ class Left:
         self.receipt = Receipt(client.create_thread().conversation_id, str(uuid.uuid4()), "root")
 
     def intend(self, prompt: str = "one", model: str = "") -> "Left":
-        job = dispatch._Job(0, Prompt(0, prompt), asking.Task(prompt, model or None))
+        job = jobs.Job(0, Prompt(0, prompt), asking.Task(prompt, model or None))
         with Journal(str(self._output)) as journal:
             journal.intend([Intent(0, self.receipt, job.digest(), made=True)])
         return self
@@ -1093,7 +1093,7 @@ def test_credentials_travel_only_when_that_is_said(emulator: Emulator, client: C
 
 def test_what_travels_shows_nothing(emulator: Emulator, client: Client) -> None:
     """An engine may log what it was given."""
-    source = asking.ClientSource(dispatch._Given(client))
+    source = asking.ClientSource(crew.Given(client))
     secret = emulator.cookies["user_session"]
     assert secret.encode() in source._pickled
     assert secret not in repr(source)
@@ -1140,7 +1140,7 @@ def end_process(*arguments: Any) -> None:
 
 def test_an_engine_that_breaks_ends_a_batch(emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own error tells why; the next run goes on."""
-    monkeypatch.setattr(dispatch, "work", end_process)
+    monkeypatch.setattr(crew, "work", end_process)
     with concurrent.futures.ProcessPoolExecutor(1) as pool, pytest.raises(concurrent.futures.BrokenExecutor):
         list(batch.run(["one", "two"], executor=pool, output=output))
     assert ids(output) == []

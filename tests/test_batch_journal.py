@@ -179,6 +179,7 @@ def test_a_file_of_something_else_is_left_alone(output: Path, content: bytes, nu
     with pytest.raises(JournalError, match=f"line {number} of .*out.jsonl was not written by a batch: name an"):
         opened(output)
     assert output.read_bytes() == content
+    assert not journal_of(output).exists()
 
 
 def test_a_journal_of_something_else_is_left_alone(output: Path) -> None:
@@ -232,11 +233,24 @@ def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
         assert journal.intent("c") is None
 
 
+def test_an_empty_journal_does_not_stay(output: Path) -> None:
+    """Nor is one removed that somebody else has begun meanwhile."""
+    write(output, Result("a"))
+    assert not journal_of(output).exists()
+    with opened(output) as journal:
+        journal.finish()
+        with opened(output):
+            journal.close()
+            assert journal_of(output).exists()
+
+
 def test_the_journal_is_removed_when_nothing_is_left_to_do(output: Path) -> None:
     """With a failed prompt there is: what is known of its message may be needed."""
     write(output, Result("a"), finish=True)
-    assert not journal_of(output).exists()
-    write(output, failure("b"), finish=True)
+    with opened(output) as journal:
+        journal.intend([intent("b")])
+        journal.write([failure("b")])
+        journal.finish()
     assert journal_of(output).exists()
     opened(output, retry_failed=True).close()
     write(output, Result("b"), finish=True)
@@ -490,7 +504,7 @@ def test_no_room_to_write_it_anew_leaves_the_output_as_it_is(output: Path, disk:
         opened(output, retry_failed=True)
     disk.recover()
     assert output.read_bytes() == before
-    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.journal"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl"]
     opened(output, retry_failed=True).close()
     assert ids(output) == ["a"]
 

@@ -11,24 +11,23 @@ the last.
 
 import concurrent.futures
 import contextlib
-import dataclasses
-import hashlib
 import itertools
 import logging
 import math
 import os
 import queue
 import time
-import uuid
 from collections import deque
-from typing import Callable, Deque, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Callable, Deque, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
-from copilot_sync.batch.asking import Asker, ClientSource, Step, Task, work
+from copilot_sync.batch.asking import Step, Task
+from copilot_sync.batch.crew import Crew, crew_of
 from copilot_sync.batch.gate import Gate, checked_count
 from copilot_sync.batch.index import Index
-from copilot_sync.batch.journal import Intent, Journal, Unrecorded
+from copilot_sync.batch.jobs import AsTheyCome, InOrder, Job, Lanes, Outcome, Tasks
+from copilot_sync.batch.journal import Journal, Unrecorded
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptSource, read_prompt
-from copilot_sync.batch.results import Result, error_of, may_have_answer, result_of_bad_line
+from copilot_sync.batch.results import Result, may_have_answer, result_of_bad_line
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import (
     AuthenticationError,
@@ -44,7 +43,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
-from copilot_sync.models import Answer, Conversation, Receipt
+from copilot_sync.models import Answer, Conversation
 from copilot_sync.protocol import ROOT
 from copilot_sync.settings import Timeout
 
@@ -146,9 +145,9 @@ def run(
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
     Timeout.of(timeout)
     checked_count("workers", workers)
-    crew = _crew_of(client, executor, share_credentials, workers)
-    tasks = _Tasks(model, system, timeout)
-    batch = _Batch(
+    crew = crew_of(client, executor, share_credentials, workers)
+    tasks = Tasks(model, system, timeout)
+    batch = Batch(
         prompts,
         tasks,
         crew,
@@ -167,7 +166,7 @@ class Run:
     Runs are made by ``run``.
     """
 
-    def __init__(self, batch: "_Batch", output: Optional[str], retry_failed: bool) -> None:
+    def __init__(self, batch: "Batch", output: Optional[str], retry_failed: bool) -> None:
         self._batch = batch
         self._results = _results(batch, output, retry_failed)
 
@@ -204,7 +203,7 @@ class Run:
         self.close()
 
 
-def _results(batch: "_Batch", output: Optional[str], retry_failed: bool) -> Generator[Result, None, None]:
+def _results(batch: "Batch", output: Optional[str], retry_failed: bool) -> Generator[Result, None, None]:
     with contextlib.ExitStack() as stack:
         batch.check_ids(stack)
         if output is not None:
@@ -213,173 +212,14 @@ def _results(batch: "_Batch", output: Optional[str], retry_failed: bool) -> Gene
         yield from batch.results()
 
 
-# Who works
-
-
-class _Threads:
-    """Threads of this process over one client."""
-
-    #: Whether a step may be done again by another worker without anybody here knowing.
-    repeats = False
-
-    def __init__(self, client: Union[Client, Callable[[], Client]], workers: int) -> None:
-        self._client = client
-        self._workers = workers
-
-    def __enter__(self) -> "_Threads":
-        self._own = None if isinstance(self._client, Client) else self._client()
-        self._asker = Asker(self._own or self._client)  # type: ignore[arg-type]
-        self._pool = concurrent.futures.ThreadPoolExecutor(self._workers, "copilot-sync-batch")
-        return self
-
-    def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[Step]":
-        return self._pool.submit(getattr(self._asker, step), subject)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._asker.stop()
-        self._pool.shutdown()
-        if self._own is not None:
-            self._own.close()
-
-
-class _Elsewhere:
-    """The workers of an executor, which may be other processes, and which may do a step twice when one dies."""
-
-    repeats = True
-
-    def __init__(self, executor: concurrent.futures.Executor, source: ClientSource) -> None:
-        self._executor = executor
-        self._source = source
-        self._under_way: set[concurrent.futures.Future[Step]] = set()
-
-    def __enter__(self) -> "_Elsewhere":
-        return self
-
-    def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[Step]":
-        future = self._executor.submit(work, self._source, step, subject)
-        self._under_way.add(future)
-        future.add_done_callback(self._under_way.discard)
-        return future
-
-    def __exit__(self, *exc_info: object) -> None:
-        for future in list(self._under_way):
-            future.cancel()
-
-
-_Crew = Union[_Threads, _Elsewhere]
-
-
-def _crew_of(
-    client: Union[None, Client, Callable[[], Client]],
-    executor: Optional[concurrent.futures.Executor],
-    share_credentials: bool,
-    workers: int,
-) -> _Crew:
-    if not (client is None or isinstance(client, Client) or callable(client)):
-        raise TypeError(f"client must be a Client or a function that makes one, not {type(client).__name__}")
-    if executor is None:
-        return _Threads(client or Client, workers)
-    if not isinstance(client, Client):
-        return _Elsewhere(executor, ClientSource(client or Client))
-    if not share_credentials:
-        raise ValueError(
-            "a Client would carry its credentials to the executor's workers: give a function that makes one there, "
-            "or share_credentials=True"
-        )
-    return _Elsewhere(executor, ClientSource(_Given(client)))
-
-
-class _Given:
-    """Makes the client that it was given: that one travels with its credentials."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __call__(self) -> Client:
-        return self._client
-
-
-# What is done
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tasks:
-    """What all prompts have in common."""
-
-    model: Optional[str]
-    system: Optional[str]
-    timeout: TimeoutValue
-
-    def task_of(self, prompt: Prompt) -> Task:
-        return Task(prompt.content(self.system), prompt.model or self.model, self.timeout)
-
-
-class _Job:
-    """A prompt on its way."""
-
-    def __init__(self, place: int, prompt: Prompt, task: Task) -> None:
-        self.place = place
-        self.prompt = prompt
-        self.task = task
-        self.step = "begin"
-        self.made: Optional[str] = None  # the conversation that was begun for it
-        self.anew = False  # whether it is asked in another conversation where the old one has no answer
-        self.recorded = False  # whether what finds its message is
-        self.keep = False  # its conversation, because the answer may come there
-        self.seconds = 0.0
-        self.attempts = 0
-        self.refusals = 0
-        self.answers_before = 0  # the first of them
-
-    @property
-    def lane(self) -> Optional[str]:
-        """The conversation in which it waits for its turn."""
-        given = self.prompt.conversation
-        return given if given is None or isinstance(given, str) else given.conversation_id
-
-    def goes_to(self, conversation_id: str, parent_id: Optional[str]) -> None:
-        self.task = dataclasses.replace(self.task, receipt=Receipt(conversation_id, str(uuid.uuid4()), parent_id))
-        self.step = "ask"
-
-    def is_looked_for(self) -> None:
-        """Look for its message before it is sent."""
-        assert self.task.receipt is not None  # noqa: S101 - nothing is sent without
-        receipt = dataclasses.replace(self.task.receipt, maybe_sent=True)
-        self.task = dataclasses.replace(self.task, receipt=receipt)
-
-    def takes_up(self, intent: Intent) -> None:
-        self.task = dataclasses.replace(self.task, receipt=intent.receipt)
-        self.is_looked_for()
-        self.step, self.recorded, self.anew = "ask", True, intent.again
-        self.made = intent.receipt.conversation_id if intent.made else None
-
-    def count(self, step: Step) -> None:
-        self.seconds += step.seconds
-        self.attempts += step.attempts if self.step == "ask" else 0
-
-    def begins_anew(self) -> None:
-        self.task = dataclasses.replace(self.task, receipt=None)
-        self.step, self.made, self.anew, self.recorded = "begin", None, False, False
-
-    def digest(self) -> str:
-        """Tells the prompt from another one that has its id."""
-        parts = [self.task.content, self.task.model or "", self.lane or ""]
-        return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
-
-    def intent(self) -> Intent:
-        receipt = self.task.receipt
-        assert receipt is not None  # noqa: S101 - it is recorded when it is known where it goes
-        return Intent(self.prompt.id, receipt, self.digest(), made=self.made is not None)
-
-
-class _Batch:
+class Batch:
     """The state of a run. For the one thread that iterates it."""
 
     def __init__(
         self,
         prompts: PromptSource,
-        tasks: _Tasks,
-        crew: _Crew,
+        tasks: Tasks,
+        crew: Crew,
         gate: Gate,
         *,
         max_failures: float,
@@ -402,15 +242,15 @@ class _Batch:
         self._window = max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * ahead)
         self._source = self._jobs()
         self._ids: Optional[Index] = None
-        self._done: queue.SimpleQueue[Tuple[_Job, concurrent.futures.Future[Step]]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Tuple[Job, concurrent.futures.Future[Step]]] = queue.SimpleQueue()
         self._under_way = 0  # steps
         self._open = 0  # prompts that were taken and whose result was not handed out
         self._answers = 0
         self._places = 0  # of the gate, that are taken
-        self._ready: List[_Job] = []  # hold a place and wait for their next step
-        self._waiting: Deque[_Job] = deque()  # for a place
-        self._lanes = _Lanes()
-        self._outcomes: Union[_AsTheyCome, _InOrder] = _InOrder() if ordered else _AsTheyCome()
+        self._ready: List[Job] = []  # hold a place and wait for their next step
+        self._waiting: Deque[Job] = deque()  # for a place
+        self._lanes = Lanes()
+        self._outcomes: Union[AsTheyCome, InOrder] = InOrder() if ordered else AsTheyCome()
         self._final: Optional[CopilotError] = None  # why no further prompt is begun
 
     def check_ids(self, stack: contextlib.ExitStack) -> None:
@@ -460,7 +300,7 @@ class _Batch:
 
     # What is next
 
-    def _jobs(self) -> Iterator[Optional["_Job"]]:
+    def _jobs(self) -> Iterator[Optional[Job]]:
         """The prompts that have no result yet; ``None`` for each that has one at once, because it is none."""
         place = itertools.count()
         for number, value in enumerate(self._prompts):
@@ -474,13 +314,13 @@ class _Batch:
                 continue
             self._open += 1
             if isinstance(prompt, BadLine):
-                self._outcomes.put(next(place), _Outcome(result_of_bad_line(prompt)))
+                self._outcomes.put(next(place), Outcome(result_of_bad_line(prompt)))
                 yield None
             else:
                 yield self._job(next(place), prompt)
 
-    def _job(self, place: int, prompt: Prompt) -> "_Job":
-        job = _Job(place, prompt, self._tasks.task_of(prompt))
+    def _job(self, place: int, prompt: Prompt) -> Job:
+        job = Job(place, prompt, self._tasks.task_of(prompt))
         intent = self.journal.intent(prompt.id)
         if intent is not None and intent.digest == job.digest():
             job.takes_up(intent)
@@ -514,10 +354,10 @@ class _Batch:
             self._submit(job)
         return wait
 
-    def _admitted(self) -> Tuple[List["_Job"], float]:
+    def _admitted(self) -> Tuple[List[Job], float]:
         if self._final is not None:
             return [], math.inf
-        starting: List[_Job] = []
+        starting: List[Job] = []
         if self._ready:
             pause = self._gate.pause
             if pause > 0:
@@ -532,7 +372,7 @@ class _Batch:
             starting.append(self._waiting.popleft())
         return starting, math.inf
 
-    def _submit(self, job: "_Job") -> None:
+    def _submit(self, job: Job) -> None:
         if job.step == "ask":
             job.recorded = True
             if self.crew.repeats:
@@ -554,7 +394,7 @@ class _Batch:
                 after[job.step](job, step)
                 job, future = self._done.get_nowait()
 
-    def _after_begin(self, job: "_Job", step: Step) -> None:
+    def _after_begin(self, job: Job, step: Step) -> None:
         if step.error is not None:
             self._failed(job, step.error)
             return
@@ -562,7 +402,7 @@ class _Batch:
         job.goes_to(str(step.conversation_id), ROOT)
         self._ready.append(job)
 
-    def _after_ask(self, job: "_Job", step: Step) -> None:
+    def _after_ask(self, job: Job, step: Step) -> None:
         if step.answer is not None:
             self._answered(job, step.answer)
         elif job.anew and not step.attempts and isinstance(step.error, StreamInterruptedError):
@@ -571,7 +411,7 @@ class _Batch:
         else:
             self._failed(job, step.error or AssertionError("a step has an answer or an error"))
 
-    def _after_delete(self, job: "_Job", step: Step) -> None:
+    def _after_delete(self, job: Job, step: Step) -> None:
         if step.error is None or isinstance(step.error, NotFoundError):
             self.journal.deleted(str(job.made))
         else:
@@ -579,25 +419,16 @@ class _Batch:
 
     # What comes of them
 
-    def _answered(self, job: "_Job", answer: Answer) -> None:
+    def _answered(self, job: Job, answer: Answer) -> None:
         self._gate.answered()
         self._answers += 1
         if not answer.complete:
             words = "the service did not say that the answer is whole"
             self._failed(job, StreamInterruptedError(words, stage="stream", partial=answer.text))
             return
-        result = Result(
-            id=job.prompt.id,
-            text=answer.text,
-            model=answer.model,
-            usage=answer.usage,
-            conversation_id=answer.conversation.conversation_id,
-            seconds=job.seconds,
-            attempts=job.attempts,
-        )
-        self._conclude(job, result, answer.message_id)
+        self._conclude(job, job.answer(answer), answer.message_id)
 
-    def _failed(self, job: "_Job", error: Exception) -> None:
+    def _failed(self, job: Job, error: Exception) -> None:
         obstacle = _obstacle(error)
         if obstacle is not None:
             # The message may have been sent, and nobody could look whether it was.
@@ -608,9 +439,9 @@ class _Batch:
         elif isinstance(error, CopilotError) and _is_everybodys(error):
             self._refused(job, error)
         else:
-            self._conclude(job, _failure_of(job, error), None)
+            self._conclude(job, job.failure(error), None)
 
-    def _refused(self, job: "_Job", error: CopilotError) -> None:
+    def _refused(self, job: Job, error: CopilotError) -> None:
         """Have everybody wait, and ask again then."""
         if not job.refusals:
             job.answers_before = self._answers
@@ -618,7 +449,7 @@ class _Batch:
         pause = self._gate.refused(getattr(error, "retry_after", None))
         if job.refusals == _MOST_REFUSALS and self._answers > job.answers_before:
             # Others were answered meanwhile: it has to do with this prompt.
-            self._conclude(job, _failure_of(job, error), None)
+            self._conclude(job, job.failure(error), None)
         elif job.refusals == _MOST_REFUSALS or pause > _LONGEST_PAUSE:
             self._end(error)
         else:
@@ -634,15 +465,15 @@ class _Batch:
         for _ in range(places):
             self._gate.leave()
 
-    def _conclude(self, job: "_Job", result: Result, message_id: Optional[str]) -> None:
+    def _conclude(self, job: Job, result: Result, message_id: Optional[str]) -> None:
         self._leave(1)
         job.keep = result.error is not None and may_have_answer(result.error)
         follower = self._lanes.leave(job, message_id)
         if follower is not None:
             self._waiting.append(follower)
-        self._outcomes.put(job.place, _Outcome(result, job))
+        self._outcomes.put(job.place, Outcome(result, job))
 
-    def _handed_out(self, outcomes: List["_Outcome"]) -> Iterator[Result]:
+    def _handed_out(self, outcomes: List[Outcome]) -> Iterator[Result]:
         self.journal.write([outcome.result for outcome in outcomes])
         for outcome in outcomes:
             job = outcome.job
@@ -672,9 +503,10 @@ class _Batch:
 
 def _obstacle(error: Exception) -> Optional[CopilotError]:
     """What kept everybody from looking for a message, where it would keep the others as well."""
-    cause = error.__cause__ if isinstance(error, StreamInterruptedError) else None
-    is_one = isinstance(cause, CopilotError) and cause.stage == "messages" and _is_everybodys(cause)
-    return cause if is_one else None  # type: ignore[return-value]  # it is a CopilotError
+    cause = error.__cause__
+    if not isinstance(error, StreamInterruptedError) or not isinstance(cause, CopilotError):
+        return None
+    return cause if cause.stage == "messages" and _is_everybodys(cause) else None
 
 
 def _is_everybodys(error: Exception) -> bool:
@@ -689,84 +521,6 @@ def _is_outage(error: Exception) -> bool:
     if isinstance(error, NetworkError):
         return not error.sent or error.stage in ("token", "thread", "messages")
     return isinstance(error, ServerError) and error.stage in ("token", "thread")
-
-
-def _failure_of(job: _Job, error: Exception) -> Result:
-    return Result(
-        id=job.prompt.id,
-        text=getattr(error, "partial", ""),
-        conversation_id=job.made or job.lane,
-        seconds=job.seconds,
-        attempts=job.attempts,
-        error=error_of(error, "input"),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-    result: Result
-    job: Optional[_Job] = None
-
-
-class _AsTheyCome:
-    """Outcomes on their way out, in the order of their coming."""
-
-    def __init__(self) -> None:
-        self._outcomes: List[_Outcome] = []
-
-    def put(self, place: int, outcome: _Outcome) -> None:
-        self._outcomes.append(outcome)
-
-    def take(self) -> List[_Outcome]:
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
-
-
-class _InOrder:
-    """Outcomes on their way out, each held back until all before it are out."""
-
-    def __init__(self) -> None:
-        self._outcomes: Dict[int, _Outcome] = {}
-        self._place = 0
-
-    def put(self, place: int, outcome: _Outcome) -> None:
-        self._outcomes[place] = outcome
-
-    def take(self) -> List[_Outcome]:
-        outcomes = []
-        while self._place in self._outcomes:
-            outcomes.append(self._outcomes.pop(self._place))
-            self._place += 1
-        return outcomes
-
-
-class _Lanes:
-    """Prompts of the same conversation, of which one is asked after the other."""
-
-    def __init__(self) -> None:
-        self._queues: Dict[str, Deque[_Job]] = {}
-
-    def enter(self, job: _Job) -> bool:
-        """Whether it may be asked; else ``leave`` gives it out when it may."""
-        if job.lane is None:
-            return True
-        if job.lane in self._queues:
-            self._queues[job.lane].append(job)
-            return False
-        self._queues[job.lane] = deque()
-        return True
-
-    def leave(self, job: _Job, message_id: Optional[str]) -> Optional[_Job]:
-        """Give the one that follows; it answers the message that ended the one before it."""
-        if job.lane is None:
-            return None
-        if not self._queues[job.lane]:
-            del self._queues[job.lane]
-            return None
-        follower = self._queues[job.lane].popleft()
-        if message_id is not None and not follower.recorded:
-            follower.goes_to(job.lane, message_id)
-        return follower
 
 
 def _check_new(ids: Index, prompt: Union[Prompt, BadLine]) -> None:

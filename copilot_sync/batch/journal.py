@@ -471,16 +471,23 @@ class _Lock:
             if not _locked(file):
                 raise JournalError(f"another batch is writing to {output}")
             # The one who had it before may have removed the file since it was opened.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), os.stat(self._path)):
-                    self._file, file = file, -1
+            if self._is_there(file):
+                self._file, file = file, -1
         finally:
             if file >= 0:
                 os.close(file)
 
+    def _is_there(self, file: int) -> bool:
+        """Whether an open file still has its name."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(file), os.stat(self._path))
+        return False
+
     def renew(self) -> None:
         """Leave the lock to the parent: it would last as long as this child."""
-        self.close()
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def remove(self) -> None:
         """Remove the file. The lock lasts until it is closed."""
@@ -488,10 +495,10 @@ class _Lock:
             os.unlink(self._path)
 
     def close(self) -> None:
-        """Give the lock back. May be called more than once."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
+        """Give the lock back, and remove the file where nothing is in it. May be called more than once."""
+        if self._file >= 0 and not os.fstat(self._file).st_size and self._is_there(self._file):
+            self.remove()
+        self.renew()
 
     def __enter__(self) -> "_Lock":
         return self
