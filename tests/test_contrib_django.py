@@ -11,7 +11,7 @@ import threading
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import PATIENCE, Worker, configure_django, nothing_left_open, variables_with
+from support import PATIENCE, Worker, collect_garbage, configure_django, nothing_left_open, variables_with
 
 pytest.importorskip("django")
 
@@ -96,6 +96,7 @@ def emulator() -> Iterator[Emulator]:
         with Emulator(reply=Reply(["one ", "two"])) as served:
             yield served
         connections.close_all()
+        collect_garbage()  # asgiref's threads for coroutines under WSGI end with what holds them
 
 
 def configuration(emulator: Emulator, **options: Any) -> Dict[str, Any]:

@@ -22,8 +22,9 @@ from copilot_sync.models import Conversation
 
 try:
     import click
-    from flask import Flask, Response, abort, current_app, session
+    from flask import Flask, Response, current_app, session
     from flask.cli import AppGroup
+    from werkzeug.exceptions import BadRequest
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[flask]"', name=error.name) from None
 
@@ -107,7 +108,7 @@ class CopilotSync:
             ValueError: An option can't be sent.
         """
         if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
-            abort(400, "there is nothing to ask")
+            raise BadRequest("there is nothing to ask")
         if conversation is None and name is not None:
             conversation = self.conversations().get(name)
         stream = self.client.stream(prompt, conversation=conversation, **options)
