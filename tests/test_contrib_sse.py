@@ -320,7 +320,7 @@ def test_closing_ends_everything_at_once(emulator: Emulator, client: Client) -> 
     body.close()
     body.close()
     assert emulator.wait_until(lambda: emulator.disconnects)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     assert threading.active_count() <= threads + 1  # the emulator's own
     assert list(body) == []
 

@@ -195,7 +195,7 @@ def test_without_any_cookies_the_error_names_every_way(bare: Path) -> None:
     started = time.monotonic()
     with pytest.raises(MissingCredentialsError) as caught:
         get_cookies()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert caught.value.stage == "credentials"
     assert [way for way in WAYS if way not in str(caught.value)] == []
     assert os.listdir(str(bare)) == []

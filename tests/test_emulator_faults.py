@@ -444,7 +444,7 @@ def test_a_client_that_leaves_between_two_events_is_noticed(
     client.close()
     left = time.monotonic()
     assert emulator.wait_until(lambda: emulator.disconnects)
-    assert emulator.disconnects[0].time - left < 1.0
+    assert emulator.disconnects[0].time - left < 5
     assert emulator.disconnects[0].events == events
 
 
