@@ -296,6 +296,17 @@ def test_a_heartbeat_is_two_comments_and_begins_anew_with_each_piece() -> None:
     assert [short.next(), short.next()] == [0.1, 0.1]
 
 
+def test_what_is_sent_begins_the_heartbeat_anew(
+    emulator: Emulator, client: Client, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece tells as much of a client as a comment does."""
+    called: List[str] = []
+    monkeypatch.setattr(sse.Waits, "begin_anew", lambda self: called.append("piece"))
+    emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.1))
+    assert len(events(face(client.stream("hi")))) == 3
+    assert called == ["piece", "piece"]
+
+
 @pytest.mark.parametrize("body", [EventStream, AsyncEventStream])
 @pytest.mark.parametrize(
     "heartbeat, error", [(0, ValueError), (-1.5, ValueError), (True, TypeError), ("5", TypeError), (None, TypeError)]
@@ -447,12 +458,31 @@ def test_the_asynchronous_one_ends_at_once_too(emulator: Emulator, client: Clien
         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
             await waiting
         del waiting
-        await asyncio.get_running_loop().run_in_executor(None, emulator.wait_until, lambda: emulator.disconnects)
+        look = asyncio.get_running_loop().run_in_executor(None, emulator.wait_until, lambda: emulator.disconnects)
+        assert await look, "the service still sees the connection"
 
     asyncio.run(main())
     collect_garbage()
     assert len(emulator.disconnects) == 1
     assert reported == []
+
+
+def test_the_asynchronous_one_ends_also_where_its_client_falls_behind() -> None:
+    """The thread waits for room then, and not for the service."""
+    stream = Endless()
+
+    async def main() -> None:
+        body = AsyncEventStream(stream)
+        assert await body.__anext__() == OPENING
+        assert await body.__anext__()
+        await asyncio.get_running_loop().run_in_executor(None, wait_for, stream.full)
+        body.close()
+        left = [thread for thread in threading.enumerate() if thread.name == "copilot-sync-stream"]
+        for thread in left:
+            await asyncio.get_running_loop().run_in_executor(None, thread.join, PATIENCE)
+        assert [thread for thread in left if thread.is_alive()] == []
+
+    asyncio.run(main())
 
 
 async def begin(body: AsyncEventStream, end: str) -> None:

@@ -13,7 +13,6 @@ into the client's and back, and knows nothing of the protocol.
 
 from typing import Any, Dict, Optional, Union
 
-from copilot_sync.auth.caches import TokenCache
 from copilot_sync.client import Client, Prompt
 from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
@@ -138,26 +137,8 @@ class CopilotSync:
 
     def _options(self, app: Flask) -> Dict[str, Any]:
         options = {name: value for name, value in _configured(app).items() if name not in _OTHERS}
-        cache: Any = options.get("token_cache") if self._token_cache is None else self._token_cache
-        if callable(getattr(cache, "get", None)):
-            cache = _TokensInCache(app, cache)
+        cache = options.get("token_cache") if self._token_cache is None else self._token_cache
         return {**options, "token_cache": cache}
-
-
-class _TokensInCache:
-    """A cache that wants an application's context, as Flask-Caching's do, for threads that have none."""
-
-    def __init__(self, app: Flask, cache: TokenCache) -> None:
-        self._app = app
-        self._cache = cache
-
-    def get(self, key: str) -> Any:
-        with self._app.app_context():
-            return self._cache.get(key)
-
-    def set(self, key: str, value: str, timeout: int) -> Any:
-        with self._app.app_context():
-            return self._cache.set(key, value, timeout=timeout)
 
 
 def _configured(app: Flask) -> Dict[str, Any]:
