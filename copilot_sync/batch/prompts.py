@@ -309,7 +309,7 @@ def _prompt_of_fields(fields: Mapping[str, Any], id: Id) -> Prompt:
 
 
 def _content_of(fields: Mapping[str, Any], name: str) -> Union[str, List[Mapping[str, Any]]]:
-    value = fields[name]
+    value: Union[str, List[Mapping[str, Any]]] = fields[name]
     kind, words = (str, "a string") if name == "prompt" else (list, "a list")
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {words}, not {type(value).__name__}")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from typing import Any, Callable, ContextManager, Iterator, Optional
+from typing import Counter as CounterType
 
 import click
 
@@ -139,7 +140,7 @@ class Tally:
         self._results = results
         self._clock = clock
         self._began = clock()
-        self._seconds: Counter[float] = Counter()
+        self._seconds: CounterType[float] = Counter()
         self.answered = 0
         self.failed = 0
         self.input_tokens = 0
