@@ -17,7 +17,7 @@ import click
 from copilot_sync.batch.dispatch import Run, run
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
-from copilot_sync.client import Client
+from copilot_sync.cli.service import connected, usage_checked
 from copilot_sync.settings import Timeout
 
 FAILED = 1
@@ -72,8 +72,8 @@ def batch(
     """
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_opened(prompts, form))
-        client = stack.enter_context(_client(emulated, stack))
-        with _usage_checked():
+        client = stack.enter_context(connected(emulated)).client
+        with usage_checked():
             results = run(
                 source,
                 client=client,
@@ -86,38 +86,15 @@ def batch(
 
 
 def _opened(prompts: str, form: Optional[str]) -> PromptFile:
-    with _usage_checked():
+    with usage_checked():
         return read(sys.stdin.buffer if prompts == "-" else prompts, form)
-
-
-@contextlib.contextmanager
-def _usage_checked() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _client(emulated: bool, stack: contextlib.ExitStack) -> Client:
-    if not emulated:
-        try:
-            return Client()
-        except (TypeError, ValueError) as error:
-            raise click.ClickException(f"the environment is not right: {error}") from error
-    from copilot_sync.emulator import Emulator
-
-    # A proxy of the environment could not reach a server inside this process.
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
-    emulator = stack.enter_context(Emulator())
-    click.echo("copilot-sync: this is the emulator, which repeats what it is asked; no model is involved", err=True)
-    return Client(cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url)
 
 
 def _followed(results: Run, output: str) -> int:
     """Go through the results, show how it goes, and give the exit status."""
     tally = Tally(results)
     try:
-        with _progress(tally) as show, _usage_checked():
+        with _progress(tally) as show, usage_checked():
             for result in results:
                 tally.count(result)
                 show()

@@ -93,7 +93,7 @@ class RedisCache:
         return bool(self._redis.set(key, value, ex=timeout, nx=True))
 
 
-class _Ask(celery.Task):  # type: ignore[misc]
+class _Ask(celery.Task):
     """What the task is made with, and what a process has one of."""
 
     throws = (errors.CopilotError,)  # an answer that is not to be had is no defect of the task
@@ -177,7 +177,7 @@ class _Ask(celery.Task):  # type: ignore[misc]
         return step
 
 
-@celery.shared_task(bind=True, base=_Ask, name="copilot_sync.ask")  # type: ignore[untyped-decorator]
+@celery.shared_task(bind=True, base=_Ask, name="copilot_sync.ask")
 def ask(  # noqa: D417 - Celery gives self
     self: _Ask,
     prompt: Union[str, Sequence[Mapping[str, Any]]],
