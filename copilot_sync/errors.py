@@ -169,6 +169,10 @@ class StreamClosedError(CopilotError):
     """The stream was closed by another thread while this one was reading it."""
 
 
+#: Causes of causes that travel with an error.
+_LONGEST_CHAIN = 50
+
+
 def _restore(kind: Type[CopilotError], args: Tuple[Any, ...], state: Dict[str, Any], cause: bytes) -> CopilotError:
     error = kind.__new__(kind, *args)
     error.args = args
@@ -182,9 +186,27 @@ def _portable(cause: Optional[BaseException]) -> bytes:
 
     As bytes, so that a chain of causes is pickled once for each and not twice as often with each further one.
     """
+    if _is_endless(cause):
+        return _words_of(cause)
     try:
         portable = pickle.dumps(cause)
         pickle.loads(portable)  # noqa: S301 - our own bytes
     except Exception:  # noqa: BLE001 - a foreign __reduce__ may raise anything
-        return pickle.dumps(CopilotError(f"{type(cause).__name__}: {cause}"))
+        return _words_of(cause)
     return portable
+
+
+def _is_endless(cause: Optional[BaseException]) -> bool:
+    """Whether a chain of causes leads back to itself, or is longer than any that is worth keeping.
+
+    To find out by running into the end of the stack is no way: CPython 3.8 may abort the process there.
+    """
+    for _ in range(_LONGEST_CHAIN):
+        if cause is None:
+            return False
+        cause = cause.__cause__
+    return True
+
+
+def _words_of(cause: Optional[BaseException]) -> bytes:
+    return pickle.dumps(CopilotError(f"{type(cause).__name__}: {cause}"))

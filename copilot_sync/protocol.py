@@ -571,7 +571,7 @@ def _optional_text(entry: Mapping[str, Any], key: str) -> Optional[str]:
 
 def _read_json(reply: Reply, stage: str) -> Any:
     try:
-        return _loads(reply.body.decode("utf-8-sig", "replace"))
+        return loads(reply.body.decode("utf-8-sig", "replace"))
     except ValueError:
         kind = "HTML" if _is_html(reply) else "something else"
     # Raised out here: the error of json carries the whole reply.
@@ -663,7 +663,12 @@ def _read_again(text: str) -> Tuple[Any, int]:
     raise errors.ProtocolError("an event was not JSON", stage="stream")
 
 
-def _loads(text: str) -> Any:
+def loads(text: str) -> Any:
+    """Read JSON of unknown origin.
+
+    Raises:
+        ValueError: It is none, or it is nested too deeply.
+    """
     if _is_too_deep(text):
         raise ValueError("the JSON is nested too deeply")
     return json.loads(text)
@@ -911,7 +916,7 @@ def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
     """What the server said about a failure, without secrets and control characters, bounded in length."""
     text = reply.body.decode("utf-8-sig", "replace")
     try:
-        said = _said_in_json(_loads(text))
+        said = _said_in_json(loads(text))
     except ValueError:
         said = None
     if said is None:

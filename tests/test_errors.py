@@ -184,7 +184,7 @@ def test_an_error_that_is_its_own_cause_travels() -> None:
     """A circle ends in words instead of in an error while pickling."""
     error = CopilotError("round")
     error.__cause__ = error
-    assert str(pickle.loads(pickle.dumps(error)).__cause__).startswith("round")
+    assert str(pickle.loads(pickle.dumps(error)).__cause__) == "CopilotError: round"
 
 
 def test_an_error_without_a_cause_arrives_without_one() -> None:

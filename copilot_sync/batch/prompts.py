@@ -6,7 +6,6 @@ sent. What can't be read as a prompt becomes a ``BadLine``, a value like any oth
 """
 
 import csv
-import json
 import os
 import shutil
 import stat
@@ -265,8 +264,8 @@ def _read_jsonl(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
 
 def _prompt_of_json(line: str, number: int) -> Union[Prompt, BadLine]:
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
+        fields = protocol.loads(line)
+    except ValueError:
         return _bad_line(number, "it is not valid JSON")
     if not isinstance(fields, dict):
         return _bad_line(number, "it is not a JSON object")

@@ -14,6 +14,7 @@ from typing import Iterator, List, Optional, Tuple
 
 import requests
 import urllib3.exceptions
+from urllib3.connection import CertificateError  # type: ignore[attr-defined]
 from urllib3.exceptions import NewConnectionError
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, StreamClosedError
@@ -42,7 +43,7 @@ _GARBAGE = (
     ValueError,
 )
 #: What is a ``ValueError`` by its ancestry alone, and tells of no bytes.
-_LASTING = (ssl.SSLCertVerificationError, requests.exceptions.InvalidSchema)
+_LASTING = (ssl.SSLCertVerificationError, CertificateError, requests.exceptions.InvalidSchema)
 #: How ``http.client`` tells that a proxy refused to connect; the proxy's own words follow.
 _REFUSAL = re.compile(r"Tunnel connection failed: (\d{3})")
 
@@ -98,12 +99,11 @@ def _what_failed(chain: List[BaseException], call: Call, stage: Optional[str]) -
     return NetworkError(f"the {what} failed: {_reason(chain[-1])}", stage=stage, sent=call.phase != "connect")
 
 
+_NOT_TRUSTED = "the server's certificate is not trusted: {reason}; give verify= the file of your company's CA"
 #: What is told of a failure, the most telling first.
 _WORDS: Tuple[Tuple[type, str], ...] = (
-    (
-        ssl.SSLCertVerificationError,
-        "the server's certificate is not trusted: {reason}; give verify= the file of your company's CA",
-    ),
+    (ssl.SSLCertVerificationError, _NOT_TRUSTED),
+    (CertificateError, _NOT_TRUSTED),
     (requests.exceptions.InvalidSchema, 'this proxy needs an extra: pip install "copilot-sync[socks]"'),
     (requests.exceptions.InvalidURL, "the URL of the proxy can't be used"),
     (urllib3.exceptions.LocationValueError, "the URL of the proxy can't be used"),
