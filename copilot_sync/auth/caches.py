@@ -67,7 +67,7 @@ def keep(cache: TokenCache, key: str, value: str, timeout: int) -> None:
 def _tolerating(use: Callable[[], Any]) -> Any:
     try:
         return use()
-    except Exception as error:
+    except Exception as error:  # a foreign cache may be anything, and what it raises has no common root
         if _is_interruption(error):
             raise
         logger.warning("the token cache failed and is done without: %s", type(error).__name__)

@@ -192,7 +192,7 @@ class _Named:
         return open(self._path, "rb")
 
     def close(self) -> None:
-        pass
+        """Nothing is held open between two readings."""
 
 
 class _Spooled:
