@@ -3,107 +3,32 @@
 >>> import copilot_sync
 >>> with copilot_sync.Client() as client:  # doctest: +SKIP
 ...     print(client.ask("Explain WSGI in one line"))
+
+Importing the package loads next to nothing: neither the command line nor the emulator nor ``pytest``, which all pass
+through here, wait for ``requests``. What it offers is loaded when the first name of it is asked for.
 """
 
 import importlib
-import types
+import importlib.util
+from typing import TYPE_CHECKING, List
 
-from copilot_sync._version import __version__
-from copilot_sync.auth.cookies import get_cookies
-from copilot_sync.client import Chat, Client
-from copilot_sync.errors import (
-    AuthenticationError,
-    CopilotError,
-    InvalidRequestError,
-    MissingCredentialsError,
-    NetworkError,
-    NotFoundError,
-    ProtocolError,
-    QuotaExceededError,
-    RateLimitError,
-    RequestTimeoutError,
-    ResponseTooLargeError,
-    ServerError,
-    StreamClosedError,
-    StreamInterruptedError,
-    WrongHostError,
-)
-from copilot_sync.events import (
-    AnnotationsEvent,
-    CompleteEvent,
-    ContentEvent,
-    ErrorEvent,
-    Event,
-    RoutedModelEvent,
-    UnknownEvent,
-)
-from copilot_sync.models import (
-    Answer,
-    BaseConversation,
-    Conversation,
-    Cookies,
-    Message,
-    Messages,
-    Model,
-    Receipt,
-    Thread,
-    Usage,
-)
-from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
-from copilot_sync.settings import Limits, Timeout
-from copilot_sync.stream import Stream
-from copilot_sync.transport.retry import RetryPolicy
+if TYPE_CHECKING:
+    from copilot_sync import aio as aio
+    from copilot_sync import batch as batch
+    from copilot_sync import emulator as emulator
+    from copilot_sync._public import *
+else:  # so that a name that is misspelt is told by whoever checks types
 
-__all__ = [
-    "AnnotationsEvent",
-    "Answer",
-    "AsyncGeneratorProvider",
-    "AsyncResult",
-    "AuthenticationError",
-    "BaseConversation",
-    "Chat",
-    "Client",
-    "CompleteEvent",
-    "ContentEvent",
-    "Conversation",
-    "Cookies",
-    "CopilotError",
-    "ErrorEvent",
-    "Event",
-    "GithubCopilot",
-    "InvalidRequestError",
-    "Limits",
-    "Message",
-    "Messages",
-    "MissingCredentialsError",
-    "Model",
-    "NetworkError",
-    "NotFoundError",
-    "ProtocolError",
-    "ProviderModelMixin",
-    "QuotaExceededError",
-    "RateLimitError",
-    "Receipt",
-    "RequestTimeoutError",
-    "ResponseTooLargeError",
-    "RetryPolicy",
-    "RoutedModelEvent",
-    "ServerError",
-    "Stream",
-    "StreamClosedError",
-    "StreamInterruptedError",
-    "Thread",
-    "Timeout",
-    "UnknownEvent",
-    "Usage",
-    "WrongHostError",
-    "__version__",
-    "get_cookies",
-]
+    def __getattr__(name: str) -> object:
+        """Load what is offered, or a module of the package, when it is first used."""
+        module = f"{__name__}.{name}"
+        if not name.startswith("_") and importlib.util.find_spec(module) is not None:
+            return importlib.import_module(module)
+        public = importlib.import_module(f"{__name__}._public")
+        if not hasattr(public, name):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(public, name)
+        return value
 
-
-def __getattr__(name: str) -> types.ModuleType:
-    """Load what is a package of its own when it is first used, such as ``copilot_sync.batch``."""
-    if name in ("aio", "batch", "emulator"):
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __dir__() -> List[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -8,7 +8,6 @@ errors from one process to another. No secret is ever put into one: what a serve
 is masked before it comes here.
 """
 
-import pickle
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
 
 if TYPE_CHECKING:
@@ -174,6 +173,8 @@ _LONGEST_CHAIN = 50
 
 
 def _restore(kind: Type[CopilotError], args: Tuple[Any, ...], state: Dict[str, Any], cause: bytes) -> CopilotError:
+    import pickle
+
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -186,6 +187,8 @@ def _portable(cause: Optional[BaseException]) -> bytes:
 
     As bytes, so that a chain of causes is pickled once for each and not twice as often with each further one.
     """
+    import pickle  # here, because few errors travel, and it takes a while
+
     if _is_endless(cause):
         return _words_of(cause)
     try:
@@ -209,4 +212,4 @@ def _is_endless(cause: Optional[BaseException]) -> bool:
 
 
 def _words_of(cause: Optional[BaseException]) -> bytes:
-    return pickle.dumps(CopilotError(f"{type(cause).__name__}: {cause}"))
+    return _portable(CopilotError(f"{type(cause).__name__}: {cause}"))

@@ -8,7 +8,6 @@ and only errors of the ``CopilotError`` family come out of reading.
 """
 
 import contextlib
-import html
 import json
 import re
 from dataclasses import dataclass, field
@@ -941,5 +940,7 @@ def clean(text: str) -> str:
 
 
 def _page_title(text: str) -> str:
+    import html  # here, because it takes a while
+
     title = re.search(r"<title\b[^<>]*>([^<]*)", text, re.IGNORECASE)
     return html.unescape(title.group(1)) if title else ""

@@ -27,7 +27,6 @@ import contextlib
 import logging
 import threading
 import unicodedata
-import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Generator, Iterator, List, NoReturn, Optional, Tuple, Union
 
@@ -257,7 +256,7 @@ class _Reading:
         self._joined = (0, "")  # so many of the pieces, and their text
         self._size = 0
         self.conversation = turn.conversation
-        self.response_id = str(uuid.uuid4()) if turn.receipt is None else turn.receipt.answer_id
+        self.response_id = _new_id() if turn.receipt is None else turn.receipt.answer_id
         self.routed_model = ""
         self.annotations: Any = {}
         self.complete: Optional[CompleteEvent] = None
@@ -301,6 +300,12 @@ class _Reading:
             annotations=(end.annotations if end else None) or self.annotations,
             complete=complete,
         )
+
+
+def _new_id() -> str:
+    import uuid  # here, because it takes a while
+
+    return str(uuid.uuid4())
 
 
 def _drive(access: Access, turn: Turn, rules: Rules, call: Call, reading: _Reading) -> Generator[_Item, None, None]:

@@ -9,6 +9,7 @@ from typing import Any, Iterator, List, Tuple
 import pytest
 
 import copilot_sync
+from copilot_sync import _public
 
 CONTRACT = """
     Client Chat Stream Answer Conversation GithubCopilot RetryPolicy Timeout get_cookies Thread Message Model Usage
@@ -39,10 +40,13 @@ def test_a_name_of_the_contract_is_at_top_level(name: str) -> None:
 
 def test_all_is_sorted_and_whole() -> None:
     """Nothing is exported that is not listed, and nothing listed twice; modules are not part of it."""
-    exported = {
-        name for name, value in vars(copilot_sync).items() if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    exported = {name for name in vars(_public) if not name.startswith("_")}
     assert copilot_sync.__all__ == sorted({*exported, "__version__"})
+
+
+def test_names_can_be_completed() -> None:
+    """What is not loaded yet is listed as well, for interactive shells."""
+    assert set(run("-c", "import copilot_sync; print(*dir(copilot_sync))").split()) >= set(copilot_sync.__all__)
 
 
 def test_the_emulator_and_the_async_face_are_reached_from_the_package() -> None:
@@ -76,8 +80,8 @@ def test_everything_public_explains_itself(name: str, value: Any) -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> List[str]:
-    """The modules that an interpreter holds after importing the package and nothing else."""
-    return run("-c", "import copilot_sync, sys; print(*sys.modules)").split()
+    """The modules that an interpreter holds after importing the client and nothing else."""
+    return run("-c", "from copilot_sync import Client; import sys; print(*sys.modules)").split()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,13 @@ def test_importing_the_package_does_not_load_what_is_not_needed_yet(module: str,
     """It stays quick to import, works where extras are missing, and the blocking face never meets asyncio."""
     assert "copilot_sync.client" in loaded
     assert module not in loaded
+
+
+@pytest.mark.parametrize("module", ["copilot_sync", "copilot_sync.emulator.pytest_plugin"])
+def test_what_is_not_asked_for_is_not_loaded(module: str) -> None:
+    """Whoever only passes through the package, as each run of pytest does, doesn't wait for requests."""
+    modules = run("-c", f"import sys; before = {{*sys.modules}}; import {module}; print(*{{*sys.modules}} - before)")
+    assert not {"requests", "urllib3", "ssl", "copilot_sync.client"} & set(modules.split())
 
 
 def test_importing_everything_by_star_is_clean() -> None:

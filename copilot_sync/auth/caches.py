@@ -15,7 +15,6 @@ import errno
 import json
 import logging
 import os
-import signal
 import stat
 import tempfile
 import time
@@ -76,6 +75,8 @@ def _tolerating(use: Callable[[], Any]) -> Any:
 
 def _is_interruption(error: Exception) -> bool:
     """Whether it was a signal handler that raised an exception, which then came in here by chance."""
+    import signal  # here, because it takes a while
+
     handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 

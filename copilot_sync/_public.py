@@ -1,0 +1,94 @@
+"""What the package offers by its own name; its ``__init__`` loads it when the first is asked for."""
+
+from copilot_sync._version import __version__
+from copilot_sync.auth.cookies import get_cookies
+from copilot_sync.client import Chat, Client
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    InvalidRequestError,
+    MissingCredentialsError,
+    NetworkError,
+    NotFoundError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    ServerError,
+    StreamClosedError,
+    StreamInterruptedError,
+    WrongHostError,
+)
+from copilot_sync.events import (
+    AnnotationsEvent,
+    CompleteEvent,
+    ContentEvent,
+    ErrorEvent,
+    Event,
+    RoutedModelEvent,
+    UnknownEvent,
+)
+from copilot_sync.models import (
+    Answer,
+    BaseConversation,
+    Conversation,
+    Cookies,
+    Message,
+    Messages,
+    Model,
+    Receipt,
+    Thread,
+    Usage,
+)
+from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
+from copilot_sync.settings import Limits, Timeout
+from copilot_sync.stream import Stream
+from copilot_sync.transport.retry import RetryPolicy
+
+__all__ = [
+    "AnnotationsEvent",
+    "Answer",
+    "AsyncGeneratorProvider",
+    "AsyncResult",
+    "AuthenticationError",
+    "BaseConversation",
+    "Chat",
+    "Client",
+    "CompleteEvent",
+    "ContentEvent",
+    "Conversation",
+    "Cookies",
+    "CopilotError",
+    "ErrorEvent",
+    "Event",
+    "GithubCopilot",
+    "InvalidRequestError",
+    "Limits",
+    "Message",
+    "Messages",
+    "MissingCredentialsError",
+    "Model",
+    "NetworkError",
+    "NotFoundError",
+    "ProtocolError",
+    "ProviderModelMixin",
+    "QuotaExceededError",
+    "RateLimitError",
+    "Receipt",
+    "RequestTimeoutError",
+    "ResponseTooLargeError",
+    "RetryPolicy",
+    "RoutedModelEvent",
+    "ServerError",
+    "Stream",
+    "StreamClosedError",
+    "StreamInterruptedError",
+    "Thread",
+    "Timeout",
+    "UnknownEvent",
+    "Usage",
+    "WrongHostError",
+    "__version__",
+    "get_cookies",
+]
