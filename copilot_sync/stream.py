@@ -253,8 +253,8 @@ class _Reading:
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        # Other threads ask for the text while pieces are added, so each step on it is a single one. A list of the pieces
-        # would be twelve times as large.
+        # Other threads ask for the text while pieces are added, so each step on it is a single one. A list of the
+        # pieces would be twelve times as large.
         self._text = io.StringIO()
         self._size = 0
         self.conversation = turn.conversation

@@ -191,7 +191,9 @@ class ExchangedTokens:
         if self._cookies is None:
             self._cookies = cookie_header(self._find_cookies())
         try:
-            token, lifetime = retry(lambda: self._exchange(call), policy, call)
+            # The token is for a request to the other host.
+            with self._transport.connecting(self._urls.api, call.timeout):
+                token, lifetime = retry(lambda: self._exchange(call), policy, call)
         except AuthenticationError:
             # The user may renew the file or the browser's session meanwhile.
             self._cookies = None

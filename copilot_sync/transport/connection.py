@@ -11,15 +11,19 @@ a stop is obeyed after the connection's own time-out at the latest. So is one du
 no thread can interrupt.
 """
 
+import contextlib
 import http.client
 import io
 import socket
-from typing import Any, Dict, cast
+from collections import deque
+from typing import Any, Deque, Dict, Optional, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from copilot_sync.settings import Timeout
+from copilot_sync.transport.ahead import Ahead
 from copilot_sync.transport.call import Call, current_call, shut_down
 
 #: The part of a socket's time-out that is left of it when it is set anew.
@@ -46,8 +50,43 @@ def _watched_pool(pool: Any) -> type:
         makes_own_socket = connection._new_conn is HTTPConnection._new_conn
         bases = (_OpenedHere, _Watched) if makes_own_socket else (_Watched,)
         watched = type(f"Watched{connection.__name__}", (*bases, connection), {})
-        _pools[pool] = type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": watched})
+        _pools[pool] = type(f"Watched{pool.__name__}", (_Pool, pool), {"ConnectionCls": watched})
     return _pools[pool]
+
+
+class _Pool:
+    """A pool whose first connection may be made before a request needs it."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ahead: Deque[Ahead] = deque()
+
+    def connect_ahead(self: Any, timeout: Timeout) -> None:
+        """Make the first connection, where that takes long and needs nobody else: TLS, without a proxy."""
+        if self.scheme == "https" and self.proxy is None and not self.num_connections:
+            with contextlib.suppress(RuntimeError):  # where there can't be another thread, the request connects
+                self._ahead.append(Ahead(self._new_conn(), timeout))
+
+    def drop_ahead(self) -> None:
+        """End the connection that nobody has needed so far."""
+        ahead = self._popped()
+        if ahead is not None:
+            ahead.drop()
+
+    def _get_conn(self: Any, *args: Any, **kwargs: Any) -> Any:
+        connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
+        ahead = self._popped() if connection.sock is None else None
+        return (ahead and ahead.taken(current_call())) or connection
+
+    def _popped(self) -> Optional[Ahead]:
+        try:
+            return self._ahead.pop()
+        except IndexError:
+            return None
+
+    def close(self) -> None:
+        self.drop_ahead()
+        super().close()  # type: ignore[misc]
 
 
 class _TimedReader(io.RawIOBase):

@@ -6,17 +6,18 @@ or below, cookies of replies are dropped, and each request says itself which pro
 because a session's own settings lose against the environment.
 """
 
+import contextlib
 import logging
 import threading
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Iterator, Optional, Union
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from copilot_sync.protocol import Reply, Request
-from copilot_sync.settings import Limits
+from copilot_sync.settings import Limits, Timeout
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
@@ -109,6 +110,22 @@ class Transport:
             **self._route.settings(session, request.url),
         )
 
+    @contextlib.contextmanager
+    def connecting(self, url: str, timeout: Timeout) -> Iterator[None]:
+        """Connect to a host in a thread, so that its first request, after what is done meanwhile, needn't wait for it.
+
+        Nothing is sent over the connection. It is closed where what is done meanwhile fails. Nothing happens where
+        there are connections to the host, where a proxy leads to it, or without TLS.
+        """
+        session = self._opened()
+        pool = session.pool_of(url, **self._route.settings(session, url))
+        pool.connect_ahead(timeout)
+        try:
+            yield
+        except BaseException:
+            pool.drop_ahead()
+            raise
+
     def fetch(self, request: Request, auth: Auth, call: Call) -> Reply:
         """Send a request and read its whole reply, whatever its status.
 
@@ -161,6 +178,10 @@ class _Session(requests.Session):
         for prefix in ("https://", "http://"):
             self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=POOL_SIZE))
 
+    def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
+        """Give the connections to a host, as a request with these settings uses them."""
+        return self.get_adapter(url).pool_of(url, verify, cert, proxies)  # type: ignore[attr-defined]
+
     def __del__(self) -> None:
         # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
         self.close()
@@ -174,6 +195,12 @@ class _Adapter(HTTPAdapter):
     def __init__(self, **kwargs: Any) -> None:
         self._trust = Trust()
         super().__init__(**kwargs)
+
+    def pool_of(self, url: str, verify: Any, cert: Any, proxies: Any) -> Any:
+        request = requests.Request("GET", url).prepare()
+        pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
+        self.cert_verify(pool, url, verify, cert)
+        return pool
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call,unused-ignore]

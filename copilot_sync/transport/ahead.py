@@ -1,0 +1,88 @@
+"""A connection that is made while the call waits for something else.
+
+A cold call speaks with two hosts, one after the other. ``Ahead`` makes the connection to the second one in a thread,
+without sending anything over it, while the first is asked for a token: two round trips less until the answer begins.
+Whoever needs the connection then waits for it, and meets the failure that making it met, as if it had been made
+there and then.
+"""
+
+import ssl
+import threading
+from typing import Any, Optional
+
+from copilot_sync.settings import Timeout
+from copilot_sync.transport.call import Call
+
+#: Seconds between two looks at whether a call that waits for the connection has ended.
+_WAIT_STEP = 0.05
+#: Seconds that dropping waits for the thread. It ends at once but for a DNS look-up, which can't be interrupted.
+_PATIENCE = 0.15
+
+
+class Ahead:
+    """A connection on its way. For any thread; one of them may take it.
+
+    Args:
+        connection: A connection of ``urllib3`` that obeys the current call and is not connected yet.
+        timeout: How long connecting may take.
+
+    Raises:
+        RuntimeError: There can't be another thread.
+    """
+
+    def __init__(self, connection: Any, timeout: Timeout) -> None:
+        self._connection = connection
+        self._call = Call(Timeout(connect=timeout.connect, read=timeout.read))
+        self._failure: Optional[BaseException] = None
+        self._thread = threading.Thread(target=self._connect, name="copilot-sync-connect", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> None:
+        try:
+            self._call.begin()
+            with self._call.current():
+                self._connection.connect()
+            self._call.release()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the one who takes the connection gets it
+            self._failure = error
+            self._connection.close()
+
+    def taken(self, call: Call) -> Optional[Any]:
+        """Wait for the connection; ``None`` where the server has closed it already.
+
+        Raises:
+            OSError: The call ended meanwhile.
+            Exception: What connecting failed with.
+        """
+        try:
+            while self._thread.is_alive():
+                if call.cancelled or call.expired:
+                    raise OSError("the call ended while its connection was made")
+                self._thread.join(_WAIT_STEP)
+        except BaseException:
+            self.drop()
+            raise
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if _is_open(self._connection.sock):
+            return self._connection
+        self._connection.close()
+        return None
+
+    def drop(self) -> None:
+        """End connecting, or close the connection."""
+        self._call.cancel()
+        self._thread.join(_PATIENCE)
+        if not self._thread.is_alive():  # else it ends by itself, with a connection that was never made
+            self._connection.close()
+
+
+def _is_open(sock: Any) -> bool:
+    """Whether a connection over which nothing was sent yet is open; what TLS had to add to its handshake is read."""
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except OSError as error:
+        return isinstance(error, ssl.SSLWantReadError)
+    return False

@@ -1,0 +1,259 @@
+"""The second host of a cold call is connected to while the first one is asked for a token."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Iterator, List, Optional
+
+import pytest
+from support import (
+    PATIENCE,
+    Peer,
+    Script,
+    Server,
+    Worker,
+    answering,
+    authority_file,
+    nothing_left_open,
+    wait_for,
+)
+
+from copilot_sync import AuthenticationError, Client, NetworkError, RequestTimeoutError, StreamClosedError, Timeout
+
+NO_MODELS = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"data":[]}'
+REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+
+
+def reply(value: Any) -> bytes:
+    body = json.dumps(value).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+TOKEN = reply({"token": "t" * 20})
+
+
+def after(event: threading.Event, answer: bytes) -> Script:
+    """The script that answers when something has happened."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        wait_for(event)
+        peer.send(answer)
+        peer.wait_closed()
+
+    return script
+
+
+def silent(peer: Peer) -> None:
+    """Take the connection, and say nothing, not even what belongs to TLS."""
+    peer.wait_closed()
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> str:
+    return authority_file(tmp_path)
+
+
+@contextlib.contextmanager
+def asking(github: Server, api_url: str, ca: str, timeout: Optional[Timeout] = None) -> Iterator[Client]:
+    with Client(
+        cookies={"user_session": "s"},
+        github_url=github.url,
+        api_url=api_url,
+        verify=ca,
+        retry=None,
+        timeout=timeout or Timeout(),
+    ) as client:
+        yield client
+
+
+def test_the_connection_is_made_before_the_token_is_there(ca: str) -> None:
+    """That saves its round trips; it is the only one, and what comes over it first is the request."""
+    connected = threading.Event()
+
+    def api(peer: Peer) -> None:
+        connected.set()
+        answering(NO_MODELS)(peer)
+
+    with nothing_left_open(), Server(after(connected, TOKEN), tls=True) as github, Server(api, tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            assert client.models() == []
+        assert (github.connections, server.connections) == (1, 1)
+        assert server.received[0].startswith(b"GET /models HTTP/1.1\r\n")
+
+
+def test_the_connection_is_kept_for_the_next_request(ca: str) -> None:
+    """It is one of the pool like any other."""
+    with Server(answering(TOKEN), tls=True) as github, Server(answering(NO_MODELS, NO_MODELS), tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            assert client.models() == client.models() == []
+        assert server.connections == 1
+
+
+def test_one_host_for_both_gets_one_connection(ca: str) -> None:
+    """Company servers may be both; there is nothing to make ahead."""
+    with Server(answering(TOKEN, NO_MODELS), tls=True) as server, asking(server, server.url, ca) as client:
+        assert client.models() == []
+        assert server.connections == 1
+
+
+def test_without_tls_nothing_is_connected_ahead(ca: str) -> None:
+    """The one round trip of a local server is not worth a thread."""
+    seen: List[int] = []
+
+    def github(peer: Peer) -> None:
+        peer.receive()
+        seen.append(threading.active_count())
+        peer.send(TOKEN)
+
+    with Server(answering(NO_MODELS)) as server, Server(github) as first, asking(first, server.url, ca) as client:
+        before = threading.active_count()
+        assert client.models() == []
+        assert seen == [before + 1]  # the server's own
+
+
+def test_a_token_that_is_refused_closes_the_connection(ca: str) -> None:
+    """Nobody will need it."""
+    connected = threading.Event()
+
+    def api(peer: Peer) -> None:
+        connected.set()
+        silent(peer)
+
+    with nothing_left_open(), Server(after(connected, REFUSED), tls=True) as github, Server(api, tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            with pytest.raises(AuthenticationError):
+                client.models()
+            wait_for(server.peer_closed)
+        assert server.received == []
+
+
+def test_a_connection_that_can_not_be_made_is_the_failure_of_the_request(ca: str) -> None:
+    """It is met once, by the stage that it belongs to; nothing is tried again behind the caller's back."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with Server(answering(TOKEN), tls=True) as github, asking(github, f"https://127.0.0.1:{port}", ca) as client:
+        with pytest.raises(NetworkError, match="nothing listens there") as caught:
+            client.models()
+        assert (caught.value.stage, caught.value.sent, caught.value.attempts) == ("models", False, 1)
+
+
+def test_a_server_that_hangs_up_is_connected_to_again(ca: str) -> None:
+    """As an idle connection is that has ended."""
+    ended = threading.Event()
+
+    def api(peer: Peer) -> None:
+        if not ended.is_set():
+            peer.close()
+            ended.set()
+        else:
+            answering(NO_MODELS)(peer)
+
+    with Server(after(ended, TOKEN), tls=True) as github, Server(api, tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            assert client.models() == []
+        assert server.connections == 2
+
+
+def test_a_server_that_resets_is_connected_to_again(ca: str) -> None:
+    """In whichever way it has ended."""
+    ended = threading.Event()
+
+    def api(peer: Peer) -> None:
+        if not ended.is_set():
+            peer.reset()
+            ended.set()
+        else:
+            answering(NO_MODELS)(peer)
+
+    with Server(after(ended, TOKEN), tls=True) as github, Server(api, tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            assert client.models() == []
+        assert server.connections == 2
+
+
+def test_closing_ends_the_wait_for_the_connection(ca: str) -> None:
+    """A server that never gets through with TLS blocks nobody."""
+    with nothing_left_open(), Server(answering(TOKEN), tls=True) as github, Server(silent) as server:
+        with asking(github, server.url.replace("http", "https"), ca) as client:
+            stream = client.stream("Hi")
+            worker = Worker(lambda: next(stream))
+            wait_for(github.asked)
+            stream.close()
+            with pytest.raises(StreamClosedError):
+                worker.result()
+            wait_for(server.peer_closed)
+
+
+@pytest.mark.parametrize(
+    "timeout, phase",
+    [(Timeout(connect=0.2), "connect"), (Timeout(connect=20, total=0.2), "total")],
+    ids=["connect", "total"],
+)
+def test_the_limits_of_a_call_hold_while_it_waits(ca: str, timeout: Timeout, phase: str) -> None:
+    """The time for connecting is not granted twice."""
+    with nothing_left_open(), Server(answering(TOKEN), tls=True) as github, Server(silent) as server:
+        with asking(github, server.url.replace("http", "https"), ca, timeout) as client:
+            started = time.monotonic()
+            stream = client.stream("Hi", timeout=timeout)
+            with pytest.raises(RequestTimeoutError) as caught:
+                next(stream)
+            assert caught.value.phase == phase
+            assert time.monotonic() - started < PATIENCE
+        assert server.connections == 1
+
+
+def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
+    """Its connections go with it, also those that are not made yet."""
+    connected = threading.Event()
+
+    def api(peer: Peer) -> None:
+        connected.set()
+        peer.wait_closed()
+
+    with nothing_left_open(), Server(api) as server:
+        client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
+        with client, client._access._transport.connecting(client._access.urls.api, Timeout()):
+            wait_for(connected)
+        wait_for(server.peer_closed)
+
+
+def test_a_look_up_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
+    """No thread can be got out of one; its connection is not made when it ends."""
+    looked_up, asked, real = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def slow(*args: Any) -> Any:
+        asked.set()
+        wait_for(looked_up)
+        return real(*args)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with nothing_left_open(), Server(silent) as server:
+        client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
+        with client, client._access._transport.connecting(client._access.urls.api, Timeout()):
+            wait_for(asked)
+        looked_up.set()
+        for thread in threading.enumerate():
+            if thread.name == "copilot-sync-connect":
+                thread.join(PATIENCE)
+        assert server.connections == 0
+
+
+def test_where_there_can_be_no_thread_the_request_connects(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
+    """As at the end of the interpreter, or where the system allows no more of them."""
+
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "copilot-sync-connect":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with Server(answering(TOKEN), tls=True) as github, Server(answering(NO_MODELS), tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            assert client.models() == []
+        assert server.connections == 1
