@@ -237,7 +237,7 @@ def test_total_bounds_all_stages_together(emulator: Emulator) -> None:
     """Each of them is quick enough by itself."""
     for stage in ("token", "thread", "message"):
         emulator.fail(stage, Fault.delay(SHORT))
-    with client_of(emulator, Timeout(total=2.5 * SHORT)) as client:
+    with client_of(emulator, Timeout(total=2.9 * SHORT)) as client:
         with pytest.raises(RequestTimeoutError) as caught:
             client.ask("hi")
     assert (caught.value.phase, caught.value.stage) == ("total", "message")

@@ -99,10 +99,12 @@ class Call:
         """
         allowed = self.timeout.connect if self.phase == "connect" else self.timeout.read
         end = self._quiet_since + (allowed or 0.0)
-        for bound in (self._deadline, self._limit):
-            if bound is not None and bound < end:
-                end = bound
-        return max(_INSTANT, end - self.clock())
+        if self._deadline is not None and self._deadline < end:
+            end = self._deadline
+        if self._limit is not None and self._limit < end:
+            end = self._limit
+        left = end - self.clock()
+        return left if left > _INSTANT else _INSTANT
 
     def read_seconds(self) -> float:
         """How long the next read may block. Asked before each one, so it takes the fewest steps that it can.

@@ -16,6 +16,8 @@ _LONGEST = 8192
 _SIZE = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 _FIRST_SIZE = re.compile(_SIZE)
 _NEXT_SIZE = re.compile(rb"\r?\n" + _SIZE)
+#: What a chunk that was sent by itself leaves behind its body.
+_LINE_END = b"\r\n"
 _TRAILERS = re.compile(rb"(?:[^\r\n][^\n]*\n)*\r?\n")
 #: How many ends of lines belong to what is expected: with so many, it will not become that any more.
 _LINE_ENDS = {_FIRST_SIZE: 1, _NEXT_SIZE: 2}
@@ -25,11 +27,13 @@ class ChunkedReader:
     """The body of a chunked reply.
 
     Args:
-        source: What the chunks are read from, with ``read1``.
+        source: What the chunks are read from, with ``read1``: a buffer, which may hold what came with the head.
     """
 
     def __init__(self, source: Any) -> None:
         self._source = source
+        raw = getattr(source, "raw", None)
+        self._unbuffered = raw if hasattr(raw, "read1") else source
         self._expected = _FIRST_SIZE
         self._line = b""  # the beginning of what is expected
         self._left = 0  # bytes that the present chunk still has
@@ -47,9 +51,11 @@ class ChunkedReader:
             if self._failure is not None:
                 raise self._failure
             data = self._source.read1(size)
+            self._source = self._unbuffered  # the buffer is empty now, and would only be in the way
             if not data:
                 raise http.client.IncompleteRead(b"")
-            body = self._undone(data)
+            between_chunks = self._line == _LINE_END and self._expected is _NEXT_SIZE
+            body = (between_chunks and _single(data)) or self._undone(data)
             if body:
                 return body
         return b""
@@ -77,7 +83,7 @@ class ChunkedReader:
             self._left = int(line.group(1), 16)
             self._expected = _NEXT_SIZE if self._left else _TRAILERS
         self._line = data[place:]
-        if self._line not in (b"", b"\r\n"):  # what a chunk that was sent by itself leaves
+        if self._line not in (b"", _LINE_END):
             self._check(self._line)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -88,3 +94,12 @@ class ChunkedReader:
             self._failure = http.client.IncompleteRead(b"")
         elif len(line) > _LONGEST:
             self._failure = http.client.LineTooLong("chunk")
+
+
+def _single(data: bytes) -> bytes:
+    """The body of a chunk that came by itself, behind another such chunk; nothing where it is not that simple."""
+    line = _FIRST_SIZE.match(data)
+    if line is None or not data.endswith(_LINE_END):
+        return b""
+    place = line.end()
+    return data[place:-2] if int(line[1], 16) == len(data) - place - 2 else b""

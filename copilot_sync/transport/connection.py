@@ -104,14 +104,24 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        self._allow_for_call()
+        count = self._sock.recv_into(buffer)
+        self.at_end = count == 0
+        return count
+
+    def read1(self, size: int) -> bytes:
+        """Give what there is, past whatever buffers are made on top of this."""
+        self._allow_for_call()
+        data = self._sock.recv(size)
+        self.at_end = not data
+        return data
+
+    def _allow_for_call(self) -> None:
         seconds = self._call.read_seconds()
         # Setting the time-out is a call of the system, so it stays where it is about the same already.
         if not _ABOUT * self._time_out <= seconds <= self._time_out:
             self._sock.settimeout(seconds)
             self._time_out = seconds
-        count = self._sock.recv_into(buffer)
-        self.at_end = count == 0
-        return count
 
     def close(self) -> None:
         self._hold.close()

@@ -50,6 +50,11 @@ class EventParser:
         """Take the next piece and give the data of all events that are whole with it. ``check`` comes after it."""
         if self._at_start:
             piece = self._without_mark(piece)
+        if not self._buffer and not self._after_cr and len(piece) <= self._limit and piece.endswith(_END):
+            events = _short(piece)
+            if events:  # as nearly all are
+                self.progressed = True
+                return events
         if self._after_cr or b"\r" in piece:
             piece = self._with_plain_line_ends(piece)
         line_so_far = self._buffer[self._line_start : self._line_start + 1] if self._buffer else b""
@@ -136,7 +141,8 @@ def _short(whole: _Bytes) -> List[str]:
     """Read whole events that are one ``data: `` line each; give nothing where one of them is not."""
     text = whole.decode("utf-8", "replace")
     events = text[len(_START) : -len(_END)].split("\n\n" + _START)
-    return events if text.startswith(_START) and text.count("\n") == 2 * len(events) else []
+    usual = text.startswith(_START) and text.count("\n") == 2 * len(events) and "\r" not in text
+    return events if usual else []
 
 
 def _general(block: _Bytes) -> List[str]:
