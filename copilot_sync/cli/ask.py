@@ -9,7 +9,6 @@ from copilot_sync.cli.output import show_answer, show_json
 from copilot_sync.cli.question import question_of, reference_of, with_system
 from copilot_sync.cli.service import connected, usage_checked
 from copilot_sync.models import Answer
-from copilot_sync.stream import Stream
 
 
 @click.command(
@@ -72,17 +71,10 @@ def ask(
         with stream:
             if not as_json:
                 show_answer(stream, raw)
-            answer = _read(stream)
+            answer = stream.read()
         if as_json:
             show_json(_fields(answer))
         service.last.save(answer.conversation)  # now with the id of its last message
-
-
-def _read(stream: Stream) -> Answer:
-    for _ in stream:
-        pass
-    assert stream.answer is not None  # noqa: S101 - it was read to its end
-    return stream.answer
 
 
 def _fields(answer: Answer) -> Dict[str, Any]:
