@@ -5,11 +5,13 @@ import contextlib
 import gc
 import json
 import logging
+import platform
 import socket
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import Any, Callable, Dict, Iterator, List, Optional
 from wsgiref.simple_server import make_server
 
@@ -363,6 +365,33 @@ def test_garbage_collection_closes(emulator: Emulator, client: Client) -> None:
     del body
     collect_garbage()
     assert emulator.wait_until(lambda: emulator.disconnects)
+
+
+def test_a_failure_that_was_dealt_with_is_freed(client: Client) -> None:
+    """With all that its frames hold, such as the request of a page; on CPython that needs no garbage collection."""
+    raised: List[Callable[[], object]] = []
+
+    class PageError(Exception):
+        def __init__(self) -> None:
+            raised.append(weakref.ref(self))
+
+    def fail(conversation: Conversation) -> None:
+        raise PageError
+
+    async def main() -> None:
+        with contextlib.suppress(PageError):
+            [part async for part in AsyncEventStream(client.stream("hi", on_start=fail))]
+
+    gc.disable()
+    try:
+        with contextlib.suppress(PageError):
+            list(EventStream(client.stream("hi", on_start=fail)))
+        asyncio.run(main())
+        if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+            collect_garbage()
+        assert [error() for error in raised] == [None, None]
+    finally:
+        gc.enable()
 
 
 class Endless:

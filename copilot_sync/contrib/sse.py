@@ -271,7 +271,8 @@ class _Reading:
         self._change = threading.Condition()
         self._closed = False
         self.ended = False
-        self._failure: Optional[BaseException] = None
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        self._failures: List[BaseException] = []
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-sse", daemon=True)
 
@@ -284,7 +285,7 @@ class _Reading:
                 if not self._put(piece):
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that iterates gets it
-            self._failure = error
+            self._failures.append(error)
         with self._change:
             self.ended = True
             self._change.notify()
@@ -313,13 +314,9 @@ class _Reading:
         return bool(self._pieces) or self.ended
 
     def raise_failure(self) -> None:
-        """Raise what the thread ended with, if anything."""
-        failure, self._failure = self._failure, None
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            del failure  # its traceback holds this frame
+        """Raise what the thread ended with, if anything: once."""
+        if self._failures:
+            raise self._failures.pop()
 
     def close(self) -> None:
         """Close the stream and end the thread. For any thread."""
