@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import platform
 import socket
@@ -12,12 +11,11 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 from wsgiref.simple_server import make_server
 
 import pytest
-import sseclient
-from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_for
+from support import PATIENCE, Worker, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Answer, Client, Conversation, CopilotError, errors
 from copilot_sync.contrib import sse
@@ -73,11 +71,6 @@ def face(request: pytest.FixtureRequest) -> Face:
     """How the body is read."""
     read: Face = request.param
     return read
-
-
-def events(body: bytes) -> List[Dict[str, Any]]:
-    """What a browser makes of a body: another program reads the format, as its standard says."""
-    return [json.loads(event.data) for event in sseclient.SSEClient(iter([body])).events()]
 
 
 # What the page gets
