@@ -54,7 +54,7 @@ _REDIS = "celery.backends.redis"
 _PLACES = 8
 #: Seconds that everybody waits at most for the service, and how often a prompt is refused before it fails. Redis gives
 #: a task to another worker after an hour.
-_LONGEST_PAUSE = 1800.0
+_LONGEST_WAIT = 1800.0
 _MOST_REFUSALS = 10
 #: What would meet every other prompt as well. Seconds for which the others fail with it instead of asking.
 _HOPELESS = (
@@ -165,7 +165,7 @@ class _Ask(celery.Task):
             error = json.loads(told)
             raise getattr(errors, error.pop("type"))(error.pop("message"), **error)
         pause = self.gate.pause
-        if pause > _LONGEST_PAUSE:
+        if pause > _LONGEST_WAIT:
             raise errors.RateLimitError(f"the service asked everybody to wait for {pause:.0f} s", retry_after=pause)
 
     def noted(self, step: Step) -> Step:
