@@ -34,7 +34,7 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def served(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at."""
+    """An emulator that the environment points at, which child processes inherit."""
     for name, value in copilot_emulator.environment.items():
         monkeypatch.setenv(name, value)
     return copilot_emulator

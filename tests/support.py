@@ -19,12 +19,25 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import sseclient
 
 #: Seconds after which a wait has failed.
 PATIENCE = 10.0
+#: A message as the page of the service sends it.
+MESSAGE: Mapping[str, Any] = {
+    "content": "Hi",
+    "intent": "conversation",
+    "references": [],
+    "context": [],
+    "currentURL": "https://github.com/copilot",
+    "streaming": True,
+    "confirmations": [],
+    "customInstructions": [],
+    "model": "gpt-4o",
+    "mode": "immersive",
+}
 
 
 class Peer:

@@ -49,11 +49,8 @@ AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
 
 @pytest.fixture
-def emulator(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
-    return copilot_emulator
+def emulator(served: Emulator) -> Emulator:
+    return served
 
 
 @pytest.fixture
