@@ -403,14 +403,12 @@ def test_a_token_that_cannot_be_had_is_told_as_such(emulator: Emulator, known: b
 # Settings
 
 
-def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_alone_is_enough(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """URLs and cookies from the variables, as the emulator's command prints them."""
-    for name, value in emulator.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("COPILOT_SYNC_MODEL", "o1-mini")
     with Client() as client:
         assert client.ask("Hello").text == "Hello"
-    assert sent(emulator)["model"] == "o1-mini"
+    assert sent(served)["model"] == "o1-mini"
 
 
 def test_credentials_cross_a_network_in_the_clear_only_where_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,7 +333,7 @@ def die(task: Any, monkeypatch: pytest.MonkeyPatch) -> Die:
 
 def test_a_message_that_was_sent_is_not_sent_again(emulator: Emulator, task: Any, die: Die) -> None:
     """Its answer is found in its conversation."""
-    answer = run(task, "Hello", id=die(adapter, "_fields_of", "Hello"))
+    answer = run(task, "Hello", id=die(adapter, "details_of", "Hello"))
     assert (answer["text"], answer["attempts"]) == ("Hello", 0)
     assert asked(emulator) == {"Hello": 1}
 
@@ -350,7 +350,7 @@ def test_a_message_in_a_known_conversation_is_looked_for_too(emulator: Emulator,
     """Behind the message that it answers: the same words stand there before."""
     first = run(task, "Hello")
     known = {name: first[name] for name in ("conversation_id", "message_id")}
-    answer = run(task, "Hello", id=die(adapter, "_fields_of", "Hello", conversation=known), conversation=known)
+    answer = run(task, "Hello", id=die(adapter, "details_of", "Hello", conversation=known), conversation=known)
     assert asked(emulator) == {"Hello": 2}
     assert answer["message_id"] != first["message_id"]
 

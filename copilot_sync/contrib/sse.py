@@ -35,7 +35,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
-from copilot_sync.models import Answer, Conversation
+from copilot_sync.models import Answer, Conversation, details_of
 from copilot_sync.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -103,17 +103,7 @@ def content_event(text: str) -> bytes:
 
 def complete_event(answer: Answer) -> bytes:
     """Give the event for the end of an answer, with what a page needs to go on with the conversation."""
-    usage = answer.usage
-    return _event(
-        {
-            "type": "complete",
-            "conversation_id": answer.conversation.conversation_id,
-            "message_id": answer.message_id,
-            "model": answer.model,
-            "usage": usage and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            "complete": answer.complete,
-        }
-    )
+    return _event({"type": "complete", **details_of(answer)})
 
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
