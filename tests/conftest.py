@@ -14,6 +14,7 @@ from support import Trouble
 
 from copilot_sync import settings
 from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.transport.session import Transport
 
 _VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
 _PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
@@ -33,11 +34,24 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture
+def emulator(copilot_emulator: Emulator) -> Emulator:
+    """The emulator of most tests; where it has to be another one, a module has a fixture of its own."""
+    return copilot_emulator
+
+
+@pytest.fixture
 def served(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """An emulator that the environment points at, which child processes inherit."""
     for name, value in copilot_emulator.environment.items():
         monkeypatch.setenv(name, value)
     return copilot_emulator
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    opened = Transport()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 
 import sseclient
 
+from copilot_sync.emulator import Emulator
+
 #: Seconds after which a wait has failed.
 PATIENCE = 10.0
 #: A message as the page of the service sends it.
@@ -305,6 +307,11 @@ def configure_django() -> None:
     django.setup()
     # Django 3.2 asks for the thread's event loop, and Python 3.8 would make one that nobody closes.
     asyncio.set_event_loop(None)
+
+
+def stages(emulator: Emulator) -> List[str]:
+    """What was asked of an emulator, in order."""
+    return [request.stage for request in emulator.requests]
 
 
 def events(body: bytes) -> List[Dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from support import collect_garbage
+from support import collect_garbage, stages
 
 import copilot_sync
 from copilot_sync import (
@@ -51,12 +51,6 @@ def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
     with client_of(emulator) as made:
         yield made
@@ -67,10 +61,6 @@ def client_of(emulator: Emulator, **options: Any) -> Client:
     if "api_key" not in options:
         given["cookies"] = emulator.cookies
     return Client(**{**given, **options})
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def sent(emulator: Emulator) -> Any:

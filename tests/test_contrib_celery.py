@@ -14,6 +14,7 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
+from support import stages
 
 from copilot_sync import Client, RetryPolicy, errors
 from copilot_sync.batch import MemoryCache, Prompt
@@ -34,12 +35,8 @@ CACHE = MemoryCache(clock=time.time)
 
 
 @pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A Copilot that the environment names."""
-    with Emulator() as served:
-        for name, value in served.environment.items():
-            monkeypatch.setenv(name, value)
-        yield served
+def emulator(served: Emulator) -> Emulator:
+    return served
 
 
 @pytest.fixture
@@ -81,10 +78,6 @@ def asked(emulator: Emulator) -> Dict[str, int]:
     """How often each prompt stands in a thread."""
     threads = list(emulator.threads.values())
     return Counter(message["content"] for thread in threads for message in thread.user_messages)
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def sent(emulator: Emulator) -> Any:

@@ -27,12 +27,6 @@ CLOSING = b"GET /models HTTP/1.1\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
 def client_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority().configure_trust(context)

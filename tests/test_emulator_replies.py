@@ -9,7 +9,7 @@ import queue
 import socket
 import time
 import zlib
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, List
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,12 +19,6 @@ from copilot_sync.emulator import Emulator, Fault, Reply
 
 HELLO = b'data: {"type":"content","body":"Hello"}\n\n'
 WORLD = b'data: {"type":"content","body":" world"}\n\n'
-
-
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
 
 
 def message(emulator: Emulator, prompt: str = "Hi", **fields: object) -> bytes:

@@ -6,7 +6,7 @@ import http.client
 import json
 import re
 import uuid
-from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,12 +26,6 @@ class Heard(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
 
 
 def ask(

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 import pytest
 import responses
-from support import Worker
+from support import Worker, stages
 
 from copilot_sync import (
     Answer,
@@ -45,12 +45,6 @@ AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
     with client_of(emulator) as opened:
         yield opened
@@ -60,10 +54,6 @@ def client_of(emulator: Emulator, **options: Any) -> Client:
     return Client(
         emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url, **{"retry": AT_ONCE, **options}
     )
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 # What it hands out
