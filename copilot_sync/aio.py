@@ -117,7 +117,8 @@ class _Pump:
         self._woken = False
         self._closing = False
         self._ended = False
-        self._failure: Optional[BaseException] = None
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        self._failures: List[BaseException] = []
         self._done: asyncio.Future[None] = loop.create_future()
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-stream", daemon=True)
@@ -132,7 +133,7 @@ class _Pump:
         try:
             self._read()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the consumer gets it
-            self._failure = error
+            self._failures.append(error)
         self._ended = True
         # A loop that was closed meanwhile waits for nothing.
         with contextlib.suppress(RuntimeError):
@@ -218,13 +219,9 @@ class _Pump:
             self._thread.join()
 
     def raise_failure(self) -> None:
-        """Raise what the thread ended with, if anything."""
-        failure, self._failure = self._failure, None
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            del failure  # its traceback holds this frame
+        """Raise what the thread ended with, if anything: once."""
+        if self._failures:
+            raise self._failures.pop()
 
 
 #: The end of the last turn of each loop. Both weak: a future holds its loop.

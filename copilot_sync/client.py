@@ -16,7 +16,7 @@ from copilot_sync.auth.access import Access
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
-from copilot_sync.errors import CopilotError, NotFoundError, StreamClosedError
+from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer, Conversation, Message, Model, Receipt, Secret, Thread
 from copilot_sync.protocol import Options, Reply, Request
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
@@ -156,11 +156,7 @@ class Client:
             **options,
         )
         with stream:
-            for _ in stream.events():
-                pass
-            if stream.answer is None:  # closed from within: by a signal handler, or by on_start
-                raise StreamClosedError("the client was closed", stage="stream", partial=stream.text)
-            return stream.answer
+            return stream.read()
 
     def stream(
         self,

@@ -5,7 +5,7 @@ the one that changes: its last message moves on with each answer. ``Secret`` is 
 a cookie is held, so that showing a value by accident never shows what is inside.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 #: Role messages as chat programs keep them: ``{"role": "user", "content": "…"}``.
@@ -172,6 +172,17 @@ class Answer:
 
     def __str__(self) -> str:
         return self.text
+
+
+def details_of(answer: Answer) -> Dict[str, Any]:
+    """Give all about an answer but its text and its annotations, as plain JSON."""
+    return {
+        "conversation_id": answer.conversation.conversation_id,
+        "message_id": answer.message_id,
+        "model": answer.model,
+        "usage": None if answer.usage is None else asdict(answer.usage),
+        "complete": answer.complete,
+    }
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The driver goes through the stages of a call (token, thread, message, answer) and yields what
 comes: the conversation once it is known, then the events. Everything else is a view of it: iterating
-a ``Stream`` gives the text, ``events()`` gives all events, ``Client.ask`` runs it to its end, the asyncio
-adapter runs it in a thread.
+a ``Stream`` gives the text, ``events()`` gives all events, ``read()`` runs it to its end, the asyncio adapter
+runs it in a thread.
 
 What may have been taken by the service is never just sent again. Where the outcome of a message is
 unknown, the thread is looked at first; where an answer was cut, its rest is looked for there.
@@ -88,9 +88,9 @@ class Rules:
 class Stream:
     """One reply, read while it is written.
 
-    Iterate it for the pieces of text, or ``events()`` for everything the service says. Nothing is sent before
-    the first item is asked for. One thread reads a stream; ``close`` may be called from any. Leaving a ``with``
-    block, ``close()`` and garbage collection free the connection at once.
+    Iterate it for the pieces of text, or ``events()`` for everything the service says; ``read()`` gives the whole
+    answer. Nothing is sent before the first item is asked for. One thread reads a stream; ``close`` may be called
+    from any. Leaving a ``with`` block, ``close()`` and garbage collection free the connection at once.
 
     Streams are made by ``Client.stream`` and ``Chat.stream``.
     """
@@ -177,6 +177,26 @@ class Stream:
             except StopIteration:
                 return
             yield event
+
+    def read(self) -> Answer:
+        """Read what is left of the answer, and give the whole of it.
+
+        What was iterated before is in the answer too. After the end, it gives the same answer again.
+
+        >>> answer = client.stream("Explain WSGI").read()  # doctest: +SKIP
+
+        Raises:
+            StreamInterruptedError: The answer was cut; ``partial`` holds what had come.
+            StreamClosedError: The stream was closed before its end, or had failed before; ``partial`` likewise.
+            RuntimeError: Another thread is reading the stream.
+            CopilotError: Whatever else went wrong.
+        """
+        for _ in self:
+            pass
+        if self.answer is None:
+            words = "the stream ended before its answer was whole: it was closed, or had failed"
+            raise StreamClosedError(words, stage="stream", partial=self.text)
+        return self.answer
 
     def _next_event(self) -> Event:
         if not self._started:

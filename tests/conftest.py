@@ -3,14 +3,18 @@
 import contextlib
 import gc
 import os
+import socket
 import sys
 import uuid
+from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from support import Trouble
 
 from copilot_sync import settings
-from copilot_sync.emulator import Emulator
+from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.transport.session import Transport
 
 _VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
 _PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
@@ -30,11 +34,24 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture
+def emulator(copilot_emulator: Emulator) -> Emulator:
+    """The emulator of most tests; where it has to be another one, a module has a fixture of its own."""
+    return copilot_emulator
+
+
+@pytest.fixture
 def served(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at."""
+    """An emulator that the environment points at, which child processes inherit."""
     for name, value in copilot_emulator.environment.items():
         monkeypatch.setenv(name, value)
     return copilot_emulator
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    opened = Transport()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -49,6 +66,31 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
             monkeypatch.setattr(sys, "stdin", stack.enter_context(open(reading, encoding="ascii")))
 
         yield put
+
+
+@pytest.fixture(params=["down", "no credentials", "limit", "outage"])
+def trouble(
+    request: pytest.FixtureRequest, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Trouble]:
+    """What keeps the pages of a site from their answers, while the service knows secrets and tells them."""
+    emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
+    emulator.options.accept_api_keys = ("planted-token",)
+    secrets = ["planted-token", *emulator.cookies.values()]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        if request.param == "down":
+            settings = {"API_URL": f"http://127.0.0.1:{unused.getsockname()[1]}"}
+            yield Trouble(settings, "unreachable", "NetworkError: ", secrets)
+        elif request.param == "no credentials":
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
+            yield Trouble({"COOKIES": None}, "not_configured", "MissingCredentialsError: ", secrets)
+        elif request.param == "limit":
+            emulator.fail("thread", Fault.status(429, message="planted-token", retry_after=7))
+            yield Trouble({}, "rate_limited", "RateLimitError: ", secrets, retry_after=7)
+        else:
+            emulator.fail("thread", Fault.status(503, message="words of the service"))
+            yield Trouble({}, "unavailable", "words of the service", secrets)
 
 
 def pytest_collection_finish() -> None:

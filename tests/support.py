@@ -7,6 +7,7 @@ connection is closed. Nothing here sleeps: scripts and tests wait for events, an
 import contextlib
 import functools
 import gc
+import json
 import os
 import socket
 import ssl
@@ -16,11 +17,29 @@ import threading
 import time
 import traceback
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+
+import sseclient
+
+from copilot_sync.emulator import Emulator
 
 #: Seconds after which a wait has failed.
 PATIENCE = 10.0
+#: A message as the page of the service sends it.
+MESSAGE: Mapping[str, Any] = {
+    "content": "Hi",
+    "intent": "conversation",
+    "references": [],
+    "context": [],
+    "currentURL": "https://github.com/copilot",
+    "streaming": True,
+    "confirmations": [],
+    "customInstructions": [],
+    "model": "gpt-4o",
+    "mode": "immersive",
+}
 
 
 class Peer:
@@ -288,6 +307,44 @@ def configure_django() -> None:
     django.setup()
     # Django 3.2 asks for the thread's event loop, and Python 3.8 would make one that nobody closes.
     asyncio.set_event_loop(None)
+
+
+def stages(emulator: Emulator) -> List[str]:
+    """What was asked of an emulator, in order."""
+    return [request.stage for request in emulator.requests]
+
+
+def events(body: bytes) -> List[Dict[str, Any]]:
+    """What a browser makes of a body: another program reads the format, as its standard says."""
+    return [json.loads(event.data) for event in sseclient.SSEClient(iter([body])).events()]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a page from its answer.
+
+    Attributes:
+        settings: What the site has to be set to, so that it happens.
+        code: What the page is told.
+        logged: What the log says.
+        secrets: What neither of the two may say.
+        retry_after: Seconds, where the page is told of any.
+    """
+
+    settings: Dict[str, Any]
+    code: str
+    logged: str
+    secrets: Sequence[str]
+    retry_after: Optional[int] = None
+
+    def check_told(self, body: bytes, log: str) -> None:
+        """Check that a page was told in words for a person, and the log of the error and its cause."""
+        (event,) = events(body)
+        assert (event["type"], event["code"], event.get("retry_after")) == ("error", self.code, self.retry_after)
+        assert event["message"].endswith(".")
+        assert self.logged in log
+        assert [words for words in (self.logged, *self.secrets) if words in body.decode()] == []
+        assert [secret for secret in self.secrets if secret in log] == []
 
 
 class Worker:

@@ -1,9 +1,10 @@
 """Requests with a token: one renewal, no retries upon retries, and a pause for all calls of the credential."""
 
 import pickle
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import pytest
+from support import stages
 
 from copilot_sync import protocol
 from copilot_sync.auth.access import Access
@@ -51,21 +52,8 @@ class Patient(Call):
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
 def urls(emulator: Emulator) -> Urls:
     return Urls(emulator.github_url, emulator.api_url)
-
-
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    opened = Transport()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -77,10 +65,6 @@ def access(emulator: Emulator, urls: Urls, transport: Transport) -> Access:
 def keyed(emulator: Emulator, urls: Urls, transport: Transport) -> Access:
     """Access with a token that was given."""
     return Access(urls, transport, StaticToken(Secret(emulator.api_key)))
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def models(access: Access, call: Optional[Call] = None, policy: Optional[RetryPolicy] = None) -> Any:

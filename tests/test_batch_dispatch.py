@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_for
+from support import PATIENCE, Worker, collect_garbage, nothing_left_open, stages, wait_for
 
 import copilot_sync
 from copilot_sync import (
@@ -49,11 +49,8 @@ AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
 
 @pytest.fixture
-def emulator(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
-    return copilot_emulator
+def emulator(served: Emulator) -> Emulator:
+    return served
 
 
 @pytest.fixture
@@ -85,10 +82,6 @@ def texts(results: Iterator[Result]) -> Dict[Any, str]:
 def sent(emulator: Emulator) -> List[str]:
     """The prompts that came, in order."""
     return [request.json["content"] for request in emulator.requests if request.stage == "message"]
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def fail_on(emulator: Emulator, content: str, *faults: Fault) -> None:

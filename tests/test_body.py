@@ -33,13 +33,6 @@ LAST = b"0\r\n\r\n"
 NEXT = OK + b"Content-Length: 4\r\n\r\nnext"
 
 
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    made = Transport()
-    yield made
-    made.close()
-
-
 def opened(transport: Transport, url: str, call: Optional[Call] = None) -> Response:
     call = call or Call(PATIENT)
     call.begin()

@@ -26,14 +26,6 @@ KILL_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "batch_kill.py"
 
 
 @pytest.fixture
-def served(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
-    return copilot_emulator
-
-
-@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with a file of three prompts in it."""
     monkeypatch.chdir(tmp_path)

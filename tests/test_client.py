@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from support import collect_garbage
+from support import collect_garbage, stages
 
 import copilot_sync
 from copilot_sync import (
@@ -51,12 +51,6 @@ def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
     with client_of(emulator) as made:
         yield made
@@ -67,10 +61,6 @@ def client_of(emulator: Emulator, **options: Any) -> Client:
     if "api_key" not in options:
         given["cookies"] = emulator.cookies
     return Client(**{**given, **options})
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def sent(emulator: Emulator) -> Any:
@@ -403,14 +393,12 @@ def test_a_token_that_cannot_be_had_is_told_as_such(emulator: Emulator, known: b
 # Settings
 
 
-def test_the_environment_alone_is_enough(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_alone_is_enough(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """URLs and cookies from the variables, as the emulator's command prints them."""
-    for name, value in emulator.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("COPILOT_SYNC_MODEL", "o1-mini")
     with Client() as client:
         assert client.ask("Hello").text == "Hello"
-    assert sent(emulator)["model"] == "o1-mini"
+    assert sent(served)["model"] == "o1-mini"
 
 
 def test_credentials_cross_a_network_in_the_clear_only_where_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

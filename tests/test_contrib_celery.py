@@ -14,6 +14,7 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
+from support import stages
 
 from copilot_sync import Client, RetryPolicy, errors
 from copilot_sync.batch import MemoryCache, Prompt
@@ -34,12 +35,8 @@ CACHE = MemoryCache(clock=time.time)
 
 
 @pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A Copilot that the environment names."""
-    with Emulator() as served:
-        for name, value in served.environment.items():
-            monkeypatch.setenv(name, value)
-        yield served
+def emulator(served: Emulator) -> Emulator:
+    return served
 
 
 @pytest.fixture
@@ -81,10 +78,6 @@ def asked(emulator: Emulator) -> Dict[str, int]:
     """How often each prompt stands in a thread."""
     threads = list(emulator.threads.values())
     return Counter(message["content"] for thread in threads for message in thread.user_messages)
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def sent(emulator: Emulator) -> Any:
@@ -333,7 +326,7 @@ def die(task: Any, monkeypatch: pytest.MonkeyPatch) -> Die:
 
 def test_a_message_that_was_sent_is_not_sent_again(emulator: Emulator, task: Any, die: Die) -> None:
     """Its answer is found in its conversation."""
-    answer = run(task, "Hello", id=die(adapter, "_fields_of", "Hello"))
+    answer = run(task, "Hello", id=die(adapter, "details_of", "Hello"))
     assert (answer["text"], answer["attempts"]) == ("Hello", 0)
     assert asked(emulator) == {"Hello": 1}
 
@@ -350,7 +343,7 @@ def test_a_message_in_a_known_conversation_is_looked_for_too(emulator: Emulator,
     """Behind the message that it answers: the same words stand there before."""
     first = run(task, "Hello")
     known = {name: first[name] for name in ("conversation_id", "message_id")}
-    answer = run(task, "Hello", id=die(adapter, "_fields_of", "Hello", conversation=known), conversation=known)
+    answer = run(task, "Hello", id=die(adapter, "details_of", "Hello", conversation=known), conversation=known)
     assert asked(emulator) == {"Hello": 2}
     assert answer["message_id"] != first["message_id"]
 

@@ -3,15 +3,22 @@
 import asyncio
 import gc
 import io
-import json
 import logging
 import re
-import socket
 import threading
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import PATIENCE, Worker, collect_garbage, configure_django, nothing_left_open, variables_with
+from support import (
+    PATIENCE,
+    Trouble,
+    Worker,
+    collect_garbage,
+    configure_django,
+    events,
+    nothing_left_open,
+    variables_with,
+)
 
 pytest.importorskip("django")
 
@@ -126,10 +133,6 @@ def engine(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
         SESSION_ENGINE=f"django.contrib.sessions.backends.{request.param}", SESSION_FILE_PATH=str(tmp_path)
     ):
         yield request.param
-
-
-def events(body: bytes) -> List[Dict[str, Any]]:
-    return [json.loads(line[6:]) for line in body.decode().splitlines() if line.startswith("data: ")]
 
 
 def ask(page: Client, **form: str) -> List[Dict[str, Any]]:
@@ -268,57 +271,17 @@ def test_nothing_to_ask_is_a_bad_request(emulator: Emulator, page: Client, form:
 
 
 @pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
-def test_a_failure_is_told_to_the_page_in_safe_words(
-    emulator: Emulator, page: Client, caplog: pytest.LogCaptureFixture, name: Dict[str, str]
-) -> None:
-    """Also where the conversation can't be begun; and nothing is kept then."""
-    emulator.fail("thread", Fault.status(503, message="planted"))
-    with caplog.at_level(logging.ERROR):
-        (event,) = ask(page, prompt="hi", **name)
-    assert (event["type"], event["code"]) == ("error", "unavailable")
-    assert "planted" not in json.dumps(event)
-    assert "planted" in caplog.text
-    assert page.get("/conversations").json() == {}
-
-
-@pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
-@pytest.mark.parametrize("trouble", ["down", "no credentials", "limit"])
 def test_pages_and_logs_say_what_is_wrong_and_no_secret(
-    emulator: Emulator,
-    page: Client,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Any,
-    trouble: str,
-    name: Dict[str, str],
+    emulator: Emulator, trouble: Trouble, page: Client, caplog: pytest.LogCaptureFixture, name: Dict[str, str]
 ) -> None:
-    """The page in words for a person, the log with the error and its cause."""
-    secrets = ["planted-token", *emulator.cookies.values()]
-    emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
-    emulator.options.accept_api_keys = ("planted-token",)
-    setting, code, kind = configuration(emulator), "rate_limited", "RateLimitError"
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        if trouble == "down":
-            setting["API_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
-            code, kind = "unreachable", "NetworkError"
-        elif trouble == "no credentials":
-            monkeypatch.chdir(tmp_path)
-            monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
-            setting["COOKIES"] = None
-            code, kind = "not_configured", "MissingCredentialsError"
-        else:
-            emulator.fail("thread", Fault.status(429, message="planted-token", retry_after=7))
-        with override_settings(COPILOT_SYNC=setting), caplog.at_level(logging.DEBUG):
-            response = page.post("/chat", {"prompt": "hi", **name})
-            body = b"".join(response)
-            response.close()
-    (event,) = events(body)
-    assert event["code"] == code
-    assert event["message"].endswith(".")
-    assert (event.get("retry_after") == 7) == (trouble == "limit")
-    assert f"{kind}: " in caplog.text
-    assert [secret for secret in secrets if secret in caplog.text or secret in body.decode()] == []
+    """The page in words for a person, the log with the error and its cause; and nothing is kept then."""
+    setting = configuration(emulator, **trouble.settings)
+    with override_settings(COPILOT_SYNC=setting), caplog.at_level(logging.DEBUG):
+        response = page.post("/chat", {"prompt": "hi", **name})
+        body = b"".join(response)
+        response.close()
+    trouble.check_told(body, caplog.text)
+    assert page.get("/conversations").json() == {}
 
 
 # Conversations

@@ -1,14 +1,12 @@
 """The Flask extension: answers that stream, conversations in the session, one client for each application."""
 
-import json
 import logging
-import socket
 import threading
 from functools import partial
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import PATIENCE, Worker, nothing_left_open, variables_with
+from support import PATIENCE, Trouble, Worker, events, nothing_left_open, variables_with
 
 pytest.importorskip("flask")
 
@@ -76,12 +74,8 @@ def page(app: flask.Flask) -> Any:
     return app.test_client()
 
 
-def events(response: Any) -> List[Dict[str, Any]]:
-    return [json.loads(line[6:]) for line in response.get_data(as_text=True).splitlines() if line.startswith("data: ")]
-
-
 def ask(page: Any, **form: str) -> List[Dict[str, Any]]:
-    return events(page.post("/chat", data=form))
+    return events(page.post("/chat", data=form).get_data())
 
 
 # Answers
@@ -90,7 +84,7 @@ def ask(page: Any, **form: str) -> List[Dict[str, Any]]:
 def test_an_answer_is_a_stream_of_events(page: Any) -> None:
     """With the headers that keep it from being held back."""
     response = page.post("/chat", data={"prompt": "hi"})
-    assert [event["type"] for event in events(response)] == ["content", "content", "complete"]
+    assert [event["type"] for event in events(response.get_data())] == ["content", "content", "complete"]
     assert {name: response.headers[name] for name in sse.HEADERS} == dict(sse.HEADERS)
     assert response.mimetype == "text/event-stream"
 
@@ -132,57 +126,15 @@ def test_nothing_to_ask_is_a_bad_request(emulator: Emulator, page: Any, form: Di
 
 
 @pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
-def test_a_failure_is_told_to_the_page_in_safe_words(
-    emulator: Emulator, page: Any, caplog: pytest.LogCaptureFixture, name: Dict[str, str]
-) -> None:
-    """Also where the conversation can't be begun; and nothing is kept then."""
-    emulator.fail("thread", Fault.status(503, message="planted"))
-    with caplog.at_level(logging.ERROR):
-        (event,) = ask(page, prompt="hi", **name)
-    assert (event["type"], event["code"]) == ("error", "unavailable")
-    assert "planted" not in json.dumps(event)
-    assert "planted" in caplog.text
-    assert page.get("/conversations").json == {}
-
-
-@pytest.mark.parametrize("name", [{}, {"name": "chat"}], ids=["not kept", "kept"])
-@pytest.mark.parametrize("trouble", ["down", "no credentials", "limit"])
 def test_pages_and_logs_say_what_is_wrong_and_no_secret(
-    emulator: Emulator,
-    app: flask.Flask,
-    page: Any,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Any,
-    trouble: str,
-    name: Dict[str, str],
+    app: flask.Flask, trouble: Trouble, page: Any, caplog: pytest.LogCaptureFixture, name: Dict[str, str]
 ) -> None:
-    """The page in words for a person, the log with the error and its cause."""
-    secrets = ["planted-token", *emulator.cookies.values()]
-    emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
-    emulator.options.accept_api_keys = ("planted-token",)
-    code, kind = "rate_limited", "RateLimitError"
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        if trouble == "down":
-            app.config["COPILOT_SYNC_API_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
-            code, kind = "unreachable", "NetworkError"
-        elif trouble == "no credentials":
-            monkeypatch.chdir(tmp_path)
-            monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
-            app.config["COPILOT_SYNC_COOKIES"] = None
-            code, kind = "not_configured", "MissingCredentialsError"
-        else:
-            emulator.fail("thread", Fault.status(429, message="planted-token", retry_after=7))
-        with caplog.at_level(logging.DEBUG):
-            response = page.post("/chat", data={"prompt": "hi", **name})
-            (event,) = events(response)
-    assert event["code"] == code
-    assert event["message"].endswith(".")
-    assert (event.get("retry_after") == 7) == (trouble == "limit")
-    text = caplog.text
-    assert f"{kind}: " in text
-    assert [secret for secret in secrets if secret in text or secret in response.get_data(as_text=True)] == []
+    """The page in words for a person, the log with the error and its cause; and nothing is kept then."""
+    app.config.update({f"COPILOT_SYNC_{key}": value for key, value in trouble.settings.items()})
+    with caplog.at_level(logging.DEBUG):
+        body = page.post("/chat", data={"prompt": "hi", **name}).get_data()
+    trouble.check_told(body, caplog.text)
+    assert page.get("/conversations").json == {}
 
 
 # Conversations
@@ -225,7 +177,7 @@ def test_a_given_conversation_wins_and_is_kept(app: flask.Flask, copilot: Copilo
     with app.test_request_context():
         known = copilot.client.create_thread()
         response = copilot.stream_response("hi", name="chat", conversation=known.conversation_id)
-        assert events(response)[-1]["conversation_id"] == known.conversation_id
+        assert events(response.get_data())[-1]["conversation_id"] == known.conversation_id
         assert list(copilot.conversations()) == ["chat"]
 
 

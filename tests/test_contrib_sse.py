@@ -3,19 +3,19 @@
 import asyncio
 import contextlib
 import gc
-import json
 import logging
+import platform
 import socket
 import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+import weakref
+from typing import Any, Callable, Iterator, List, Optional
 from wsgiref.simple_server import make_server
 
 import pytest
-import sseclient
-from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_for
+from support import PATIENCE, Worker, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Answer, Client, Conversation, CopilotError, errors
 from copilot_sync.contrib import sse
@@ -71,11 +71,6 @@ def face(request: pytest.FixtureRequest) -> Face:
     """How the body is read."""
     read: Face = request.param
     return read
-
-
-def events(body: bytes) -> List[Dict[str, Any]]:
-    """What a browser makes of a body: another program reads the format, as its standard says."""
-    return [json.loads(event.data) for event in sseclient.SSEClient(iter([body])).events()]
 
 
 # What the page gets
@@ -363,6 +358,33 @@ def test_garbage_collection_closes(emulator: Emulator, client: Client) -> None:
     del body
     collect_garbage()
     assert emulator.wait_until(lambda: emulator.disconnects)
+
+
+def test_a_failure_that_was_dealt_with_is_freed(client: Client) -> None:
+    """With all that its frames hold, such as the request of a page; on CPython that needs no garbage collection."""
+    raised: List[Callable[[], object]] = []
+
+    class PageError(Exception):
+        def __init__(self) -> None:
+            raised.append(weakref.ref(self))
+
+    def fail(conversation: Conversation) -> None:
+        raise PageError
+
+    async def main() -> None:
+        with contextlib.suppress(PageError):
+            [part async for part in AsyncEventStream(client.stream("hi", on_start=fail))]
+
+    gc.disable()
+    try:
+        with contextlib.suppress(PageError):
+            list(EventStream(client.stream("hi", on_start=fail)))
+        asyncio.run(main())
+        if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+            collect_garbage()
+        assert [error() for error in raised] == [None, None]
+    finally:
+        gc.enable()
 
 
 class Endless:

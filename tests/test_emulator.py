@@ -12,49 +12,24 @@ import ssl
 import subprocess
 import sys
 import threading
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import pytest
+from support import MESSAGE, authority, server_context
 
 import copilot_sync.emulator
 from copilot_sync.emulator import Emulator, Fault, Options, RecordedRequest, Reply, http1, server
-
-if TYPE_CHECKING:
-    import trustme
 
 MODELS = b"GET /models HTTP/1.1\r\n\r\n"
 CLOSING = b"GET /models HTTP/1.1\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    with warnings.catch_warnings():
-        # What it is built on complains about CPython 3.8 when it is imported.
-        warnings.simplefilter("ignore")
-        made: trustme.CA = pytest.importorskip("trustme").CA()
-    return made
-
-
-@pytest.fixture(scope="session")
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
-
-
-@pytest.fixture
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
+def client_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    authority.configure_trust(context)
+    authority().configure_trust(context)
     return context
 
 
@@ -75,19 +50,7 @@ def message(emulator: Emulator, client: socket.socket) -> bytes:
     while not reply.endswith(b"}"):
         reply += client.recv(1000)
     thread_id = json.loads(reply.partition(b"\r\n\r\n")[2])["thread_id"]
-    body = {
-        "content": "Hi",
-        "intent": "conversation",
-        "references": [],
-        "context": [],
-        "currentURL": "https://github.com/copilot",
-        "streaming": True,
-        "confirmations": [],
-        "customInstructions": [],
-        "model": "gpt-4o",
-        "mode": "immersive",
-    }
-    data = json.dumps(body).encode()
+    data = json.dumps(MESSAGE).encode()
     return (
         f"POST /github/chat/threads/{thread_id}/messages HTTP/1.1\r\n".encode()
         + bearer
@@ -380,8 +343,8 @@ def test_ctrl_c_ends_serving_for_ever_and_everything_with_it(
 
 
 @pytest.fixture
-def secure(server_context: ssl.SSLContext) -> Iterator[Emulator]:
-    with Emulator(ssl_context=server_context, hostname="localhost") as served:
+def secure() -> Iterator[Emulator]:
+    with Emulator(ssl_context=server_context(), hostname="localhost") as served:
         yield served
 
 

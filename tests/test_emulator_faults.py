@@ -13,6 +13,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import pytest
+from support import MESSAGE
 
 from copilot_sync.emulator import Emulator, Fault, RecordedRequest, Reply
 
@@ -78,19 +79,7 @@ def new_thread(emulator: Emulator) -> str:
 
 
 def message(emulator: Emulator, thread_id: str) -> bytes:
-    body = {
-        "content": "Hi",
-        "intent": "conversation",
-        "references": [],
-        "context": [],
-        "currentURL": "https://github.com/copilot",
-        "streaming": True,
-        "confirmations": [],
-        "customInstructions": [],
-        "model": "gpt-4o",
-        "mode": "immersive",
-    }
-    return request_of(emulator, "POST", f"/github/chat/threads/{thread_id}/messages", body)
+    return request_of(emulator, "POST", f"/github/chat/threads/{thread_id}/messages", MESSAGE)
 
 
 def post(emulator: Emulator) -> Heard:

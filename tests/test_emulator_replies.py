@@ -9,21 +9,16 @@ import queue
 import socket
 import time
 import zlib
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, List
 from urllib.parse import urlsplit
 
 import pytest
+from support import MESSAGE
 
 from copilot_sync.emulator import Emulator, Fault, Reply
 
 HELLO = b'data: {"type":"content","body":"Hello"}\n\n'
 WORLD = b'data: {"type":"content","body":" world"}\n\n'
-
-
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
 
 
 def message(emulator: Emulator, prompt: str = "Hi", **fields: object) -> bytes:
@@ -33,20 +28,7 @@ def message(emulator: Emulator, prompt: str = "Hi", **fields: object) -> bytes:
     created.request("POST", "/github/chat/threads", headers=bearer)
     thread_id = json.load(created.getresponse())["thread_id"]
     created.close()
-    body = {
-        "content": prompt,
-        "intent": "conversation",
-        "references": [],
-        "context": [],
-        "currentURL": "https://github.com/copilot",
-        "streaming": True,
-        "confirmations": [],
-        "customInstructions": [],
-        "model": "gpt-4o",
-        "mode": "immersive",
-        **fields,
-    }
-    data = json.dumps(body).encode()
+    data = json.dumps({**MESSAGE, "content": prompt, **fields}).encode()
     head = (
         f"POST /github/chat/threads/{thread_id}/messages HTTP/1.1\r\nHost: x\r\n"
         f"Authorization: GitHub-Bearer {emulator.api_key}\r\nContent-Length: {len(data)}\r\n\r\n"

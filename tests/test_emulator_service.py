@@ -6,26 +6,15 @@ import http.client
 import json
 import re
 import uuid
-from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import pytest
+from support import MESSAGE
 
 from copilot_sync.emulator import Emulator, Fault, Options, Reply
 
 NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
-MESSAGE: Mapping[str, Any] = {
-    "content": "Explain WSGI in one line",
-    "intent": "conversation",
-    "references": [],
-    "context": [],
-    "currentURL": "https://github.com/copilot/c/1",
-    "streaming": True,
-    "confirmations": [],
-    "customInstructions": [],
-    "model": "gpt-4o",
-    "mode": "immersive",
-}
 VERIFIED = {"GitHub-Verified-Fetch": "true", "X-Requested-With": "XMLHttpRequest"}
 
 
@@ -37,12 +26,6 @@ class Heard(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
 
 
 def ask(
@@ -306,7 +289,7 @@ def test_both_messages_of_a_turn_stand_in_the_thread(emulator: Emulator) -> None
         "interrupted": False,
         "references": [],
     }
-    assert (question["role"], question["content"]) == ("user", "Explain WSGI in one line")
+    assert (question["role"], question["content"]) == ("user", MESSAGE["content"])
     assert (question["parentMessageID"], question["references"]) == ("root", [reference])
 
 

@@ -6,11 +6,21 @@ import json
 import pickle
 import traceback
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import pytest
 
-from copilot_sync.models import Answer, BaseConversation, Conversation, Message, Model, Secret, Thread, Usage
+from copilot_sync.models import (
+    Answer,
+    BaseConversation,
+    Conversation,
+    Message,
+    Model,
+    Secret,
+    Thread,
+    Usage,
+    details_of,
+)
 
 # Conversations
 
@@ -162,6 +172,20 @@ def test_a_value_is_frozen_and_travels(value: Any) -> None:
 def test_an_answer_is_its_text() -> None:
     """``print(answer)`` prints what was said; the rest is there by name."""
     assert str(ANSWER) == f"{ANSWER}" == ANSWER.text == "Hello"
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        (ANSWER, ["c1", "m1", "gpt-4o", {"input_tokens": 12, "output_tokens": 2}, False]),
+        (Answer("x", conversation("c2"), "m"), ["c2", None, "m", None, True]),
+    ],
+    ids=["all", "little"],
+)
+def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[Any]) -> None:
+    """Always the same fields, in the same order."""
+    names = ["conversation_id", "message_id", "model", "usage", "complete"]
+    assert json.dumps(details_of(answer)) == json.dumps(dict(zip(names, expected)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, Iterator, List, Union
 
 import pytest
-from support import collect_garbage
+from support import collect_garbage, stages
 
 import copilot_sync
 from copilot_sync import (
@@ -53,12 +53,6 @@ def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     provider._clients.close()
 
 
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
 def given(emulator: Emulator, **options: Any) -> Dict[str, Any]:
     urls = {"github_url": emulator.github_url, "api_url": emulator.api_url, "retry": None}
     return {**urls, "cookies": emulator.cookies, **options}
@@ -81,10 +75,6 @@ def completion(model: Any, messages: Any, **options: Any) -> List[Any]:
 
 both = pytest.mark.parametrize("face", [blocking, asynchronous])
 all_faces = pytest.mark.parametrize("face", [blocking, asynchronous, completion])
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 def messages_sent(emulator: Emulator) -> List[Any]:

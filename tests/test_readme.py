@@ -22,11 +22,10 @@ def _blocks(language: str) -> List[str]:
     return [textwrap.dedent(block).strip() for block in found]
 
 
+@pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.splitlines()[-1][:40])
-def test_each_python_block_runs(block: str, copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_python_block_runs(block: str) -> None:
     """What README shows can be typed as it stands, with nothing but the environment set."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block],
         check=False,
@@ -44,10 +43,8 @@ def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
     assert second == "python -m pip install tox && python -m tox"
 
 
-def test_the_commands_run(copilot_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What README types can be typed, one line after the other, in a folder with the files that it names."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
     program = tmp_path / "bin" / "copilot-sync"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -W error -m copilot_sync "$@"\n')
@@ -66,7 +63,7 @@ def test_the_commands_run(copilot_emulator: Emulator, tmp_path: Path, monkeypatc
     )
     assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
     assert len(lines) == 10
-    assert len(copilot_emulator.threads) == 5
+    assert len(served.threads) == 5
 
 
 def test_the_settings_are_those_that_are_read() -> None:

@@ -40,8 +40,7 @@ def receipt_of(client: Client, parent_id: Optional[str] = ROOT) -> Receipt:
 
 
 def finished(stream: Stream) -> Stream:
-    for _ in stream:
-        pass
+    stream.read()
     return stream
 
 

@@ -4,7 +4,7 @@ import logging
 import pickle
 import threading
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 import pytest
 import requests
@@ -23,13 +23,6 @@ SECRET = "s3cr3t-t0ken"
 def with_token(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     prepared.headers["Authorization"] = f"GitHub-Bearer {SECRET}"
     return prepared
-
-
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    made = Transport()
-    yield made
-    made.close()
 
 
 def request_to(server: Server, path: str = "/threads", **more: Any) -> Request:

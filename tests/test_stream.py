@@ -2,6 +2,7 @@
 
 import gc
 import io
+import itertools
 import logging
 import pickle
 import platform
@@ -11,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 import pytest
 import responses
+from support import Worker, stages
 
 from copilot_sync import (
     Answer,
@@ -43,12 +45,6 @@ AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
 
 @pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
     with client_of(emulator) as opened:
         yield opened
@@ -58,10 +54,6 @@ def client_of(emulator: Emulator, **options: Any) -> Client:
     return Client(
         emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url, **{"retry": AT_ONCE, **options}
     )
-
-
-def stages(emulator: Emulator) -> List[str]:
-    return [request.stage for request in emulator.requests]
 
 
 # What it hands out
@@ -89,6 +81,18 @@ def test_nothing_is_sent_before_the_first_item_is_asked_for(emulator: Emulator, 
     assert (emulator.requests, stream.conversation, stream.answer) == ([], None, None)
     next(events)
     assert stages(emulator) == ["thread", "message"]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4], ids=["of a new one", "of one that was begun", "of one that has ended"])
+def test_reading_a_stream_gives_its_whole_answer(emulator: Emulator, client: Client, taken: int) -> None:
+    """Whatever was iterated before; and again when it is asked again, also after the stream was closed."""
+    emulator.script(["a", "b", "c"])
+    with client.stream("hi") as stream:
+        assert list(itertools.islice(stream, taken)) == ["a", "b", "c"][:taken]
+        answer = stream.read()
+    assert (answer.text, answer.complete, stream.text) == ("abc", True, "abc")
+    assert stream.read() is stream.answer is answer
+    assert (list(stream), stages(emulator)) == ([], ["thread", "message"])
 
 
 def test_starting_begins_the_conversation_and_sends_nothing_of_the_message(emulator: Emulator, client: Client) -> None:
@@ -594,6 +598,44 @@ def test_a_stream_closed_before_it_began_is_just_over(emulator: Emulator, client
     assert len(errors) == 1
 
 
+def test_reading_a_stream_that_was_closed_raises_what_had_come(emulator: Emulator, client: Client) -> None:
+    """There is no answer to give, whichever thread closed it."""
+    emulator.script(["one", "two"], ["one", "two"])
+    mine, another = client.stream("hi"), client.stream("hi")
+    assert (next(mine), next(another)) == ("one", "one")
+    mine.close()
+    in_thread(another.close)
+    for stream in (mine, another, another):
+        with pytest.raises(StreamClosedError) as caught:
+            stream.read()
+        assert (caught.value.partial, caught.value.stage) == ("one", "stream")
+
+
+def test_reading_ends_when_another_thread_closes_the_stream(emulator: Emulator, client: Client) -> None:
+    """At once, also while it waits for the service."""
+    emulator.script(["one", "two"])
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    stream = client.stream("hi")
+    reading = Worker(stream.read)
+    assert emulator.wait_until(lambda: emulator.stalled)
+    stream.close()
+    with pytest.raises(StreamClosedError, match="closed by another thread"):
+        reading.result()
+
+
+def test_reading_a_stream_that_has_failed_says_so(emulator: Emulator, client: Client) -> None:
+    """The first time with what went wrong, from then on that there is no answer; nothing is asked again."""
+    emulator.script(["one", "two"])
+    emulator.fail("message", Fault.cut(1, reset=True))
+    stream = client.stream("hi", resume=False)
+    with pytest.raises(StreamInterruptedError) as caught:
+        stream.read()
+    assert caught.value.partial == "one"
+    with pytest.raises(StreamClosedError, match="or had failed") as again:
+        stream.read()
+    assert (again.value.partial, stages(emulator)) == ("one", ["thread", "message"])
+
+
 def test_a_stream_that_could_not_begin_says_so_when_it_is_asked_again(emulator: Emulator, client: Client) -> None:
     """The first call raises what went wrong; there is no conversation to give afterwards."""
     emulator.fail("thread", Fault.status(403))
@@ -616,6 +658,8 @@ def test_a_stream_is_read_by_one_thread_at_a_time(emulator: Emulator, client: Cl
     assert emulator.wait_until(lambda: emulator.stalled)
     with pytest.raises(RuntimeError, match="one thread at a time"):
         next(stream)
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        stream.read()
     emulator.release()
     reader.join(5)
     assert pieces == ["one", "two"]

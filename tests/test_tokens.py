@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 import requests
@@ -78,19 +78,6 @@ class Gate(Call):
     def check(self, stage: Optional[str] = None) -> None:
         self._waits(self)
         super().check(stage)
-
-
-@pytest.fixture
-def emulator() -> Iterator[Emulator]:
-    with Emulator() as served:
-        yield served
-
-
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    opened = Transport()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

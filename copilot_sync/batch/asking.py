@@ -71,7 +71,7 @@ class Asker:
 
     def ask(self, task: Task) -> Step:
         """Ask, and wait for the whole answer."""
-        return self._step(task, _answered)
+        return self._step(task, Stream.read)
 
     def delete(self, conversation_id: str) -> Step:
         """Delete a conversation."""
@@ -131,14 +131,6 @@ class Asker:
 
 def _begun(stream: Stream) -> None:
     stream.start()
-
-
-def _answered(stream: Stream) -> Answer:
-    for _ in stream.events():
-        pass
-    if stream.answer is None:
-        raise StreamClosedError("the batch was stopped", stage="stream")
-    return stream.answer
 
 
 def _telling_refusals(policy: Optional[RetryPolicy]) -> Optional[RetryPolicy]:

@@ -52,8 +52,8 @@ logger = logging.getLogger(__name__)
 #: What would meet every other prompt as well: going on would only be more of it. A 401 is believed the second time: the
 #: service may have ended a token early, and then another one.
 _HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
-#: Seconds that the service may ask everybody to wait; where it asks for more, the batch ends.
-_LONGEST_PAUSE = 3600.0
+#: Seconds that everybody waits at most for the service; where it asks for more, the batch ends.
+_LONGEST_WAIT = 3600.0
 #: How often a prompt is refused or meets nobody, with everybody waiting after each time, before that is the end of it.
 _MOST_REFUSALS = 10
 #: Prompts that are under way or waiting for an earlier one, for each worker and at least.
@@ -450,7 +450,7 @@ class Batch:
         if job.refusals == _MOST_REFUSALS and self._answers > job.answers_before:
             # Others were answered meanwhile: it has to do with this prompt.
             self._conclude(job, job.failure(error), None)
-        elif job.refusals == _MOST_REFUSALS or pause > _LONGEST_PAUSE:
+        elif job.refusals == _MOST_REFUSALS or pause > _LONGEST_WAIT:
             self._end(error)
         else:
             self._leave(1)

@@ -1,6 +1,6 @@
 """``copilot-sync ask``: one question, its answer streamed to the terminal."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Optional, Tuple
 
 import click
 
@@ -8,8 +8,7 @@ from copilot_sync.cli import options
 from copilot_sync.cli.output import show_answer, show_json
 from copilot_sync.cli.question import question_of, reference_of, with_system
 from copilot_sync.cli.service import connected, usage_checked
-from copilot_sync.models import Answer
-from copilot_sync.stream import Stream
+from copilot_sync.models import details_of
 
 
 @click.command(
@@ -72,28 +71,7 @@ def ask(
         with stream:
             if not as_json:
                 show_answer(stream, raw)
-            answer = _read(stream)
+            answer = stream.read()
         if as_json:
-            show_json(_fields(answer))
+            show_json({"text": answer.text, **details_of(answer)})
         service.last.save(answer.conversation)  # now with the id of its last message
-
-
-def _read(stream: Stream) -> Answer:
-    for _ in stream:
-        pass
-    assert stream.answer is not None  # noqa: S101 - it was read to its end
-    return stream.answer
-
-
-def _fields(answer: Answer) -> Dict[str, Any]:
-    usage: Optional[Dict[str, Optional[int]]] = None
-    if answer.usage is not None:
-        usage = {"input_tokens": answer.usage.input_tokens, "output_tokens": answer.usage.output_tokens}
-    return {
-        "text": answer.text,
-        "conversation_id": answer.conversation.conversation_id,
-        "message_id": answer.message_id,
-        "model": answer.model,
-        "usage": usage,
-        "complete": answer.complete,
-    }

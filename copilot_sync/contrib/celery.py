@@ -32,7 +32,7 @@ from copilot_sync.batch.gate import Gate, GateCache, MemoryCache
 from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_prompt
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.client import Client
-from copilot_sync.models import Answer, Conversation, Receipt, Usage
+from copilot_sync.models import Conversation, Receipt, Usage, details_of
 from copilot_sync.protocol import ROOT
 
 try:
@@ -54,7 +54,7 @@ _REDIS = "celery.backends.redis"
 _PLACES = 8
 #: Seconds that everybody waits at most for the service, and how often a prompt is refused before it fails. Redis gives
 #: a task to another worker after an hour.
-_LONGEST_PAUSE = 1800.0
+_LONGEST_WAIT = 1800.0
 _MOST_REFUSALS = 10
 #: What would meet every other prompt as well. Seconds for which the others fail with it instead of asking.
 _HOPELESS = (
@@ -165,7 +165,7 @@ class _Ask(celery.Task):
             error = json.loads(told)
             raise getattr(errors, error.pop("type"))(error.pop("message"), **error)
         pause = self.gate.pause
-        if pause > _LONGEST_PAUSE:
+        if pause > _LONGEST_WAIT:
             raise errors.RateLimitError(f"the service asked everybody to wait for {pause:.0f} s", retry_after=pause)
 
     def noted(self, step: Step) -> Step:
@@ -221,17 +221,10 @@ def ask(  # noqa: D417 - Celery gives self
     step = self.step(task)
     if step.answer is None:
         raise step.error or AssertionError("a step has an answer or an error")
-    return _fields_of(step.answer, step)
-
-
-def _fields_of(answer: Answer, step: Step) -> Dict[str, Any]:
+    answer = step.answer
     return {
         "text": answer.text,
-        "conversation_id": answer.conversation.conversation_id,
-        "message_id": answer.message_id,
-        "model": answer.model,
-        "usage": None if answer.usage is None else dataclasses.asdict(answer.usage),
-        "complete": answer.complete,
+        **details_of(answer),
         "seconds": round(step.seconds, 3),
         "attempts": step.attempts,
     }

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from copilot_sync.client import Client, Prompt
-from copilot_sync.models import Conversation
+from copilot_sync.models import Answer, Conversation
 from copilot_sync.provider import GithubCopilot
 from copilot_sync.settings import API_KEY_VARIABLE, Environment
-from copilot_sync.stream import Stream
 
 try:
     import llm
@@ -88,7 +87,7 @@ class CopilotModel(_Model):
             if conversation:
                 threads.keep(conversation.id, thread)
             yield from answering
-            _note(response, answering)
+            _note(response, answering.read())
             if conversation:
                 threads.keep(conversation.id, thread)
 
@@ -121,10 +120,8 @@ def _last_thread(conversation: Any) -> Optional[Conversation]:
     return Conversation.from_dict(last.response_json)
 
 
-def _note(response: Any, answering: Stream) -> None:
+def _note(response: Any, answer: Answer) -> None:
     """Tell ``llm`` what it keeps of an answer beside its text."""
-    answer = answering.answer
-    assert answer is not None  # noqa: S101 - it was read to its end
     response.response_json = {**answer.conversation.to_dict(), "model": answer.model}
     if answer.usage is not None and hasattr(response, "set_usage"):
         response.set_usage(input=answer.usage.input_tokens, output=answer.usage.output_tokens)

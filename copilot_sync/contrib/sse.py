@@ -35,7 +35,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
-from copilot_sync.models import Answer, Conversation
+from copilot_sync.models import Answer, Conversation, details_of
 from copilot_sync.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -103,17 +103,7 @@ def content_event(text: str) -> bytes:
 
 def complete_event(answer: Answer) -> bytes:
     """Give the event for the end of an answer, with what a page needs to go on with the conversation."""
-    usage = answer.usage
-    return _event(
-        {
-            "type": "complete",
-            "conversation_id": answer.conversation.conversation_id,
-            "message_id": answer.message_id,
-            "model": answer.model,
-            "usage": usage and {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            "complete": answer.complete,
-        }
-    )
+    return _event({"type": "complete", **details_of(answer)})
 
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
@@ -271,7 +261,8 @@ class _Reading:
         self._change = threading.Condition()
         self._closed = False
         self.ended = False
-        self._failure: Optional[BaseException] = None
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        self._failures: List[BaseException] = []
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-sse", daemon=True)
 
@@ -284,7 +275,7 @@ class _Reading:
                 if not self._put(piece):
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that iterates gets it
-            self._failure = error
+            self._failures.append(error)
         with self._change:
             self.ended = True
             self._change.notify()
@@ -313,13 +304,9 @@ class _Reading:
         return bool(self._pieces) or self.ended
 
     def raise_failure(self) -> None:
-        """Raise what the thread ended with, if anything."""
-        failure, self._failure = self._failure, None
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            del failure  # its traceback holds this frame
+        """Raise what the thread ended with, if anything: once."""
+        if self._failures:
+            raise self._failures.pop()
 
     def close(self) -> None:
         """Close the stream and end the thread. For any thread."""

@@ -24,14 +24,6 @@ pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def served(copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator that the environment points at, which the workers inherit."""
-    for name, value in copilot_emulator.environment.items():
-        monkeypatch.setenv(name, value)
-    return copilot_emulator
-
-
-@pytest.fixture
 def engine(served: Emulator, tmp_path: Path) -> Iterator[Any]:
     """A cluster of two processes with four threads each, and its client."""
     options: Dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None, "local_directory": str(tmp_path)}
