@@ -222,6 +222,25 @@ class TimedFloor(Floor):
     timeout = SILENCE
 
 
+class Reads(Floor):
+    """What reads with a time-out cost by themselves: the text is cut out where it stands, and nothing understood."""
+
+    timeout = SILENCE
+
+    def pieces(self, plan: Plan, known: bool) -> Iterator[str]:
+        parts = urlsplit(self.target.api)
+        connection = self._connection(parts.netloc)
+        headers = {**_token_header(str(self._token)), "Content-Type": "application/json"}
+        connection.request("POST", f"{_THREADS_PATH}/{THREAD}/messages", json.dumps(_body(plan)).encode(), headers)
+        unfinished, left = b"", plan.events
+        while left:
+            *events, unfinished = (unfinished + connection.sock.recv(65536)).split(b"\n\n")
+            texts = [event.partition(b'"body":"')[2].partition(b'"')[0].decode() for event in events]
+            yield from texts[:left]
+            left -= len(texts[:left])
+        connection.close()  # there is more to come, which the next one would read
+
+
 # Libraries
 
 
@@ -402,6 +421,8 @@ G4F = "gpt4free, provider"
 G4F_BLOCKING = "gpt4free, blocking client"
 
 #: The clients by name; ours, the floor, and the others.
+#: What nobody can go below who waits for each event in a thread.
+READS = "reads alone, with a time-out"
 PEERS: Dict[str, Callable[[Target], "Union[Client, AsyncClient]"]] = {
     OURS: Ours,
     OURS_ASYNC: OursAsync,
@@ -414,4 +435,5 @@ PEERS: Dict[str, Callable[[Target], "Union[Client, AsyncClient]"]] = {
     G4F: G4f,
     G4F_BLOCKING: G4fBlocking,
     OPENAI: OpenAi,
+    READS: Reads,
 }

@@ -28,7 +28,7 @@ from benchmarks.measure import (
     spread,
     table,
 )
-from benchmarks.peers import FLOOR, G4F_BLOCKING, OPENAI, OURS, OURS_ASYNC, Target
+from benchmarks.peers import FLOOR, G4F_BLOCKING, OPENAI, OURS, OURS_ASYNC, READS, Target
 from benchmarks.plans import Plan
 
 
@@ -105,6 +105,11 @@ class Bench:
     @property
     def names(self) -> List[str]:
         """The clients."""
+        return [name for name in self.waiting if name != READS]
+
+    @property
+    def waiting(self) -> List[str]:
+        """The clients, and what reading costs by itself where each event is waited for."""
         return self.workers.names
 
     @property
@@ -166,17 +171,17 @@ def events(bench: Bench) -> List[Section]:
     """What an event costs."""
     scale = bench.scale
     plans = [
-        ("An event a packet", Plan(events=scale.events)),
-        ("20 events a packet", Plan(events=scale.events, batch=20)),
-        ("1 ms apart", Plan(events=scale.paced, gap=1000)),
+        ("An event a packet", Plan(events=scale.events), bench.names),
+        ("20 events a packet", Plan(events=scale.events, batch=20), bench.names),
+        ("1 ms apart", Plan(events=scale.paced, gap=1000), bench.waiting),
     ]
     return [
         (
             f"CPU per event: {title.lower()}",
             f"{plan.events} events in an answer, each a chunk; median of {scale.rounds} rounds (smallest–largest).",
-            table(bench.run("calls", plan, scale.rounds, count=1), _cpu_per(plan.events, "an event")),
+            table(bench.run("calls", plan, scale.rounds, names, count=1), _cpu_per(plan.events, "an event")),
         )
-        for title, plan in plans
+        for title, plan, names in plans
     ]
 
 
@@ -276,7 +281,7 @@ def streams(bench: Bench) -> List[Section]:
     """How many streams a process holds."""
     scale = bench.scale
     plan = Plan(events=max(1, int(scale.seconds * 50)), gap=20_000)
-    rounds = bench.run("streams", plan, scale.stream_rounds, count=scale.streams)
+    rounds = bench.run("streams", plan, scale.stream_rounds, bench.waiting, count=scale.streams)
 
     def cpu(result: Dict[str, Any]) -> float:
         return float(result["cpu"])
