@@ -112,6 +112,7 @@ class _Pump:
         self._loop = loop
         self._ready: Deque[Any] = deque()
         self._room = threading.Condition()
+        self._full = False
         # Weak, so that the thread does not keep alive a task of a loop that was closed.
         self._waiter: Callable[[], Optional[asyncio.Future[bool]]] = _no_one
         self._woken = False
@@ -146,8 +147,7 @@ class _Pump:
                 self._ready.append(item)
                 self._wake()
                 if len(self._ready) >= AHEAD:
-                    with self._room:
-                        self._room.wait_for(self._has_room)
+                    self._wait_for_room()
                 if self._closing:
                     break
         finally:
@@ -159,6 +159,12 @@ class _Pump:
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._on_wake)
+
+    def _wait_for_room(self) -> None:
+        self._full = True  # before it looks whether there is room: who makes some afterwards sees it
+        with self._room:
+            self._room.wait_for(self._has_room)
+        self._full = False
 
     def _has_room(self) -> bool:
         return len(self._ready) < AHEAD or self._closing
@@ -194,7 +200,8 @@ class _Pump:
 
     def _taken(self) -> Deque[Any]:
         batch = deque(self._ready.popleft() for _ in range(len(self._ready)))
-        self._tell_of_room()
+        if self._full:
+            self._tell_of_room()
         return batch
 
     def _tell_of_room(self) -> None:
