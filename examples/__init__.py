@@ -1,1 +1,1 @@
-"""Applications to look at and to copy from. They are started from this folder's parent: ``python -m examples.flask_chat``."""
+"""Applications to look at and to copy from, started from the folder above: ``python -m examples.flask_chat``."""

@@ -43,7 +43,7 @@ def ask(request: HttpRequest) -> HttpResponseBase:
 @require_safe
 def names(request: HttpRequest) -> JsonResponse:
     """The names of this visitor's conversations."""
-    return JsonResponse({"names": list(conversations(request))})
+    return _names(request)
 
 
 @require_safe
@@ -63,10 +63,14 @@ def delete(request: HttpRequest) -> JsonResponse:
         with suppress(NotFoundError):  # somebody else was faster
             get_client().delete_thread(conversation)
         forget(request, name)
-    return names(request)
+    return _names(request)
 
 
 @require_POST
 def markdown(request: HttpRequest) -> JsonResponse:
     """Give an answer that is complete as HTML."""
     return JsonResponse({"html": chat_page.as_html(request.POST.get("text", ""))})
+
+
+def _names(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"names": list(conversations(request))})
