@@ -11,6 +11,7 @@ const [scroll, welcome, turns, form, prompt, send, stop, status, list, none, tog
 const LONGEST_TITLE = 30;
 
 let answering = null; // the AbortController of the answer that is being written
+let listed = ""; // what the list of conversations shows
 let lastMessageId = ""; // the message that the next question follows
 let shown; // settled when the conversation of the address is on the page
 
@@ -133,8 +134,12 @@ async function listConversations() {
   showNames((await get("/conversations")).names);
 }
 
+// Leaves a list alone that is right already: the focus may be in it.
 function showNames(names) {
   const current = nameInAddress();
+  const content = JSON.stringify([names, current]);
+  if (content === listed) return;
+  listed = content;
   list.replaceChildren(...names.reverse().map((name) => entryFor(name, name === current)));
   none.hidden = names.length > 0;
 }
