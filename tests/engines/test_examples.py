@@ -1,11 +1,10 @@
 """The examples as their visitors have them: real servers, and a real browser without a window."""
 
-import json
 import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
 import requests
@@ -64,6 +63,7 @@ class Page:
     def __init__(self, driver: Any, url: str) -> None:
         self.driver = driver
         self.url = url
+        self._complaints: List[str] = []
 
     def load(self) -> None:
         self.driver.get(self.url)
@@ -124,8 +124,26 @@ class Page:
         return self.texts(".note")
 
     def complaints(self) -> List[str]:
-        """What the browser has noted since it was asked last: violations of the policy, errors of the script."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        """What the browser has noted so far: violations of the policy, errors of the script."""
+        self._complaints += [entry["message"] for entry in self.driver.get_log("browser")]
+        return self._complaints
+
+    def pardon(self, *words: str) -> None:
+        """Forget the complaints with these words in them, which a test has wanted."""
+        self._complaints = [each for each in self.complaints() if not any(word in each for word in words)]
+
+    def walk_back(self, name: str) -> None:
+        """Go from one thing to the one before with the keyboard, until one is there, and see that one sees it."""
+        for _ in range(20):
+            self.press(Keys.SHIFT + Keys.TAB, Keys.NULL)
+            outline = "return getComputedStyle(document.activeElement).outlineStyle"
+            assert self.run(outline) == "solid" or self.run("return document.activeElement.id") == "prompt"
+            if name in (
+                self.driver.switch_to.active_element.accessible_name,
+                self.run("return document.activeElement.id"),
+            ):
+                return
+        raise AssertionError(f"the keyboard does not lead to {name}")
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +288,251 @@ def test_conversations_stay_until_they_are_deleted(emulator: Emulator, open_page
     assert [thread.user_messages[0]["content"] for thread in emulator.threads.values()] == ["something else"]
     page.driver.back()  # to a conversation that is no more
     page.wait(lambda: page.find("#welcome").is_displayed())
+
+
+HOSTILE = """\
+<script>window.hacked = 1</script>
+
+<img src="/static/none" onerror="window.hacked = 2"> <b onclick="window.hacked = 3">bold</b>
+
+[one](javascript:window.hacked=4) [two](https://example.org/?a=1&b=2) [three](/delete) ![four](/static/none)
+
+<iframe srcdoc="<script>parent.hacked = 5</script>"></iframe>
+
+- a list
+"""
+
+
+@in_both
+def test_nothing_of_the_models_html_gets_through(emulator: Emulator, open_page: Open, command: str) -> None:
+    """It is text while it comes, when it is complete, and after a reload; and so is what was asked."""
+    emulator.script(HOSTILE)
+    page = open_page(command)
+    page.hear("<img src=/ onerror=hacked()>")
+    for _ in range(2):
+        page.wait(lambda: page.texts(".body li") == ["a list"])
+        assert page.run("return window.hacked") is None
+        assert page.run("return document.querySelectorAll('#turns :is(script, img, iframe, b)').length") == 0
+        links = page.run("return [...document.querySelectorAll('.body a')].map(a => [a.href, a.rel])")
+        assert links == [["https://example.org/?a=1&b=2", "noopener noreferrer nofollow"]]
+        assert "<script>window.hacked = 1</script>" in page.answers[0]
+        assert "[one](javascript:window.hacked=4)" in page.answers[0]
+        assert page.questions == ["<img src=/ onerror=hacked()>"]
+        assert page.titles == ["<img src=/ onerror=hacked()>"]
+        page.reload()
+
+
+@in_both
+def test_the_policy_stops_what_should_get_through_nevertheless(open_page: Open, command: str) -> None:
+    """A script inside the page, one of another place, a style and an image are refused by the browser."""
+    page = open_page(command)
+    page.run("""
+        const script = document.createElement("script");
+        script.textContent = "window.hacked = 1";
+        document.body.append(script);
+        document.body.insertAdjacentHTML("beforeend", `<img src="http://127.0.0.2/"><p style="color: red">
+            <script src="http://127.0.0.2/"></script><button onclick="window.hacked = 2" id="hostile">`);
+        document.getElementById("hostile").click();
+    """)
+    page.wait(lambda: sum("Content Security Policy" in each for each in page.complaints()) >= 4)
+    assert page.run("return window.hacked") is None
+    page.pardon("Content Security Policy")
+
+
+@in_both
+def test_requests_from_elsewhere_are_refused(emulator: Emulator, start_chat: Callable[..., str], command: str) -> None:
+    """What changes something wants the token of the page. All answers carry the fields that protect it."""
+    url = start_chat(command)
+    with requests.Session() as session:
+        page = session.get(url)
+        token = page.text.split('name="csrf-token" content="')[1].split('"')[0]
+        for place in ("ask", "delete", "markdown"):
+            form = {"name": "a name", "prompt": "a question", "parent_message_id": "", "text": "**words**"}
+            for headers in ({}, {"X-CSRFToken": "wrong"}, {"X-CSRFToken": token[::-1]}):
+                refused = session.post(url + place, form, headers=headers)
+                assert refused.status_code in (400, 403)
+                assert "Content-Security-Policy" in refused.headers
+            assert session.get(url + place).status_code == 405
+        assert emulator.requests == []
+        assert session.post(url + "markdown", form, headers={"X-CSRFToken": token}).json() == {
+            "html": "<p><strong>words</strong></p>\n"
+        }
+        for answer in (page, session.get(url + "static/chat.js"), session.get(url + "conversations")):
+            policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+            assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+            assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "same-origin"
+
+
+@in_both
+def test_the_session_holds_as_many_conversations_as_a_cookie_can(
+    emulator: Emulator, start_chat: Callable[..., str], command: str
+) -> None:
+    """The oldest is forgotten where there are more, so that a browser never refuses the cookie."""
+    url = start_chat(command)
+    names = [
+        "".join(chr(0x4E00 + (number * 6151 + place * 7919) % 20000) for place in range(60)) for number in range(14)
+    ]
+    with requests.Session() as session:
+        token = session.get(url).text.split('name="csrf-token" content="')[1].split('"')[0]
+        for name in names:
+            form = {"name": name, "prompt": "hi", "parent_message_id": ""}
+            answer = session.post(url + "ask", form, headers={"X-CSRFToken": token})
+            assert '"complete"' in answer.text
+        form["name"] += "!"
+        assert session.post(url + "ask", form, headers={"X-CSRFToken": token}).status_code == 400
+        assert sorted(session.get(url + "conversations").json()["names"]) == sorted(names[-12:])
+        assert max(len(cookie.name + str(cookie.value)) for cookie in session.cookies) < 4000
+
+
+@in_both
+def test_the_keyboard_is_enough(emulator: Emulator, open_page: Open, command: str) -> None:
+    """One types at once; Escape stops; the list and its buttons are reached, and one sees where one is."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    page = open_page(command)
+    page.press("two", Keys.SHIFT + Keys.ENTER, Keys.NULL, "lines", Keys.ENTER)
+    assert emulator.wait_until(lambda: emulator.stalled, PATIENCE)
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: page.notes == ["Stopped."])
+    assert emulator.wait_until(lambda: emulator.disconnects)
+    assert page.questions == ["two\nlines"]
+    page.press(Keys.ENTER)  # nothing to ask
+    page.walk_back("new")
+    page.press(Keys.ENTER)
+    page.wait(lambda: not page.questions)
+    page.press("more", Keys.ENTER)
+    page.wait(lambda: page.at_rest and page.answers == ["more"])
+    page.walk_back("two lines")
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.questions == ["two\nlines"])
+    page.walk_back("Delete “two lines”")
+    page.press(Keys.ENTER)
+    page.driver.switch_to.alert.accept()
+    page.wait(lambda: page.titles == ["more"])
+
+
+@in_both
+def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open, command: str) -> None:
+    """At a width of 360 pixels nothing sticks out, whatever the answer; the list opens and closes."""
+    page = open_page(command)
+    page.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    )
+    wide = "wide " * 40
+    emulator.script(f"{'long' * 50}\n\n```\n{wide}\n```\n\n|{'|'.join('abcdefghij')}|\n{'|-' * 10}|\n|{wide}|\n")
+    page.hear("question" * 30)
+    page.wait(lambda: page.texts(".body table"))
+    for _ in range(2):
+        outside = """
+            const scrolls = (each) => each.closest("pre, table, nav, .unseen");
+            return [...document.querySelectorAll("body *")].filter((each) => !scrolls(each.parentElement)
+                && each.getBoundingClientRect().right > 360).map((each) => each.outerHTML.slice(0, 80))"""
+        assert page.run(outside) == []
+        assert page.run("return document.scrollingElement.scrollWidth") == 360
+        assert page.find("#send").is_displayed()
+        page.find("#toggle").click()
+    assert not page.find("#sidebar").is_displayed()
+    page.find("#toggle").click()
+    page.find("#conversations a").click()
+    page.wait(lambda: not page.find("#toggle").get_attribute("aria-expanded") == "true")
+
+
+#: The contrast, as WCAG reckons it, of a text with what is behind it.
+CONTRAST = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (colour) => channels(colour).slice(0, 3)
+    .map((each) => each / 255).map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, each, index) => sum + each * [0.2126, 0.7152, 0.0722][index], 0);
+const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return channels(colour)[3] === 0 ? behind(element.parentElement) : colour;
+};
+const element = document.querySelector(arguments[0]);
+const [less, more] = [light(getComputedStyle(element).color), light(behind(element))].sort((a, b) => a - b);
+return (more + 0.05) / (less + 0.05);
+"""
+
+
+@in_both
+def test_light_and_dark_are_both_readable(emulator: Emulator, open_page: Open, command: str) -> None:
+    """The page is as the visitor's system is; all text has the contrast that WCAG wants of it."""
+    page = open_page(command)
+    emulator.fail("message", None, Fault.status(429, retry_after=120))
+    emulator.script("`code` and [a link](https://example.org)\n\n> a quotation")
+    page.hear("a question")
+    page.hear("one too many")
+    grounds = {}
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        grounds[scheme] = page.run("return getComputedStyle(document.body).backgroundColor")
+        for place in ("body", ".user .body", ".body code", ".body a", "blockquote", ".failure", "nav a", "nav button"):
+            assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
+        for place in ("#send", "#new", "#welcome p", "h1"):
+            assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
+    assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(26, 26, 25)"}
+
+
+@in_both
+def test_a_service_that_is_down_is_told_as_that(
+    emulator: Emulator, open_page: Open, tmp_path: Path, command: str
+) -> None:
+    """In words for a person; the log has the cause. The question is there to be asked again."""
+    page = open_page(command)
+    page.hear("Is it up?")
+    token = secrets_of(emulator)
+    emulator.close()
+    page.hear("And now?")
+    assert page.notes == ["The service can't be reached at the moment. Please try again later."]
+    assert page.find("#prompt").get_attribute("value") == "And now?"
+    assert page.answers == ["Is it up?"]
+    nothing_secret(page, tmp_path, token, "NetworkError", "refused")
+
+
+@in_both
+def test_missing_credentials_are_told_as_that(
+    emulator: Emulator, open_page: Open, tmp_path: Path, command: str
+) -> None:
+    """To the visitor nothing of what is missing is said, to the log all."""
+    page = open_page(command, COPILOT_SYNC_COOKIES="")
+    page.hear("Hello?")
+    assert page.notes == ["The chat has not been set up on this server yet."]
+    nothing_secret(page, tmp_path, secrets_of(emulator), "MissingCredentialsError", "COPILOT_SYNC_COOKIES")
+
+
+@in_both
+def test_a_refusal_says_how_long_to_wait(emulator: Emulator, open_page: Open, tmp_path: Path, command: str) -> None:
+    """Where the service does: in the answer's place, and where a conversation can't be shown."""
+    page = open_page(command)
+    emulator.fail("message", None, Fault.status(429, retry_after=120))
+    page.hear("one")
+    page.hear("too many")
+    words = (
+        "There are too many questions at the moment. Please try again later. The service asks to wait for 2 minutes."
+    )
+    assert page.notes == [words]
+    emulator.fail("messages", Fault.status(429, retry_after=120))
+    page.reload()
+    page.wait(lambda: page.notes == [words])
+    assert "502" in "".join(page.complaints())
+    page.pardon("502")
+    nothing_secret(page, tmp_path, secrets_of(emulator), "RateLimitError", "429")
+
+
+def secrets_of(emulator: Emulator) -> List[str]:
+    """What is to be seen nowhere: the cookie, the key, and the tokens that were used."""
+    headers = [request.headers.get("authorization") for request in emulator.requests]
+    return [SECRET_KEY, *emulator.cookies.values(), *{header.split()[-1] for header in headers if header}]
+
+
+def nothing_secret(page: Page, folder: Path, secrets: List[str], *causes: str) -> None:
+    """Check that the log has the cause, and neither it nor the page a secret."""
+    log = (folder / "log").read_text(encoding="utf-8")
+    shown = page.run("return document.documentElement.outerHTML")
+    for cause in causes:
+        assert cause in log
+        assert cause not in shown
+    for secret in secrets:
+        assert secret not in log
+        assert secret not in shown

@@ -320,6 +320,10 @@ stop.addEventListener("click", () => {
 
 document.getElementById("new").addEventListener("click", begin);
 toggle.addEventListener("click", () => setSidebar(toggle.getAttribute("aria-expanded") !== "true"));
+list.addEventListener("click", (event) => {
+  if (event.target.closest("a")) setSidebar(false);
+});
+
 window.addEventListener("hashchange", () => {
   shown = show();
 });
