@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
 
-from copilot_sync import CopilotError, Message
+from copilot_sync import CopilotError, Message, RetryPolicy
 from copilot_sync.contrib.sse import safe_words
 
 STATIC = Path(__file__).parent / "static"
@@ -30,6 +30,9 @@ SECURITY_HEADERS: Mapping[str, str] = {
 #: Seconds. A server notices that a browser has gone by what it can't send. Comments as close as this end an answer
 #: within a second of Stop also while the model is silent.
 HEARTBEAT = 0.3
+
+#: Somebody is looking on: better be told soon that it does not work than be kept waiting.
+RETRY = RetryPolicy(attempts=3, max_wait=5.0)
 
 #: The session is a cookie, for which browsers have 4 KB, so it holds so many conversations with names so long.
 MOST_CONVERSATIONS = 12

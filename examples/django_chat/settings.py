@@ -10,7 +10,7 @@ ROOT_URLCONF = "examples.django_chat.urls"
 WSGI_APPLICATION = "examples.django_chat.wsgi.application"
 
 INSTALLED_APPS = ["django.contrib.sessions", "copilot_sync.contrib.django"]
-COPILOT_SYNC = {"HEARTBEAT": chat_page.HEARTBEAT}
+COPILOT_SYNC = {"HEARTBEAT": chat_page.HEARTBEAT, "RETRY": chat_page.RETRY}
 
 MIDDLEWARE = [
     "examples.django_chat.middleware.ChatMiddleware",

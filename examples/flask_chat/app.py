@@ -27,6 +27,7 @@ app.config.update(
     # A page may stay open for days: its token is good for as long as its session.
     WTF_CSRF_TIME_LIMIT=None,
     COPILOT_SYNC_HEARTBEAT=chat_page.HEARTBEAT,
+    COPILOT_SYNC_RETRY=chat_page.RETRY,
 )
 CSRFProtect(app)
 copilot = CopilotSync(app)

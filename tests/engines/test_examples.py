@@ -1,5 +1,6 @@
 """The examples as their visitors have them: real servers, and a real browser without a window."""
 
+import os
 import shutil
 import threading
 import time
@@ -66,6 +67,13 @@ class Page:
         self.driver = driver
         self.url = url
         self._complaints: List[str] = []
+
+    def show_as(self, scheme: str, *, width: int, height: int) -> None:
+        """Have a window of that size on a system that is light or dark."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     def load(self) -> None:
         self.driver.get(self.url)
@@ -413,9 +421,7 @@ def test_the_keyboard_is_enough(emulator: Emulator, open_page: Open) -> None:
 def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open) -> None:
     """At a width of 360 pixels nothing sticks out, whatever the answer; the list opens and closes."""
     page = open_page(ONE)
-    page.driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
-    )
+    page.show_as("light", width=360, height=640)
     wide = "wide " * 40
     emulator.script(f"{'long' * 50}\n\n```\n{wide}\n```\n\n|{'|'.join('abcdefghij')}|\n{'|-' * 10}|\n|{wide}|\n")
     page.hear("question" * 30)
@@ -454,14 +460,13 @@ return (more + 0.05) / (less + 0.05);
 def test_light_and_dark_are_both_readable(emulator: Emulator, open_page: Open) -> None:
     """The page is as the visitor's system is; all text has the contrast that WCAG wants of it."""
     page = open_page(ONE)
-    emulator.fail("message", None, Fault.status(429, retry_after=120))
+    emulator.fail("message", None, Fault.status(429, retry_after=50))
     emulator.script("`code` and [a link](https://example.org)\n\n> a quotation")
     page.hear("a question")
     page.hear("one too many")
     grounds = {}
     for scheme in ("light", "dark"):
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        page.show_as(scheme, width=1000, height=700)
         grounds[scheme] = page.run("return getComputedStyle(document.body).backgroundColor")
         for place in ("body", ".user .body", ".body code", ".body a", "blockquote", ".failure", "nav a", "nav button"):
             assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
@@ -501,19 +506,55 @@ def test_missing_credentials_are_told_as_that(
 def test_a_refusal_says_how_long_to_wait(emulator: Emulator, open_page: Open, tmp_path: Path, command: str) -> None:
     """Where the service does: in the answer's place, and where a conversation can't be shown."""
     page = open_page(command)
-    emulator.fail("message", None, Fault.status(429, retry_after=120))
+    emulator.fail("message", None, Fault.status(429, retry_after=50))
     page.hear("one")
     page.hear("too many")
     words = (
-        "There are too many questions at the moment. Please try again later. The service asks to wait for 2 minutes."
+        "There are too many questions at the moment. Please try again later. The service asks to wait for 50 seconds."
     )
     assert page.notes == [words]
-    emulator.fail("messages", Fault.status(429, retry_after=120))
+    emulator.fail("messages", Fault.status(429, retry_after=50))
     page.reload()
     page.wait(lambda: page.notes == [words])
     assert "502" in "".join(page.complaints())
     page.pardon("502")
     nothing_secret(page, tmp_path, secrets_of(emulator), "RateLimitError", "429")
+
+
+ANSWER = """\
+A view may return a **generator**. The server sends each piece as soon as it is there:
+
+```python
+@app.post("/ask")
+def ask():
+    return copilot.stream_response(request.form["prompt"], name="chat")
+```
+
+- The first words are on the page while the last ones are still being thought of.
+- A visitor who goes away ends the answer: see [the documentation](https://flask.palletsprojects.com/).
+"""
+
+
+@pytest.mark.parametrize(
+    "command, picture, scheme",
+    [(CHATS["Flask"], "flask_chat", "light"), (CHATS["Django"], "django_chat", "dark")],
+    ids=CHATS,
+)
+def test_a_picture_for_the_documentation(
+    emulator: Emulator, open_page: Open, tmp_path: Path, command: str, picture: str, scheme: str
+) -> None:
+    """It is small, and what is on it comes from the example; ``PICTURES`` names the folder for those that are kept."""
+    page = open_page(command)
+    page.show_as(scheme, width=960, height=620)
+    page.hear("What is a WSGI server?")
+    page.run("document.getElementById('new').click()")  # no pointer is to be seen
+    page.wait(lambda: not page.questions)
+    emulator.script(ANSWER)
+    page.hear("How does an answer stream?")
+    page.wait(lambda: len(page.titles) == 2 and page.texts(".body pre"))
+    file = Path(os.environ.get("PICTURES", tmp_path)) / f"{picture}.png"
+    assert page.driver.save_screenshot(str(file))
+    assert file.stat().st_size < 100_000
 
 
 def secrets_of(emulator: Emulator) -> List[str]:
