@@ -82,7 +82,7 @@ def serve(start: Start) -> Iterator[Callable[..., int]]:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
             port, descriptor = listener.getsockname()[1], listener.fileno()
             program, *arguments = command.split()
-            options["cwd"] = _FILES
+            options.setdefault("cwd", _FILES)
             if program in ("gunicorn", "hypercorn", "uvicorn"):
                 place = ["--fd", str(descriptor)] if program == "uvicorn" else ["--bind", f"fd://{descriptor}"]
                 start(["-m", program, *arguments, *place, *more], pass_fds=[descriptor], **options)

@@ -1,15 +1,17 @@
 """The examples as their visitors have them: real servers, and a real browser without a window."""
 
 import os
+import re
 import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import pytest
 import requests
-from servers import path_of
+from servers import free_port, path_of, wait_for_port
 from support import PATIENCE
 
 from copilot_sync.emulator import Emulator, Fault
@@ -24,8 +26,11 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-FLASK, DJANGO = "examples.flask_chat.app:app", "examples.django_chat.wsgi"
-GTHREAD, GEVENT = (f"gunicorn --config gunicorn_{kind}.conf.py" for kind in ("gthread", "gevent"))
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "examples.rst").read_text(encoding="utf-8")
+#: As the page has them: one that serves Flask with threads, one that serves Django with gevent.
+COMMANDS = re.findall(r" (gunicorn .+)$", PAGE, re.MULTILINE)
+(GTHREAD, FLASK), (GEVENT, DJANGO) = (command.rsplit(" ", 1) for command in COMMANDS)
 IN_PRODUCTION = {
     "Flask, gthread": f"{GTHREAD} {FLASK}",
     "Flask, gevent": f"{GEVENT} {FLASK}",
@@ -48,7 +53,7 @@ on_all_servers = pytest.mark.parametrize("command", SERVERS.values(), ids=SERVER
 in_both = pytest.mark.parametrize("command", CHATS.values(), ids=CHATS)
 
 Serve = Callable[..., int]
-Open = Callable[[str], "Page"]
+Open = Callable[..., "Page"]
 
 #: All texts that the answer's place has had, each with the time when it was there.
 WATCH = """
@@ -133,6 +138,10 @@ class Page:
     def notes(self) -> List[str]:
         return self.texts(".note")
 
+    def has_had(self, text: str) -> bool:
+        """Whether the answer has been this text at some time, since the page is watched."""
+        return text in [seen for _, seen in self.run("return window.seen")]
+
     def complaints(self) -> List[str]:
         """What the browser has noted so far: violations of the policy, errors of the script."""
         self._complaints += [entry["message"] for entry in self.driver.get_log("browser")]
@@ -191,7 +200,7 @@ def start_chat(serve: Serve, tmp_path: Path) -> Callable[..., str]:
     def begin(command: str, **environment: str) -> str:
         at_end = ["--graceful-timeout", "0"] if command.startswith("gunicorn") else []
         with open(tmp_path / "log", "w", encoding="utf-8") as log:
-            port = serve(command, *at_end, stderr=log, env={"SECRET_KEY": SECRET_KEY, **environment})
+            port = serve(command, *at_end, cwd=ROOT, stderr=log, env={"SECRET_KEY": SECRET_KEY, **environment})
         return f"http://127.0.0.1:{port}/"
 
     return begin
@@ -236,7 +245,7 @@ def test_pieces_are_seen_one_after_another(emulator: Emulator, open_page: Open, 
     emulator.reply = lambda prompt: words()
     page.ask("Count")
     for text in ("one ", "one two ", "one two three"):
-        page.wait(lambda text=text: text in [seen for _, seen in page.run("return window.seen")])
+        page.wait(partial(page.has_had, text))
         assert page.find("#stop").is_displayed()
         go_on.release()
     page.wait(lambda: page.at_rest)
@@ -296,6 +305,26 @@ def test_conversations_stay_until_they_are_deleted(emulator: Emulator, open_page
     assert [thread.user_messages[0]["content"] for thread in emulator.threads.values()] == ["something else"]
     page.driver.back()  # to a conversation that is no more
     page.wait(lambda: page.find("#welcome").is_displayed())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["examples.flask_chat", "--emulator", "--port"], ["examples.django_chat", "--emulator", "runserver"]],
+    ids=["Flask", "Django"],
+)
+def test_one_command_shows_it_without_an_account(
+    emulator: Emulator, start: Callable[..., Any], chromium: Any, arguments: List[str]
+) -> None:
+    """It brings an emulator of its own, whatever the environment says, and a key."""
+    assert f"python -m {' '.join(arguments[:2])}\n" in PAGE
+    port = free_port()
+    start(["-m", *arguments, str(port)], env={"SECRET_KEY": ""})
+    wait_for_port(port)
+    page = Page(chromium, f"http://127.0.0.1:{port}/")
+    page.load()
+    page.hear("Are *you* there?")
+    page.wait(lambda: page.answers == ["Are you there?"])
+    assert emulator.requests == []
 
 
 HOSTILE = """\
