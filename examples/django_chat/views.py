@@ -4,13 +4,14 @@ The conversations of a visitor are kept in the session, by names that the page m
 from the page, because all visitors share one account.
 """
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_POST, require_safe
+from django.views.static import serve
 
 from copilot_sync import NotFoundError
 from copilot_sync.contrib.django import conversations, forget, get_client, stream_response
@@ -70,6 +71,14 @@ def delete(request: HttpRequest) -> JsonResponse:
 def markdown(request: HttpRequest) -> JsonResponse:
     """Give an answer that is complete as HTML."""
     return JsonResponse({"html": chat_page.as_html(request.POST.get("text", ""))})
+
+
+@require_safe
+def static(request: HttpRequest, path: str) -> HttpResponseBase:
+    """Give one of the page's files. A site that has more of them leaves that to WhiteNoise or nginx."""
+    with closing(serve(request, path, document_root=chat_page.STATIC)) as found:
+        # Whole, because what Django would read bit by bit can't be sent so under ASGI.
+        return HttpResponse(found.getvalue(), status=found.status_code, headers=dict(found.items()))
 
 
 def _names(request: HttpRequest) -> JsonResponse:

@@ -207,8 +207,8 @@ def start_chat(serve: Serve, tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def open_page(chromium: Any, start_chat: Callable[..., str]) -> Iterator[Callable[..., Page]]:
-    """Start a chat and open its page, as one who was never there. Nothing that the browser complains of may be left."""
+def open_page(chromium: Any, start_chat: Callable[..., str], tmp_path: Path) -> Iterator[Callable[..., Page]]:
+    """Start a chat and open its page, as one who was never there. Neither browser nor server may complain."""
     pages: List[Page] = []
 
     def begin(command: str, **environment: str) -> Page:
@@ -222,6 +222,7 @@ def open_page(chromium: Any, start_chat: Callable[..., str]) -> Iterator[Callabl
     yield begin
     for page in pages:
         assert page.complaints() == []
+        assert "Warning: " not in (tmp_path / "log").read_text(encoding="utf-8")
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     chromium.get("about:blank")
@@ -462,7 +463,9 @@ def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open) -> None:
                 && each.getBoundingClientRect().right > 360).map((each) => each.outerHTML.slice(0, 80))"""
         assert page.run(outside) == []
         assert page.run("return document.scrollingElement.scrollWidth") == 360
-        assert page.run("const each = document.getElementById('scroll'); return each.scrollWidth - each.clientWidth") == 0
+        assert (
+            page.run("return turns.parentElement.scrollWidth - turns.parentElement.clientWidth") == 0
+        )
         assert page.find("#send").is_displayed()
         page.find("#toggle").click()
     assert not page.find("#sidebar").is_displayed()
@@ -575,12 +578,12 @@ def test_a_picture_for_the_documentation(
 ) -> None:
     """It is small, and what is on it comes from the example; ``PICTURES`` names the folder for those that are kept."""
     page = open_page(command)
-    page.show_as(scheme, width=960, height=620)
+    page.show_as(scheme, width=1040, height=620)
     page.hear("What is a WSGI server?")
     page.run("document.getElementById('new').click()")  # no pointer is to be seen
     page.wait(lambda: not page.questions)
     emulator.script(ANSWER)
-    page.hear("How does an answer stream?")
+    page.hear("How do answers stream?")
     page.wait(lambda: len(page.titles) == 2 and page.texts(".body pre"))
     file = Path(os.environ.get("PICTURES", tmp_path)) / f"{picture}.png"
     assert page.driver.save_screenshot(str(file))
