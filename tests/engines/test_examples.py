@@ -463,9 +463,7 @@ def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open) -> None:
                 && each.getBoundingClientRect().right > 360).map((each) => each.outerHTML.slice(0, 80))"""
         assert page.run(outside) == []
         assert page.run("return document.scrollingElement.scrollWidth") == 360
-        assert (
-            page.run("return turns.parentElement.scrollWidth - turns.parentElement.clientWidth") == 0
-        )
+        assert page.run("return turns.parentElement.scrollWidth - turns.parentElement.clientWidth") == 0
         assert page.find("#send").is_displayed()
         page.find("#toggle").click()
     assert not page.find("#sidebar").is_displayed()
