@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 import pytest
+from servers import BECOME, free_port, path_of, wait_for_port
 from support import PATIENCE, collect_garbage
 
 from copilot_sync.emulator import Emulator
 
 _HERE = Path(__file__).parent
+_ROOT = _HERE.parents[1]
+#: Where the files of the deployment page are, which commands name.
+_FILES = _ROOT / "docs" / "deployment"
 _PORTS_TRIED = 5
 
 
@@ -41,7 +45,7 @@ def start(emulator: Emulator) -> Iterator[Start]:
 
         def begin(arguments: Sequence[str], **options: Any) -> "subprocess.Popen[str]":
             environment = {**os.environ, **emulator.environment, **options.pop("env", {})}
-            environment["PYTHONPATH"] = os.pathsep.join([str(_HERE), *sys.path])
+            environment["PYTHONPATH"] = os.pathsep.join([str(_HERE), str(_ROOT), *sys.path])
             return stack.enter_context(_running([sys.executable, *arguments], env=environment, **options))
 
         yield begin
@@ -70,6 +74,35 @@ def _kill_group(group: int) -> None:
 
 
 @pytest.fixture
+def serve(start: Start) -> Iterator[Callable[..., int]]:
+    """Run a command as the documentation has it, on a port of this test's own, which is given."""
+    with ExitStack() as stack:
+
+        def begin(command: str, *more: str, **options: Any) -> int:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+            port, descriptor = listener.getsockname()[1], listener.fileno()
+            program, *arguments = command.split()
+            options.setdefault("cwd", _FILES)
+            if program in ("gunicorn", "hypercorn", "uvicorn"):
+                place = ["--fd", str(descriptor)] if program == "uvicorn" else ["--bind", f"fd://{descriptor}"]
+                start(["-m", program, *arguments, *place, *more], pass_fds=[descriptor], **options)
+                return int(port)
+            listener.close()
+            if program == "python":
+                named = arguments if arguments[0] == "-m" else [str(_HERE / arguments[0]), *arguments[1:]]
+                start([*named, f"127.0.0.1:{port}", "--noreload", *more], **options)
+            elif program == "flask":
+                start(["-m", program, *arguments, "--port", str(port), *more], **options)
+            else:
+                moved = [argument.replace(":8000", f":{port}") for argument in arguments]
+                start(["-c", BECOME, path_of(program), *moved, *more], **options)
+            wait_for_port(port)
+            return int(port)
+
+        yield begin
+
+
+@pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
     """An empty Redis on a free port of this machine, which keeps nothing on disk."""
     program = shutil.which("redis-server")
@@ -77,7 +110,7 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
         pytest.skip("redis-server is not installed")
     with ExitStack() as stack:
         for _ in range(_PORTS_TRIED):
-            port = _free_port()
+            port = free_port()
             options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
             server = stack.enter_context(
                 _running([program, *options, "--dir", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -107,13 +140,6 @@ def celery_workers(redis_url: str, start: Start) -> Iterator[Callable[..., Any]]
 
         yield begin
         collect_garbage()  # a result that goes later would look for the Redis that has gone by then
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture

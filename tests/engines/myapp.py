@@ -1,13 +1,11 @@
 """A Flask application with a chat, as the deployment page has one in mind. Credentials come from the environment."""
 
-import os
-
 import flask
 
 from copilot_sync.contrib.flask import CopilotSync
 
 app = flask.Flask(__name__)
-app.config.update(SECRET_KEY="a key for signing", COPILOT_SYNC_HEARTBEAT=float(os.environ.get("HEARTBEAT", "10")))
+app.config.update(SECRET_KEY="a key for signing", COPILOT_SYNC_HEARTBEAT=1.0)
 copilot = CopilotSync(app)
 
 

@@ -2,20 +2,16 @@
 
 import http.client
 import json
-import os
 import re
-import shutil
-import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Iterator, List
 from urllib.parse import urlencode
 
 import pytest
+from servers import BECOME, free_port, path_of, wait_for_port
 from support import PATIENCE
 
 from copilot_sync.emulator import Emulator, Fault
@@ -36,62 +32,12 @@ FLASK_COMMANDS = [command.replace("mysite.wsgi", "myapp:app") for command in (GT
 #: Seconds from the service's first event to the browser.
 AT_ONCE = 0.1
 TRIES = 5
+#: Seconds, as mysite and myapp have it.
 HEARTBEAT = 1.0
 CLIENTS = 100
 VANISHING = 30
 
-#: Becomes another program, so that one that is no Python is started and ended like the others.
-BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
-
 Serve = Callable[..., int]
-
-
-@pytest.fixture
-def serve(start: Callable[..., Any]) -> Iterator[Serve]:
-    """Run a command of the page, give the port where it serves."""
-    with ExitStack() as stack:
-
-        def begin(command: str, *more: str) -> int:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
-            port, descriptor = listener.getsockname()[1], listener.fileno()
-            program, *arguments = command.split()
-            options: Dict[str, Any] = {"cwd": FILES, "env": {"HEARTBEAT": str(HEARTBEAT)}}
-            if program in ("gunicorn", "hypercorn", "uvicorn"):
-                place = ["--fd", str(descriptor)] if program == "uvicorn" else ["--bind", f"fd://{descriptor}"]
-                start(["-m", program, *arguments, *place, *more], pass_fds=[descriptor], **options)
-                return int(port)
-            listener.close()
-            if program == "python":
-                start([str(HERE / arguments[0]), *arguments[1:], f"127.0.0.1:{port}", "--noreload", *more], **options)
-            elif program == "flask":
-                start(["-m", program, *arguments, "--port", str(port), *more], **options)
-            else:
-                moved = [argument.replace(":8000", f":{port}") for argument in arguments]
-                start(["-c", BECOME, path_of(program), *moved, *more], **options)
-            wait_for_port(port)
-            return int(port)
-
-        yield begin
-
-
-def path_of(program: str) -> str:
-    """Where a program is; a test that needs one which is not here is skipped."""
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
-    found = shutil.which(program, path=places)
-    if found is None:
-        pytest.skip(f"{program} is not installed")
-    return found
-
-
-def wait_for_port(port: int) -> None:
-    """Wait until something listens there: it says so in no other way."""
-    end = time.monotonic() + 3 * PATIENCE
-    while time.monotonic() < end:
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail("the server does not start")
 
 
 class Browser:
@@ -230,8 +176,7 @@ def test_nginx_in_front_holds_nothing_back(
     """
     program = path_of("nginx")
     location = (FILES / "nginx.conf").read_text().replace(":8000", f":{serve(GTHREAD)}").replace(left_out, "")
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, port=port, location=location))
     start(["-c", BECOME, program, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")])
     wait_for_port(port)

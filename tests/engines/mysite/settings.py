@@ -1,9 +1,7 @@
 """Its settings. Credentials come from the environment."""
 
-import os
-
 ALLOWED_HOSTS = ["*"]
-COPILOT_SYNC = {"HEARTBEAT": float(os.environ.get("HEARTBEAT", "10"))}
+COPILOT_SYNC = {"HEARTBEAT": 1.0}
 DEBUG = True
 INSTALLED_APPS = ["django.contrib.sessions", "django.contrib.staticfiles", "copilot_sync.contrib.django"]
 MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", "django.contrib.sessions.middleware.SessionMiddleware"]

@@ -1,0 +1,97 @@
+"""What both chats share: the page with its script and style, and what they send to it.
+
+Nothing here knows Flask or Django, nor how a question is asked. The model's words are hostile input: they become HTML
+in ``as_html`` alone, and ``SECURITY_HEADERS`` keeps a browser from running any of it should that ever fail.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Dict, Mapping
+from urllib.parse import urlsplit
+
+from markdown_it import MarkdownIt
+
+from copilot_sync import CopilotError, Message, RetryPolicy
+from copilot_sync.contrib.sse import safe_words
+
+STATIC = Path(__file__).parent / "static"
+TEMPLATES = Path(__file__).parent / "templates"
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    # Over HTTPS the CSRF protections want to see that a request comes from this site.
+    "Referrer-Policy": "same-origin",
+}
+
+#: Seconds. A server notices that a browser has gone by what it can't send. Comments as close as this end an answer
+#: within a second of Stop also while the model is silent.
+HEARTBEAT = 0.3
+
+#: Somebody is looking on: better be told soon that it does not work than be kept waiting.
+RETRY = RetryPolicy(attempts=3, max_wait=5.0)
+
+#: The session is a cookie, for which browsers have 4 KB, so it holds so many conversations with names so long.
+MOST_CONVERSATIONS = 12
+LONGEST_NAME = 60
+
+_LINKS_TO = ("http", "https", "mailto")
+
+
+def as_html(markdown: str) -> str:
+    """Give the model's Markdown as HTML that is safe to show.
+
+    HTML in it is shown as text. Links lead to the web and to mail, and images are left to their addresses, because
+    loading one tells somebody else what is read here.
+    """
+    parser = MarkdownIt("js-default").disable("image")
+    parser.validateLink = _may_be_linked  # type: ignore[method-assign]
+    parser.add_render_rule("link_open", _open_link)
+    html: str = parser.render(markdown)
+    return html
+
+
+def _may_be_linked(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme.lower() in _LINKS_TO
+    except ValueError:
+        return False
+
+
+def _open_link(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    tokens[index].attrSet("rel", "noopener noreferrer nofollow")
+    tokens[index].attrSet("target", "_blank")
+    html: str = renderer.renderToken(tokens, index, options, env)
+    return html
+
+
+def shown(message: Message) -> Dict[str, str]:
+    """Give what the page needs of a message to show it again."""
+    if message.role == "assistant":
+        return {"role": "assistant", "html": as_html(message.content), "id": message.id}
+    return {"role": "user", "text": message.content}
+
+
+def told(error: CopilotError) -> Dict[str, Any]:
+    """Give what the page is told of an error: words for a person, and nothing of the cause."""
+    return {"message": safe_words(error).message, "retry_after": getattr(error, "retry_after", None)}
+
+
+def is_name(name: str) -> bool:
+    """Tell whether the session may keep a conversation under this name, which the page has made up."""
+    return 0 < len(name) <= LONGEST_NAME
+
+
+def secret_key() -> str:
+    """Give the key that signs the sessions. All processes of a site need the same one.
+
+    Raises:
+        RuntimeError: There is none in the environment.
+    """
+    key = os.environ.get("SECRET_KEY")
+    if not key:
+        raise RuntimeError("set SECRET_KEY to a long random text, such as that of: openssl rand -hex 32")
+    return key

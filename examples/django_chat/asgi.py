@@ -1,0 +1,8 @@
+"""What ASGI servers run."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "examples.django_chat.settings")
+application = get_asgi_application()

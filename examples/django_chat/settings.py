@@ -1,0 +1,36 @@
+"""The settings of the chat: no database, no accounts. The credentials of Copilot come from the environment."""
+
+import os
+
+from examples import chat_page
+
+SECRET_KEY = chat_page.secret_key()
+ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
+ROOT_URLCONF = "examples.django_chat.urls"
+WSGI_APPLICATION = "examples.django_chat.wsgi.application"
+
+INSTALLED_APPS = ["django.contrib.sessions", "copilot_sync.contrib.django"]
+COPILOT_SYNC = {"HEARTBEAT": chat_page.HEARTBEAT, "RETRY": chat_page.RETRY}
+
+MIDDLEWARE = [
+    "examples.django_chat.middleware.ChatMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [chat_page.TEMPLATES]}]
+
+# Kept in the visitor's cookie. A site that has a database can keep them there; nothing else changes.
+SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(os.environ.get("HTTPS_ONLY"))
+# The page has the token in it, so no script needs the cookie.
+CSRF_COOKIE_HTTPONLY = True
+
+# Without DEBUG Django logs nothing to the terminal by itself.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"terminal": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["terminal"], "level": "WARNING"},
+}
+USE_TZ = True
