@@ -64,6 +64,10 @@ def app(emulator: Emulator, copilot: CopilotSync) -> Iterator[flask.Flask]:
     def conversations() -> Dict[str, str]:
         return {name: each.conversation_id for name, each in copilot.conversations().items()}
 
+    @app.get("/names")
+    def names() -> List[str]:
+        return list(copilot.conversations())
+
     yield app
     app.extensions[KEY].close()
 
@@ -164,6 +168,13 @@ def test_a_forgotten_conversation_is_begun_anew(emulator: Emulator, page: Any) -
     second = ask(page, prompt="two", name="chat")[-1]
     assert first["conversation_id"] != second["conversation_id"]
     assert len(emulator.threads) == 2
+
+
+def test_the_conversation_begun_last_is_at_the_end(app: flask.Flask, page: Any) -> None:
+    """Whatever their names are, and however often the session was written and read."""
+    for name in ("zeta", "alpha", "mu"):
+        ask(page, prompt="one", name=name)
+    assert page.get("/names").json == ["zeta", "alpha", "mu"]
 
 
 def test_sessions_are_kept_apart(app: flask.Flask) -> None:

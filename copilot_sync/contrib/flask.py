@@ -122,15 +122,16 @@ class CopilotSync:
 
     def conversations(self) -> Dict[str, Conversation]:
         """Give the conversations that the session holds, by name, the one begun last at the end."""
-        return {name: Conversation(id) for name, id in session.get(KEY, {}).items()}
+        return {name: Conversation(id) for name, id in session.get(KEY, [])}
 
     def forget(self, name: str) -> None:
         """Forget a conversation, so that the next question under its name begins a new one.
 
         Nothing is deleted elsewhere.
         """
-        if name in session.get(KEY, {}):
-            session[KEY] = {each: id for each, id in session[KEY].items() if each != name}
+        kept = session.get(KEY, [])
+        if name in dict(kept):
+            session[KEY] = [[each, id] for each, id in kept if each != name]
 
     def _make_client(self, app: Flask) -> Client:
         return Client(**self._options(app))
@@ -152,8 +153,12 @@ def _configured(app: Flask) -> Dict[str, Any]:
 
 
 def _remember(name: str, conversation: Conversation) -> None:
-    if session.get(KEY, {}).get(name) != conversation.conversation_id:
-        session[KEY] = {**session.get(KEY, {}), name: conversation.conversation_id}
+    # A list of pairs, because Flask writes the members of an object in the order of their names.
+    kept = dict(session.get(KEY, []))
+    if kept.get(name) != conversation.conversation_id:
+        session[KEY] = [[each, id] for each, id in kept.items() if each != name] + [
+            [name, conversation.conversation_id]
+        ]
 
 
 def _commands(copilot: CopilotSync) -> AppGroup:
