@@ -337,6 +337,24 @@ def test_each_step_of_a_request_has_its_own_silence(transport: Transport) -> Non
 
 
 @either_wire
+def test_a_request_goes_out_in_one_piece(transport: Transport, tls: bool) -> None:
+    """Head and body by themselves would be two calls of the system and two packets."""
+    heard: List[bytes] = []
+
+    def script(peer: Peer) -> None:
+        for _ in range(2):
+            heard.append(peer.arrived())
+            peer.send(OK)
+        peer.wait_closed()
+
+    with Server(script, tls=tls) as server:
+        for body in (b"{}", b"[]"):
+            request = Request("threads", "POST", server.url, "/", {"Content-Type": "application/json"}, body=body)
+            assert transport.fetch(request, lambda prepared: prepared, Call(LONG)).body == b"ok"
+    assert [data[-6:] for data in heard] == [b"\r\n\r\n{}", b"\r\n\r\n[]"]
+
+
+@either_wire
 def test_a_request_that_can_not_be_sent_ends_at_its_limit(transport: Transport, tls: bool) -> None:
     """A server that takes nothing more off the wire; some of the request may have arrived."""
     finished = threading.Event()

@@ -163,6 +163,8 @@ class _Watched:
     """What a connection does besides its own work."""
 
     response_class = _Response
+    #: The head of a request that waits for its body; ``None`` where nothing waits.
+    _head: Optional[bytes] = None
 
     def connect(self: Any) -> None:
         call = current_call()
@@ -185,6 +187,24 @@ class _Watched:
         if self.sock is not None:  # else it connects when the first bytes are sent
             _begin_to_send(self.sock, current_call())
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def request(self: Any, *args: Any, **kwargs: Any) -> None:
+        self._head = b""
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            head = self._head
+        finally:
+            self._head = None
+        if head:  # there was no body
+            self.send(head)
+
+    def send(self, data: bytes) -> None:
+        """Send the head of a request together with its body: each by itself costs a call of the system and a packet."""
+        if self._head == b"":
+            self._head = data
+            return
+        head, self._head = self._head or b"", None
+        super().send(head + data)  # type: ignore[misc]
 
     def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = current_call()
