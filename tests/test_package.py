@@ -40,7 +40,8 @@ def test_a_name_of_the_contract_is_at_top_level(name: str) -> None:
 
 def test_all_is_sorted_and_whole() -> None:
     """Nothing is exported that is not listed, and nothing listed twice; modules are not part of it."""
-    exported = {name for name in vars(_public) if not name.startswith("_")}
+    # pytest rewrites the modules of its plugins' distributions, and puts in what no program could name.
+    exported = {name for name in vars(_public) if name.isidentifier() and not name.startswith("_")}
     assert copilot_sync.__all__ == sorted({*exported, "__version__"})
 
 
