@@ -58,7 +58,7 @@ def test_the_flask_application_answers() -> None:
     for _ in range(2):
         assert b'"complete"' in page.post("/chat", data={"prompt": "hi"}).data
     with page.session_transaction() as session:
-        assert list(session["copilot_sync"]) == ["chat"]
+        assert [name for name, _ in session["copilot_sync"]] == ["chat"]
     app.extensions["copilot_sync"].close()
 
 
