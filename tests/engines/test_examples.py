@@ -473,6 +473,30 @@ def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open) -> None:
     page.wait(lambda: page.find("#toggle").get_attribute("aria-expanded") == "false")
 
 
+def test_a_long_conversation_scrolls_above_the_question(emulator: Emulator, open_page: Open) -> None:
+    """The page itself stays where it is, and the end of the answer is in sight, also when it has become HTML."""
+    page = open_page(ONE)
+    page.show_as("light", width=1000, height=500)
+    emulator.script("# A heading is higher than its text\n" * 40)
+    page.hear("first")
+    page.hear("second")
+    assert page.run("return document.scrollingElement.scrollHeight - window.innerHeight") == 0
+    emulator.script("# A heading is higher than its text\n" * 40)
+    page.hear("third")
+    to_the_end = "const box = document.getElementById('scroll'); return box.scrollHeight - box.scrollTop"
+    page.wait(lambda: page.run(to_the_end + " - box.clientHeight") < 1)
+
+
+def test_an_answer_in_many_pieces_does_not_keep_the_page_busy(emulator: Emulator, open_page: Open) -> None:
+    """What a piece costs does not grow with the answer, so that Stop and all else can be used meanwhile."""
+    page = open_page(ONE)
+    emulator.reply = lambda prompt: ("piece " for _ in range(10_000))
+    asked = time.monotonic()
+    page.hear("Much, please")
+    assert time.monotonic() - asked < PATIENCE
+    assert page.answers == [("piece " * 10_000).strip()]
+
+
 #: The contrast, as WCAG reckons it, of a text with what is behind it.
 CONTRAST = """
 const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);

@@ -13,6 +13,7 @@ const LONGEST_TITLE = 30;
 let answering = null; // the AbortController of the answer that is being written
 let listed = ""; // what the list of conversations shows
 let lastMessageId = ""; // the message that the next question follows
+let following = 0; // the frame in which the end is scrolled to
 let shown; // settled when the conversation of the address is on the page
 
 // What is said here is meant for the person at the page.
@@ -112,6 +113,7 @@ function addNote(text, isFailure) {
 
 // The one place where HTML is put into the page: it comes from this site, which lets none of the model's through.
 function fill(body, html) {
+  follow();
   body.innerHTML = html;
 }
 
@@ -121,6 +123,17 @@ function toTheEnd() {
 
 function isAtTheEnd() {
   return scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+}
+
+// Keeps the end in sight, where it is, while something is added. To look where the end is has the browser lay out the
+// whole answer, so that is done once in a frame, however many pieces come.
+function follow() {
+  if (following) return;
+  const wasAtTheEnd = isAtTheEnd();
+  following = requestAnimationFrame(() => {
+    following = 0;
+    if (wasAtTheEnd) toTheEnd();
+  });
 }
 
 function setAnswering(controller) {
@@ -248,14 +261,13 @@ async function read(name, prompt, text, signal) {
   const response = await post("/ask", { name, prompt, parent_message_id: lastMessageId }, signal);
   listConversations().catch(() => {}); // the next time will do
   for await (const event of eventsOf(response)) {
-    const follow = isAtTheEnd();
     if (event.type === "error") throw new Failure(inWords(event));
     if (event.type === "complete") {
       lastMessageId = event.message_id ?? "";
       return event.complete ? "" : "This may not be all of the answer.";
     }
+    follow();
     text.appendData(event.text);
-    if (follow) toTheEnd();
   }
   throw new Failure("The answer was cut off before its end.");
 }
