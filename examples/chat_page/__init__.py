@@ -5,6 +5,7 @@ in ``as_html`` alone, and ``SECURITY_HEADERS`` keeps a browser from running any 
 """
 
 import os
+from html import escape
 from pathlib import Path
 from typing import Any, Dict, Mapping
 from urllib.parse import urlsplit
@@ -39,19 +40,33 @@ MOST_CONVERSATIONS = 12
 LONGEST_NAME = 60
 
 _LINKS_TO = ("http", "https", "mailto")
+#: Characters, and places in a table, of what is made HTML of. More is shown as it came.
+_LONGEST = 100_000
+_LARGEST_TABLE = 100_000
 
 
 def as_html(markdown: str) -> str:
     """Give the model's Markdown as HTML that is safe to show.
 
     HTML in it is shown as text. Links lead to the web and to mail, and images are left to their addresses, because
-    loading one tells somebody else what is read here.
+    loading one tells somebody else what is read here. A little Markdown can't become very much HTML: a link has its
+    address with it, because a long one in another place could be named any number of times, and a large table, which
+    is filled up with empty places, stays text.
     """
-    parser = MarkdownIt("js-default").disable("image")
+    if len(markdown) > _LONGEST or _places(markdown) > _LARGEST_TABLE:
+        return f"<pre>{escape(markdown)}</pre>"
+    parser = MarkdownIt("js-default").disable(["image", "reference"])
     parser.validateLink = _may_be_linked  # type: ignore[method-assign]
     parser.add_render_rule("link_open", _open_link)
+    parser.add_render_rule("th_open", _open_cell)
+    parser.add_render_rule("td_open", _open_cell)
     html: str = parser.render(markdown)
     return html
+
+
+def _places(markdown: str) -> int:
+    """The most that a table in it can have: its widest line in each of its lines."""
+    return markdown.count("\n") * max(line.count("|") for line in markdown.split("\n"))
 
 
 def _may_be_linked(url: str) -> bool:
@@ -64,6 +79,15 @@ def _may_be_linked(url: str) -> bool:
 def _open_link(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     tokens[index].attrSet("rel", "noopener noreferrer nofollow")
     tokens[index].attrSet("target", "_blank")
+    html: str = renderer.renderToken(tokens, index, options, env)
+    return html
+
+
+def _open_cell(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    # The browser may not take styles from what is shown, so the alignment of a column is a class.
+    style = tokens[index].attrs.pop("style", None)
+    if style is not None:
+        tokens[index].attrSet("class", style.replace("text-align:", ""))
     html: str = renderer.renderToken(tokens, index, options, env)
     return html
 

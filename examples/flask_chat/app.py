@@ -24,6 +24,8 @@ app.config.update(
     SECRET_KEY=chat_page.secret_key(),
     SESSION_COOKIE_SAMESITE="Lax",
     SESSION_COOKIE_SECURE=bool(os.environ.get("HTTPS_ONLY")),
+    # Bytes of a question, or of an answer to draw. Django has such a limit of its own.
+    MAX_CONTENT_LENGTH=2_500_000,
     # A page may stay open for days: its token is good for as long as its session.
     WTF_CSRF_TIME_LIMIT=None,
     COPILOT_SYNC_HEARTBEAT=chat_page.HEARTBEAT,

@@ -26,6 +26,8 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+from examples.chat_page import as_html  # noqa: E402
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "examples.rst").read_text(encoding="utf-8")
 #: As the page has them: one that serves Flask with threads, one that serves Django with gevent.
@@ -358,6 +360,33 @@ def test_nothing_of_the_models_html_gets_through(emulator: Emulator, open_page: 
         assert page.questions == ["<img src=/ onerror=hacked()>"]
         assert page.titles == ["<img src=/ onerror=hacked()>"]
         page.reload()
+
+
+def test_a_column_is_aligned_as_the_model_wants_it(emulator: Emulator, open_page: Open) -> None:
+    """Without a style in the HTML, which the policy would refuse and the browser complain of."""
+    emulator.script("|a|b|c|\n|-|:-:|-:|\n|1|2|3|\n")
+    page = open_page(ONE)
+    page.hear("A table, please")
+    aligned = "return [...document.querySelectorAll('.body td')].map((each) => getComputedStyle(each).textAlign)"
+    page.wait(lambda: page.run(aligned) == ["left", "center", "right"])
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        "[a]: http://example.org/" + "a" * 10_000 + "\n\n" + "[a] " * 1000,
+        "|a" * 1000 + "|\n" + "|-" * 1000 + "|\n" + "|\n" * 1000,
+        "[" * 1_000_000,
+    ],
+    ids=["references", "table", "brackets"],
+)
+def test_a_little_markdown_does_not_become_very_much_html(markdown: str) -> None:
+    """Nor takes it long: what is large is shown as it came."""
+    began = time.monotonic()
+    html = as_html(f"<b>\n\n{markdown}")
+    assert len(html) < 3 * len(markdown)
+    assert time.monotonic() - began < 1
+    assert "&lt;b&gt;" in html
 
 
 @in_both
