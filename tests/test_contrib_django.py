@@ -44,7 +44,8 @@ ENGINES = ["db", "cache", "cached_db", "file", "signed_cookies"]
 
 def chat(request: HttpRequest) -> Any:
     """The view of a chat."""
-    return stream_response(request, request.POST.get("prompt"), name=request.POST.get("name"))
+    form = request.POST
+    return stream_response(request, form.get("prompt"), name=form.get("name"), parent_message_id=form.get("message_id"))
 
 
 async def chat_asynchronously(request: HttpRequest) -> Any:
@@ -302,6 +303,15 @@ def test_a_conversation_is_kept_by_name(emulator: Emulator, page: Client, engine
     said = emulator.threads[first["conversation_id"]].user_messages
     assert [message["content"] for message in said] == ["one", "two"]
     assert engine == "signed_cookies" or said[1]["parentMessageID"] == first["message_id"]
+
+
+def test_a_page_that_was_left_open_begins_anew(emulator: Emulator, page: Client) -> None:
+    """The message that it still follows is none of the new conversation's, once the session has lost the old one."""
+    first = ask(page, prompt="one", name="chat")[-1]
+    page.post("/write", {"end": ""})
+    second = ask(page, prompt="two", name="chat", message_id=first["message_id"])[-1]
+    assert second["type"] == "complete"
+    assert second["conversation_id"] != first["conversation_id"]
 
 
 def test_what_others_write_meanwhile_stays(emulator: Emulator, page: Client, engine: str) -> None:

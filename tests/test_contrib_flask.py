@@ -177,6 +177,15 @@ def test_the_conversation_begun_last_is_at_the_end(app: flask.Flask, page: Any) 
     assert page.get("/names").json == ["zeta", "alpha", "mu"]
 
 
+def test_a_page_that_was_left_open_begins_anew(emulator: Emulator, page: Any) -> None:
+    """The message that it still follows is none of the new conversation's, once the session has lost the old one."""
+    first = ask(page, prompt="one", name="chat")[-1]
+    page.post("/new", data={"name": "chat"})
+    second = ask(page, prompt="two", name="chat", message_id=first["message_id"])[-1]
+    assert second["type"] == "complete"
+    assert second["conversation_id"] != first["conversation_id"]
+
+
 def test_sessions_are_kept_apart(app: flask.Flask) -> None:
     """Two browsers, two conversations under one name."""
     ids = {ask(app.test_client(), prompt="hi", name="chat")[-1]["conversation_id"] for _ in range(2)}

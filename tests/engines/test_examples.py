@@ -482,7 +482,9 @@ def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open) -> None:
     page = open_page(ONE)
     page.show_as("light", width=360, height=640)
     wide = "wide " * 40
-    emulator.script(f"# A heading\n\n{'long' * 50}\n\n```\n{wide}\n```\n\n|{'|'.join('abcdefghij')}|\n{'|-' * 10}|\n|{wide}|\n")
+    emulator.script(
+        f"# A heading\n\n{'long' * 50}\n\n```\n{wide}\n```\n\n|{'|'.join('abcdefghij')}|\n{'|-' * 10}|\n|{wide}|\n"
+    )
     page.hear("question" * 30)
     page.wait(lambda: page.texts(".body table"))
     for _ in range(2):

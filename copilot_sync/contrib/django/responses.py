@@ -44,7 +44,8 @@ def stream_response(
         name: The name under which the session keeps the conversation. Default: it is not kept.
         conversation: A conversation or its id. Default: the one that the session keeps, else a new one. An id that
             comes from the page is the page's word: all users of a site share one account.
-        **options: As ``Client.stream`` takes them: ``model``, ``timeout``, ``parent_message_id`` …
+        **options: As ``Client.stream`` takes them: ``model``, ``timeout``, ``parent_message_id`` … The last is
+            passed over where the session does not keep the conversation (any more) and a new one is begun.
 
     Raises:
         BadRequest: There is nothing to ask.
@@ -58,6 +59,8 @@ def stream_response(
         raise BadRequest("there is nothing to ask")
     if conversation is None and name is not None:
         conversation = conversations(request).get(name)
+        if conversation is None:  # the page may still show one that the session has lost
+            options.pop("parent_message_id", None)
     stream = get_client().stream(prompt, conversation=conversation, **options)
     if name is None:
         return StreamingHttpResponse(_body(request, stream, None), headers=HEADERS)
