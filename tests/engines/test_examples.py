@@ -578,6 +578,26 @@ def test_a_service_that_is_down_is_told_as_that(
     nothing_secret(page, tmp_path, token, "NetworkError", "refused")
 
 
+def test_what_is_no_answer_of_the_site_is_told(emulator: Emulator, open_page: Open) -> None:
+    """Such as the page of a log-in that has expired: the page can be used again, and an answer keeps its lines."""
+    page = open_page(ONE)
+    page.hear("first")
+    page.run("""
+        const real = window.fetch;
+        const asked = (path) => path === "/ask" || path.startsWith("/static");
+        window.fetch = (path, ...more) => asked(path) ? real(path, ...more) : Promise.resolve(new Response("<html>"));
+    """)
+    emulator.script("two\nlines")
+    page.hear("second")
+    assert page.find(".assistant:last-child .body").text == "two\nlines"
+    assert page.run("return document.querySelectorAll('.coming').length") == 0
+    page.find("#conversations button").click()
+    page.driver.switch_to.alert.accept()
+    page.wait(lambda: page.notes == ["The site did not answer as it should. Reload the page and try again."])
+    page.hear("third")
+    assert page.answers[-1] == "third"
+
+
 @in_both
 def test_missing_credentials_are_told_as_that(
     emulator: Emulator, open_page: Open, tmp_path: Path, command: str

@@ -40,7 +40,7 @@ function newName(question) {
 // The server
 
 async function get(path, fields = {}) {
-  return (await request(`${path}?${new URLSearchParams(fields)}`)).json();
+  return readJson(await request(`${path}?${new URLSearchParams(fields)}`));
 }
 
 function post(path, fields, signal) {
@@ -57,6 +57,15 @@ async function request(path, options) {
   if (response.ok) return response;
   const told = await response.json().catch(() => null);
   throw new Failure(told ? inWords(told) : `The site refused this (${response.status}). Reload the page and try again.`);
+}
+
+// A log-in in front of this site answers with a page of its own once a visitor has to log in anew.
+async function readJson(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Failure("The site did not answer as it should. Reload the page and try again.");
+  }
 }
 
 // One event after the other, as they come. Each is one line of data; comments only keep the connection alive.
@@ -275,10 +284,10 @@ async function read(name, prompt, text, signal) {
 async function finish(body, text) {
   if (text) {
     try {
-      fill(body, (await (await post("/markdown", { text })).json()).html);
+      fill(body, (await readJson(await post("/markdown", { text }))).html);
     } catch (error) {
-      if (!(error instanceof Failure)) throw error; // the text as it came is readable too
-      return;
+      if (!(error instanceof Failure)) throw error;
+      body.classList.add("plain"); // the text as it came is readable too
     }
   } else {
     body.parentElement.remove();
@@ -289,7 +298,7 @@ async function finish(body, text) {
 async function forget(name) {
   if (!confirm(`Delete “${titleOf(name)}” for good?`)) return;
   try {
-    const { names } = await (await post("/delete", { name })).json();
+    const { names } = await readJson(await post("/delete", { name }));
     if (name === nameInAddress()) begin();
     else showNames(names);
   } catch (error) {
