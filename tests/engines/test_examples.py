@@ -471,10 +471,14 @@ def test_the_keyboard_is_enough(emulator: Emulator, open_page: Open) -> None:
     page.walk_back("two lines")
     page.press(Keys.ENTER)
     page.wait(lambda: page.questions == ["two\nlines"])
-    page.walk_back("Delete “two lines”")
+    page.walk_back("Delete “more”")
     page.press(Keys.ENTER)
     page.driver.switch_to.alert.accept()
-    page.wait(lambda: page.titles == ["more"])
+    page.wait(lambda: page.titles == ["two lines"])
+    page.wait(lambda: page.driver.switch_to.active_element.text == "two lines")  # not at the page's beginning
+    page.press(Keys.TAB, Keys.ENTER)
+    page.driver.switch_to.alert.accept()
+    page.wait(lambda: page.titles == [])
 
 
 def test_a_phone_shows_all_of_it(emulator: Emulator, open_page: Open) -> None:

@@ -299,8 +299,12 @@ async function forget(name) {
   if (!confirm(`Delete “${titleOf(name)}” for good?`)) return;
   try {
     const { names } = await readJson(await post("/delete", { name }));
-    if (name === nameInAddress()) begin();
-    else showNames(names);
+    if (name === nameInAddress()) {
+      begin();
+    } else {
+      showNames(names);
+      (list.querySelector("a") ?? prompt).focus(); // what had it is gone
+    }
   } catch (error) {
     tell(error);
   }
