@@ -39,7 +39,6 @@ RETRY = RetryPolicy(attempts=3, max_wait=5.0)
 MOST_CONVERSATIONS = 12
 LONGEST_NAME = 60
 
-_LINKS_TO = ("http", "https", "mailto")
 #: Characters, and places in a table, of what is made HTML of. More is shown as it came.
 _LONGEST = 100_000
 _LARGEST_TABLE = 100_000
@@ -71,9 +70,11 @@ def _places(markdown: str) -> int:
 
 def _may_be_linked(url: str) -> bool:
     try:
-        return urlsplit(url).scheme.lower() in _LINKS_TO
+        parts = urlsplit(url)
     except ValueError:
         return False
+    # Without a host it would be a place of this site.
+    return parts.scheme == "mailto" or (parts.scheme in ("http", "https") and bool(parts.netloc))
 
 
 def _open_link(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -> str:

@@ -22,7 +22,10 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIR
 
 # Kept in the visitor's cookie. A site that has a database can keep them there; nothing else changes.
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(os.environ.get("HTTPS_ONLY"))
+HTTPS_ONLY = bool(os.environ.get("HTTPS_ONLY"))
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+if HTTPS_ONLY:  # a proxy speaks it and tells so; else Django takes the page's own questions for those of another site
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 # The page has the token in it, so no script needs the cookie.
 CSRF_COOKIE_HTTPONLY = True
 

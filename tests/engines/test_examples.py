@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -336,11 +338,33 @@ HOSTILE = """\
 <img src="/static/none" onerror="window.hacked = 2"> <b onclick="window.hacked = 3">bold</b>
 
 [one](javascript:window.hacked=4) [two](https://example.org/?a=1&b=2) [three](/delete) ![four](/static/none)
+[five](http:/delete)
 
 <iframe srcdoc="<script>parent.hacked = 5</script>"></iframe>
 
 - a list
 """
+
+
+#: What a browser does behind a proxy that speaks HTTPS, on the way to the Django chat.
+BEHIND_HTTPS = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "examples.django_chat.settings"
+import django
+django.setup()
+from django.test import Client
+browser = Client(enforce_csrf_checks=True, HTTP_HOST="localhost", HTTP_X_FORWARDED_PROTO="https")
+token = browser.get("/").content.decode().split('name="csrf-token" content="')[1].split('"')[0]
+asked = {"HTTP_X_CSRFTOKEN": token, "HTTP_ORIGIN": "https://localhost"}
+print(browser.post("/markdown", {"text": "*hi*"}, **asked).status_code, browser.cookies["csrftoken"]["secure"])
+"""
+
+
+def test_behind_https_the_page_may_ask() -> None:
+    """What the proxy says counts, wherever the proxy is; the cookies go over HTTPS alone."""
+    environment = {**os.environ, "HTTPS_ONLY": "1", "SECRET_KEY": SECRET_KEY}
+    command = [sys.executable, "-c", BEHIND_HTTPS]
+    assert subprocess.check_output(command, cwd=ROOT, env=environment, text=True, timeout=PATIENCE) == "200 True\n"
 
 
 @in_both
