@@ -74,6 +74,12 @@ class Peer:
             self.gone.set()
         return bool(data)
 
+    def exchange(self, length: int, reply: bytes) -> bytes:
+        """Read so many bytes of what is not HTTP, and answer them."""
+        data: bytes = self._sock.recv(length, socket.MSG_WAITALL)
+        self.send(reply)
+        return data
+
     def send(self, data: bytes) -> None:
         """Send bytes; where the client has gone, that is recorded."""
         try:

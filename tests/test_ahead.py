@@ -58,11 +58,14 @@ def ca(tmp_path: Path) -> str:
 
 
 @contextlib.contextmanager
-def asking(github: Server, api_url: str, ca: str, timeout: Optional[Timeout] = None) -> Iterator[Client]:
+def asking(
+    github: Server, api_url: str, ca: str, timeout: Optional[Timeout] = None, proxy: Optional[str] = None
+) -> Iterator[Client]:
     with Client(
         cookies={"user_session": "s"},
         github_url=github.url,
         api_url=api_url,
+        proxy=proxy,
         verify=ca,
         retry=None,
         timeout=timeout or Timeout(),
@@ -113,6 +116,25 @@ def test_without_tls_nothing_is_connected_ahead(ca: str) -> None:
         before = threading.active_count()
         assert client.models() == []
         assert seen == [before + 1]  # the server's own
+
+
+def test_behind_a_socks_proxy_nothing_is_connected_ahead(ca: str) -> None:
+    """It is PySocks that connects there, where neither a limit nor a stop would reach the thread."""
+
+    def proxy(peer: Peer) -> None:
+        peer.exchange(3, b"\x05\x00")  # no password
+        port = int.from_bytes(peer.exchange(10, b"")[-2:], "big")
+        if port == github.port:
+            peer.send(b"\x05\x00\x00\x01" + bytes(6))
+            peer.relay(port)
+        peer.wait_closed()
+
+    with nothing_left_open(), Server(answering(TOKEN), tls=True) as github, Server(proxy) as server:
+        route = f"socks5://127.0.0.1:{server.port}"
+        with asking(github, "https://127.0.0.1:9", ca, Timeout(connect=0.5, total=PATIENCE), proxy=route) as client:
+            with pytest.raises(RequestTimeoutError) as caught:
+                client.models()
+        assert (caught.value.phase, server.connections) == ("connect", 2)
 
 
 def test_a_token_that_is_refused_closes_the_connection(ca: str) -> None:

@@ -63,7 +63,9 @@ class _Pool:
 
     def connect_ahead(self: Any, timeout: Timeout) -> None:
         """Make the first connection, where that takes long and needs nobody else: TLS, without a proxy."""
-        if self.scheme == "https" and self.proxy is None and not self.num_connections:
+        # A pool behind a SOCKS proxy doesn't know of it: there it is the connection that makes its socket otherwise.
+        direct = self.proxy is None and issubclass(self.ConnectionCls, _OpenedHere)
+        if self.scheme == "https" and direct and not self.num_connections:
             with contextlib.suppress(RuntimeError):  # where there can't be another thread, the request connects
                 self._ahead.append(Ahead(self._new_conn(), timeout))
 
