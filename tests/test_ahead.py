@@ -163,6 +163,21 @@ def test_a_connection_that_can_not_be_made_is_the_failure_of_the_request(ca: str
         assert (caught.value.stage, caught.value.sent, caught.value.attempts) == ("models", False, 1)
 
 
+def test_what_keeps_the_connection_from_being_prepared_is_the_failure_of_a_request(ca: str, tmp_path: Path) -> None:
+    """Whoever calls sees errors of ours alone, and of the stage that they belong to."""
+    no_certificates = tmp_path / "empty.pem"
+    no_certificates.write_text("nothing")
+    with Server(answering(TOKEN), tls=True) as github:
+        with asking(github, github.url, str(no_certificates)) as client:
+            with pytest.raises(NetworkError, match="TLS failed") as caught:
+                client.models()
+            assert (caught.value.stage, caught.value.attempts) == ("token", 1)
+        with asking(github, "https://*.invalid", ca) as client:
+            with pytest.raises(NetworkError) as caught:
+                client.models()
+            assert (caught.value.stage, caught.value.attempts) == ("models", 1)
+
+
 def test_a_server_that_hangs_up_is_connected_to_again(ca: str) -> None:
     """As an idle connection is that has ended."""
     ended = threading.Event()

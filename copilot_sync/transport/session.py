@@ -117,13 +117,16 @@ class Transport:
         Nothing is sent over the connection. It is closed where what is done meanwhile fails. Nothing happens where
         there are connections to the host, where a proxy leads to it, or without TLS.
         """
-        session = self._opened()
-        pool = session.pool_of(url, **self._route.settings(session, url))
-        pool.connect_ahead(timeout)
+        pool: Any = None
+        with contextlib.suppress(*FAILURES):  # the request meets the same, and tells it as its own failure
+            session = self._opened()
+            pool = session.pool_of(url, **self._route.settings(session, url))
+            pool.connect_ahead(timeout)
         try:
             yield
         except BaseException:
-            pool.drop_ahead()
+            if pool is not None:
+                pool.drop_ahead()
             raise
 
     def fetch(self, request: Request, auth: Auth, call: Call) -> Reply:
