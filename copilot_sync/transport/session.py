@@ -17,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from copilot_sync.protocol import Reply, Request
-from copilot_sync.settings import Limits, Timeout
+from copilot_sync.settings import Limits
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
@@ -111,7 +111,7 @@ class Transport:
         )
 
     @contextlib.contextmanager
-    def connecting(self, url: str, timeout: Timeout) -> Iterator[None]:
+    def connecting(self, url: str, call: Call) -> Iterator[None]:
         """Connect to a host in a thread, so that its first request, after what is done meanwhile, needn't wait for it.
 
         Nothing is sent over the connection. It is closed where what is done meanwhile fails. Nothing happens where
@@ -121,7 +121,7 @@ class Transport:
         with contextlib.suppress(*FAILURES):  # the request meets the same, and tells it as its own failure
             session = self._opened()
             pool = session.pool_of(url, **self._route.settings(session, url))
-            pool.connect_ahead(timeout)
+            pool.connect_ahead(call)
         try:
             yield
         except BaseException:
