@@ -300,6 +300,21 @@ def test_a_call_does_not_meet_the_failure_of_a_connection_that_another_one_neede
         assert server.connections == 2
 
 
+def test_an_interruption_closes_the_connection_that_was_just_made(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
+    """Also where somebody keeps the exception, and with it all that its frames hold."""
+
+    def interrupted(sock: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("copilot_sync.transport.ahead._is_open", interrupted)
+    with Server(answering(TOKEN), tls=True) as github, Server(answering(NO_MODELS), tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            with pytest.raises(KeyboardInterrupt) as kept:
+                client.models()
+            wait_for(server.peer_closed)
+            assert kept.value.__traceback__ is not None
+
+
 def test_a_failure_keeps_nothing_alive(ca: str) -> None:
     """What is in its frames goes at once, also where the failure can't be shown as the cause of an error."""
     with Server(answering(TOKEN), tls=True) as github, asking(github, f"https://{70 * 'x'}.invalid", ca) as client:

@@ -66,15 +66,15 @@ class Ahead:
                 if call.cancelled:
                     raise OSError("the call ended while its connection was made")
                 self._thread.join(min(_WAIT_STEP, call.read_seconds()))
-        except BaseException:
+            if self._failures:
+                if call is self._made_for:
+                    raise self._failures.pop()
+                return None
+            if _is_open(self._connection.sock):
+                return self._connection
+        except BaseException:  # Ctrl-C, say: whoever keeps it keeps what its frames hold
             self.drop()
             raise
-        if self._failures:
-            if call is self._made_for:
-                raise self._failures.pop()
-            return None
-        if _is_open(self._connection.sock):
-            return self._connection
         self._connection.close()
         return None
 
