@@ -78,6 +78,12 @@ class Peer:
         """Read what one read gives."""
         return bytes(self._sock.recv(65536))
 
+    def exchange(self, length: int, reply: bytes) -> bytes:
+        """Read so many bytes of what is not HTTP, and answer them."""
+        data: bytes = self._sock.recv(length, socket.MSG_WAITALL)
+        self.send(reply)
+        return data
+
     def send(self, data: bytes) -> None:
         """Send bytes; where the client has gone, that is recorded."""
         try:

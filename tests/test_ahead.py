@@ -1,7 +1,9 @@
 """The second host of a cold call is connected to while the first one is asked for a token."""
 
 import contextlib
+import gc
 import json
+import platform
 import socket
 import threading
 import time
@@ -17,11 +19,23 @@ from support import (
     Worker,
     answering,
     authority_file,
+    collect_garbage,
     nothing_left_open,
+    server_context,
     wait_for,
 )
 
-from copilot_sync import AuthenticationError, Client, NetworkError, RequestTimeoutError, StreamClosedError, Timeout
+from copilot_sync import (
+    AuthenticationError,
+    Client,
+    NetworkError,
+    ProtocolError,
+    RequestTimeoutError,
+    StreamClosedError,
+    Timeout,
+)
+from copilot_sync.transport.ahead import Ahead
+from copilot_sync.transport.call import Call
 
 NO_MODELS = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"data":[]}'
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -58,11 +72,14 @@ def ca(tmp_path: Path) -> str:
 
 
 @contextlib.contextmanager
-def asking(github: Server, api_url: str, ca: str, timeout: Optional[Timeout] = None) -> Iterator[Client]:
+def asking(
+    github: Server, api_url: str, ca: str, timeout: Optional[Timeout] = None, proxy: Optional[str] = None
+) -> Iterator[Client]:
     with Client(
         cookies={"user_session": "s"},
         github_url=github.url,
         api_url=api_url,
+        proxy=proxy,
         verify=ca,
         retry=None,
         timeout=timeout or Timeout(),
@@ -115,6 +132,25 @@ def test_without_tls_nothing_is_connected_ahead(ca: str) -> None:
         assert seen == [before + 1]  # the server's own
 
 
+def test_behind_a_socks_proxy_nothing_is_connected_ahead(ca: str) -> None:
+    """It is PySocks that connects there, where neither a limit nor a stop would reach the thread."""
+
+    def proxy(peer: Peer) -> None:
+        peer.exchange(3, b"\x05\x00")  # no password
+        port = int.from_bytes(peer.exchange(10, b"")[-2:], "big")
+        if port == github.port:
+            peer.send(b"\x05\x00\x00\x01" + bytes(6))
+            peer.relay(port)
+        peer.wait_closed()
+
+    with nothing_left_open(), Server(answering(TOKEN), tls=True) as github, Server(proxy) as server:
+        route = f"socks5://127.0.0.1:{server.port}"
+        with asking(github, "https://127.0.0.1:9", ca, Timeout(connect=0.5, total=PATIENCE), proxy=route) as client:
+            with pytest.raises(RequestTimeoutError) as caught:
+                client.models()
+        assert (caught.value.phase, server.connections) == ("connect", 2)
+
+
 def test_a_token_that_is_refused_closes_the_connection(ca: str) -> None:
     """Nobody will need it."""
     connected = threading.Event()
@@ -139,6 +175,21 @@ def test_a_connection_that_can_not_be_made_is_the_failure_of_the_request(ca: str
         with pytest.raises(NetworkError, match="nothing listens there") as caught:
             client.models()
         assert (caught.value.stage, caught.value.sent, caught.value.attempts) == ("models", False, 1)
+
+
+def test_what_keeps_the_connection_from_being_prepared_is_the_failure_of_a_request(ca: str, tmp_path: Path) -> None:
+    """Whoever calls sees errors of ours alone, and of the stage that they belong to."""
+    no_certificates = tmp_path / "empty.pem"
+    no_certificates.write_text("nothing")
+    with Server(answering(TOKEN), tls=True) as github:
+        with asking(github, github.url, str(no_certificates)) as client:
+            with pytest.raises(NetworkError, match="TLS failed") as caught:
+                client.models()
+            assert (caught.value.stage, caught.value.attempts) == ("token", 1)
+        with asking(github, "https://*.invalid", ca) as client:
+            with pytest.raises(NetworkError) as caught:
+                client.models()
+            assert (caught.value.stage, caught.value.attempts) == ("models", 1)
 
 
 def test_a_server_that_hangs_up_is_connected_to_again(ca: str) -> None:
@@ -175,13 +226,20 @@ def test_a_server_that_resets_is_connected_to_again(ca: str) -> None:
         assert server.connections == 2
 
 
-def test_closing_ends_the_wait_for_the_connection(ca: str) -> None:
+def test_closing_ends_the_wait_for_the_connection(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
     """A server that never gets through with TLS blocks nobody."""
+    waiting, real = threading.Event(), Ahead.taken
+
+    def taken(ahead: Ahead, call: Call) -> Any:
+        waiting.set()
+        return real(ahead, call)
+
+    monkeypatch.setattr(Ahead, "taken", taken)
     with nothing_left_open(), Server(answering(TOKEN), tls=True) as github, Server(silent) as server:
-        with asking(github, server.url.replace("http", "https"), ca) as client:
+        with asking(github, server.url.replace("http", "https"), ca, Timeout(connect=2 * PATIENCE)) as client:
             stream = client.stream("Hi")
             worker = Worker(lambda: next(stream))
-            wait_for(github.asked)
+            wait_for(waiting)
             stream.close()
             with pytest.raises(StreamClosedError):
                 worker.result()
@@ -206,6 +264,73 @@ def test_the_limits_of_a_call_hold_while_it_waits(ca: str, timeout: Timeout, pha
         assert server.connections == 1
 
 
+def connected_for_another_call(client: Client) -> None:
+    """Begin a connection for a call that ends before its request."""
+    with client._access._transport.connecting(client._access.urls.api, Call(Timeout(connect=PATIENCE))):
+        pass
+
+
+def test_the_limit_of_the_call_that_waits_holds_whoever_the_connection_was_begun_for() -> None:
+    """One client serves calls with limits of their own."""
+    with nothing_left_open(), Server(silent) as server:
+        with Client("key", api_url=server.url.replace("http", "https"), retry=None) as client:
+            connected_for_another_call(client)
+            started = time.monotonic()
+            with pytest.raises(RequestTimeoutError) as caught:
+                next(client.stream("Hi", timeout=Timeout(connect=0.2)))
+            assert (caught.value.phase, caught.value.sent) == ("connect", False)
+            assert time.monotonic() - started < PATIENCE / 2
+        assert server.connections == 1
+
+
+def test_a_call_does_not_meet_the_failure_of_a_connection_that_another_one_needed(ca: str) -> None:
+    """It may be as old as the client; the host may have come up since."""
+
+    def api(peer: Peer) -> None:
+        if server.connections == 1:
+            peer.reset()
+        else:
+            peer.secure(server_context())
+            answering(NO_MODELS)(peer)
+
+    with nothing_left_open(), Server(api) as server:
+        with Client("key", api_url=server.url.replace("http", "https"), verify=ca, retry=None) as client:
+            connected_for_another_call(client)
+            assert client.models() == []
+        assert server.connections == 2
+
+
+def test_an_interruption_closes_the_connection_that_was_just_made(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
+    """Also where somebody keeps the exception, and with it all that its frames hold."""
+
+    def interrupted(sock: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("copilot_sync.transport.ahead._is_open", interrupted)
+    with Server(answering(TOKEN), tls=True) as github, Server(answering(NO_MODELS), tls=True) as server:
+        with asking(github, server.url, ca) as client:
+            with pytest.raises(KeyboardInterrupt) as kept:
+                client.models()
+            wait_for(server.peer_closed)
+            assert kept.value.__traceback__ is not None
+
+
+def test_a_failure_keeps_nothing_alive(ca: str) -> None:
+    """What is in its frames goes at once, also where the failure can't be shown as the cause of an error."""
+    with Server(answering(TOKEN), tls=True) as github, asking(github, f"https://{70 * 'x'}.invalid", ca) as client:
+        collect_garbage()
+        gc.disable()
+        try:
+            with contextlib.suppress(ProtocolError):
+                client.models()
+            if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+                collect_garbage()
+            left = [kind for kind in map(type, gc.get_objects()) if kind is Ahead]
+        finally:
+            gc.enable()
+        assert left == []
+
+
 def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
     """Its connections go with it, also those that are not made yet."""
     connected = threading.Event()
@@ -216,7 +341,7 @@ def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
 
     with nothing_left_open(), Server(api) as server:
         client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
-        with client, client._access._transport.connecting(client._access.urls.api, Timeout()):
+        with client, client._access._transport.connecting(client._access.urls.api, Call(Timeout())):
             wait_for(connected)
         wait_for(server.peer_closed)
 
@@ -233,7 +358,7 @@ def test_a_look_up_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with nothing_left_open(), Server(silent) as server:
         client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
-        with client, client._access._transport.connecting(client._access.urls.api, Timeout()):
+        with client, client._access._transport.connecting(client._access.urls.api, Call(Timeout())):
             wait_for(asked)
         looked_up.set()
         for thread in threading.enumerate():

@@ -192,7 +192,7 @@ class ExchangedTokens:
             self._cookies = cookie_header(self._find_cookies())
         try:
             # The token is for a request to the other host.
-            with self._transport.connecting(self._urls.api, call.timeout):
+            with self._transport.connecting(self._urls.api, call):
                 token, lifetime = retry(lambda: self._exchange(call), policy, call)
         except AuthenticationError:
             # The user may renew the file or the browser's session meanwhile.

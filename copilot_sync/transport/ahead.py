@@ -8,7 +8,7 @@ there and then.
 
 import ssl
 import threading
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from copilot_sync.settings import Timeout
 from copilot_sync.transport.call import Call
@@ -24,16 +24,18 @@ class Ahead:
 
     Args:
         connection: A connection of ``urllib3`` that obeys the current call and is not connected yet.
-        timeout: How long connecting may take.
+        call: The call that it is made for. Its limits are those of connecting; that it is stopped is told by ``drop``.
 
     Raises:
         RuntimeError: There can't be another thread.
     """
 
-    def __init__(self, connection: Any, timeout: Timeout) -> None:
+    def __init__(self, connection: Any, call: Call) -> None:
         self._connection = connection
-        self._call = Call(Timeout(connect=timeout.connect, read=timeout.read))
-        self._failure: Optional[BaseException] = None
+        self._made_for = call
+        self._call = Call(Timeout(connect=call.timeout.connect, read=call.timeout.read))
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        self._failures: List[BaseException] = []
         self._thread = threading.Thread(target=self._connect, name="copilot-sync-connect", daemon=True)
         self._thread.start()
 
@@ -44,29 +46,35 @@ class Ahead:
                 self._connection.connect()
             self._call.release()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the one who takes the connection gets it
-            self._failure = error
+            self._failures.append(error)
             self._connection.close()
 
     def taken(self, call: Call) -> Optional[Any]:
-        """Wait for the connection; ``None`` where the server has closed it already.
+        """Wait for the connection, within the limits of a call.
+
+        Returns:
+            ``None`` where the call has to make its own: the server has closed this one already, or it could not be
+            made for another call, which may have been long ago or under other limits.
 
         Raises:
             OSError: The call ended meanwhile.
+            socket.timeout: The connection was not made within the call's limits.
             Exception: What connecting failed with.
         """
         try:
             while self._thread.is_alive():
-                if call.cancelled or call.expired:
+                if call.cancelled:
                     raise OSError("the call ended while its connection was made")
-                self._thread.join(_WAIT_STEP)
-        except BaseException:
+                self._thread.join(min(_WAIT_STEP, call.read_seconds()))
+            if self._failures:
+                if call is self._made_for:
+                    raise self._failures.pop()
+                return None
+            if _is_open(self._connection.sock):
+                return self._connection
+        except BaseException:  # Ctrl-C, say: whoever keeps it keeps what its frames hold
             self.drop()
             raise
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-        if _is_open(self._connection.sock):
-            return self._connection
         self._connection.close()
         return None
 

@@ -22,7 +22,6 @@ import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from copilot_sync.settings import Timeout
 from copilot_sync.transport.ahead import Ahead
 from copilot_sync.transport.call import Call, current_call, shut_down
 
@@ -61,11 +60,13 @@ class _Pool:
         super().__init__(*args, **kwargs)
         self._ahead: Deque[Ahead] = deque()
 
-    def connect_ahead(self: Any, timeout: Timeout) -> None:
+    def connect_ahead(self: Any, call: Call) -> None:
         """Make the first connection, where that takes long and needs nobody else: TLS, without a proxy."""
-        if self.scheme == "https" and self.proxy is None and not self.num_connections:
+        # A pool behind a SOCKS proxy doesn't know of it: there it is the connection that makes its socket otherwise.
+        direct = self.proxy is None and issubclass(self.ConnectionCls, _OpenedHere)
+        if self.scheme == "https" and direct and not self.num_connections:
             with contextlib.suppress(RuntimeError):  # where there can't be another thread, the request connects
-                self._ahead.append(Ahead(self._new_conn(), timeout))
+                self._ahead.append(Ahead(self._new_conn(), call))
 
     def drop_ahead(self) -> None:
         """End the connection that nobody has needed so far."""

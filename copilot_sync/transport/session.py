@@ -17,7 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from copilot_sync.protocol import Reply, Request
-from copilot_sync.settings import Limits, Timeout
+from copilot_sync.settings import Limits
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
@@ -111,19 +111,22 @@ class Transport:
         )
 
     @contextlib.contextmanager
-    def connecting(self, url: str, timeout: Timeout) -> Iterator[None]:
+    def connecting(self, url: str, call: Call) -> Iterator[None]:
         """Connect to a host in a thread, so that its first request, after what is done meanwhile, needn't wait for it.
 
         Nothing is sent over the connection. It is closed where what is done meanwhile fails. Nothing happens where
         there are connections to the host, where a proxy leads to it, or without TLS.
         """
-        session = self._opened()
-        pool = session.pool_of(url, **self._route.settings(session, url))
-        pool.connect_ahead(timeout)
+        pool: Any = None
+        with contextlib.suppress(*FAILURES):  # the request meets the same, and tells it as its own failure
+            session = self._opened()
+            pool = session.pool_of(url, **self._route.settings(session, url))
+            pool.connect_ahead(call)
         try:
             yield
         except BaseException:
-            pool.drop_ahead()
+            if pool is not None:
+                pool.drop_ahead()
             raise
 
     def fetch(self, request: Request, auth: Auth, call: Call) -> Reply:
