@@ -191,8 +191,9 @@ class Stream:
             RuntimeError: Another thread is reading the stream.
             CopilotError: Whatever else went wrong.
         """
-        for _ in self:
-            pass
+        if self.answer is None:
+            for _ in self:
+                pass
         if self.answer is None:
             words = "the stream ended before its answer was whole: it was closed, or had failed"
             raise StreamClosedError(words, stage="stream", partial=self.text)

@@ -611,6 +611,15 @@ def test_reading_a_stream_that_was_closed_raises_what_had_come(emulator: Emulato
         assert (caught.value.partial, caught.value.stage) == ("one", "stream")
 
 
+def test_an_answer_that_is_whole_is_given_whoever_closed_the_stream(emulator: Emulator, client: Client) -> None:
+    """Once its last event was seen, there is nothing more to come."""
+    emulator.script(["one", "two"])
+    stream = client.stream("hi")
+    assert next(event for event in stream.events() if event.type == "complete")
+    in_thread(stream.close)
+    assert stream.read().text == "onetwo"
+
+
 def test_reading_ends_when_another_thread_closes_the_stream(emulator: Emulator, client: Client) -> None:
     """At once, also while it waits for the service."""
     emulator.script(["one", "two"])
