@@ -192,30 +192,14 @@ def test_what_keeps_the_connection_from_being_prepared_is_the_failure_of_a_reque
             assert (caught.value.stage, caught.value.attempts) == ("models", 1)
 
 
-def test_a_server_that_hangs_up_is_connected_to_again(ca: str) -> None:
-    """As an idle connection is that has ended."""
+@pytest.mark.parametrize("end", [Peer.close, Peer.reset], ids=["hangs up", "resets"])
+def test_a_server_that_ends_the_connection_is_connected_to_again(ca: str, end: Script) -> None:
+    """As it is where an idle connection has ended."""
     ended = threading.Event()
 
     def api(peer: Peer) -> None:
         if not ended.is_set():
-            peer.close()
-            ended.set()
-        else:
-            answering(NO_MODELS)(peer)
-
-    with Server(after(ended, TOKEN), tls=True) as github, Server(api, tls=True) as server:
-        with asking(github, server.url, ca) as client:
-            assert client.models() == []
-        assert server.connections == 2
-
-
-def test_a_server_that_resets_is_connected_to_again(ca: str) -> None:
-    """In whichever way it has ended."""
-    ended = threading.Event()
-
-    def api(peer: Peer) -> None:
-        if not ended.is_set():
-            peer.reset()
+            end(peer)
             ended.set()
         else:
             answering(NO_MODELS)(peer)
