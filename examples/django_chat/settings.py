@@ -37,3 +37,4 @@ LOGGING = {
     "root": {"handlers": ["terminal"], "level": "WARNING"},
 }
 USE_TZ = True
+TIME_ZONE = "UTC"
