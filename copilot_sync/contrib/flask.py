@@ -159,9 +159,8 @@ def _remember(name: str, conversation: Conversation) -> None:
     # A list of pairs, because Flask writes the members of an object in the order of their names.
     kept = dict(session.get(KEY, []))
     if kept.get(name) != conversation.conversation_id:
-        session[KEY] = [[each, id] for each, id in kept.items() if each != name] + [
-            [name, conversation.conversation_id]
-        ]
+        others = [[each, id] for each, id in kept.items() if each != name]
+        session[KEY] = [*others, [name, conversation.conversation_id]]
 
 
 def _commands(copilot: CopilotSync) -> AppGroup:
