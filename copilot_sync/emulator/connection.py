@@ -43,20 +43,14 @@ class Crew:
 
     def start(self, work: Callable[[], None], name: str) -> bool:
         """Runs `work` in a thread of its own; doesn't, and returns `False`, when all leave."""
-
-        def run() -> None:
-            try:
-                work()
-            finally:
-                with self._lock:
-                    self._threads.discard(thread)
-
-        thread = threading.Thread(target=run, name=f"copilot-emulator-{name}", daemon=True)
+        thread = threading.Thread(target=work, name=f"copilot-emulator-{name}", daemon=True)
         with self._lock:
             if self.leaving.is_set():
                 return False
-            self._threads.add(thread)
+            # None takes itself out: what it does after that, `join` would not wait for.
+            self._threads = {each for each in self._threads if each.is_alive()}
             thread.start()
+            self._threads.add(thread)
         return True
 
     def dismiss(self) -> None:
