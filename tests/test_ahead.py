@@ -37,7 +37,6 @@ from copilot_sync import (
 from copilot_sync.transport.ahead import Ahead
 from copilot_sync.transport.call import Call
 
-NO_MODELS = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"data":[]}'
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -46,6 +45,7 @@ def reply(value: Any) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
+NO_MODELS = reply({"data": []})
 TOKEN = reply({"token": "t" * 20})
 
 

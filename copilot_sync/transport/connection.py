@@ -1,10 +1,11 @@
 """Connections that obey the call they are used for.
 
-``urllib3`` makes them, ``http.client`` reads from them; this module puts two things in between, at the
+``urllib3`` makes them, ``http.client`` reads from them; this module puts a few things in between, at the
 seams that both offer for it. Before a connection blocks (connecting, TLS, sending), its socket
-is shown to the current ``Call``, so that another thread can end it. And a reply is read through
+is shown to the current ``Call``, so that another thread can end it. A reply is read through
 ``_TimedReader``, which asks the call before each read how long it may block: heads, chunks
-and bodies that come byte by byte are all under the same deadline.
+and bodies that come byte by byte are all under the same deadline. A request's head goes out together with
+its body, and a pool may have its first connection made ahead of the request that needs it.
 
 Connections of a SOCKS proxy are made by PySocks, which shows its socket only when it is connected: there,
 a stop is obeyed after the connection's own time-out at the latest. So is one during a DNS look-up, which
