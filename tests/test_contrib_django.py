@@ -380,6 +380,17 @@ def test_a_given_conversation_wins_and_is_kept(page: Client) -> None:
     assert list(conversations(request)) == ["chat"]
 
 
+def test_the_conversation_begun_last_is_at_the_end(page: Client) -> None:
+    """Also where another one goes on under a name that the session had for one already."""
+    request = RequestFactory().post("/chat")
+    request.session = page.session
+    for name, conversation in (("chat", None), ("other", None), ("chat", get_client().create_thread())):
+        response: Any = stream_response(request, "hi", name=name, conversation=conversation)
+        assert events(b"".join(response))[-1]["type"] == "complete"
+        response.close()
+    assert list(conversations(request)) == ["other", "chat"]
+
+
 def test_without_sessions_there_is_nothing_to_keep_a_conversation_in() -> None:
     """Which is said; without a name, none are needed."""
     request = RequestFactory().post("/chat")

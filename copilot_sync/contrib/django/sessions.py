@@ -54,8 +54,13 @@ def session_of(request: HttpRequest) -> SessionBase:
 
 def remember(session: SessionBase, name: str, conversation: Conversation) -> None:
     """Put a conversation into the session of a view that has not returned yet."""
-    if session.get(KEY, {}).get(name) != conversation.to_dict():
-        session[KEY] = _with(session, name, conversation)
+    known = session.get(KEY, {}).get(name)
+    if known == conversation.to_dict():
+        return
+    kept = _with(session, name, conversation)
+    if known is not None and known["conversation_id"] != conversation.conversation_id:
+        kept[name] = kept.pop(name)  # another one, and so the one begun last
+    session[KEY] = kept
 
 
 def update(session: SessionBase, name: str, conversation: Conversation) -> None:
