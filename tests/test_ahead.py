@@ -66,6 +66,19 @@ def silent(peer: Peer) -> None:
     peer.wait_closed()
 
 
+def resetting(peer: Peer) -> None:
+    """Reset in the midst of the handshake: before it, ssl itself leaves the socket to garbage collection."""
+    peer.arrived()
+    peer.reset()
+
+
+def wait_for_connecting() -> None:
+    """Wait until nothing is being connected any more."""
+    for thread in threading.enumerate():
+        if thread.name == "copilot-sync-connect":
+            thread.join(PATIENCE)
+
+
 @pytest.fixture
 def ca(tmp_path: Path) -> str:
     return authority_file(tmp_path)
@@ -272,7 +285,7 @@ def test_a_call_does_not_meet_the_failure_of_a_connection_that_another_one_neede
 
     def api(peer: Peer) -> None:
         if server.connections == 1:
-            peer.reset()
+            resetting(peer)
         else:
             peer.secure(server_context())
             answering(NO_MODELS)(peer)
@@ -299,20 +312,38 @@ def test_an_interruption_closes_the_connection_that_was_just_made(monkeypatch: p
             assert kept.value.__traceback__ is not None
 
 
+@contextlib.contextmanager
+def nothing_left_to_collect() -> Iterator[None]:
+    """Check that what the block began ahead is gone at its end, without the help of garbage collection."""
+    collect_garbage()
+    gc.disable()
+    try:
+        yield
+        if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+            collect_garbage()
+        left = [kind for kind in map(type, gc.get_objects()) if kind is Ahead]
+    finally:
+        gc.enable()
+    assert left == []
+
+
 def test_a_failure_keeps_nothing_alive(ca: str) -> None:
     """What is in its frames goes at once, also where the failure can't be shown as the cause of an error."""
     with Server(answering(TOKEN), tls=True) as github, asking(github, f"https://{70 * 'x'}.invalid", ca) as client:
-        collect_garbage()
-        gc.disable()
-        try:
-            with contextlib.suppress(ProtocolError):
-                client.models()
-            if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
-                collect_garbage()
-            left = [kind for kind in map(type, gc.get_objects()) if kind is Ahead]
-        finally:
-            gc.enable()
-        assert left == []
+        with nothing_left_to_collect(), contextlib.suppress(ProtocolError):
+            client.models()
+
+
+@pytest.mark.parametrize("is_asked", [True, False], ids=["the next request connects", "the client is closed"])
+def test_a_failure_that_nobody_meets_keeps_nothing_alive(ca: str, is_asked: bool) -> None:
+    """It was met by a connection for a call that ended before it needed one."""
+    with Server(resetting) as server, nothing_left_to_collect():
+        with Client("key", api_url=server.url.replace("http", "https"), verify=ca, retry=None) as client:
+            connected_for_another_call(client)
+            wait_for_connecting()
+            if is_asked:
+                with pytest.raises(NetworkError):
+                    client.models()
 
 
 def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
@@ -345,9 +376,7 @@ def test_a_look_up_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.Mon
         with client, client._access._transport.connecting(client._access.urls.api, Call(Timeout())):
             wait_for(asked)
         looked_up.set()
-        for thread in threading.enumerate():
-            if thread.name == "copilot-sync-connect":
-                thread.join(PATIENCE)
+        wait_for_connecting()
         assert server.connections == 0
 
 

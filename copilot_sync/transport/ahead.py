@@ -34,7 +34,8 @@ class Ahead:
         self._connection = connection
         self._made_for = call
         self._call = Call(Timeout(connect=call.timeout.connect, read=call.timeout.read))
-        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it; where nobody wants it
+        # it is cleared, because its traceback holds this object.
         self._failures: List[BaseException] = []
         self._thread = threading.Thread(target=self._connect, name="copilot-sync-connect", daemon=True)
         self._thread.start()
@@ -69,6 +70,7 @@ class Ahead:
             if self._failures:
                 if call is self._made_for:
                     raise self._failures.pop()
+                self._failures.clear()
                 return None
             if _is_open(self._connection.sock):
                 return self._connection
@@ -84,6 +86,7 @@ class Ahead:
         self._thread.join(_PATIENCE)
         if not self._thread.is_alive():  # else it ends by itself, with a connection that was never made
             self._connection.close()
+            self._failures.clear()
 
 
 def _is_open(sock: Any) -> bool:
