@@ -245,7 +245,7 @@ def test_closing_ends_the_wait_for_the_connection(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "timeout, phase",
-    [(Timeout(connect=0.2), "connect"), (Timeout(connect=20, total=0.2), "total")],
+    [(Timeout(connect=0.5), "connect"), (Timeout(connect=20, total=0.5), "total")],
     ids=["connect", "total"],
 )
 def test_the_limits_of_a_call_hold_while_it_waits(ca: str, timeout: Timeout, phase: str) -> None:
@@ -274,7 +274,7 @@ def test_the_limit_of_the_call_that_waits_holds_whoever_the_connection_was_begun
             connected_for_another_call(client)
             started = time.monotonic()
             with pytest.raises(RequestTimeoutError) as caught:
-                next(client.stream("Hi", timeout=Timeout(connect=0.2)))
+                next(client.stream("Hi", timeout=Timeout(connect=0.5)))
             assert (caught.value.phase, caught.value.sent) == ("connect", False)
             assert time.monotonic() - started < PATIENCE / 2
         assert server.connections == 1

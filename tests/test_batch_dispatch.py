@@ -209,7 +209,7 @@ def test_an_answer_that_is_not_complete_is_a_failure(emulator: Emulator) -> None
 def test_a_time_limit_is_one_prompts_own(emulator: Emulator, client: Client) -> None:
     """An answer that takes longer than it may fails, and those behind it are asked."""
     blocked = Blocked(emulator, "slow")
-    results = by_id(batch.run(["slow", "quick"], client=client, timeout=Timeout(total=0.5), workers=1))
+    results = by_id(batch.run(["slow", "quick"], client=client, timeout=Timeout(total=0.8), workers=1))
     blocked.release()
     assert results[0].error is not None
     assert results[0].error["type"] == "RequestTimeoutError"
@@ -294,7 +294,7 @@ def test_results_may_come_in_order(emulator: Emulator) -> None:
     blocked = Blocked(emulator, "slow")
     results = batch.run(["slow", "", *map(str, range(100))], workers=2, ordered=True)
     rest = Worker(lambda: [result.id for result in results])
-    assert emulator.wait_until(lambda: len(sent(emulator)) >= 63)
+    assert emulator.wait_until(lambda: len(sent(emulator)) >= 63, timeout=30)
     blocked.release()
     assert rest.result() == list(range(102))
     assert len(sent(emulator)) == 101
@@ -679,7 +679,7 @@ def test_a_time_limit_is_no_outage(emulator: Emulator) -> None:
     """A prompt whose time was over before its conversation began has failed."""
     emulator.fail("thread", Fault.stall())
     with Client() as client:
-        (result,) = batch.run(["one"], client=client, timeout=Timeout(total=0.2))
+        (result,) = batch.run(["one"], client=client, timeout=Timeout(total=0.8))
     assert result.error is not None
     assert (result.error["type"], result.error["stage"]) == ("RequestTimeoutError", "thread")
 

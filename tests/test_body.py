@@ -315,8 +315,8 @@ def test_silence_in_a_body_begins_anew_with_each_piece(transport: Transport) -> 
 
 def test_silence_in_a_body_is_a_time_out(transport: Transport) -> None:
     """In the middle of a body it is the same error as before one."""
-    with replying(transport, answering(sized(9) + b"one"), Call(Timeout(read=0.05))) as body:
-        with pytest.raises(RequestTimeoutError, match="nothing more came for 0.05 s") as caught:
+    with replying(transport, answering(sized(9) + b"one"), Call(Timeout(read=0.4))) as body:
+        with pytest.raises(RequestTimeoutError, match="nothing more came for 0.4 s") as caught:
             list(body.pieces())
     assert caught.value.phase == "read"
 
@@ -381,7 +381,7 @@ def test_an_error_that_drips_is_not_waited_for(transport: Transport) -> None:
     assert Body(raw, Call(PATIENT, clock=lambda: now[0]), "message").read_some(100) == b"xxxx"
 
 
-@pytest.mark.parametrize("timeout", [Timeout(read=0.05), Timeout(total=0.05)], ids=["read", "total"])
+@pytest.mark.parametrize("timeout", [Timeout(read=0.4), Timeout(total=0.4)], ids=["read", "total"])
 def test_an_error_that_never_ends_is_not_waited_for(transport: Transport, timeout: Timeout) -> None:
     """A limit of the call's that comes first ends the words, not the call."""
     with replying(transport, answering(sized(9) + b"one"), Call(timeout)) as body:

@@ -230,12 +230,12 @@ def dripping(begin: bytes, drop: bytes) -> Script:
 # fmt: off
 LIMITS = [
     # the limits                            what drips in                           phase    seconds
-    (Timeout(connect=9, read=0.1),           dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"), "reply", 0.1),
-    (Timeout(connect=9, read=9, total=0.1),  dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"), "total", 0.1),
-    (Timeout(connect=9, read=9, total=0.1),  dripping(HEAD[:-5] + b"999\r\n\r\n", b"x"), "total", 0.1),
-    (Timeout(connect=9, read=0.1),           silent,                                    "reply", 0.1),
-    (Timeout(connect=9, read=9, total=0.1),  silent,                                    "total", 0.1),
-    (Timeout(connect=9, read=0.1),           answering(HEAD),                           "read",  0.1),
+    (Timeout(connect=9, read=0.4),           dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"), "reply", 0.4),
+    (Timeout(connect=9, read=9, total=0.4),  dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"), "total", 0.4),
+    (Timeout(connect=9, read=9, total=0.4),  dripping(HEAD[:-5] + b"999\r\n\r\n", b"x"), "total", 0.4),
+    (Timeout(connect=9, read=0.4),           silent,                                    "reply", 0.4),
+    (Timeout(connect=9, read=9, total=0.4),  silent,                                    "total", 0.4),
+    (Timeout(connect=9, read=0.4),           answering(HEAD),                           "read",  0.4),
 ]
 # fmt: on
 _IDS = ["a head: read", "a head: total", "a body: total", "no head: read", "no head: total", "no body: read"]
@@ -259,8 +259,8 @@ def test_silence_and_dripping_end_at_their_limit(
 # fmt: off
 CONNECT_LIMITS = [
     # the limits                                phase
-    (Timeout(connect=0.1, read=60),             "connect"),
-    (Timeout(connect=60, read=60, total=0.1),   "total"),
+    (Timeout(connect=0.4, read=60),             "connect"),
+    (Timeout(connect=60, read=60, total=0.4),   "total"),
 ]
 # fmt: on
 
@@ -278,7 +278,7 @@ def test_a_connection_that_is_not_made_ends_at_its_limit(
         used = Transport(proxy=server.url) if way == "proxy" else transport
         with pytest.raises(RequestTimeoutError) as caught:
             fetch(used, url, call)
-    assert (caught.value.phase, caught.value.seconds) == (phase, 0.1)
+    assert (caught.value.phase, caught.value.seconds) == (phase, 0.4)
     assert caught.value.sent is (phase == "total")
 
 
@@ -360,8 +360,8 @@ def test_a_request_that_can_not_be_sent_ends_at_its_limit(transport: Transport, 
     finished = threading.Event()
     with Server(lambda peer: wait_for(finished), tls=tls) as server:
         request = Request("threads", "POST", server.url, "/", {}, body=bytes(64_000_000))
-        with pytest.raises(RequestTimeoutError, match=r"could not be sent within 0.1 s") as caught:
-            transport.fetch(request, lambda prepared: prepared, Call(Timeout(read=0.1)))
+        with pytest.raises(RequestTimeoutError, match=r"could not be sent within 0.4 s") as caught:
+            transport.fetch(request, lambda prepared: prepared, Call(Timeout(read=0.4)))
         finished.set()
     assert (caught.value.phase, caught.value.sent) == ("send", True)
 

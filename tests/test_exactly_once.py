@@ -255,7 +255,7 @@ def test_an_answer_that_is_being_written_is_waited_for(
 
 @pytest.mark.parametrize(
     "patience, timeout",
-    [pytest.param(0.05, None, id="patience"), pytest.param(30.0, Timeout(read=5, total=0.3), id="total")],
+    [pytest.param(0.05, None, id="patience"), pytest.param(30.0, Timeout(read=5, total=0.8), id="total")],
 )
 def test_an_answer_that_does_not_appear_in_time_is_an_error_that_says_so(
     emulator: Emulator,
