@@ -2,7 +2,8 @@
 
 ``Reader`` works on any asyncio event loop. One thread reads and hands over what it has; the loop is woken
 once for all that has come since the last time, and the thread waits where the consumer falls
-behind. Closing shuts the connection down, which ends the thread. Nothing here knows the protocol.
+behind. A loop with many busy readers is not woken at all: it looks every millisecond or two.
+Closing shuts the connection down, which ends the thread. Nothing here knows the protocol.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import contextvars
 import threading
 import weakref
 from collections import deque
-from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Iterator, List, Optional, TypeVar
+from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Iterator, List, Optional, Set, TypeVar
 
 from copilot_sync.stream import Stream
 
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 #: Items that are read ahead of the consumer.
 AHEAD = 256
+#: Seconds from one look of a busy loop to the next, and how many readers within that time make it busy.
+LOOK_STEP, MANY = 0.001, 4
 #: Seconds that closing waits for the thread. It ends at once but for a DNS look-up, which can't be interrupted.
 PATIENCE = 0.15
 
@@ -110,6 +113,7 @@ class _Pump:
         self._items = items
         self._close = close
         self._loop = loop
+        self._shared = _shared_by_pumps(loop)
         self._ready: Deque[Any] = deque()
         self._room = threading.Condition()
         self._full = False
@@ -126,7 +130,7 @@ class _Pump:
 
     async def start(self) -> None:
         """Start the thread. Many are started one after the other, and the loop gets its turn in between."""
-        async with _turn(self._loop):
+        async with self._shared.turn():
             self._thread.start()
             await asyncio.sleep(0)
 
@@ -158,7 +162,7 @@ class _Pump:
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
-            self._loop.call_soon_threadsafe(self._on_wake)
+            self._shared.wake(self)
 
     def _wait_for_room(self) -> None:
         self._full = True  # before it looks whether there is room: who makes some afterwards sees it
@@ -169,7 +173,8 @@ class _Pump:
     def _has_room(self) -> bool:
         return len(self._ready) < AHEAD or self._closing
 
-    def _on_wake(self) -> None:
+    def on_wake(self) -> None:
+        """Have the consumer take what is there."""
         self._woken = False
         _tell(self._waiter, True)
 
@@ -231,24 +236,77 @@ class _Pump:
             raise self._failures.pop()
 
 
-#: The end of the last turn of each loop. Both weak: a future holds its loop.
-_last_turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[asyncio.Future[None]]]"
-_last_turns = weakref.WeakKeyDictionary()
+class _Shared:
+    """What the pumps of one loop share: how it is woken, and whose turn it is to start a thread.
+
+    A thread wakes a loop through a socket, which costs more than an event does. Where many pumps have something within
+    a moment, the loop looks by itself a moment later, until they are few again.
+
+    ``wake`` is for any thread, the rest for the loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._with_news: List[_Pump] = []
+        self._is_going_to_look = False
+        self._recent: Set[int] = set()
+        self._recent_since = 0.0
+        self._last_turn: Optional[asyncio.Future[None]] = None
+
+    def wake(self, pump: _Pump) -> None:
+        """Have the loop tell a pump's consumer that there is something.
+
+        Raises:
+            RuntimeError: The loop was closed.
+        """
+        with self._lock:
+            self._with_news.append(pump)
+            is_needed = not self._is_going_to_look
+            self._is_going_to_look = True
+        if is_needed or self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        with self._lock:
+            pumps, self._with_news = self._with_news, []
+            self._is_going_to_look = is_busy = self._is_busy_with(pumps)
+        if is_busy:
+            self._loop.call_later(LOOK_STEP, self._look)
+        for pump in pumps:
+            pump.on_wake()
+
+    def _is_busy_with(self, pumps: List[_Pump]) -> bool:
+        now = self._loop.time()
+        if now - self._recent_since > LOOK_STEP:
+            self._recent, self._recent_since = set(), now
+        self._recent.update(map(id, pumps))
+        return len(self._recent) >= MANY
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until everybody who came earlier has had their turn."""
+        before, end = self._last_turn, self._loop.create_future()
+        self._last_turn = end
+        try:
+            if before is not None and not before.done():
+                await asyncio.wait({before})
+            yield
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                end.set_result(None)
 
 
-@contextlib.asynccontextmanager
-async def _turn(loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
-    """Wait until everybody who came earlier has had their turn on a loop."""
-    before = _last_turns.get(loop, _no_one)()
-    end = loop.create_future()
-    _last_turns[loop] = weakref.ref(end)
-    try:
-        if before is not None:
-            await asyncio.wait({before})
-        yield
-    finally:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            end.set_result(None)
+#: Both weak: what they share holds their loop, and lives as long as they do.
+_by_loop: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Shared]]" = weakref.WeakKeyDictionary()
+
+
+def _shared_by_pumps(loop: asyncio.AbstractEventLoop) -> _Shared:
+    shared = _by_loop.get(loop, _no_one)()
+    if shared is None:
+        shared = _Shared(loop)
+        _by_loop[loop] = weakref.ref(shared)
+    return shared
 
 
 def _tell(waiter: "Callable[[], Optional[asyncio.Future[bool]]]", news: bool) -> None:

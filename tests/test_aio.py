@@ -73,6 +73,48 @@ class Gate:
         self.closed.set()
 
 
+class Choir:
+    """Readers whose items all come at once, as often as ``sing`` is called."""
+
+    def __init__(self, count: int) -> None:
+        self._ended = threading.Semaphore(0)
+        self._begin, self._is_out = (threading.Barrier(count + 1, timeout=3 * PATIENCE) for _ in range(2))
+        self.readers = [Reader(self._items(), do_nothing) for _ in range(count)]
+
+    def _items(self) -> Iterator[str]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            try:
+                while True:
+                    self._begin.wait()
+                    yield "item"
+                    self._is_out.wait()  # asked for the next one, the reader has handed this one over
+            finally:
+                self._ended.release()
+
+    async def assemble(self) -> None:
+        """Wait until all have been asked for their first item."""
+        while self._begin.n_waiting < len(self.readers):
+            await asyncio.sleep(0)
+
+    def begin(self) -> None:
+        """Have each give an item."""
+        self._begin.wait()
+
+    def sing(self) -> None:
+        """Have each give an item, and wait until all are handed over."""
+        self.begin()
+        self._is_out.wait()
+
+    def stop(self) -> None:
+        """Have all end."""
+        self._begin.abort()
+
+    def wait_for_the_end(self) -> None:
+        """Wait until all have ended."""
+        for _ in self.readers:
+            assert self._ended.acquire(timeout=PATIENCE)
+
+
 # What it hands out
 
 
@@ -403,6 +445,51 @@ def test_the_loop_gets_its_turn_while_many_begin() -> None:
     assert len(set(started_in)) == len(started_in) == 20
 
 
+def test_a_loop_with_many_busy_readers_is_not_woken_by_them() -> None:
+    """Waking it takes longer than the items do; it looks for itself, and has them all."""
+    times, taken = 40, [0]
+    choir = Choir(2 * aio.MANY)
+
+    async def take(reader: "Reader[str]") -> None:
+        async for _ in reader:
+            taken[0] += 1
+
+    async def main() -> int:
+        tasks = [asyncio.ensure_future(take(reader)) for reader in choir.readers]
+        loop = asyncio.get_running_loop()
+        await choir.assemble()
+        with mock.patch.object(loop, "call_soon_threadsafe", wraps=loop.call_soon_threadsafe) as woken:
+            for number in range(1, times + 1):
+                choir.sing()
+                while taken[0] < number * len(tasks):
+                    await asyncio.sleep(0)
+            count = woken.call_count
+        choir.stop()
+        await asyncio.gather(*tasks)
+        return count
+
+    with nothing_left_open():
+        assert 1 <= asyncio.run(main()) <= times / 2
+
+
+def test_a_loop_that_looks_for_itself_may_be_closed() -> None:
+    """Each thread finds out, though somebody still holds its reader."""
+    choir = Choir(2 * aio.MANY)
+
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(reader.__anext__()) for reader in choir.readers]
+        await choir.assemble()
+        choir.sing()
+        await asyncio.gather(*tasks)
+
+    with joined_threads():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        choir.begin()
+        choir.wait_for_the_end()
+
+
 def test_loops_that_have_ended_are_forgotten() -> None:
     """A web worker may run a loop for each request."""
     loops: List[Any] = []
@@ -417,14 +504,34 @@ def test_loops_that_have_ended_are_forgotten() -> None:
     assert [loop() for loop in loops] == [None] * 3
 
 
+def test_a_turn_that_has_ended_is_not_waited_for() -> None:
+    """A stream that is begun while others go on is begun at once."""
+
+    async def main() -> None:
+        first, second = Gate("one"), Gate()
+        reader = Reader(first, first.close)
+        assert await reader.__anext__() == "one"
+        waiting = asyncio.ensure_future(Reader(second, second.close).__anext__())
+        await asyncio.sleep(0)
+        wait_for(second.blocked)  # the loop gets no other turn
+        await reader.aclose()
+        second.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+    with nothing_left_open():
+        asyncio.run(main())
+
+
 def test_a_turn_may_end_after_its_loop() -> None:
     """Whoever waits for the next one is gone as well."""
 
     async def have_turn() -> None:
-        async with aio._turn(loop):
+        async with shared.turn():
             await asyncio.sleep(1000)
 
     loop = asyncio.new_event_loop()
+    shared = aio._shared_by_pumps(loop)
     tasks: List[Any] = [loop.create_task(have_turn()) for _ in range(2)]
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))
