@@ -31,6 +31,7 @@ Prompt = Union[str, Iterable[Mapping[str, Any]]]
 TimeoutValue = Union[None, int, float, Timeout]
 T = TypeVar("T")
 
+_OPTIONS = tuple(field.name for field in fields(Options))
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
@@ -358,9 +359,9 @@ class Chat:
 
 
 def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
-    if isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes, Mapping)):
-        return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
-    return protocol.check_prompt(prompt)
+    if isinstance(prompt, (str, bytes, Mapping)) or not isinstance(prompt, Iterable):
+        return protocol.check_prompt(prompt)
+    return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
 
 
 def _id_of(conversation: Union[str, Conversation]) -> str:
@@ -371,10 +372,9 @@ def _id_of(conversation: Union[str, Conversation]) -> str:
 
 
 def _checked_options(options: Dict[str, Any]) -> Options:
-    known = [field.name for field in fields(Options)]
     for name in options:
-        if name not in known:
-            raise TypeError(f"{name} is no option of a message; there are {', '.join(known)}")
+        if name not in _OPTIONS:
+            raise TypeError(f"{name} is no option of a message; there are {', '.join(_OPTIONS)}")
     return Options.of(**options)
 
 

@@ -709,12 +709,12 @@ def _complete(value: Mapping[str, Any]) -> CompleteEvent:
         id=_optional_text(value, "id"),
         model=_text(value, "model"),
         usage=_usage(value.get("usage")),
-        annotations=annotations if isinstance(annotations, Mapping) else {},
+        annotations=annotations if isinstance(annotations, dict) else {},
     )
 
 
 def _usage(value: object) -> Optional[Usage]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     return Usage(_count(value.get("inputTokens")), _count(value.get("outputTokens")))
 
@@ -729,12 +729,12 @@ def _routed_model(value: Mapping[str, Any]) -> Event:
 
 def _annotations(value: Mapping[str, Any]) -> Event:
     found = value.get("copilotAnnotations", value.get("annotations"))
-    return AnnotationsEvent("annotations", value, found if isinstance(found, Mapping) else {})
+    return AnnotationsEvent("annotations", value, found if isinstance(found, dict) else {})
 
 
 def _error(value: Mapping[str, Any]) -> Event:
     nested = value.get("error")
-    source = nested if isinstance(nested, Mapping) else value
+    source = nested if isinstance(nested, dict) else value
     message = _text(source, "message") or _text(source, "description") or _text(value, "error") or _text(value, "body")
     code = source.get("code", source.get("status", ""))
     return ErrorEvent("error", value, message, str(code) if isinstance(code, (str, int)) else "")

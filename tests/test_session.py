@@ -1,14 +1,16 @@
 """Requests as they go out, and replies as they come in: nothing gets in between that nobody asked for."""
 
+import contextlib
 import logging
 import pickle
 import threading
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
+import certifi
 import pytest
 import requests
-from support import Peer, Server, answering, authority_file, cutting, wait_for
+from support import Peer, Server, answering, authority_file, collect_garbage, cutting, wait_for
 
 from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
 from copilot_sync.protocol import Reply, Request
@@ -64,6 +66,13 @@ def test_the_head_of_a_reply_has_names_in_lower_case(transport: Transport) -> No
     with Server(answering(b"HTTP/1.1 201 Made\r\nX-GitHub-Thing: A\r\nContent-Length: 0\r\n\r\n")) as server:
         reply = fetch(transport, request_to(server))
         assert reply == Reply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
+
+
+def test_a_path_is_no_host(transport: Transport) -> None:
+    """Not even one that begins as a host without a scheme does. Some releases of requests leave one slash out."""
+    with Server(answering(OK)) as server:
+        assert fetch(transport, request_to(server, "//elsewhere/b")).status == 200
+        assert b"/elsewhere/b HTTP/1.1\r\n" in server.received[0]
 
 
 def test_a_netrc_changes_nothing(transport: Transport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -172,6 +181,20 @@ def test_certificates_are_checked_as_the_caller_says(
         transport.close()
 
 
+def test_a_connection_is_not_used_on_where_its_certificate_would_not_be_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is trusted counts for each request, not for each connection."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority_file(tmp_path))
+    transport = Transport()
+    with Server(answering(OK, OK), tls=True) as server:
+        assert fetch(transport, request_to(server)).status == 200
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+        with pytest.raises(NetworkError, match="certificate is not trusted"):
+            fetch(transport, request_to(server))
+        transport.close()
+
+
 def test_a_file_of_authorities_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An argument always does."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
@@ -211,16 +234,21 @@ def test_the_proxy_is_the_callers_else_the_environments(
     asked: str,
 ) -> None:
     """A session's own proxies would lose against the environment."""
-    with Server(answering(OK)) as server, Server(answering(OK)) as mine, Server(answering(OK)) as theirs:
+    with Server(answering(OK, OK)) as server, Server(answering(OK)) as mine, Server(answering(OK)) as theirs:
         servers = {"server": server, "mine": mine, "theirs": theirs}
+        transport = Transport(proxy=servers[argument].url if argument else None)
+        if not argument:
+            fetch(transport, request_to(server))  # before, it was not there
+            server.received.clear()
         if environment:
             monkeypatch.setenv("http_proxy", servers[environment].url)
         if left_out:
             monkeypatch.setenv("no_proxy", left_out)
-        transport = Transport(proxy=servers[argument].url if argument else None)
         fetch(transport, request_to(server))
         transport.close()
         assert [name for name, each in servers.items() if each.received] == [asked]
+        line = b"GET /threads HTTP/1.1" if asked == "server" else b"GET %b/threads HTTP/1.1" % server.url.encode()
+        assert servers[asked].received[0].splitlines()[0] == line
 
 
 # Errors and logs
@@ -279,6 +307,25 @@ def test_a_closed_transport_can_be_used_again(transport: Transport) -> None:
         transport.close()
         assert fetch(transport, request_to(server)).status == 200
         assert server.connections == 2
+
+
+@pytest.mark.parametrize("is_held", [False, True], ids=["idle", "in use"])
+def test_a_host_is_asked_again_after_many_others(transport: Transport, is_held: bool) -> None:
+    """Connections are kept for a few hosts only, but for those that are in use."""
+    with contextlib.ExitStack() as stack:
+        first, *others = (stack.enter_context(Server(answering(OK, OK))) for _ in range(20))
+        response = transport.open(request_to(first), with_token, Call(Timeout()))
+        if not is_held:
+            transport.read(response)
+        for server in others:
+            assert fetch(transport, request_to(server)).status == 200
+        if is_held:
+            assert transport.read(response).body == b"ok"
+        else:
+            del response
+            collect_garbage()
+            wait_for(first.peer_closed)
+        assert fetch(transport, request_to(first)).status == 200
 
 
 @pytest.mark.parametrize("proxied", [False, True], ids=["direct", "through a proxy"])

@@ -9,9 +9,11 @@ because a session's own settings lose against the environment.
 import contextlib
 import logging
 import threading
+import weakref
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Callable, Iterator, Optional, Union
+from typing import Any, Callable, Iterator, MutableMapping, Optional, Union
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -100,11 +102,8 @@ class Transport:
 
     def _send(self, request: Request, auth: Auth, call: Call) -> requests.Response:
         session = self._opened()
-        prepared = requests.Request(
-            request.method, request.url, headers=dict(request.headers), data=request.body, auth=auth
-        ).prepare()
         return session.send(
-            prepared,
+            _prepared(request, auth),
             allow_redirects=False,
             timeout=(call.silence_seconds(), call.timeout.read or 0.0),
             **self._route.settings(session, request.url),
@@ -172,6 +171,17 @@ class Transport:
         renew_in_child(self)
 
 
+def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
+    """Prepare a request step by step, as ``requests`` does but for the steps that look for cookies and for files."""
+    prepared = requests.PreparedRequest()
+    prepared.prepare_method(request.method)
+    prepared.prepare_url(request.url, None)
+    prepared.prepare_headers(request.headers)
+    prepared.body = request.body
+    prepared.prepare_content_length(request.body)
+    return auth(prepared)
+
+
 class _Session(requests.Session):
     """A session that keeps no cookies and knows no redirects, over connections that obey their call."""
 
@@ -197,7 +207,22 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     def __init__(self, **kwargs: Any) -> None:
         self._trust = Trust()
+        self._pools: MutableMapping[Any, Any] = weakref.WeakValueDictionary()
         super().__init__(**kwargs)
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        if proxies:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        # Finding a pool takes requests and urllib3 a tenth of the time of a whole call.
+        place = (*urlsplit(request.url)[:2], verify, cert)
+        pool = self._pools.get(place)
+        if pool is None or pool.pool is None:  # closed, to make room for others
+            pool = self._pools[place] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        # Without a proxy, requests reads the URL three times to arrive at its path.
+        return super().request_url(request, proxies) if proxies else str(request.path_url)
 
     def pool_of(self, url: str, verify: Any, cert: Any, proxies: Any) -> Any:
         request = requests.Request("GET", url).prepare()
