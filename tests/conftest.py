@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Callable, Iterator
 
+import hypothesis
 import pytest
 from support import Trouble
 
@@ -20,6 +21,10 @@ _VARIABLES = [value for name, value in vars(settings).items() if name.endswith("
 _PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
 _CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"]
 _TERMINAL = ["NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "WT_SESSION"]
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 import requests
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from copilot_sync.auth import cookie_formats
@@ -437,7 +437,6 @@ def as_list(cookies: Dict[str, str]) -> List[Dict[str, Any]]:
     return [{"name": name, "value": value, "domain": "github.com"} for name, value in cookies.items()]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=4))
 def test_every_format_holds_every_cookie(scratch: Path, cookies: Dict[str, str]) -> None:
     """Whatever the names and values, they come back as they were written, from each of the formats."""
@@ -449,7 +448,6 @@ def test_every_format_holds_every_cookie(scratch: Path, cookies: Dict[str, str])
     assert read("Cookie: " + "; ".join(f"{name}={value}" for name, value in cookies.items())) == cookies
 
 
-@settings(deadline=None)
 @given(st.dictionaries(NAMES | st.text(), VALUES | st.text(), max_size=4))
 @example({"a": "b", "c": ""})
 @example({"a": "\r\n"})
@@ -484,7 +482,6 @@ PIECES = [
 ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=5)).map(b"".join))
 @example(b'{"a": "b"}')
 @example(b"[")

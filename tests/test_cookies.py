@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_sync.auth.cookies import find_cookies, get_cookies, read_cookies
@@ -88,7 +88,6 @@ def test_a_cookie_goes_where_a_browser_sends_it(domain: Optional[str], more: Any
     assert cookies == ({"a": "1", "b": "2"} if goes else {"b": "2"})
 
 
-@settings(deadline=None)
 @given(st.text("abcgithu.-", min_size=1), st.booleans())
 def test_no_name_that_merely_ends_alike_is_a_parent(before: str, host_only: bool) -> None:
     """Whatever stands in front of github.com, its cookies are not GitHub's, and GitHub's are not its own."""

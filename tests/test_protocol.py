@@ -7,7 +7,7 @@ from email.utils import formatdate
 from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from copilot_sync import protocol
@@ -1452,7 +1452,6 @@ def sendable(value: Any) -> None:
     shown.encode("utf-8")
 
 
-@settings(deadline=None)
 @given(BODIES, HEADERS, st.sampled_from(READERS))
 @example(b'{"token":"a","expiration":"9999-12-31T23:59:59-23:59"}', {}, READERS[0])
 @example(b'{"thread_id":"\\ud800"}', {}, READERS[1])
@@ -1470,7 +1469,6 @@ def test_reading_any_reply_raises_nothing_but_a_copilot_error(
         sendable(value)
 
 
-@settings(deadline=None)
 @given((OBJECTS | JSON_VALUES).map(json.dumps) | st.text(max_size=30))
 @example('{"type":"content","n":' + "9" * 5000 + "}")
 @example('{"type":"error","code":' + "9" * 4000 + "}")
@@ -1486,7 +1484,6 @@ def test_decoding_any_event_raises_nothing_but_a_protocol_error(data: str) -> No
         str(pickle.loads(pickle.dumps(protocol.error_of_event(event, plain)))).encode("utf-8")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 999), BODIES, HEADERS, st.sampled_from([MESSAGE, THREAD, TOKEN]))
 @example(200, b"", {}, TOKEN)
 @example(500, b"", {}, TOKEN)
@@ -1503,7 +1500,6 @@ def test_any_failing_reply_becomes_one_printable_error(
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-@settings(deadline=None)
 @given(
     st.text(st.characters(max_codepoint=255))
     | st.from_regex(r"\w{3}, \d+ Jun \d+ \d+:\d+:\d+ [+-]?\w+", fullmatch=True)
@@ -1515,7 +1511,6 @@ def test_any_header_is_a_wait_or_none(value: str) -> None:
         assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
 
 
-@settings(deadline=None)
 @given(st.text(CHARACTERS), st.text())
 def test_well_formed_text_can_be_encoded_and_whole_text_is_left_alone(text: str, whole: str) -> None:
     """Only what no encoding takes is changed."""
@@ -1530,7 +1525,6 @@ MESSAGES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(MESSAGES | JSON_VALUES)
 @example([turn("user", "Hi")])
 def test_any_messages_are_a_prompt_or_a_mistake_of_the_callers(messages: Any) -> None:
@@ -1545,7 +1539,6 @@ def test_any_messages_are_a_prompt_or_a_mistake_of_the_callers(messages: Any) ->
             assert prompt.encode("utf-8")
 
 
-@settings(deadline=None)
 @given(st.text(CHARACTERS))
 @example(".")
 @example("a")
