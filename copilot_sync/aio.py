@@ -253,6 +253,8 @@ class _Shared:
         self._recent: Set[int] = set()
         self._recent_since = 0.0
         self._last_turn: Optional[asyncio.Future[None]] = None
+        # Else each look would hand on to the next the context of the reader that the first was for.
+        self._nobodys_context = contextvars.Context()
 
     def wake(self, pump: _Pump) -> None:
         """Have the loop tell a pump's consumer that there is something.
@@ -272,7 +274,7 @@ class _Shared:
             pumps, self._with_news = self._with_news, []
             self._is_going_to_look = is_busy = self._is_busy_with(pumps)
         if is_busy:
-            self._loop.call_later(LOOK_STEP, self._look)
+            self._loop.call_later(LOOK_STEP, self._look, context=self._nobodys_context)
         for pump in pumps:
             pump.on_wake()
 

@@ -472,6 +472,45 @@ def test_a_loop_with_many_busy_readers_is_not_woken_by_them() -> None:
         assert 1 <= asyncio.run(main()) <= times / 2
 
 
+def test_a_busy_loop_keeps_nothing_of_a_reader_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the request of a page in its context variables, however long the streams of others go on."""
+    monkeypatch.setattr(aio, "LOOK_STEP", 0.05)  # no two looks between two songs, which would end the busy time
+    variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
+    first, others = Choir(1), Choir(2 * aio.MANY)
+    rounds, taken = 10, [0]
+
+    async def take(reader: "Reader[str]") -> None:
+        async for _ in reader:
+            taken[0] += 1
+
+    def begin(reader: "Reader[str]", page: object) -> "asyncio.Task[None]":
+        context = contextvars.copy_context()
+        context.run(variable.set, page)
+        return context.run(asyncio.ensure_future, take(reader))
+
+    async def main() -> None:
+        page = Gate()
+        kept = weakref.ref(page)
+        tasks = [begin(first.readers[0], page), *map(asyncio.ensure_future, map(take, others.readers))]
+        del page
+        await first.assemble()
+        await others.assemble()
+        first.sing()  # it is this one that wakes the loop
+        first.stop()
+        for number in range(1, rounds + 1):
+            others.sing()
+            while taken[0] < 1 + number * len(others.readers):
+                await asyncio.sleep(0)
+        await tasks.pop(0)
+        collect_garbage()
+        assert kept() is None
+        others.stop()
+        await asyncio.gather(*tasks)
+
+    with nothing_left_open():
+        asyncio.run(main())
+
+
 def test_a_loop_that_looks_for_itself_may_be_closed() -> None:
     """Each thread finds out, though somebody still holds its reader."""
     choir = Choir(2 * aio.MANY)
