@@ -101,6 +101,8 @@ class Reader(AsyncIterator[T]):
     def __del__(self) -> None:
         # Where its loop was closed before it, nobody awaits aclose any more.
         self.close()
+        if self._pump is not None:
+            self._pump.drop_failure()
 
 
 class _Pump:
@@ -234,6 +236,10 @@ class _Pump:
         """Raise what the thread ended with, if anything: once."""
         if self._failures:
             raise self._failures.pop()
+
+    def drop_failure(self) -> None:
+        """Forget what the thread ended with, because nobody wants it: its traceback holds this object."""
+        self._failures.clear()
 
 
 class _Shared:

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
+import platform
 import threading
 import time
 import weakref
@@ -289,6 +291,37 @@ def test_closing_the_stream_itself_ends_the_task(emulator: Emulator, client: Cli
             await task
 
     asyncio.run(main())
+
+
+def test_a_failure_that_nobody_meets_keeps_nothing_alive() -> None:
+    """Leaving a stream early makes its thread fail; what the thread used goes without garbage collection."""
+    closed, blocked = threading.Event(), threading.Event()
+    raised: List[Any] = []
+
+    class ClosedError(Exception):
+        def __init__(self) -> None:
+            raised.append(weakref.ref(self))
+
+    def items() -> Iterator[str]:
+        yield "one"
+        blocked.set()
+        wait_for(closed)
+        raise ClosedError
+
+    async def main() -> None:
+        reader = Reader(items(), closed.set)
+        assert await reader.__anext__() == "one"
+        wait_for(blocked)
+        await reader.aclose()
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+            collect_garbage()
+        assert [error() for error in raised] == [None]
+    finally:
+        gc.enable()
 
 
 # How it ends
