@@ -101,6 +101,8 @@ class Reader(AsyncIterator[T]):
     def __del__(self) -> None:
         # Where its loop was closed before it, nobody awaits aclose any more.
         self.close()
+        if self._pump is not None:
+            self._pump.drop_failure()
 
 
 class _Pump:
@@ -235,6 +237,10 @@ class _Pump:
         if self._failures:
             raise self._failures.pop()
 
+    def drop_failure(self) -> None:
+        """Forget what the thread ended with, because nobody wants it: its traceback holds this object."""
+        self._failures.clear()
+
 
 class _Shared:
     """What the pumps of one loop share: how it is woken, and whose turn it is to start a thread.
@@ -253,6 +259,8 @@ class _Shared:
         self._recent: Set[int] = set()
         self._recent_since = 0.0
         self._last_turn: Optional[asyncio.Future[None]] = None
+        # Else each look would hand on to the next the context of the reader that the first was for.
+        self._nobodys_context = contextvars.Context()
 
     def wake(self, pump: _Pump) -> None:
         """Have the loop tell a pump's consumer that there is something.
@@ -272,7 +280,7 @@ class _Shared:
             pumps, self._with_news = self._with_news, []
             self._is_going_to_look = is_busy = self._is_busy_with(pumps)
         if is_busy:
-            self._loop.call_later(LOOK_STEP, self._look)
+            self._loop.call_later(LOOK_STEP, self._look, context=self._nobodys_context)
         for pump in pumps:
             pump.on_wake()
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
+import platform
 import threading
 import time
 import weakref
@@ -291,6 +293,37 @@ def test_closing_the_stream_itself_ends_the_task(emulator: Emulator, client: Cli
     asyncio.run(main())
 
 
+def test_a_failure_that_nobody_meets_keeps_nothing_alive() -> None:
+    """Leaving a stream early makes its thread fail; what the thread used goes without garbage collection."""
+    closed, blocked = threading.Event(), threading.Event()
+    raised: List[Any] = []
+
+    class ClosedError(Exception):
+        def __init__(self) -> None:
+            raised.append(weakref.ref(self))
+
+    def items() -> Iterator[str]:
+        yield "one"
+        blocked.set()
+        wait_for(closed)
+        raise ClosedError
+
+    async def main() -> None:
+        reader = Reader(items(), closed.set)
+        assert await reader.__anext__() == "one"
+        wait_for(blocked)
+        await reader.aclose()
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
+            collect_garbage()
+        assert [error() for error in raised] == [None]
+    finally:
+        gc.enable()
+
+
 # How it ends
 
 
@@ -471,6 +504,45 @@ def test_a_loop_with_many_busy_readers_is_not_woken_by_them() -> None:
 
     with nothing_left_open():
         assert 1 <= asyncio.run(main()) <= times / 2
+
+
+def test_a_busy_loop_keeps_nothing_of_a_reader_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the request of a page in its context variables, however long the streams of others go on."""
+    monkeypatch.setattr(aio, "LOOK_STEP", 0.05)  # no two looks between two songs, which would end the busy time
+    variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
+    first, others = Choir(1), Choir(2 * aio.MANY)
+    rounds, taken = 10, [0]
+
+    async def take(reader: "Reader[str]") -> None:
+        async for _ in reader:
+            taken[0] += 1
+
+    def begin(reader: "Reader[str]", page: object) -> "asyncio.Task[None]":
+        context = contextvars.copy_context()
+        context.run(variable.set, page)
+        return context.run(asyncio.ensure_future, take(reader))
+
+    async def main() -> None:
+        page = Gate()
+        kept = weakref.ref(page)
+        tasks = [begin(first.readers[0], page), *map(asyncio.ensure_future, map(take, others.readers))]
+        del page
+        await first.assemble()
+        await others.assemble()
+        first.sing()  # it is this one that wakes the loop
+        first.stop()
+        for number in range(1, rounds + 1):
+            others.sing()
+            while taken[0] < 1 + number * len(others.readers):
+                await asyncio.sleep(0)
+        await tasks.pop(0)
+        collect_garbage()
+        assert kept() is None
+        others.stop()
+        await asyncio.gather(*tasks)
+
+    with nothing_left_open():
+        asyncio.run(main())
 
 
 def test_a_loop_that_looks_for_itself_may_be_closed() -> None:
