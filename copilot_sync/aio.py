@@ -9,10 +9,24 @@ Closing shuts the connection down, which ends the thread. Nothing here knows the
 import asyncio
 import contextlib
 import contextvars
+import sys
 import threading
 import weakref
 from collections import deque
-from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Iterator, List, Optional, Set, TypeVar
+from typing import (
+    Any,
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    ClassVar,
+    Deque,
+    Iterator,
+    List,
+    MutableMapping,
+    Optional,
+    Set,
+    TypeVar,
+)
 
 from copilot_sync.stream import Stream
 
@@ -115,7 +129,7 @@ class _Pump:
         self._items = items
         self._close = close
         self._loop = loop
-        self._shared = _shared_by_pumps(loop)
+        self._shared = _Shared.of(loop)
         self._ready: Deque[Any] = deque()
         self._room = threading.Condition()
         self._full = False
@@ -251,6 +265,18 @@ class _Shared:
     ``wake`` is for any thread, the rest for the loop.
     """
 
+    #: Both weak: what the pumps share holds their loop, and lives as long as they do.
+    _by_loop: ClassVar[MutableMapping[Any, "weakref.ref[_Shared]"]] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "_Shared":
+        """Find what the pumps of a loop share; the first one makes it."""
+        shared = cls._by_loop.get(loop, _no_one)()
+        if shared is None:
+            shared = cls(loop)
+            cls._by_loop[loop] = weakref.ref(shared)
+        return shared
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
@@ -289,7 +315,7 @@ class _Shared:
         if now - self._recent_since > LOOK_STEP:
             self._recent, self._recent_since = set(), now
         self._recent.update(map(id, pumps))
-        return len(self._recent) >= MANY
+        return len(self._recent) >= MANY and sys.platform != "win32"  # whose timers may be 16 ms late
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -303,18 +329,6 @@ class _Shared:
         finally:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 end.set_result(None)
-
-
-#: Both weak: what they share holds their loop, and lives as long as they do.
-_by_loop: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Shared]]" = weakref.WeakKeyDictionary()
-
-
-def _shared_by_pumps(loop: asyncio.AbstractEventLoop) -> _Shared:
-    shared = _by_loop.get(loop, _no_one)()
-    if shared is None:
-        shared = _Shared(loop)
-        _by_loop[loop] = weakref.ref(shared)
-    return shared
 
 
 def _tell(waiter: "Callable[[], Optional[asyncio.Future[bool]]]", news: bool) -> None:

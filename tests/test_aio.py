@@ -604,7 +604,7 @@ def test_a_turn_may_end_after_its_loop() -> None:
             await asyncio.sleep(1000)
 
     loop = asyncio.new_event_loop()
-    shared = aio._shared_by_pumps(loop)
+    shared = aio._Shared.of(loop)
     tasks: List[Any] = [loop.create_task(have_turn()) for _ in range(2)]
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))

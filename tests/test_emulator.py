@@ -6,6 +6,7 @@ import ast
 import http.client
 import json
 import os
+import selectors
 import signal
 import socket
 import ssl
@@ -85,6 +86,20 @@ def test_before_it_is_started_it_is_nowhere() -> None:
     """There is no port to name yet."""
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = Emulator().github_url
+
+
+def test_all_that_it_needs_is_there_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever counts descriptors before and after something else finds no more of its own."""
+    makers: List[threading.Thread] = []
+    real = selectors.DefaultSelector
+
+    def made() -> Any:
+        makers.append(threading.current_thread())
+        return real()
+
+    monkeypatch.setattr(selectors, "DefaultSelector", made)
+    with Emulator():
+        assert makers == [threading.current_thread()]
 
 
 def test_starting_and_closing_can_be_repeated() -> None:

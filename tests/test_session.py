@@ -68,6 +68,14 @@ def test_the_head_of_a_reply_has_names_in_lower_case(transport: Transport) -> No
         assert reply == Reply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
 
 
+def test_an_empty_body_is_none(transport: Transport) -> None:
+    """It is not sent in chunks."""
+    with Server(answering(OK)) as server:
+        fetch(transport, request_to(server, method="POST", body=b""))
+        assert b"content-length: 0" in lines_of(server.received[0])
+        assert server.received[0].endswith(b"\r\n\r\n")
+
+
 def test_a_path_is_no_host(transport: Transport) -> None:
     """Not even one that begins as a host without a scheme does. Some releases of requests leave one slash out."""
     with Server(answering(OK)) as server:

@@ -227,14 +227,10 @@ class Emulator(Scenario):
         return f"{scheme}://{self._hostname}:{port}"
 
     def _accept_all(self, listening: _Listening) -> None:
-        with selectors.DefaultSelector() as selector:
-            for host, listener in listening.listeners.items():
-                selector.register(listener, selectors.EVENT_READ, host)
-            selector.register(listening.wake, selectors.EVENT_READ)
-            while not listening.crew.leaving.is_set():
-                for key, _ in selector.select():
-                    if key.data is not None:
-                        self._admit(key.data, listening)
+        while not listening.crew.leaving.is_set():
+            for key, _ in listening.selector.select():
+                if key.data is not None:
+                    self._admit(key.data, listening)
 
     def _admit(self, host: Host, listening: _Listening) -> None:
         try:
@@ -277,12 +273,15 @@ class _Listening:
     def __init__(self, ports: Dict[Host, int]) -> None:
         self.listeners: Dict[Host, socket.socket] = {}
         self.crew = Crew()
-        self.wake, self._waker = socket.socketpair()
+        self.selector = selectors.DefaultSelector()
+        self._wake, self._waker = socket.socketpair()
+        self.selector.register(self._wake, selectors.EVENT_READ)
         try:
             for host, port in ports.items():
                 listener = socket.create_server((_ADDRESS, port), backlog=_BACKLOG)
                 self.listeners[host] = listener
                 listener.setblocking(False)
+                self.selector.register(listener, selectors.EVENT_READ, host)
         except OSError:
             self.close()
             raise
@@ -295,5 +294,6 @@ class _Listening:
         self._waker.send(b".")
 
     def close(self) -> None:
-        for each in (*self.listeners.values(), self.wake, self._waker):
+        self.selector.close()
+        for each in (*self.listeners.values(), self._wake, self._waker):
             each.close()

@@ -177,8 +177,8 @@ def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
     prepared.prepare_method(request.method)
     prepared.prepare_url(request.url, None)
     prepared.prepare_headers(request.headers)
-    prepared.body = request.body
-    prepared.prepare_content_length(request.body)
+    prepared.body = request.body or None
+    prepared.prepare_content_length(prepared.body)
     return auth(prepared)
 
 
