@@ -306,7 +306,7 @@ class _Shared:
             pumps, self._with_news = self._with_news, []
             self._is_going_to_look = is_busy = self._is_busy_with(pumps)
         if is_busy:
-            self._loop.call_later(LOOK_STEP, self._look, context=self._nobodys_context)
+            self._nobodys_context.run(self._loop.call_later, LOOK_STEP, self._look)
         for pump in pumps:
             pump.on_wake()
 

@@ -359,9 +359,9 @@ class Chat:
 
 
 def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
-    if isinstance(prompt, (str, bytes, Mapping)) or not isinstance(prompt, Iterable):
-        return protocol.check_prompt(prompt)
-    return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
+    if isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes, Mapping)):
+        return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
+    return protocol.check_prompt(prompt)
 
 
 def _id_of(conversation: Union[str, Conversation]) -> str:
