@@ -373,6 +373,11 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where the result is wanted
             self._error = error
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait no longer than so many seconds, and tell whether the function has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     def result(self) -> Any:
         """Wait for the end; return what the function returned, or raise what it raised."""
         self._thread.join(PATIENCE)

@@ -1,10 +1,12 @@
 """How long a call may take, and how it is stopped."""
 
+import itertools
 import os
 import pickle
 import socket
+import sys
 import threading
-from typing import Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 import pytest
 from support import Worker
@@ -265,6 +267,46 @@ def test_sleeping_ends_when_the_call_is_stopped() -> None:
     call.cancel()
     with pytest.raises(StreamClosedError):
         sleeping.result()
+
+
+class Interrupted:
+    """A sleep in which the very thread that sleeps stops the call at one step, as a signal's handler does."""
+
+    def __init__(self, step: int) -> None:
+        self.call = Call(Timeout())
+        self.was_stopped = False
+        self._steps_left = step
+        self.call.begin()
+        self.sleeping = Worker(self._sleep)
+
+    def _sleep(self) -> None:  # pragma: no cover - one tracer hides another
+        sys.settrace(self._trace)
+        try:
+            self.call.sleep(3600)
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: Any, event: str, argument: Any) -> Any:  # pragma: no cover - one tracer hides another
+        self._steps_left -= 1
+        if not self._steps_left:
+            self.call.cancel()
+            self.was_stopped = True
+        return self._trace
+
+
+def test_a_signals_handler_may_stop_the_call_at_any_step_of_a_sleep() -> None:
+    """It must neither wait for what the sleep holds nor be missed by it."""
+    for step in itertools.count(1):
+        interrupted = Interrupted(step)
+        if not interrupted.sleeping.ended_within(0.5):
+            break
+        with pytest.raises(StreamClosedError):
+            interrupted.sleeping.result()
+        assert interrupted.was_stopped
+    assert step > 1 and not interrupted.was_stopped, "it sleeps, though it was stopped"
+    interrupted.call.cancel()
+    with pytest.raises(StreamClosedError):
+        interrupted.sleeping.result()
 
 
 def test_sleeping_that_nobody_disturbs_just_ends() -> None:

@@ -46,7 +46,10 @@ class Call:
         self._limit: Optional[float] = None
         # Re-entrant, because a signal handler may cancel the very call that it interrupts.
         self._lock = threading.RLock()
-        self._stopped = threading.Event()
+        self._stopped = False
+        # Held until the call is stopped. An event would be waited for with a lock of its own held now and then,
+        # which such a handler would wait for without an end.
+        self._running = _held_lock()
         self._socket: Optional[socket.socket] = None
         self._process = os.getpid()
 
@@ -61,7 +64,7 @@ class Call:
     @property
     def cancelled(self) -> bool:
         """Whether ``cancel`` was called."""
-        return self._stopped.is_set()
+        return self._stopped
 
     def remaining(self) -> Optional[float]:
         """Seconds left of the whole call; ``None`` for no limit."""
@@ -80,7 +83,7 @@ class Call:
             StreamClosedError: It was stopped.
             RequestTimeoutError: The limit of the whole call is reached.
         """
-        if self._stopped.is_set():
+        if self._stopped:
             self.check_process()
             raise StreamClosedError("the stream was closed", stage=stage)
         if self._deadline is not None and self.expired:
@@ -157,7 +160,7 @@ class Call:
         """Note the socket that the call is about to block on; where the call was stopped it is shut down at once."""
         with self._lock:
             self._socket = sock
-            if self._stopped.is_set():
+            if self._stopped:
                 shut_down(sock)
 
     def release(self) -> None:
@@ -170,7 +173,8 @@ class Call:
 
         In a process that was forked from the one that makes the call, the socket is left alone: it is the parent's.
         """
-        self._stopped.set()
+        self._stopped = True
+        self._end_sleep()
         if os.getpid() != self._process:
             return
         with self._lock:
@@ -182,8 +186,8 @@ class Call:
 
         Such a copy may well run: gevent's greenlets go on in both processes.
         """
-        self._lock, self._stopped = threading.RLock(), threading.Event()
-        self._stopped.set()
+        self._lock, self._running, self._stopped = threading.RLock(), _held_lock(), True
+        self._end_sleep()
         sock, self._socket = self._socket, None
         if sock is not None:
             _leave(sock)
@@ -194,8 +198,13 @@ class Call:
         Raises:
             StreamClosedError: It was stopped.
         """
-        if self._stopped.wait(min(seconds, threading.TIMEOUT_MAX)):
+        if self._running.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+            self._end_sleep()
             self.check()
+
+    def _end_sleep(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was released already
+            self._running.release()
 
     def counted(self, error: CopilotError) -> CopilotError:
         """Put the number of requests made for its stage into an error that does not carry one yet."""
@@ -212,6 +221,12 @@ class Call:
             yield
         finally:
             _thread.call = previous
+
+
+def _held_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 _thread = threading.local()
