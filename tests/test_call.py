@@ -1,6 +1,5 @@
 """How long a call may take, and how it is stopped."""
 
-import itertools
 import os
 import pickle
 import socket
@@ -296,13 +295,13 @@ class Interrupted:
 
 def test_a_signals_handler_may_stop_the_call_at_any_step_of_a_sleep() -> None:
     """It must neither wait for what the sleep holds nor be missed by it."""
-    for step in itertools.count(1):
-        interrupted = Interrupted(step)
-        if not interrupted.sleeping.ended_within(0.5):
-            break
+    step, interrupted = 1, Interrupted(1)
+    while interrupted.sleeping.ended_within(0.5):
         with pytest.raises(StreamClosedError):
             interrupted.sleeping.result()
         assert interrupted.was_stopped
+        step += 1
+        interrupted = Interrupted(step)
     assert step > 1 and not interrupted.was_stopped, "it sleeps, though it was stopped"
     interrupted.call.cancel()
     with pytest.raises(StreamClosedError):
