@@ -68,6 +68,21 @@ def test_the_head_of_a_reply_has_names_in_lower_case(transport: Transport) -> No
         assert reply == Reply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
 
 
+def test_programs_that_watch_requests_see_each_request(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing wraps ``requests.Session.send``."""
+    seen: List[Optional[str]] = []
+    real = requests.Session.send
+
+    def send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        seen.append(request.url)
+        return real(session, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    with Server(answering(OK)) as server:
+        fetch(transport, request_to(server))
+        assert seen == [f"{server.url}/threads"]
+
+
 def test_an_empty_body_is_none(transport: Transport) -> None:
     """It is not sent in chunks."""
     with Server(answering(OK)) as server:
