@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import weakref
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -249,6 +250,16 @@ def test_a_greenlet_that_was_copied_reads_nothing_of_the_parents_stream() -> Non
         run(GEVENT_PROGRAM, env=emulator.environment)
 
 
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[object]":
+    """What is renewed: nothing of other tests'."""
+    things: "weakref.WeakSet[object]" = weakref.WeakSet()
+    monkeypatch.setattr(fork, "_registered", things)
+    monkeypatch.setattr(fork, "abandoned", [])
+    return things
+
+
+@pytest.mark.usefixtures("registered")
 def test_an_inherited_lock_does_not_hold_a_child_up() -> None:
     """It may be held by a thread that the child doesn't have."""
     transport = Transport()
@@ -270,6 +281,7 @@ class Counter:
         self.renewals += 1
 
 
+@pytest.mark.usefixtures("registered")
 def test_each_thing_is_renewed_once_in_a_child() -> None:
     """However often it named itself."""
     one, other = Counter(), Counter()
@@ -277,6 +289,23 @@ def test_each_thing_is_renewed_once_in_a_child() -> None:
         renew_in_child(thing)
     fork._renew_all()
     assert (one.renewals, other.renewals) == (1, 1)
+
+
+@pytest.mark.usefixtures("registered")
+def test_one_thing_that_fails_does_not_keep_the_others_from_being_renewed() -> None:
+    """An exception out of the hook would only be printed."""
+
+    class Failing(Counter):
+        def renew(self) -> None:
+            super().renew()
+            raise RuntimeError("no")
+
+    things = [Failing(), Counter(), Failing(), Counter()]
+    for thing in things:
+        renew_in_child(thing)
+    fork._renew_all()
+    assert [thing.renewals for thing in things] == [1, 1, 1, 1]
+    assert len(fork.abandoned) == 2
 
 
 def test_what_nobody_holds_any_more_is_forgotten() -> None:

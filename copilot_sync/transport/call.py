@@ -190,7 +190,7 @@ class Call:
         self._end_sleep()
         sock, self._socket = self._socket, None
         if sock is not None:
-            _leave(sock)
+            leave_to_parent(sock)
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call is stopped meanwhile.
@@ -248,12 +248,12 @@ def current_call() -> Call:
     return call  # type: ignore[no-any-return]
 
 
-def _leave(sock: Any) -> None:
+def leave_to_parent(sock: Any) -> None:
     """Take a forked child's descriptor off its parent's connection, so that nothing is read from or written to it.
 
     Closing it would set its number free for something else, while there still are objects that use it.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it was closed, or never made
         nowhere = os.open(os.devnull, os.O_RDWR)
         try:
             os.dup2(nowhere, getattr(sock, "socket", sock).fileno(), inheritable=False)

@@ -27,18 +27,22 @@ class ChunkedReader:
     """The body of a chunked reply.
 
     Args:
-        source: What the chunks are read from, with ``read1``: a buffer, which may hold what came with the head.
+        source: What the chunks are read from, with ``read1``, and all of it: no byte may be held back elsewhere.
     """
 
     def __init__(self, source: Any) -> None:
         self._source = source
-        raw = getattr(source, "raw", None)
-        self._unbuffered = raw if hasattr(raw, "read1") else source
         self._expected = _FIRST_SIZE
         self._line = b""  # the beginning of what is expected
         self._left = 0  # bytes that the present chunk still has
-        self._ended = False
+        #: Whether the last chunk, and what may follow it, was read.
+        self.ended = False
         self._failure: Optional[http.client.HTTPException] = None
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether bytes behind the end came with it. They are no part of this body."""
+        return self.ended and bool(self._line)
 
     def read1(self, size: int) -> bytes:
         """Give what arrives next, read with one call where that holds any of the body; nothing at the end.
@@ -47,11 +51,10 @@ class ChunkedReader:
             http.client.IncompleteRead: The chunks are cut, or are none. What came before has been given.
             http.client.LineTooLong: There is no end to a size or to what follows the last chunk.
         """
-        while not self._ended:
+        while not self.ended:
             if self._failure is not None:
                 raise self._failure
             data = self._source.read1(size)
-            self._source = self._unbuffered  # the buffer is empty now, and would only be in the way
             if not data:
                 raise http.client.IncompleteRead(b"")
             between_chunks = self._line == _LINE_END and self._expected is _NEXT_SIZE
@@ -78,12 +81,12 @@ class ChunkedReader:
                 break
             place = line.end()
             if self._expected is _TRAILERS:
-                self._ended = True
+                self.ended = True
                 break
             self._left = int(line.group(1), 16)
             self._expected = _NEXT_SIZE if self._left else _TRAILERS
         self._line = data[place:]
-        if self._line not in (b"", _LINE_END):
+        if self._line not in (b"", _LINE_END) and not self.ended:
             self._check(self._line)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -1,11 +1,15 @@
-"""Connections that obey the call they are used for.
+"""Connections that obey the call they are used for, and the pools that keep them.
 
 ``urllib3`` makes them, ``http.client`` reads from them; this module puts a few things in between, at the
 seams that both offer for it. Before a connection blocks (connecting, TLS, sending), its socket
-is shown to the current ``Call``, so that another thread can end it. A reply is read through
-``_TimedReader``, which asks the call before each read how long it may block: heads, chunks
-and bodies that come byte by byte are all under the same deadline. A request's head goes out together with
-its body, and a pool may have its first connection made ahead of the request that needs it.
+is shown to the current ``Call``, so that another thread can end it. What it then reads, ``reply.py`` bounds. A request's
+head goes out together with its body, and a pool may have its first connection made ahead of the request that needs it.
+
+A pool keeps a connection only if its last reply was settled (``reply.py`` says when). It keeps them on a ``deque``: the queue
+of ``urllib3`` has a lock, and an exception out of a signal handler, or a fork, at the wrong moment would leave it locked.
+
+Nothing is put in between if somebody else has put a class of theirs in the place of ``urllib3``'s connections, as tools that
+replay requests in tests do.
 
 Connections of a SOCKS proxy are made by PySocks, which shows its socket only when it is connected: there,
 a stop is obeyed after the connection's own time-out at the latest. So is one during a DNS look-up, which
@@ -13,21 +17,28 @@ no thread can interrupt.
 """
 
 import contextlib
-import http.client
-import io
 import socket
+import weakref
 from collections import deque
-from typing import Any, Deque, Dict, Optional, cast
+from typing import Any, Deque, Dict, Optional, Tuple, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, NewConnectionError
+from urllib3.util.connection import is_connection_dropped
 
 from copilot_sync.transport.ahead import Ahead
-from copilot_sync.transport.call import Call, current_call, shut_down
+from copilot_sync.transport.call import Call, current_call, leave_to_parent, shut_down
+from copilot_sync.transport.reply import WatchedResponse
 
-#: The part of a socket's time-out that is left of it when it is set anew.
-_ABOUT = 0.99
+#: Connections that a pool keeps open for its host.
+POOL_SIZE = 512
+
+
+def seams() -> Tuple[object, ...]:
+    """Give what tools for tests put in place of the real thing: when it changes, nothing made before is used any more."""
+    return HTTPConnectionPool.ConnectionCls, HTTPSConnectionPool.ConnectionCls, socket.socket
 
 
 def watch(manager: urllib3.PoolManager) -> None:
@@ -39,26 +50,33 @@ def watch(manager: urllib3.PoolManager) -> None:
     }
 
 
-_pools: Dict[type, type] = {}
+_pools: Dict[Tuple[type, type], type] = {}
 
 
 def _watched_pool(pool: Any) -> type:
-    if issubclass(pool.ConnectionCls, _Watched):
+    connection = pool.ConnectionCls
+    was_replaced = _is_of_urllib3(pool) and not _is_of_urllib3(connection)
+    if was_replaced or issubclass(connection, _Watched):
         return cast(type, pool)
-    if pool not in _pools:
-        connection = pool.ConnectionCls
+    if (pool, connection) not in _pools:
         makes_own_socket = connection._new_conn is HTTPConnection._new_conn
         bases = (_OpenedHere, _Watched) if makes_own_socket else (_Watched,)
         watched = type(f"Watched{connection.__name__}", (*bases, connection), {})
-        _pools[pool] = type(f"Watched{pool.__name__}", (_Pool, pool), {"ConnectionCls": watched})
-    return _pools[pool]
+        _pools[pool, connection] = type(f"Watched{pool.__name__}", (_Pool, pool), {"ConnectionCls": watched})
+    return _pools[pool, connection]
+
+
+def _is_of_urllib3(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "urllib3"
 
 
 class _Pool:
-    """A pool whose first connection may be made before a request needs it."""
+    """The connections to one host that wait for their next request; the first may be made before a request needs it."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._idle: Deque[Any] = deque()
+        weakref.finalize(self, _close_all, self._idle)
         self._ahead: Deque[Ahead] = deque()
 
     def connect_ahead(self: Any, call: Call) -> None:
@@ -71,100 +89,61 @@ class _Pool:
 
     def drop_ahead(self) -> None:
         """End the connection that nobody has needed so far."""
-        ahead = self._popped()
+        ahead = _popped(self._ahead)
         if ahead is not None:
             ahead.drop()
 
-    def _get_conn(self: Any, *args: Any, **kwargs: Any) -> Any:
-        connection = super()._get_conn(*args, **kwargs)  # type: ignore[misc]
-        ahead = self._popped() if connection.sock is None else None
-        return (ahead and ahead.taken(current_call())) or connection
+    def _get_conn(self: Any, timeout: Optional[float] = None) -> Any:
+        """Take the connection that was used last, else make one. ``urllib3`` calls this, and the next."""
+        if self.pool is None:
+            raise ClosedPoolError(self, "the pool is closed")
+        for connection in iter(lambda: _popped(self._idle), None):
+            if not is_connection_dropped(connection):
+                return connection
+            connection.close()
+        ahead = _popped(self._ahead)
+        return (ahead and ahead.taken(current_call())) or self._new_conn()
 
-    def _popped(self) -> Optional[Ahead]:
-        try:
-            return self._ahead.pop()
-        except IndexError:
-            return None
+    def _put_conn(self: Any, connection: Any) -> None:
+        """Keep a connection if its last reply was settled, else close it."""
+        if connection is None:
+            return
+        response, connection.response = connection.response, None
+        if response is not None and response.is_settled and len(self._idle) < POOL_SIZE:
+            self._idle.append(connection)
+            connection = None if self.pool is not None else _popped(self._idle)
+        if connection is not None:
+            connection.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: take the descriptors off the parent's connections. Takes no lock and frees nothing."""
+        for connection in list(self._idle):
+            leave_to_parent(connection.sock)
 
     def close(self) -> None:
-        self.drop_ahead()
         super().close()  # type: ignore[misc]
+        self.drop_ahead()
+        _close_all(self._idle)
 
 
-class _TimedReader(io.RawIOBase):
-    """The bytes of one reply; each read is bounded by its call."""
-
-    def __init__(self, sock: socket.socket, call: Call) -> None:
-        self._sock = sock
-        self._call = call
-        # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
-        self._hold = sock.makefile("rb", buffering=0)
-        self._time_out = 0.0
-        self.at_end = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._allow_for_call()
-        count = self._sock.recv_into(buffer)
-        self.at_end = count == 0
-        return count
-
-    def read1(self, size: int) -> bytes:
-        """Give what there is, past whatever buffers are made on top of this."""
-        self._allow_for_call()
-        data = self._sock.recv(size)
-        self.at_end = not data
-        return data
-
-    def _allow_for_call(self) -> None:
-        seconds = self._call.read_seconds()
-        # Setting the time-out is a call of the system, so it stays where it is about the same already.
-        if not _ABOUT * self._time_out <= seconds <= self._time_out:
-            self._sock.settimeout(seconds)
-            self._time_out = seconds
-
-    def close(self) -> None:
-        self._hold.close()
-        super().close()
+def _close_all(connections: "Deque[Any]") -> None:
+    for connection in iter(lambda: _popped(connections), None):
+        connection.close()
 
 
-class _Source:
-    """Stands in for the socket where ``http.client`` asks it for a file."""
-
-    def __init__(self, reader: _TimedReader) -> None:
-        self._reader = reader
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self._reader)
-
-
-class _Response(http.client.HTTPResponse):
-    """A reply that is read under a call's deadline, and whose head must be whole and nothing but a head."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        self._reader = _TimedReader(sock, current_call())
-        super().__init__(cast(socket.socket, _Source(self._reader)), *args, **kwargs)
-
-    def begin(self) -> None:
-        # http.client takes the end of the connection for the end of the head.
-        try:
-            super().begin()
-        except http.client.BadStatusLine:
-            if not self._reader.at_end:
-                raise
-        if self._reader.at_end:
-            raise http.client.RemoteDisconnected("the connection ended inside the head of the reply")
-        # http.client leaves out everything after a line that is no field, and urllib3 logs what that line says.
-        if self.msg.defects:
-            raise http.client.HTTPException("there is a line in the head of the reply that is no field")
+def _popped(items: "Deque[Any]") -> Any:
+    try:
+        return items.pop()
+    except IndexError:
+        return None
 
 
 class _Watched:
     """What a connection does besides its own work."""
 
-    response_class = _Response
+    response_class = WatchedResponse
+    #: The reply that was read last, until its pool has judged it.
+    response: Optional[WatchedResponse] = None
     #: The head of a request that waits for its body; ``None`` where nothing waits.
     _head: Optional[bytes] = None
 
@@ -212,7 +191,9 @@ class _Watched:
         call = current_call()
         call.phase = "reply"
         call.progress()
-        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        self.response = getattr(response, "_original_response", response)  # urllib3 2 wraps it already
+        return response
 
 
 def _begin_to_send(sock: socket.socket, call: Call) -> None:

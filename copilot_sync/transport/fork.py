@@ -2,11 +2,15 @@
 
 A child inherits locks that may be held by threads it does not have, and sockets that are its parent's. Objects
 that hold either name themselves here and are told, in the child, to begin anew.
+
+This runs inside ``os.fork``, before anything else of the child, so what it does must not wait: it takes no lock, closes nothing,
+logs nothing, and whatever it lets go of is kept in ``abandoned``, because the destructor of something foreign may take a lock
+that was held at the moment of the fork. If one thing fails, the others are told all the same.
 """
 
 import os
 import weakref
-from typing import Protocol
+from typing import List, Protocol
 
 
 class Renewable(Protocol):
@@ -24,9 +28,16 @@ def renew_in_child(thing: Renewable) -> None:
     _registered.add(thing)
 
 
+#: What belongs to the parents of this process. It is never freed here.
+abandoned: List[object] = []
+
+
 def _renew_all() -> None:
     for thing in list(_registered):
-        thing.renew()
+        try:
+            thing.renew()
+        except Exception as error:  # noqa: BLE001 - an exception out of here is only printed, and the rest would be left out
+            abandoned.append(error)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

@@ -11,27 +11,27 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Callable, Iterator, MutableMapping, Optional, Union
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import select_proxy
 
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
-from copilot_sync.transport.connection import watch
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.connection import seams, watch
+from copilot_sync.transport.fork import abandoned, renew_in_child
 from copilot_sync.transport.route import Route
 from copilot_sync.transport.trust import Trust
 
 logger = logging.getLogger(__name__)
 
-#: Connections kept open for each host. Waiting ones cost nothing before they are made.
-POOL_SIZE = 512
 #: Bytes of an error's body that are read for the server's words.
 ERROR_BODY = 64 * 1024
 
@@ -120,7 +120,8 @@ class Transport:
         with contextlib.suppress(*FAILURES):  # the request meets the same, and tells it as its own failure
             session = self._opened()
             pool = session.pool_of(url, **self._route.settings(session, url))
-            pool.connect_ahead(call)
+            if pool is not None:
+                pool.connect_ahead(call)
         try:
             yield
         except BaseException:
@@ -152,21 +153,27 @@ class Transport:
             session.close()
 
     def _opened(self) -> "_Session":
+        session = self._session
+        if session is not None and session.seams == seams():
+            return session
         with self._lock:
-            if self._session is None:
+            if self._session is None or self._session.seams != seams():
                 self._session = _Session()
             return self._session
 
     def renew(self) -> None:
         """Leave all connections to the process that this one was forked from."""
         self._lock = threading.Lock()
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            abandoned.append(session)
+            session.leave_to_parent()
 
     def __getstate__(self) -> Any:
         return {"route": self._route, "limits": self.limits}
 
     def __setstate__(self, state: Any) -> None:
-        self._route, self.limits = state["route"], state["limits"]
+        self._route, self.limits, self._session = state["route"], state["limits"], None
         self.renew()
         renew_in_child(self)
 
@@ -182,22 +189,40 @@ def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
     return auth(prepared)
 
 
+class _NoCookies(RequestsCookieJar):
+    """A jar that keeps nothing, and takes no lock to find that out."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Keep nothing of a reply."""
+
+
 class _Session(requests.Session):
     """A session that keeps no cookies and knows no redirects, over connections that obey their call."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        #: What it was made with. Under others it is of no use.
+        self.seams = seams()
+        self._is_the_parents = False
+        self.cookies = _NoCookies()
         for prefix in ("https://", "http://"):
-            self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=POOL_SIZE))
+            self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=1))
 
     def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
-        """Give the connections to a host, as a request with these settings uses them."""
-        return self.get_adapter(url).pool_of(url, verify, cert, proxies)  # type: ignore[attr-defined]
+        """Give the connections to a host, as a request with these settings uses them; ``None`` if they are not ours."""
+        adapter = self.get_adapter(url)
+        return adapter.pool_of(url, verify, cert, proxies) if isinstance(adapter, _Adapter) else None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: take the descriptors off the parent's connections, and close nothing."""
+        self._is_the_parents = True
+        for adapter in self.adapters.values():
+            adapter.leave_to_parent()  # type: ignore[attr-defined]
 
     def __del__(self) -> None:
         # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
-        self.close()
+        if not self._is_the_parents:
+            self.close()
 
     def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
         # Even where they are not followed, requests reads a redirect's whole body to prepare the next request.
@@ -211,18 +236,32 @@ class _Adapter(HTTPAdapter):
         super().__init__(**kwargs)
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        if proxies:
-            return super().get_connection_with_tls_context(request, verify, proxies, cert)
-        # Finding a pool takes requests and urllib3 a tenth of the time of a whole call.
-        place = (*urlsplit(request.url)[:2], verify, cert)
+        # Finding a pool takes requests and urllib3 a tenth of the time of a whole call, and a lock of theirs.
+        proxy = select_proxy(request.url, proxies) if proxies else None
+        place = (*urlsplit(request.url)[:2], verify, cert, proxy)
         pool = self._pools.get(place)
         if pool is None or pool.pool is None:  # closed, to make room for others
             pool = self._pools[place] = super().get_connection_with_tls_context(request, verify, proxies, cert)
         return pool
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: take the descriptors off the parent's connections, and close nothing."""
+        for pool in list(self._pools.values()):
+            pool.leave_to_parent()
+
     def request_url(self, request: Any, proxies: Any) -> str:
         # Without a proxy, requests reads the URL three times to arrive at its path.
         return super().request_url(request, proxies) if proxies else str(request.path_url)
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        # As requests does, but for the cookies: nobody keeps them, and looking for them takes a jar with a lock.
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.raw, response.reason = resp, resp.reason
+        response.url, response.request = req.url, req
+        response.connection = self  # type: ignore[attr-defined]
+        return response
 
     def pool_of(self, url: str, verify: Any, cert: Any, proxies: Any) -> Any:
         request = requests.Request("GET", url).prepare()

@@ -1,0 +1,190 @@
+"""One reply as it comes off a connection: its bytes under a deadline, its head, and whether it was read to its end.
+
+``http.client`` reads the head, and this module gives it what it reads from. Rules:
+
+- No read blocks longer than the call allows, and no byte is lost between the head and the body, however many came
+  together: there is one buffer, and everything is read through it.
+- Interim replies (1xx but 101, RFC 9110, section 15.2) may come ahead of any reply. They are read past.
+- A head must be whole, and nothing but a head.
+- ``settle`` is the one place that decides whether a connection may serve another request: it may if the framing proved the
+  end of the body, nothing followed it, and there was nothing odd about either.
+"""
+
+import http.client
+import io
+import socket
+from typing import Any, Callable, Optional, cast
+
+from copilot_sync.transport.call import Call, current_call
+from copilot_sync.transport.chunks import ChunkedReader
+
+#: The part of a socket's time-out that is left of it when it is set anew.
+_ABOUT = 0.99
+#: Bytes asked of the socket at once while a head is read.
+_RECEIVE = 65536
+#: The most that may come ahead of a reply as interim replies, in bytes.
+_INTERIM_LIMIT = 256 * 1024
+#: The longest line of an interim reply, in bytes, as ``http.client`` has it for other heads.
+_LONGEST_LINE = 65536
+
+
+class ReplyReader(io.BufferedIOBase):
+    """The bytes of one reply. Each read is bounded by its call, and takes what has arrived without waiting for more.
+
+    Args:
+        sock: The connection.
+        call: What says how long a read may block.
+    """
+
+    def __init__(self, sock: socket.socket, call: Call) -> None:
+        self._sock = sock
+        self.call = call
+        # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
+        self._hold = sock.makefile("rb", buffering=0)
+        self._time_out = 0.0
+        self._data = b""
+        self._place = 0  # what is before it was read
+        #: Bytes that have arrived.
+        self.received = 0
+        #: Whether the connection has ended.
+        self.at_end = False
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether bytes have arrived that nobody has read."""
+        return self._place < len(self._data)
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1) -> bytes:
+        """Give what is there, and wait for something if there is nothing."""
+        if self._data:
+            return self._taken(len(self._data) if size < 0 else size)
+        # http.client asks for nothing at the end of a body whose length it knows.
+        return self._arriving(_RECEIVE if size < 0 else size) if size else b""
+
+    def read(self, size: Optional[int] = -1) -> bytes:
+        """Give so many bytes, or all up to the end of the connection; fewer only at that end."""
+        parts = []
+        left = -1 if size is None else size
+        while left:
+            part = self.read1(left)
+            if not part:
+                break
+            parts.append(part)
+            left -= len(part) if left > 0 else 0
+        return b"".join(parts)
+
+    def readline(self, size: Optional[int] = -1) -> bytes:
+        """Give the next line, or so many bytes of a longer one."""
+        limit = -1 if size is None else size
+        searched = self._place
+        while True:
+            end = self._data.find(b"\n", searched) + 1
+            if not end and 0 <= limit <= len(self._data) - self._place:
+                end = self._place + limit
+            if end:
+                length = end - self._place
+                return self._taken(length if limit < 0 else min(length, limit))
+            more = self._arriving(_RECEIVE)
+            if not more:
+                return self._taken(len(self._data))
+            self._data = self._data[self._place :] + more
+            self._place, searched = 0, len(self._data) - len(more)
+
+    def _taken(self, size: int) -> bytes:
+        """Take bytes out of the buffer."""
+        start, end = self._place, self._place + size
+        taken = self._data[start:end]
+        if end < len(self._data):
+            self._place = end
+        else:
+            self._data, self._place = b"", 0
+        return taken
+
+    def _arriving(self, size: int) -> bytes:
+        seconds = self.call.read_seconds()
+        # Setting the time-out is a call of the system, so it stays as it is if it is about right.
+        if not _ABOUT * self._time_out <= seconds <= self._time_out:
+            self._sock.settimeout(seconds)
+            self._time_out = seconds
+        data = self._sock.recv(size) or b""  # urllib3's TLS inside of TLS says 0 at its end
+        self.received += len(data)
+        self.at_end = not data
+        return data
+
+    def close(self) -> None:
+        self._hold.close()
+        super().close()
+
+
+class _Source:
+    """Stands in for the socket when ``http.client`` asks it for a file."""
+
+    def __init__(self, reader: ReplyReader) -> None:
+        self._reader = reader
+
+    def makefile(self, mode: str) -> ReplyReader:
+        return self._reader
+
+
+class WatchedResponse(http.client.HTTPResponse):
+    """A reply over a connection that obeys the current call."""
+
+    _chunks: Optional[ChunkedReader] = None
+    #: Whether the connection may serve another request.
+    is_settled = False
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        self._reader = ReplyReader(sock, current_call())
+        super().__init__(cast(socket.socket, _Source(self._reader)), *args, **kwargs)
+
+    def begin(self) -> None:
+        # http.client takes the end of the connection for the end of the head.
+        try:
+            super().begin()
+        except http.client.BadStatusLine:
+            if not self._reader.at_end:
+                raise
+        if self._reader.at_end:
+            raise http.client.RemoteDisconnected("the connection ended inside the head of the reply")
+        # http.client leaves out everything after a line that is no field, and urllib3 logs what that line says.
+        if self.msg.defects:
+            raise http.client.HTTPException("there is a line in the head of the reply that is no field")
+
+    def _read_status(self) -> Any:
+        """Read the line with the status, past any interim replies. By itself ``http.client`` knows only 100."""
+        last = self._reader.received + _INTERIM_LIMIT
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            self._reader.call.progress()
+            while self._reader.readline(_LONGEST_LINE) not in (b"\r\n", b"\n", b""):
+                if self._reader.received > last:
+                    raise http.client.HTTPException("there are more interim replies than any server sends")
+
+    def piece_reader(self) -> Callable[[int], bytes]:
+        """Give what reads as much of the body as has arrived, nothing at its end."""
+        if self.chunked and not self.isclosed():
+            self._chunks = ChunkedReader(self._reader)
+            return self._chunks.read1
+        return self.read1
+
+    def settle(self) -> None:
+        """Note that the reply was understood, and see whether its end is beyond doubt.
+
+        A 204 has no body by definition, so nothing proves that none follows it: its connection is given up.
+        """
+        lengths = set(self.msg.get_all("content-length", ()))
+        proven = self._chunks.ended if self._chunks is not None else self.length == 0
+        self.is_settled = (
+            proven
+            and not self.will_close
+            and len(lengths) + self.chunked == 1
+            and 200 <= self.status < 600
+            and self.status not in (http.client.NO_CONTENT, http.client.NOT_MODIFIED)
+            and not self._reader.has_surplus
+            and not (self._chunks is not None and self._chunks.has_surplus)
+        )
