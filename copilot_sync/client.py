@@ -22,6 +22,7 @@ from copilot_sync.protocol import Options, Reply, Request
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
 from copilot_sync.stream import Rules, Stream, Turn
 from copilot_sync.transport.call import Call
+from copilot_sync.transport.preload import preload
 from copilot_sync.transport.retry import RetryPolicy
 from copilot_sync.transport.session import Transport
 
@@ -101,6 +102,7 @@ class Client:
         # From here on, errors may come out, and a report of them may show this frame.
         del api_key, cookies, proxy, github_url, api_url
         credentials.check()
+        preload()
         urls = given.chosen(environment)
         transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)

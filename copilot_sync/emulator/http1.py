@@ -261,7 +261,10 @@ class Wire:
 
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):  # the other side may be quicker
-            socket.socket.shutdown(self._sock, how)
+            if isinstance(self._sock, ssl.SSLSocket):  # its own would drop its TLS state under a thread that reads
+                super(ssl.SSLSocket, self._sock).shutdown(how)
+            else:
+                self._sock.shutdown(how)
 
     def _say_goodbye(self) -> None:
         if isinstance(self._sock, ssl.SSLSocket):

@@ -55,8 +55,8 @@ _pools: Dict[Tuple[type, type], type] = {}
 
 def _watched_pool(pool: Any) -> type:
     connection = pool.ConnectionCls
-    was_replaced = _is_of_urllib3(pool) and not _is_of_urllib3(connection)
-    if was_replaced or issubclass(connection, _Watched):
+    is_replayed = _is_of_urllib3(pool) and not _is_of_urllib3(connection)
+    if is_replayed or not _has_real_sockets() or issubclass(connection, _Watched):
         return cast(type, pool)
     if (pool, connection) not in _pools:
         makes_own_socket = connection._new_conn is HTTPConnection._new_conn
@@ -68,6 +68,10 @@ def _watched_pool(pool: Any) -> type:
 
 def _is_of_urllib3(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == "urllib3"
+
+
+def _has_real_sockets() -> bool:
+    return hasattr(socket.socket, "shutdown") and hasattr(socket.socket, "dup")
 
 
 class _Pool:

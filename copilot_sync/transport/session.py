@@ -267,7 +267,7 @@ class _Adapter(HTTPAdapter):
         request = requests.Request("GET", url).prepare()
         pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
         self.cert_verify(pool, url, verify, cert)
-        return pool
+        return pool if hasattr(pool, "connect_ahead") else None
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call,unused-ignore]

@@ -1,0 +1,29 @@
+"""What a call may need for the first time, loaded before there is a call.
+
+An import, the look-up of a codec and the first line of a logger each take a lock. If another thread forks at that moment, the child
+inherits it locked and waits for ever. So whoever makes a client loads all of it first, and a call finds it loaded. It is
+not loaded with the package, because that would make ``import copilot_sync`` slower for those who never ask.
+"""
+
+import codecs
+import importlib
+import logging
+
+#: Imported inside functions, here or in what we stand on.
+_MODULES = ("html", "pickle", "signal", "tenacity", "uuid")
+_CODECS = ("ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16-le", "idna")
+#: Those of others that are used with each request. Ours are its parents' children.
+_LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "urllib3.response")
+
+
+def preload() -> None:
+    """Load what a call may need. The first time takes some 30 ms; after that it costs nothing worth mentioning."""
+    for name in _MODULES:
+        importlib.import_module(name)
+    for name in _CODECS:
+        codecs.lookup(name)
+    ours = [name for name in logging.root.manager.loggerDict if name.startswith("copilot_sync")]
+    for name in (*_LOGGERS, *ours):
+        logger = logging.getLogger(name)
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logger.isEnabledFor(level)  # remembered by the logger
