@@ -318,3 +318,41 @@ def test_what_nobody_holds_any_more_is_forgotten() -> None:
     del thing
     collect_garbage()
     assert len(fork._registered) == before
+
+
+# Whatever a call may meet, it meets here; none of it is met for the first time before.
+FIRST_TIMES_PROGRAM = """
+import sys, encodings
+from copilot_sync import Client, CopilotError
+
+client = Client(token_cache=sys.argv[1])
+modules, codecs = set(sys.modules), set(encodings._cache)
+for number in range(8):
+    try:
+        client.ask("\u00fcber")
+    except CopilotError as error:
+        str(error)
+thread = client.threads()[0].id
+client.models(), client.messages(thread), client.rename_thread(thread, "name"), client.delete_thread(thread)
+for error in (CopilotError("one"),):
+    error.__reduce__()
+assert set(sys.modules) == modules, set(sys.modules) - modules
+assert set(encodings._cache) == codecs, set(encodings._cache) - codecs
+client.close()
+"""
+
+
+def test_a_call_does_nothing_for_the_first_time(tmp_path: Path) -> None:
+    """An import or the look-up of a codec takes a lock, which a child that is forked at that moment inherits locked."""
+    dated = {"Date": "Sun, 06 Nov 1994 08:49:37 GMT", "Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}
+    page = {"headers": {"Content-Type": "text/html"}, "body": "<title>No &amp; no</title>"}
+    with Emulator() as emulator:
+        emulator.fail("token", Fault.status(503))
+        emulator.fail("thread", Fault.status(500, **page))
+        emulator.fail("message", Fault.status(429, headers=dated))
+        emulator.fail("message", Fault.cut(1))
+        emulator.fail("message", Fault.drop(taken=False))
+        emulator.fail("message", Fault.status(400, **page))
+        emulator.fail("message", Fault.expired_token())
+        emulator.fail("message", Fault.garbage(b"\xef\xbb\xbfsomething else", "text/plain"))
+        run(FIRST_TIMES_PROGRAM, str(tmp_path / "tokens"), env=emulator.environment)

@@ -167,7 +167,7 @@ def test_a_connection_serves_again_if_the_end_of_its_reply_is_beyond_doubt(
                 peer.send(said)
                 return
             else:
-                for part in [said[:-1], said[-1:]] if is_torn else [said]:
+                for part in [said[:30], said[30:]] if is_torn else [said]:
                     peer.send(part)
 
     with Server(script) as server:
