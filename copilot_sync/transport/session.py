@@ -199,11 +199,12 @@ class _NoCookies(RequestsCookieJar):
 class _Session(requests.Session):
     """A session that keeps no cookies and knows no redirects, over connections that obey their call."""
 
+    _is_the_parents = False
+
     def __init__(self) -> None:
         super().__init__()
         #: What it was made with. Under others it is of no use.
         self.seams = seams()
-        self._is_the_parents = False
         self.cookies = _NoCookies()
         for prefix in ("https://", "http://"):
             self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=1))
@@ -221,7 +222,7 @@ class _Session(requests.Session):
 
     def __del__(self) -> None:
         # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
-        if not self._is_the_parents:
+        if not self._is_the_parents and "adapters" in self.__dict__:  # an interruption may end __init__ anywhere
             self.close()
 
     def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
