@@ -253,7 +253,7 @@ def test_a_greenlet_that_was_copied_reads_nothing_of_the_parents_stream() -> Non
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[object]":
     """What is renewed: nothing of other tests'."""
-    things: "weakref.WeakSet[object]" = weakref.WeakSet()
+    things: weakref.WeakSet[object] = weakref.WeakSet()
     monkeypatch.setattr(fork, "_registered", things)
     monkeypatch.setattr(fork, "abandoned", [])
     return things

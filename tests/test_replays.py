@@ -1,4 +1,4 @@
-"""Tools that replay requests in tests put classes of theirs in the place of urllib3's, or of sockets; they have the say."""
+"""Tools that replay requests in tests replace the connections of urllib3, or sockets, and then they have the say."""
 
 import http.client
 import io
@@ -108,7 +108,8 @@ class ReplayedSocket:
         if not path.startswith("/"):  # it is the body of a request
             return
         body = next(body for end, body in BODIES.items() if path.endswith(end))
-        self._reply = io.BytesIO(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self._reply = io.BytesIO(head + body)
 
     def makefile(self, *args: Any, **options: Any) -> Any:
         return io.BufferedReader(self._reply)  # type: ignore[arg-type]

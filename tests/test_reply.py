@@ -1,4 +1,4 @@
-"""What comes off a connection is the reply to what was asked, all of it, and nothing of it is left for the next request."""
+"""What comes off a connection is the whole reply to what was asked, and nothing is left of it for the next request."""
 
 import contextlib
 import io
@@ -257,7 +257,7 @@ def test_a_reader_reads_as_any_file_does(pair: Tuple[socket.socket, ReplyReader]
     assert reader.readline(-1) == b"\n"
     assert reader.read(6) == b"three "
     buffer = bytearray(3)
-    assert (reader.readinto(buffer), buffer) == (3, b"and")
+    assert (reader.readinto(buffer), bytes(buffer)) == (3, b"and")
     assert reader.read1(2) == b" a"
     assert reader.read1() == b" half\nrest that is longer"
     assert not reader.has_surplus

@@ -113,7 +113,7 @@ class Body:
             return True
         if source.length:
             raise http.client.IncompleteRead(b"", source.length)
-        return source.length == 0
+        return bool(source.length == 0)
 
     def read(self, limit: int) -> bytes:
         """Read the whole body and free the connection.
@@ -174,7 +174,7 @@ class Body:
         return False
 
     def _give_back(self) -> None:
-        """Let go of the connection: from here on the call must not touch its socket. Its pool judges whether to keep it."""
+        """Let go of the connection: from here on the call must not touch its socket. The pool decides its fate."""
         self._call.release()
         if self.vouched and isinstance(self._source, WatchedResponse):
             self._source.settle()

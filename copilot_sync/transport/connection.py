@@ -1,19 +1,18 @@
 """Connections that obey the call they are used for, and the pools that keep them.
 
-``urllib3`` makes them, ``http.client`` reads from them; this module puts a few things in between, at the
-seams that both offer for it. Before a connection blocks (connecting, TLS, sending), its socket
-is shown to the current ``Call``, so that another thread can end it. What it then reads, ``reply.py`` bounds. A request's
-head goes out together with its body, and a pool may have its first connection made ahead of the request that needs it.
+``urllib3`` makes the connections and ``http.client`` reads from them. This module puts a few things in between, at the seams
+that both offer. Before a connection blocks (connecting, TLS, sending), it shows its socket to the current ``Call``, so that
+another thread can end it. ``reply.py`` bounds what it reads. The head of a request goes out together with its body, and a
+pool may have its first connection made ahead of the request that needs it.
 
-A pool keeps a connection only if its last reply was settled (``reply.py`` says when). It keeps them on a ``deque``: the queue
-of ``urllib3`` has a lock, and an exception out of a signal handler, or a fork, at the wrong moment would leave it locked.
+A pool keeps a connection only if its last reply was settled, which ``reply.py`` decides. It keeps them on a ``deque``,
+because the queue of ``urllib3`` has a lock. An exception out of a signal handler, or a fork, at the wrong moment would
+leave that lock locked.
 
-Nothing is put in between if somebody else has put a class of theirs in the place of ``urllib3``'s connections, as tools that
-replay requests in tests do.
+Tools that replay requests in tests replace the connections of ``urllib3`` by their own. Then nothing is put in between.
 
-Connections of a SOCKS proxy are made by PySocks, which shows its socket only when it is connected: there,
-a stop is obeyed after the connection's own time-out at the latest. So is one during a DNS look-up, which
-no thread can interrupt.
+PySocks makes the connections of a SOCKS proxy and shows a socket only when it is connected. There a stop is obeyed after
+the time-out for connecting at the latest. The same holds for a DNS look-up, which no thread can interrupt.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ POOL_SIZE = 512
 
 
 def seams() -> Tuple[object, ...]:
-    """Give what tools for tests put in place of the real thing: when it changes, nothing made before is used any more."""
+    """Return what tools for tests replace. When it changes, nothing that was made before is used any more."""
     return HTTPConnectionPool.ConnectionCls, HTTPSConnectionPool.ConnectionCls, socket.socket
 
 

@@ -6,8 +6,8 @@
   together: there is one buffer, and everything is read through it.
 - Interim replies (1xx but 101, RFC 9110, section 15.2) may come ahead of any reply. They are read past.
 - A head must be whole, and nothing but a head.
-- ``settle`` is the one place that decides whether a connection may serve another request: it may if the framing proved the
-  end of the body, nothing followed it, and there was nothing odd about either.
+- ``settle`` is the one place that decides whether a connection may serve another request. It may if the framing proved
+  the end of the body, nothing followed it, and there was nothing odd about either.
 """
 
 import http.client
@@ -55,6 +55,7 @@ class ReplyReader(io.BufferedIOBase):
         return self._place < len(self._data)
 
     def readable(self) -> bool:
+        """It is for reading."""
         return True
 
     def read1(self, size: int = -1) -> bytes:
@@ -115,6 +116,7 @@ class ReplyReader(io.BufferedIOBase):
         return data
 
     def close(self) -> None:
+        """Let go of the socket."""
         self._hold.close()
         super().close()
 
@@ -141,6 +143,7 @@ class WatchedResponse(http.client.HTTPResponse):
         super().__init__(cast(socket.socket, _Source(self._reader)), *args, **kwargs)
 
     def begin(self) -> None:
+        """Read the head."""
         # http.client takes the end of the connection for the end of the head.
         try:
             super().begin()

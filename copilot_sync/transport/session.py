@@ -261,7 +261,7 @@ class _Adapter(HTTPAdapter):
         response.headers = CaseInsensitiveDict(resp.headers)
         response.raw, response.reason = resp, resp.reason
         response.url, response.request = req.url, req
-        response.connection = self  # type: ignore[attr-defined]
+        response.connection = self  # type: ignore[attr-defined,unused-ignore]
         return response
 
     def pool_of(self, url: str, verify: Any, cert: Any, proxies: Any) -> Any:
