@@ -1,18 +1,19 @@
 """Connections that obey the call they are used for, and the pools that keep them.
 
-``urllib3`` makes the connections and ``http.client`` reads from them. This module puts a few things in between, at the seams
-that both offer. Before a connection blocks (connecting, TLS, sending), it shows its socket to the current ``Call``, so that
-another thread can end it. ``reply.py`` bounds what it reads. The head of a request goes out together with its body, and a
-pool may have its first connection made ahead of the request that needs it.
+``urllib3`` makes the connections and ``http.client`` reads from them. This module puts a few things in between, at
+the seams that both offer. Before a connection blocks (connecting, TLS, sending), it shows its socket to the current
+``Call``, so that another thread can end it. ``reply.py`` bounds what it reads. The head of a request goes out
+together with its body, and a pool may have its first connection made ahead of the request that needs it.
 
-A pool keeps a connection only if its last reply was settled, which ``reply.py`` decides. It keeps them on a ``deque``,
-because the queue of ``urllib3`` has a lock. An exception out of a signal handler, or a fork, at the wrong moment would
-leave that lock locked.
+A pool keeps a connection only if its last reply was settled, which ``reply.py`` decides. It keeps them on a
+``deque``, because the queue of ``urllib3`` has a lock. An exception out of a signal handler, or a fork, at the
+wrong moment would leave that lock locked.
 
-Tools that replay requests in tests replace the connections of ``urllib3`` by their own. Then nothing is put in between.
+Tools that replay requests in tests replace the connections of ``urllib3`` by their own. Then nothing is put in
+between.
 
-PySocks makes the connections of a SOCKS proxy and shows a socket only when it is connected. There a stop is obeyed after
-the time-out for connecting at the latest. The same holds for a DNS look-up, which no thread can interrupt.
+PySocks makes the connections of a SOCKS proxy and shows a socket only when it is connected. There a stop is obeyed
+after the time-out for connecting at the latest. The same holds for a DNS look-up, which no thread can interrupt.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
 """What must not be shared with a forked child.
 
-A child inherits locks that may be held by threads it does not have, and sockets that are its parent's. Objects
-that hold either name themselves here and are told, in the child, to begin anew.
+A child inherits locks that may be held by threads it does not have, and sockets that are its parent's. Objects that
+hold either name themselves here and are told, in the child, to begin anew.
 
-This runs inside ``os.fork``, before anything else in the child, so it must not wait for anything. It takes no lock, closes
-nothing and logs nothing. What it lets go of is kept in ``abandoned``, because a destructor of some library may take a lock
-that was held at the moment of the fork. If one thing fails, the others are still told.
+This runs inside ``os.fork``, before anything else in the child, so it must not wait for anything. It takes no lock,
+closes nothing and logs nothing. What it lets go of is kept in ``abandoned``, because a destructor of some library
+may take a lock that was held at the moment of the fork. If one thing fails, the others are still told.
 """
 
 import os

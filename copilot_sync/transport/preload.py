@@ -1,8 +1,8 @@
 """What a call may need for the first time, loaded before there is a call.
 
-An import, the look-up of a codec and the first line of a logger each take a lock. If another thread forks at that moment,
-the child inherits the lock locked and waits for ever. So a client loads all of it when it is made. The package itself
-does not, because ``import copilot_sync`` would become slower for those who never ask anything.
+An import, the look-up of a codec and the first line of a logger each take a lock. If another thread forks at that
+moment, the child inherits the lock locked and waits for ever. So a client loads all of it when it is made. The
+package itself does not, because ``import copilot_sync`` would become slower for those who never ask anything.
 """
 
 import codecs
