@@ -40,9 +40,7 @@ def encoding_of(beginning: bytes) -> str:
 
 
 def decoded(content: bytes) -> str:
-    r"""Decode a whole text. Its lines end with ``\n``.
-
-    A lone CR ends a line only if the text has no LF.
+    """Decode a whole text. Its lines end as they did.
 
     Raises:
         ValueError: It is not text; the message says what to do.
@@ -55,6 +53,16 @@ def decoded(content: bytes) -> str:
         raise ValueError(NOT_TEXT)
     if "\0" in text:
         raise ValueError(HAS_NULS)
+    return text
+
+
+def text_of(content: bytes) -> str:
+    r"""Decode a whole text and end its lines with ``\n``. A lone CR ends a line only if the text has no LF.
+
+    Raises:
+        ValueError: It is not text; the message says what to do.
+    """
+    text = decoded(content)
     return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
 
@@ -98,7 +106,7 @@ def lines_of(file: IO[bytes], limit: int) -> Iterator[Line]:
     encoding = encoding_of(file.read(4))
     file.seek(0)
     # With newline="" every kind of end is one, and stays in the text.
-    text = io.TextIOWrapper(file, encoding, errors=_errors_of(encoding), newline="")  # type: ignore[arg-type]
+    text = io.TextIOWrapper(file, encoding, errors=_errors_of(encoding), newline="")
     number = 0
     try:
         for line in _numbered(text, limit):

@@ -5,6 +5,7 @@ error as if nothing had happened. Here an error ends the file: a quote in the wr
 of rows, so nothing behind it is a row.
 """
 
+import contextlib
 import re
 from typing import Iterator, List, Optional, Tuple
 
@@ -64,7 +65,7 @@ class Table:
             line = self._next_line()
             if line is None:
                 return
-            cells = self._cells(line, self._delimiter)
+            cells = self._cells(line, self._lines, self._delimiter)
             if any(cells):
                 yield line.number, cells
 
@@ -72,19 +73,25 @@ class Table:
         return next((line for line in self._lines if not line.is_blank), None)
 
     def _header(self, line: Optional[Line], delimiters: Tuple[str, ...], wanted: str) -> Tuple[str, List[str]]:
-        for delimiter in delimiters if line else ():
-            assert line is not None  # noqa: S101 - there is nothing to go through otherwise
-            columns = [name.strip().lower() for name in self._cells(line, delimiter)]
+        words = f"the first line of a CSV must name the columns, and one of them must be {wanted}"
+        if line is None:
+            raise CsvError(1, words)
+        for delimiter in delimiters:
+            columns = self._names(line, delimiter)
             if wanted in columns:
                 twice = next((name for name in columns if name and columns.count(name) > 1), None)
                 if twice is not None:
                     raise CsvError(line.number, f"two columns are called {twice!r}")
                 return delimiter, columns
-        number = line.number if line else 1
-        raise CsvError(number, f"the first line of a CSV must name the columns, and one of them must be {wanted}")
+        raise CsvError(line.number, words)
 
-    def _cells(self, first: Line, delimiter: str) -> List[str]:
-        """Read the row that begins in a line."""
+    def _names(self, line: Line, delimiter: str) -> List[str]:
+        with contextlib.suppress(CsvError):  # another delimiter may read it
+            return [name.strip().lower() for name in self._cells(line, iter(()), delimiter)]
+        return []
+
+    def _cells(self, first: Line, rest: Iterator[Line], delimiter: str) -> List[str]:
+        """Read the row that begins in a line and may go on in those behind it."""
         line, size, place = first, first.size, 0
         cells: List[str] = []
         parts: List[str] = []  # of a cell in quotes
@@ -95,7 +102,7 @@ class Table:
                 part, place, is_closed = _quoted(line.text, place if parts else place + 1)
                 parts.append(part)
                 if not is_closed:
-                    line, size = self._next_of(first, size)
+                    line, size = self._next_of(first, rest, size)
                     parts.append("\n")
                     place = 0
                     continue
@@ -115,9 +122,9 @@ class Table:
                 raise CsvError(first.number, "a cell goes on behind its closing quote")
             place += 1
 
-    def _next_of(self, first: Line, size: int) -> Tuple[Line, int]:
+    def _next_of(self, first: Line, rest: Iterator[Line], size: int) -> Tuple[Line, int]:
         """The next line of a row, and the size of all that belongs to the row."""
-        line = next(self._lines, None)
+        line = next(rest, None)
         if line is None:
             raise CsvError(first.number, "a quote opens a cell here and none closes it")
         return line, size + line.size + 1
@@ -137,7 +144,7 @@ class Table:
 
 def _quoted(text: str, place: int) -> Tuple[str, int, bool]:
     """Read a cell in quotes, or as much as stands in this line: what it holds, the place behind it, if it is whole."""
-    parts = []
+    parts: List[str] = []
     while True:
         end = text.find('"', place)
         if end < 0:
