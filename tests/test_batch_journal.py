@@ -16,13 +16,22 @@ import pytest
 from support import collect_garbage, nothing_left_open
 
 from copilot_sync import Usage
-from copilot_sync.batch import journal as journal_module
-from copilot_sync.batch.journal import Intent, Journal, JournalError
+from copilot_sync.batch import line_files
+from copilot_sync.batch.journal import Intent, Journal
+from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.results import Result
 from copilot_sync.models import Receipt
 from copilot_sync.transport import fork
 
-LINE = b'{"id": "a", "text": "one", "model": "", "usage": null, "conversation_id": "t", "seconds": 1, "attempts": 1}\n'
+LINE = (
+    b'{"id": "a", "text": "one", "parsed": null, "model": "auto", "usage": null, "conversation_id": "t", '
+    b'"complete": true, "seconds": 1, "attempts": 1, "error": null}\n'
+)
+#: As results were written before they had the same keys in every line.
+EARLIER = (
+    b'{"id": "e", "text": "one", "model": "", "usage": null, "conversation_id": "t", "seconds": 1, "attempts": 1}\n'
+)
+EARLIER_FAILURE = b'{"id": "f", "error": {"type": "ServerError", "message": "boom", "stage": null, "status": 500}}\n'
 FAILURE = {"type": "ServerError", "message": "boom", "stage": "stream", "status": None}
 UNKNOWN = {"type": "StreamInterruptedError", "message": "cut", "stage": "stream", "status": None}
 
@@ -70,21 +79,16 @@ def ids(output: Path) -> List[Any]:
 
 
 def test_a_result_is_a_line(output: Path) -> None:
-    """In the order of writing, with everything about the answer; a failure has its id and its error."""
+    """In the order of writing, with the same keys in every line and ``null`` where there is nothing."""
     answer = Result("a", "é", "gpt-4o", Usage(3, None), "t-1", 1.23456, 2)
-    write(output, answer, Result(7, "two"), failure("b"))
-    assert [json.loads(line) for line in output.read_bytes().splitlines()] == [
-        {
-            "id": "a",
-            "text": "é",
-            "model": "gpt-4o",
-            "usage": {"input_tokens": 3, "output_tokens": None},
-            "conversation_id": "t-1",
-            "seconds": 1.235,
-            "attempts": 2,
-        },
-        {"id": 7, "text": "two", "model": "", "usage": None, "conversation_id": None, "seconds": 0.0, "attempts": 0},
-        {"id": "b", "error": FAILURE},
+    write(output, answer, Result(7), failure("b"), Result("c", "half", conversation_id="t-2", error=FAILURE))
+    keys = ["id", "text", "parsed", "model", "usage", "conversation_id", "complete", "seconds", "attempts", "error"]
+    assert [list(json.loads(line)) for line in output.read_bytes().splitlines()] == [keys] * 4
+    assert [list(json.loads(line).values()) for line in output.read_bytes().splitlines()] == [
+        ["a", "é", None, "gpt-4o", {"input_tokens": 3, "output_tokens": None}, "t-1", True, 1.235, 2, None],
+        [7, "", None, None, None, None, True, 0.0, 0, None],
+        ["b", None, None, None, None, None, False, 0.0, 0, FAILURE],
+        ["c", "half", None, None, None, "t-2", False, 0.0, 0, FAILURE],
     ]
     assert "é".encode() in output.read_bytes()
 
@@ -129,22 +133,174 @@ def test_what_is_written_is_on_the_disk(output: Path, monkeypatch: pytest.Monkey
 # What a kill leaves
 
 
-@pytest.mark.parametrize("length", [1, 5, 10, len(LINE) - 1])
-def test_a_torn_last_line_is_removed(output: Path, length: int) -> None:
-    """However much of it was written; the next line stands where it stood."""
-    torn = LINE.replace(b'"a"', b'"b"')[:length]
+def names(output: Path) -> List[str]:
+    return sorted(path.name for path in output.parent.iterdir())
+
+
+def refused(output: Path, words: str) -> None:
+    """Opening it is refused, and changes nothing and leaves nothing."""
+    before = {path: path.read_bytes() for path in output.parent.iterdir()}
+    with pytest.raises(JournalError, match=words):
+        opened(output)
+    assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
+
+
+TORN = [
+    *[LINE.replace(b'"a"', b'"b"')[:length] for length in (1, 5, 10, len(LINE) - 2)],
+    *[b"\0" * 50, LINE.replace(b'"a"', b'"b"')[:20] + b"\0" * 5000],
+]
+
+
+@pytest.mark.parametrize("torn", TORN, ids=lambda torn: f"{len(torn)} bytes")
+def test_a_torn_last_line_is_cut_off_and_kept(output: Path, torn: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """However much of it was written, and with the zeros that a power cut leaves; the next line stands in its place."""
     output.write_bytes(LINE + torn)
-    write(output, Result("b", "two"))
+    output.chmod(0o640)
+    write(output, Result("b", "two"), finish=True)
     assert ids(output) == ["a", "b"]
+    kept = output.with_name("out.jsonl.damaged")
+    assert kept.read_bytes() == torn
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o640
+    assert f"the torn end of {output} ({len(torn)} bytes) was cut off and is in {kept}" in caplog.text
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 50, b"\0" * 50 + b'": 0}\n' + LINE, b'{"id": "b", \0\0\n'])
-def test_zeros_that_a_power_cut_left_are_removed(output: Path, tail: bytes) -> None:
-    """With whatever stands behind them: it did not count yet, and its answers are in their conversations."""
-    output.write_bytes(LINE + tail)
+def test_what_was_cut_off_before_stays(output: Path) -> None:
+    """Whatever has the name: a file of somebody else, or a link that leads nowhere."""
+    output.with_name("out.jsonl.damaged").write_bytes(b"mine")
+    output.with_name("out.jsonl.damaged.2").symlink_to("nowhere")
+    output.write_bytes(LINE + b'{"id": "b')
+    opened(output).close()
+    assert names(output) == ["out.jsonl", "out.jsonl.damaged", "out.jsonl.damaged.2", "out.jsonl.damaged.3"]
+    assert output.with_name("out.jsonl.damaged").read_bytes() == b"mine"
+    assert output.with_name("out.jsonl.damaged.3").read_bytes() == b'{"id": "b'
+
+
+def test_a_last_line_without_its_end_is_whole(output: Path) -> None:
+    """Editors strip it: the result counts, and the next one gets a line of its own."""
+    output.write_bytes(LINE[:-1])
     with opened(output) as journal:
         assert journal.failed("a") is False
-    assert output.read_bytes() == LINE
+        journal.write([Result("b", "two")])
+    assert output.read_bytes().startswith(LINE)
+    assert ids(output) == ["a", "b"]
+    with opened(output) as journal:
+        journal.intend([intent("c")])
+    journal_of(output).write_bytes(journal_of(output).read_bytes()[:-1])
+    with opened(output) as journal:
+        assert journal.intent("c") == intent("c")
+        journal.intend([intent("d")])
+    with opened(output) as journal:
+        assert (journal.intent("c"), journal.intent("d")) == (intent("c"), intent("d"))
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        (lambda content: b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"), 3),
+        (lambda content: content.replace(b"\n", b"\n\n") + b"\n", 3),
+        (lambda content: content + content.replace(b'"a"', b'"x"'), 5),
+        (lambda content: content.replace(b'{"id"', b'{"score": 3, "id"'), 3),
+        (
+            lambda content: b"".join(
+                json.dumps(json.loads(x), separators=(",", ":")).encode() + b"\n" for x in content.splitlines()
+            ),
+            3,
+        ),
+        (lambda content: b"".join(reversed(content.splitlines(keepends=True))), 3),
+    ],
+    ids=["BOM and CRLF", "blank lines", "put together", "another key", "compact", "sorted"],
+)
+def test_what_people_do_to_their_results_is_no_damage(
+    output: Path, change: Callable[[bytes], bytes], count: int
+) -> None:
+    """As long as each line is a result, it counts; the rest of the batch is added to it, and failures come out."""
+    output.write_bytes(change(LINE + EARLIER + EARLIER_FAILURE))
+    changed = output.read_bytes()
+    with opened(output) as journal:
+        assert [journal.failed(id) for id in "aef"] == [False, False, True]
+        journal.write([Result("b", "two")])
+    assert output.read_bytes().startswith(changed)
+    opened(output, retry_failed=True).close()
+    with opened(output) as journal:
+        assert [journal.failed(id) for id in "aefb"] == [False, False, None, False]
+        journal.put_in_order("bea")
+    lines = [line for line in output.read_bytes().replace(b"\xef\xbb\xbf", b"").splitlines() if line]
+    found = [json.loads(line)["id"] for line in lines]
+    assert [id for id in found if id in "bea"][:3] in (["b", "e", "a"], ["b", "e", "e"])
+    assert len(found) == count
+
+
+def test_an_answer_counts_beside_a_failure_of_the_same_prompt(output: Path) -> None:
+    """Whichever comes first, as in outputs that were put together."""
+    both = [EARLIER.replace(b'"e"', b'"f"'), EARLIER_FAILURE]
+    for lines in (both, both[::-1]):
+        output.write_bytes(b"".join(lines))
+        with opened(output) as journal:
+            assert journal.failed("f") is False
+            journal.put_in_order("f")
+            journal.finish()
+        assert output.read_bytes() == b"".join(lines)
+        assert names(output) == ["out.jsonl"]
+
+
+def test_a_result_that_was_changed_is_told(output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By its checksum, as long as there is a journal: it may be its owner's will, or a broken disk."""
+    write(output, Result("a", "one"), Result("b", "two"), Result("c", "three"))
+    opened(output).close()
+    assert caplog.text == ""
+    output.write_bytes(output.read_bytes().replace(b'"one"', b'"0ne"').replace(b"three", b"thr33"))
+    opened(output).close()
+    assert (
+        f"line 1 and 1 more of {output} was changed since a batch wrote it; what stands there now counts" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        (LINE + b"\0" * 50 + b'": 0}\n' + LINE, 2),
+        (LINE + b"\0" * 50 + LINE, 2),
+        (LINE + LINE[:20] + b"\n" + LINE, 2),
+        (LINE + LINE[:20] + b"\n", 2),
+        (LINE.replace(b"one", b"o\0e") + LINE, 1),
+        (LINE + LINE.replace(b"one", b"o\0e"), 2),
+        (LINE * 3 + LINE[:-1] + LINE, 4),
+    ],
+)
+def test_damage_that_is_not_at_the_end_is_a_reason_to_refuse(output: Path, content: bytes, number: int) -> None:
+    """Nothing behind it may be lost; nor a result that was on the disk and had its end."""
+    output.write_bytes(content)
+    if number == 1:
+        refused(output, "line 1 of .*out.jsonl was not written by a batch: name another")
+        return
+    refused(output, f"line {number} of .*out.jsonl is damaged, and a kill damages the last line alone, .* restore")
+
+
+def test_what_a_power_cut_left_between_zeros_is_cut_off(output: Path) -> None:
+    """While a journal says that the batch has not ended: then it did not count. A whole result is not cut even then."""
+    with opened(output) as journal:
+        journal.intend([intent("a"), intent("b")])
+        journal.write([Result("a", "one")])
+    whole = output.read_bytes()
+    output.write_bytes(whole + b"\0" * 50 + b'": 0}\n' + b"torn\n")
+    with opened(output) as journal:
+        assert journal.intent("b") == intent("b")
+    assert output.read_bytes() == whole
+    assert output.with_name("out.jsonl.damaged").read_bytes() == b"\0" * 50 + b'": 0}\ntorn\n'
+    output.write_bytes(whole + b"\0" * 50 + b'": 0}\n' + LINE)
+    refused(output, "line 2 of .* is damaged")
+
+
+def test_the_first_line_may_be_torn_if_there_is_a_journal(output: Path) -> None:
+    """Without one nobody knows whose file it is."""
+    output.write_bytes(LINE[:30])
+    refused(output, "line 1 of .* was not written by a batch")
+    output.unlink()
+    with opened(output) as journal:
+        journal.intend([intent("a")])
+    output.write_bytes(LINE[:30])
+    opened(output).close()
+    assert output.read_bytes() == b""
 
 
 def test_a_torn_line_of_the_journal_is_removed(output: Path) -> None:
@@ -153,9 +309,31 @@ def test_a_torn_line_of_the_journal_is_removed(output: Path) -> None:
         journal.intend([intent("a")])
         journal.intend([intent("b")])
     whole = journal_of(output).read_bytes()
-    journal_of(output).write_bytes(whole[:-10])
+    for torn in (whole[:-10], whole[:-10] + b"\0" * 10):
+        journal_of(output).write_bytes(torn)
+        with opened(output) as journal:
+            assert (journal.intent("a"), journal.intent("b")) == (intent("a"), None)
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, "zeros"])
+def test_a_journal_that_had_just_begun_is_empty(output: Path, length: Any) -> None:
+    """Whatever of its header a kill or a power cut left."""
     with opened(output) as journal:
-        assert (journal.intent("a"), journal.intent("b")) == (intent("a"), None)
+        header = journal_of(output).read_bytes()
+        journal.intend([intent("a")])
+    journal_of(output).write_bytes(b"\0" * 9 if length == "zeros" else header[:length])
+    with opened(output) as journal:
+        assert journal_of(output).read_bytes() == header
+        assert journal.intent("a") is None
+    assert names(output) == ["out.jsonl"]
+
+
+def test_one_wrong_byte_in_the_journal_is_noticed(output: Path) -> None:
+    """By the line's checksum: another conversation's answer is never taken."""
+    with opened(output) as journal:
+        journal.intend([intent("a", "t-1"), intent("b", "t-2")])
+    journal_of(output).write_bytes(journal_of(output).read_bytes().replace(b"t-1", b"t-7"))
+    refused(output, "line 1 of .*out.jsonl.journal (is damaged|was not written)")
 
 
 @pytest.mark.parametrize(
@@ -163,44 +341,71 @@ def test_a_torn_line_of_the_journal_is_removed(output: Path) -> None:
     [
         (b"dear diary", 1),
         (b"dear diary\n", 1),
+        (b"\n \n", 1),
+        (b"\0" * 5000, 1),
+        (b"SQLite format 3\0" + bytes(range(256)) * 700, 1),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 1),
+        (LINE.decode().encode("utf-16"), 1),
         (LINE + b"\xff\xfe\n", 2),
         (LINE + b"[1]\n", 2),
         (LINE + b"torn by hand\n" + LINE, 2),
-        (LINE + LINE[:20] + b"\n" + LINE, 2),
+        (LINE + b"more of mine", 2),
+        (LINE + b'{"id": "a", "prompt": "without an end"}', 2),
         (b'{"id": "a", "prompt": "hi"}\n', 1),
+        (b'{"id": "a", "text": "of a data set"}\n', 1),
         (b'{"id": "a", "text": 5}\n', 1),
         (b'{"id": "a", "error": "boom"}\n', 1),
+        (b'{"id": "a", "error": {"type": "x"}}\n', 1),
+        (b'{"id": "a", "error": null}\n', 1),
+        (LINE.replace(b'"text": "one"', b'"text": null'), 1),
+        (LINE.replace(b'"id": "a"', b'"id": true'), 1),
         (b'{"text": "one"}\n', 1),
+        (b"{" * 100_000, 1),
     ],
+    ids=lambda value: repr(value)[:30],
 )
 def test_a_file_of_something_else_is_left_alone(output: Path, content: bytes, number: int) -> None:
     """It may be the prompts, or anything that was named by mistake."""
     output.write_bytes(content)
-    with pytest.raises(JournalError, match=f"line {number} of .*out.jsonl was not written by a batch: name an"):
+    refused(output, f"line {number} of .*out.jsonl was not written by a batch: name another")
+
+
+def test_a_large_file_of_something_else_is_not_read(output: Path) -> None:
+    """A disk's image is one line of many gigabytes: its beginning says enough."""
+    with output.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(JournalError, match="line 1 of .* was not written by a batch"):
         opened(output)
-    assert output.read_bytes() == content
-    assert not journal_of(output).exists()
+    assert output.stat().st_size == 1 << 40
 
 
-def test_a_journal_of_something_else_is_left_alone(output: Path) -> None:
-    """Beside an output that is all right too."""
+@pytest.mark.parametrize("content", [b'{"id": "a"}\n', b"\0" * 500, LINE, b"mine"])
+def test_a_journal_of_something_else_is_left_alone(output: Path, content: bytes) -> None:
+    """Beside an output that is all right too, or one that would be new."""
+    journal_of(output).write_bytes(content)
+    refused(output, "line 1 of .*out.jsonl.journal was not written by a batch")
     output.write_bytes(LINE)
-    journal_of(output).write_bytes(b'{"id": "a"}\n')
-    with pytest.raises(JournalError, match="line 1 of .*out.jsonl.journal was not written by a batch"):
-        opened(output)
+    refused(output, "line 1 of .*out.jsonl.journal was not written by a batch")
+
+
+def test_a_journal_is_no_output(output: Path) -> None:
+    """Not another batch's, nor one's own."""
+    with opened(output) as journal:
+        journal.intend([intent("a")])
+    refused(journal_of(output), "line 1 of .*out.jsonl.journal was not written by a batch")
 
 
 def test_what_is_no_file_can_not_be_an_output(tmp_path: Path) -> None:
-    """A device or a folder keeps nothing that could be gone on with."""
+    """A device or a folder keeps nothing that could be gone on with; none of them is opened."""
     (tmp_path / "null").symlink_to("/dev/null")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(JournalError, match="is not a file that can be gone on with"):
-        opened(tmp_path / "pipe")
-    with pytest.raises(JournalError, match="can't be opened: Is a directory"):
-        opened(tmp_path / "folder")
+    for name in ("null", "pipe", "folder"):
+        with pytest.raises(JournalError, match=f"{name} is a folder, a pipe or a device, and not a file"):
+            opened(tmp_path / name)
     with pytest.raises(JournalError, match="can't be opened: No such file or directory"):
         opened(tmp_path / "missing" / "out.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "null", "pipe"]
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
@@ -234,14 +439,18 @@ def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
 
 
 def test_an_empty_journal_does_not_stay(output: Path) -> None:
-    """Nor is one removed that somebody else has begun meanwhile."""
-    write(output, Result("a"))
-    assert not journal_of(output).exists()
+    """Nor is one removed that somebody else has put in its place."""
+    opened(output).close()
+    assert names(output) == ["out.jsonl"]
     with opened(output) as journal:
         journal.finish()
-        with opened(output):
-            journal.close()
-            assert journal_of(output).exists()
+        with pytest.raises(JournalError, match="another batch"):
+            opened(output)
+    with opened(output) as journal:
+        journal_of(output).unlink()
+        journal_of(output).write_bytes(b"mine")
+        journal.finish()
+    assert journal_of(output).read_bytes() == b"mine"
 
 
 def test_the_journal_is_removed_when_nothing_is_left_to_do(output: Path) -> None:
@@ -360,21 +569,64 @@ def test_the_lock_ends_with_the_process(output: Path) -> None:
 
 
 def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one who held it may finish between another one's opening and locking it; that one takes the new file."""
-    path = str(journal_of(output))
-    locked: Callable[[int], bool] = journal_module._locked
-    meanwhile = [lambda: os.unlink(path), lambda: (os.unlink(path), journal_of(output).touch())]
+    """It may lose its name between another one's opening and locking it; that one takes the new file."""
+    locked: Callable[[int], bool] = line_files.try_lock
+    meanwhile = [lambda: os.unlink(output), lambda: (os.unlink(output), output.touch())]
 
     def slowly(file: int) -> bool:
         if meanwhile:
             meanwhile.pop()()
         return locked(file)
 
-    monkeypatch.setattr(journal_module, "_locked", slowly)
+    monkeypatch.setattr(line_files, "try_lock", slowly)
     with opened(output):
         assert not meanwhile
         with pytest.raises(JournalError, match="another batch"):
             opened(output)
+
+
+def test_two_names_of_one_file_have_one_lock(output: Path) -> None:
+    """A hard link's journal has another name, and yet they refuse each other; so they do after writing it anew."""
+    write(output, Result("a"), failure("b"))
+    other = output.with_name("other.jsonl")
+    other.hardlink_to(output) if sys.version_info >= (3, 10) else os.link(output, other)
+    with held_elsewhere(output):
+        with pytest.raises(JournalError, match="another batch is writing to .*other.jsonl"):
+            opened(other)
+        assert not journal_of(other).exists()
+    with opened(output, retry_failed=True), pytest.raises(JournalError, match="another batch"):
+        opened(output)
+
+
+def test_an_output_in_the_place_of_a_removed_one_is_not_begun(output: Path) -> None:
+    """Its journal is still somebody's."""
+    with held_elsewhere(output):
+        output.unlink()
+        with pytest.raises(JournalError, match="another batch is writing"):
+            opened(output)
+        assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda output: output.unlink(),
+        lambda output: output.rename(output.with_name("moved.jsonl")),
+        lambda output: output.write_bytes(output.read_bytes() + b"mine\n"),
+        lambda output: os.truncate(output, 10),
+    ],
+    ids=["removed", "moved", "added to", "shortened"],
+)
+def test_a_file_that_somebody_changes_meanwhile_is_not_written_to(output: Path, change: Callable[[Path], Any]) -> None:
+    """The result would be lost, or stand behind half a line; it is looked up by the next run."""
+    with opened(output) as journal:
+        journal.write([Result("a", "one")])
+        change(output)
+        before = {path: path.read_bytes() for path in output.parent.iterdir()}
+        for _ in range(2):
+            with pytest.raises(JournalError, match="was changed, moved or removed by somebody else while a batch was"):
+                journal.write([Result("b", "two")])
+        assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
 
 
 def wait_for_word(started: Any, end: Any) -> None:
@@ -401,7 +653,9 @@ def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
     """Leaving it is not the same as unlocking it."""
     with opened(output) as journal:
         fork._renew_all()
-        assert journal._lock._file == -1
+        assert (journal._output._file, journal._notes._file) == (-1, -1)
+        with pytest.raises(JournalError, match="can't be written: Bad file descriptor"):
+            journal.write([Result("a")])
 
 
 # No room
@@ -481,7 +735,9 @@ def test_what_could_not_be_synced_is_not_there(output: Path, disk: Disk, call: s
         assert isinstance(caught.value.__cause__, OSError)
         assert output.read_bytes() == before
         assert journal.failed("b") is None
-        journal.write([Result("b", "two")])
+        with pytest.raises(JournalError, match="could not be written before: start the same batch again"):
+            journal.write([Result("b", "two")])
+    write(output, Result("b", "two"))
     assert ids(output) == ["a", "b"]
 
 
@@ -498,13 +754,13 @@ def test_a_write_that_is_cut_short_goes_on(output: Path, monkeypatch: pytest.Mon
 def test_no_room_to_write_it_anew_leaves_the_output_as_it_is(output: Path, disk: Disk, call: str) -> None:
     """And nothing beside it; the failures are taken out by the next run that has room."""
     write(output, Result("a"), failure("b"))
-    before = output.read_bytes()
+    before, names_before = output.read_bytes(), names(output)
     disk.fail(call, errno.ENOSPC)
     with pytest.raises(JournalError, match="make room"):
         opened(output, retry_failed=True)
     disk.recover()
     assert output.read_bytes() == before
-    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl"]
+    assert names(output) == names_before
     opened(output, retry_failed=True).close()
     assert ids(output) == ["a"]
 
@@ -512,7 +768,7 @@ def test_no_room_to_write_it_anew_leaves_the_output_as_it_is(output: Path, disk:
 def test_an_error_without_a_remedy_has_none(tmp_path: Path, output: Path, disk: Disk) -> None:
     """A file that can't be read is told as that."""
     disk.fail("open", errno.EACCES)
-    with pytest.raises(JournalError, match="out.jsonl.journal can't be opened: Permission denied$"):
+    with pytest.raises(JournalError, match="out.jsonl can't be opened: Permission denied$"):
         opened(output)
     disk.recover()
 

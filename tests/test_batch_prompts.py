@@ -1,5 +1,6 @@
 """Prompts as they come in: files of three formats, values, and what is none of them."""
 
+import csv
 import io
 import os
 import threading
@@ -152,8 +153,6 @@ def test_csv_may_be_delimited_otherwise(tmp_path: Path, name: str, delimiter: st
         (b"b,hi,o1-mini,more", "it has 4 fields, and there are 3 columns"),
         (b"b,,o1-mini", "the prompt is empty"),
         (b"b, ,o1-mini", "the prompt is empty"),
-        (b"b,\xff,o1-mini", "not valid Unicode"),
-        (b'b,"x"y,o1-mini', "it is not valid CSV"),
     ],
 )
 def test_a_bad_row_is_told_with_its_number(tmp_path: Path, row: bytes, reason: str) -> None:
@@ -174,6 +173,155 @@ def test_csv_without_the_column_is_refused(tmp_path: Path, content: bytes) -> No
     """Nothing of it could be asked."""
     with pytest.raises(ValueError, match="must name the columns, and one of them must be prompt"):
         read_file(tmp_path, "in.csv", content)
+
+
+ROWS = b"id,prompt\na,one\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (ROWS + b'b,"x"y\nc,three\n', "line 3: a cell goes on behind its closing quote; .* is a prompt \\(2 lines\\)"),
+        (ROWS + b'b,"never closed\nc,three\nd,four\n', "line 3: a quote opens a cell here and none .*\\(3 lines\\)"),
+        (ROWS + b'b,"first\nc,three\nd,"four"\n', "line 3: a cell goes on behind its closing quote.*\\(3 lines\\)"),
+        (ROWS + b'b, "two, too"\n', "line 3: a space stands between a delimiter and a quote"),
+        (ROWS + b"b,two\rc,three\n", "line 3: its end is of another kind than those before"),
+        (ROWS + b"b,\xe9\nc,three\nd,\xff\n", "line 3 and 1 more: it is not UTF-8 text; save it as UTF-8"),
+        (ROWS + b"b,t\0wo\n", "line 3: it has NUL characters"),
+        ("id,prompt\na,one\n".encode("utf-16-le"), "UTF-16 without a byte order mark; save it as UTF-8"),
+        (b"id,Prompt, prompt\na,b,c\n", "line 1: two columns are called 'prompt'"),
+        (b"sep=;\nid,prompt\na,one\n", "line 2: the first line of a CSV must name the columns"),
+        (b"note,prompt,note\n", "two columns are called 'note'"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 1 and 1 more: it is not UTF-8 text"),
+    ],
+)
+def test_a_fault_of_a_csv_as_a_whole_comes_ahead_of_its_first_prompt(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    """With the file, the line, and how many lines it costs; nothing behind a fault is ever a row."""
+    with read(written(tmp_path, "in.csv", content)) as prompts, pytest.raises(ValueError, match=f"in.csv: .*{reason}"):
+        next(iter(prompts))
+
+
+def test_a_cell_may_be_as_long_as_any_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever limit the module ``csv`` has in this process; that stays as it is. What is longer is refused."""
+    before = csv.field_size_limit()
+    text = "word, " * 50_000
+    content = f'id,prompt\na,"{text}"\nb,two\n'.encode()
+    assert read_file(tmp_path, "in.csv", content) == [Prompt("a", text), Prompt("b", "two")]
+    assert csv.field_size_limit() == before == 131_072
+    monkeypatch.setattr(prompts_module, "_LONGEST_LINE", 1000)
+    with pytest.raises(ValueError, match="line 2: the row is longer than 1000 bytes; perhaps a quote is not closed"):
+        read_file(tmp_path, "in.csv", content)
+    with pytest.raises(ValueError, match=r"line 2: the row is longer than 1000 bytes.*\(201 lines\)"):
+        read_file(tmp_path, "in.csv", b'prompt\n"' + b"a line of it\n" * 200 + b'"\n')
+
+
+def test_excel_may_say_the_delimiter(tmp_path: Path) -> None:
+    """In a line of its own ahead of the columns, with any character; blank lines are none, nor nameless columns."""
+    content = b"\xef\xbb\xbfsep=|\r\nid|prompt||\r\n\r\na|one, two; three||\r\n"
+    assert read_file(tmp_path, "in.csv", content) == [Prompt("a", "one, two; three")]
+    assert read_file(tmp_path, "in.csv", b"\nid;prompt\na;x") == [Prompt("a", "x")]
+
+
+def test_a_quote_in_the_middle_of_a_cell_is_a_character(tmp_path: Path) -> None:
+    """As most readers have it; only at a cell's beginning does it quote."""
+    assert read_file(tmp_path, "in.tsv", b'id\tprompt\na\t5" of "x"\nb\t""\n') == [
+        Prompt("a", '5" of "x"'),
+        BadLine("b", 3, "line 3: the prompt is empty"),
+    ]
+
+
+# Encodings and line ends
+
+
+NAMES = pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.txt"])
+CONTENT = {
+    "in.jsonl": '{"prompt": "é1"}\n{"prompt": "é2"}\n',
+    "in.csv": "prompt,id\né1,1\né2,2\n",
+    "in.txt": "é1\né2\n",
+}
+
+
+@NAMES
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_encoding_and_line_ends_are_the_files(tmp_path: Path, name: str, encoding: str, end: str) -> None:
+    """Every format takes all that says what it is: UTF-8, the marks of the wider ones, all kinds of line ends."""
+    prompts = read_file(tmp_path, name, CONTENT[name].replace("\n", end).encode(encoding))
+    assert [prompt.prompt for prompt in prompts if isinstance(prompt, Prompt)] == ["é1", "é2"]
+    assert len(prompts) == 2
+
+
+@NAMES
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_refused(tmp_path: Path, name: str, encoding: str) -> None:
+    """Nobody guesses, and no NUL is sent."""
+    with pytest.raises(ValueError, match="it has NUL characters.*save it as UTF-8"):
+        read_file(tmp_path, name, CONTENT[name].replace("é", "e").encode(encoding))
+
+
+@NAMES
+def test_utf_16_that_breaks_off_is_refused(tmp_path: Path, name: str) -> None:
+    """Nothing behind a wrong byte of it can be relied on, so nothing of the file is used."""
+    content = CONTENT[name].encode("utf-16")
+    with pytest.raises(ValueError, match=r"behind line \d it is not UTF-8 text"):
+        read_file(tmp_path, name, content[:-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"one\ntwo\rthree\nfour\n", "line 2 end with CR, line 1 and 2 more with LF: let all lines end"),
+        (b"one\n\xe9\nthree\n\xff\n", "line 2 and 1 more: it is not UTF-8 text"),
+        (b"one\ntw\0o\n", "line 2: it has NUL characters"),
+    ],
+)
+def test_a_fault_of_a_text_as_a_whole_comes_ahead_of_its_first_prompt(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    """Where nobody can tell what its lines are."""
+    with pytest.raises(ValueError, match=reason):
+        read_file(tmp_path, "in.txt", content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'[{"prompt": "a"}, {"prompt": "b"}]\n',
+        b'\n[{"prompt": "a"}]\n{"prompt": "b"}\n',
+        b'[\n  {"prompt": "a"},\n  {"prompt": "b"}\n]\n',
+        b'[{"prompt": "a"},\n{"prompt": "b"}]\n',
+        b'{\n  "prompt": "a"\n}\n{\n  "prompt": "b"\n}\n',
+        b'{"prompts": [\n{"prompt": "a"}\n]}',
+        b'{"prompt":\n"a"}',
+        b"[1]",
+    ],
+)
+def test_json_that_is_not_an_object_a_line_is_refused_as_a_whole(tmp_path: Path, content: bytes) -> None:
+    """Else some of its lines might be taken for prompts; the message says what makes lines of it."""
+    with pytest.raises(ValueError, match="in.jsonl: line [12]: it is JSON, but not an object a line: jq -c"):
+        read_file(tmp_path, "in.jsonl", content)
+
+
+@pytest.mark.parametrize(
+    "line", [b'["a list"]', b'{"prompt": "torn,', b"[nonsense", b'{"prompt": "\xff"}', b'{"x": "\0"}']
+)
+def test_a_single_bad_line_is_no_fault_of_the_file(tmp_path: Path, line: bytes) -> None:
+    """Not even the first one of JSON Lines."""
+    bad, last = read_file(tmp_path, "in.jsonl", line + b'\n{"prompt": "b"}\n')
+    assert isinstance(bad, BadLine)
+    assert last == Prompt(2, "b")
+
+
+def test_a_file_is_checked_again_when_it_has_changed(tmp_path: Path) -> None:
+    """And not when it has not: once is enough."""
+    path = Path(written(tmp_path, "in.csv", b"prompt\none\n"))
+    with read(str(path)) as prompts:
+        assert list(prompts) == list(prompts) == [Prompt(2, "one")]
+        path.write_bytes(b'prompt\none\n"two')
+        with pytest.raises(ValueError, match="line 3: a quote opens a cell here and none closes it"):
+            list(prompts)
 
 
 # Files and streams

@@ -1,10 +1,14 @@
 """Where tokens are kept: the file that only its owner reads, and the choice between caches."""
 
+import errno
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +16,8 @@ from typing import Any, List, Optional
 
 import pytest
 
+from copilot_sync import safe_files
+from copilot_sync.auth import caches
 from copilot_sync.auth.caches import FileCache, cache_of, keep, look_up
 
 
@@ -84,41 +90,65 @@ def test_entries_stay_side_by_side_and_old_ones_go(tmp_path: Path) -> None:
     "content",
     [
         b"",
-        b"\xff\xfe\x00",
-        b"not json",
-        b"[" * 100,
-        b'["key"]',
-        b'"key"',
-        b'{"key": "value"}',
+        b"\0" * 100,
+        b" \n",
+        b"{}",
         b'{"key": {"value": "stale"}}',
         b'{"key": {"value": 5, "until": 9e99}}',
         b'{"key": {"value": "stale", "until": "late"}}',
         b'{"key": {"value": "stale", "until": NaN}}',
-        b'{"key": {"value": "' + b"x" * 1024 * 1024 + b'", "until": 9e99}}',
     ],
-    ids=[
-        "empty",
-        "binary",
-        "text",
-        "nested too deeply",
-        "a list",
-        "a string",
-        "no entry",
-        "no end",
-        "no text",
-        "no time",
-        "no number",
-        "too large",
-    ],
+    ids=["empty", "zeros", "blank", "no entries", "no end", "no text", "no time", "no number"],
 )
-def test_garbage_in_the_file_is_an_empty_cache(tmp_path: Path, content: bytes) -> None:
-    """It is no reason to fail, and the next value replaces it."""
+def test_nothing_in_the_file_is_an_empty_cache(tmp_path: Path, content: bytes) -> None:
+    """Nor are entries that nobody can use; the next value replaces them."""
     path = tmp_path / "tokens.json"
     path.write_bytes(content)
     cache = FileCache(path)
     assert cache.get("key") is None
     cache.set("key", "value", 10)
     assert cache.get("key") == "value"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        b"not json",
+        b"[" * 100_000,
+        b'["key"]',
+        b'"key"',
+        b'{"key": "value"}',
+        b'{"key": {"other": "value"}}',
+        b'{"key": {"value": "' + b"x" * 1024 * 1024 + b'", "until": 9e99}}',
+    ],
+    ids=["binary", "text", "nested too deeply", "a list", "a string", "settings", "other objects", "too large"],
+)
+def test_a_file_of_something_else_is_left_alone(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever named it by mistake still needs it; a warning says what to do, and the cache is empty."""
+    path = tmp_path / "tokens.json"
+    path.write_bytes(content)
+    cache = FileCache(path)
+    cache.set("key", "planted-value", 10)
+    assert cache.get("key") is None
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["tokens.json"]
+    assert f"{path} is not a token cache and was left alone: name another file, or remove it" in caplog.text
+    assert "planted" not in caplog.text
+
+
+def test_a_cache_never_outgrows_what_is_read_of_it(tmp_path: Path) -> None:
+    """What ends first is left out; a value that is too large for any file is not kept, and nothing else is lost."""
+    cache = FileCache(tmp_path / "tokens.json")
+    for number in range(5):
+        cache.set(str(number), str(number) * 300_000, 1000 + number)
+    assert [cache.get(str(number)) is not None for number in range(5)] == [False, False, False, True, True]
+    cache.set("large", "x" * 2_000_000, 5000)
+    assert cache.get("large") is None
+    cache.set("small", "value", 10)
+    assert cache.get("small") == "value"
 
 
 @pytest.mark.parametrize("place", ["file/tokens.json", "folder", "/proc/tokens.json"], ids=["file", "folder", "proc"])
@@ -205,6 +235,154 @@ def test_nobody_ever_reads_half_a_file(tmp_path: Path) -> None:
     done.set()
     reader.join()
     assert None not in seen
+
+
+# Several processes
+
+
+ADD = """
+import sys
+from copilot_sync import safe_files
+from copilot_sync.auth import caches
+from copilot_sync.auth.caches import FileCache
+cache = FileCache(sys.argv[1])
+for number in range(int(sys.argv[3])):
+    cache.set(f"{sys.argv[2]}-{number}", "planted-token", 1000)
+"""
+
+
+def adding(path: Path, name: str, count: int) -> "subprocess.Popen[bytes]":
+    """Another process that adds entries."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", ADD, str(path), name, str(count)], env=environment)
+
+
+def test_no_process_and_no_thread_loses_the_entry_of_another(tmp_path: Path) -> None:
+    """Each reads what is there and adds to it, one after the other."""
+    path = tmp_path / "tokens.json"
+    processes = [adding(path, f"process{number}", 25) for number in range(3)]
+    threads = [
+        threading.Thread(target=lambda name=name: [FileCache(path).set(f"{name}-{n}", "v", 1000) for n in range(25)])
+        for name in ("thread0", "thread1")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [process.wait(30) for process in processes] == [0, 0, 0]
+    assert len(json.loads(path.read_bytes())) == 5 * 25
+    assert os.listdir(tmp_path) == ["tokens.json"]
+
+
+def test_a_kill_leaves_no_token_behind(tmp_path: Path) -> None:
+    """At any moment: the next one who writes removes the temporary file, and what had been kept is there."""
+    path = tmp_path / "tokens.json"
+    FileCache(path).set("first", "value", 1000)
+    for number in range(10):
+        process = adding(path, f"killed{number}", 100_000)
+        while f"killed{number}-{number}" not in path.read_text():
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        FileCache(path).set("after", "value", 1000)
+        assert FileCache(path).get("first") == "value"
+        assert os.listdir(tmp_path) == ["tokens.json"]
+
+
+def test_what_is_not_ours_is_not_removed(tmp_path: Path) -> None:
+    """A temporary file of the same cache is a dead process's; of others nobody can say, until they are old."""
+    names = {
+        ".copilot-sync-tokens.json.0123abcd": False,
+        ".copilot-sync-tokens.json.mine": True,
+        ".copilot-sync-other.json.0123abcd": True,
+        ".copilot-sync-abcd_123": True,
+        ".copilot-sync-old_1234": False,
+        ".copilot-sync-old_file_of_mine": True,
+    }
+    for name in names:
+        (tmp_path / name).touch()
+        if "old" in name:
+            os.utime(tmp_path / name, (1, 1))
+    (tmp_path / ".copilot-sync-tokens.json.0000beef").mkdir()
+    (tmp_path / ".copilot-sync-tokens.json.0000cafe").symlink_to("elsewhere")
+    FileCache(tmp_path / "tokens.json").set("key", "value", 10)
+    stay = {name for name, stays in names.items() if stays}
+    folder = {".copilot-sync-tokens.json.0000beef", ".copilot-sync-tokens.json.0000cafe"}
+    assert set(os.listdir(tmp_path)) == {"tokens.json", *stay, *folder}
+
+
+def test_a_file_of_somebody_else_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that many write to, such as ``/tmp``."""
+    left = tmp_path / ".copilot-sync-tokens.json.0123abcd"
+    left.touch()
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    FileCache(tmp_path / "tokens.json").set("key", "value", 10)
+    assert left.exists()
+
+
+def test_a_process_that_stands_still_holds_nobody_up_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can't have the lock in time writes without it, and removes nothing that may still be needed."""
+    monkeypatch.setattr(caches, "_PATIENCE", 0.05)
+    path = tmp_path / "tokens.json"
+    left = tmp_path / ".copilot-sync-tokens.json.0123abcd"
+    FileCache(path).set("first", "value", 10)
+    left.touch()
+    with safe_files.locked(str(path), 0) as got:
+        assert got
+        FileCache(path).set("second", "value", 10)
+    assert (FileCache(path).get("first"), FileCache(path).get("second")) == ("value", "value")
+    assert left.exists()
+
+
+def test_a_file_system_without_locks_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting."""
+    monkeypatch.setattr(caches, "_PATIENCE", 1000)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(safe_files, "try_lock", fail)
+    cache = FileCache(tmp_path / "tokens.json")
+    cache.set("key", "value", 10)
+    assert cache.get("key") == "value"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_what_a_signal_handler_raises_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """And no temporary file; the old entries are there, and the next one waits for nobody."""
+    path = tmp_path / "tokens.json"
+    cache = FileCache(path)
+    cache.set("key", "value", 10)
+
+    def interrupt(*arguments: Any) -> None:
+        raise TimeLimitError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, interrupt)
+        with pytest.raises(TimeLimitError):
+            cache.set("other", "value", 10)
+    assert os.listdir(tmp_path) == ["tokens.json"]
+    with safe_files.locked(str(path), 0) as got:
+        assert got
+    assert cache.get("key") == "value"
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+def test_a_child_that_was_forked_meanwhile_holds_no_lock(tmp_path: Path) -> None:
+    """It inherits the open file for as long as it lives; the lock is given back all the same."""
+    path = str(tmp_path / "tokens.json")
+    context = multiprocessing.get_context("fork")
+    end = context.Event()
+    with safe_files.locked(path, 0):
+        child = context.Process(target=end.wait)
+        child.start()
+    with safe_files.locked(path, 0) as got:
+        assert got
+    end.set()
+    child.join()
+    child.close()
 
 
 def test_the_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

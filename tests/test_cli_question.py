@@ -129,7 +129,7 @@ def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"\x89PNG\r\n\x1a\n", "not text in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n", "not UTF-8 text"),
         (b"text\0text", "binary"),
         (b"x" * (FILE_LIMIT + 1), "larger than 1024 KiB"),
         (None, "No such file"),

@@ -10,21 +10,27 @@ logged by its type alone (its words may hold a password) and taken for "nothing 
 while the cache works, such as the soft time limit of a task queue, is none of the cache's errors and passes.
 """
 
-import contextlib
 import errno
 import json
 import logging
 import os
 import stat
-import tempfile
 import time
 import traceback
 from typing import Any, Callable, Dict, Optional, Protocol, Union
+
+from copilot_sync.safe_files import AT_ONCE, locked, remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
 
 #: Bytes of a cache file that are read; a larger one is none of ours.
 _LARGEST_FILE = 1024 * 1024
+#: Seconds to wait for another process that writes. It takes milliseconds, unless that process was stopped meanwhile.
+_PATIENCE = 2.0
+#: What a file may hold and still be empty: zeros are left where the power fails.
+_NOTHING = b"\0 \t\r\n"
+
+_Entries = Dict[str, Dict[str, Any]]
 
 
 class TokenCache(Protocol):
@@ -84,8 +90,9 @@ def _is_interruption(error: Exception) -> bool:
 class FileCache:
     """Tokens in a file that several processes may share. Safe for any thread.
 
-    The file has the mode 0600 and is replaced as a whole, so that nobody ever reads half of one. Its folder is made
-    with the mode 0700 where it is missing.
+    The file has the mode 0600 and is replaced as a whole, so that nobody ever reads half of one; whoever writes holds
+    its lock, so that nobody's entry is lost. Its folder is made with the mode 0700 where it is missing. A file that
+    holds something else is left alone.
 
     Args:
         path: The file.
@@ -103,60 +110,86 @@ class FileCache:
 
     def get(self, key: str) -> Optional[str]:
         """Give what was set for a key, as long as its time is not over."""
-        entry = self._entries().get(key)
+        entry = self._live(_entries_of(self._content()) or {}).get(key)
         return entry["value"] if entry else None
 
     def set(self, key: str, value: str, timeout: int) -> None:
         """Keep a value for so many seconds, where the file can be written."""
-        entries = self._entries()
-        entries[key] = {"value": value, "until": self._now() + timeout}
+        entry = {"value": value, "until": self._now() + timeout}
         try:
-            self._write(json.dumps(entries).encode("ascii"))
+            self._add(key, entry)
         except OSError as error:
             logger.debug("the token cache was not written: %s", error.strerror)
 
-    def _entries(self) -> Dict[str, Dict[str, Any]]:
-        """What the file holds that is well-formed and not over."""
+    def _add(self, key: str, entry: Dict[str, Any]) -> None:
+        place = os.path.realpath(self.path)  # where it is a link, what it leads to is replaced
+        if os.path.exists(place) and not os.path.isfile(place):
+            raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a folder")
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        with locked(place, _PATIENCE) as is_alone:
+            if is_alone:
+                remove_leftovers(place)
+            entries = _entries_of(self._content())
+            if entries is None:
+                logger.warning("%s is not a token cache and was left alone: name another file, or remove it", self.path)
+                return
+            content = _fitting({**self._live(entries), key: entry})
+            with replacing(place, 0o600) as file:
+                file.write(content)
+
+    def _content(self) -> bytes:
+        """What the file holds; nothing if it can't be read. One byte more than a cache has shows that it is none."""
         try:
             with open(self.path, "rb", opener=_open_at_once) as file:
                 mode = os.fstat(file.fileno()).st_mode
                 if not stat.S_ISREG(mode):
-                    return {}
+                    return b""
                 if mode & 0o077:  # somebody else made it readable for others
                     os.chmod(self.path, 0o600)
-                data = json.loads(file.read(_LARGEST_FILE).decode("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        if not isinstance(data, dict):
-            return {}
-        return {key: entry for key, entry in data.items() if self._is_valid(entry)}
+                return file.read(_LARGEST_FILE + 1)
+        except OSError:
+            return b""
 
-    def _is_valid(self, entry: object) -> bool:
+    def _live(self, entries: _Entries) -> _Entries:
+        """Those that are well-formed and whose time is not over."""
+        return {key: entry for key, entry in entries.items() if self._is_live(entry)}
+
+    def _is_live(self, entry: Dict[str, Any]) -> bool:
         return (
-            isinstance(entry, dict)
-            and isinstance(entry.get("value"), str)
+            isinstance(entry["value"], str)
             and isinstance(entry.get("until"), (int, float))
             and entry["until"] > self._now()
         )
 
-    def _write(self, content: bytes) -> None:
-        place = os.path.realpath(self.path)  # where it is a link, what it leads to is replaced
-        if os.path.exists(place) and not os.path.isfile(place):
-            raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a folder")
-        folder = os.path.dirname(place)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        # mkstemp makes the file 0600 from the first moment.
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".copilot-sync-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(name, place)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+
+def _entries_of(content: bytes) -> Optional[_Entries]:
+    """Read a cache's file: its entries, or ``None`` if it is something else."""
+    if not content.strip(_NOTHING):
+        return {}
+    try:
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not all(isinstance(entry, dict) and "value" in entry for entry in data.values()):
+        return None
+    return data
+
+
+def _fitting(entries: _Entries) -> bytes:
+    """Write entries down; the ones that end first are left out if a file could not hold all of them.
+
+    Raises:
+        OSError: Not even one fits.
+    """
+    kept = sorted(entries.items(), key=lambda item: float(item[1]["until"]))
+    while kept:
+        content = json.dumps(dict(kept)).encode("ascii")
+        if len(content) <= _LARGEST_FILE:
+            return content
+        kept = kept[len(kept) // 2 + 1 :]
+    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file; where it is a pipe, without waiting for somebody at its other end."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(path, flags | AT_ONCE)

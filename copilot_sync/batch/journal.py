@@ -4,41 +4,34 @@ Two files. The output has a line of JSON for each prompt that is done. Beside it
 ``.journal`` at its end: before a message is sent, a line there says where it goes and what its answer will be called,
 so that whoever comes after a kill can look the answer up in its conversation instead of asking again.
 
-Rules: a line is whole, or it is removed; it counts when it is on the disk (``fsync``), and not before. Whatever stands
-in the output is done. Where writing fails, the files end after the last line that counted. The journal is locked as
-long as a batch writes, and removed when nothing is left to do.
+Each line of the journal begins with its checksum. It has the checksums of the results as well: lines of the output have
+fixed keys, and their owner may change them, which is told and not refused.
+
+Rules: whatever stands in the output is done. Both files are locked as long as a batch writes, and the journal is
+removed when nothing is left to do. How lines get to the disk is in ``line_files``.
 """
 
 import contextlib
-import errno
 import json
+import logging
 import os
-import shutil
-import stat
-import sys
+import re
+import zlib
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Optional
+from typing import IO, Any, Dict, Iterable, Iterator, List, Optional
 
 from copilot_sync.batch.index import Index
+from copilot_sync.batch.line_files import JournalError, LineFile, LineFormat, check_is_file, json_line
 from copilot_sync.batch.prompts import Id
-from copilot_sync.batch.results import Result, may_have_answer
-from copilot_sync.errors import CopilotError
+from copilot_sync.batch.results import Result, is_result, may_have_answer
 from copilot_sync.models import Receipt
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.protocol import loads
+
+logger = logging.getLogger(__name__)
 
 _DONE = "done"
 _FAILED = "failed"
 _UNCERTAIN = "uncertain"  # failed, and its conversation may have the answer all the same
-#: How each line of ours begins.
-_BEGINNINGS = (b'{"id": ', b'{"deleted": ', b'{"dropped": ')
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_BINARY = getattr(os, "O_BINARY", 0)
-#: The lock is on a byte that nobody writes: where locks are mandatory, everybody may still read the rest.
-_LOCKED_BYTE = 1 << 30
-
-
-class JournalError(CopilotError):
-    """The output of a batch, or the journal beside it, can't be written, is in use, or is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +114,36 @@ class Journal:
     """
 
     def __init__(self, path: str, *, retry_failed: bool = False) -> None:
+        check_is_file(path)
         self.path = os.path.realpath(path)
-        self._journal_path = f"{self.path}.journal"
         with contextlib.ExitStack() as stack:
-            self._lock = stack.enter_context(_Lock(self._journal_path, self.path))
             self._states = stack.enter_context(Index())  # by prompt: _DONE, _FAILED or _UNCERTAIN
             self._intents = stack.enter_context(Index())  # by prompt
             self._made = stack.enter_context(Index())  # by conversation: the prompt that it was begun for
-            self._notes = stack.enter_context(_Lines(self._journal_path))
-            self._output = stack.enter_context(_Lines(self.path))
+            self._output = stack.enter_context(LineFile(self.path, _OUTPUT, self.path))
+            self._notes = stack.enter_context(LineFile(f"{self.path}.journal", _JOURNAL, self.path))
             self._failures = 0
-            self._notes.read(self._recall)
-            self._output.read(self._count)
+            self._read()
             if retry_failed and self._failures:
                 self._forget_failures()
             self._files = stack.pop_all()
+
+    def _read(self) -> None:
+        """Take note of all that stands in the files; then, and not before, bring them in order."""
+        with Index() as sums:
+            self._sums: Optional[Index] = sums  # by prompt: the checksum of its result
+            self._changed: List[int] = []
+            self._notes.read(lambda number, note, body: self._recall(note))
+            self._output.read(self._check_and_count, has_journal=self._notes.is_proven)
+            self._sums = None
+        self._notes.mend()
+        self._output.mend()
+        if self._changed:
+            more = f" and {len(self._changed) - 1} more" if len(self._changed) > 1 else ""
+            logger.warning(
+                "line %d%s of %s was changed since a batch wrote it; what stands there now counts",
+                *(self._changed[0], more, self.path),
+            )
 
     @property
     def interrupted(self) -> bool:
@@ -169,10 +177,13 @@ class Journal:
         Raises:
             JournalError: They can't be written.
         """
-        lines = [result.to_dict() for result in results]
-        self._output.append(lines, sync=True)
-        for line in lines:
+        fields = [result.to_dict() for result in results]
+        lines = self._output.append(fields, sync=True)
+        for line in fields:
             self._count(line)
+        sums = [{"result": each["id"], "sum": zlib.crc32(line)} for each, line in zip(fields, lines)]
+        with contextlib.suppress(JournalError):  # the results are safe; what needs the journal next will tell
+            self._notes.append(sums, sync=False)
 
     def deleted(self, conversation_id: str) -> None:
         """Note that a conversation that the batch made was deleted. A lost note does no harm."""
@@ -192,18 +203,23 @@ class Journal:
         with Index() as spans, self._output.reading() as file:
             place = 0
             for line in file:
-                spans.set(str(_fields_of(line)["id"]), f"{place} {len(line)}")
+                fields = _OUTPUT.whole(line.strip())
+                # Of two results of one prompt, and of blank lines, none is lost.
+                key = "" if fields is None else f"id {fields['id']}"
+                spans.set(key, f"{spans.get(key) or ''} {place} {len(line)}")
                 place += len(line)
-            self._output.replace(_spans_in_order(file, spans, ids))
+            self._output.replace(_spans_in_order(file, spans, (f"id {id}" for id in ids)))
 
     def finish(self) -> None:
         """Remove the journal, where no prompt failed."""
         if not self._failures:
-            self._lock.remove()
+            self._notes.remove()
 
     def close(self) -> None:
         """Close the files and let others write. May be called more than once."""
-        self._files.close()
+        with self._files:
+            if self._notes.is_empty:
+                self._notes.remove()
 
     def __enter__(self) -> "Journal":
         return self
@@ -216,23 +232,31 @@ class Journal:
             self._made.remove(note["deleted"])
         elif "dropped" in note:
             self._intents.remove(str(note["dropped"]))
+        elif "result" in note:
+            if self._sums is not None:
+                self._sums.set(str(note["result"]), str(note["sum"]))
         else:
             intent = Intent.from_dict(note)
             self._intents.set(str(intent.id), json.dumps(note))
             if intent.made:
                 self._made.set(intent.receipt.conversation_id, str(intent.id))
 
+    def _check_and_count(self, number: int, line: Dict[str, Any], body: bytes) -> None:
+        assert self._sums is not None  # noqa: S101 - they are there while the output is read
+        told = self._sums.get(str(line["id"]))
+        if told is not None and told != str(zlib.crc32(body)):
+            self._changed.append(number)
+        self._count(line)
+
     def _count(self, line: Dict[str, Any]) -> None:
-        """Take note of a line of the output. What has neither a text nor an error is none of ours."""
-        error = line.get("error")
-        if isinstance(error, dict):
-            state = _UNCERTAIN if may_have_answer(error) else _FAILED
-        elif isinstance(line["text"], str):
-            state = _DONE
-        else:
-            raise TypeError("a result has a text or an error")
-        self._states.set(str(line["id"]), state)
-        self._failures += state != _DONE
+        """Take note of a line of the output. Where a prompt has two, as in outputs put together, an answer counts."""
+        id, error = str(line["id"]), line.get("error")
+        before = self._states.get(id)
+        if before == _DONE:
+            return
+        state = _DONE if error is None else _UNCERTAIN if may_have_answer(error) else _FAILED
+        self._states.set(id, state)
+        self._failures += (state != _DONE) - (before is not None)
 
     def _is_over(self, conversation_id: str, id: str) -> bool:
         if self._states.get(id) in (_DONE, _FAILED):
@@ -253,277 +277,79 @@ class Journal:
         for note in notes:
             self._recall(note)
         with self._output.reading() as file:
-            self._output.replace(line for line in file if _fields_of(line).get("error") is None)
+            self._output.replace(line for line in file if not _is_failure(line))
         for id, _ in failed:
             self._states.remove(id)
         self._failures = 0
 
 
-class _Lines:
-    """A file of JSON objects, one a line, that is only ever added to.
-
-    Args:
-        path: The file. It is made where it is missing.
-
-    Raises:
-        JournalError: It can't be opened.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._size = 0
-        self._file = self._opened()
-
-    def _opened(self) -> int:
-        with _explained(self._path, "opened"):
-            is_new = not os.path.exists(self._path)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                os.close(file)
-                raise JournalError(f"{self._path} is not a file that can be gone on with")
-            if is_new:
-                _sync_folder(self._path)
-        return file
-
-    def read(self, take: Callable[[Dict[str, Any]], None]) -> None:
-        """Hand over what the file holds, and cut off what a kill left of its last line.
-
-        Raises:
-            JournalError: It can't be read, or holds a line that nobody here has written.
-        """
-        with _explained(self._path, "read"), self.reading() as file:
-            for number, line in enumerate(file, 1):
-                if not self._taken(line, take):
-                    if not _is_torn(line, file):
-                        raise JournalError(
-                            f"line {number} of {self._path} was not written by a batch: name another file"
-                        )
-                    os.ftruncate(self._file, self._size)
-                    return
-                self._size += len(line)
-
-    def _taken(self, line: bytes, take: Callable[[Dict[str, Any]], None]) -> bool:
-        if not line.endswith(b"\n"):
-            return False
-        try:
-            take(_fields_of(line))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return False
-        return True
-
-    def append(self, objects: List[Dict[str, Any]], *, sync: bool) -> None:
-        """Add lines; with ``sync`` they are on the disk when this returns.
-
-        Raises:
-            JournalError: They can't be written; then the file is as it was.
-        """
-        if not objects:
-            return
-        data = b"".join(map(_line_of, objects))
-        try:
-            with _explained(self._path, "written"):
-                _write_all(self._file, data)
-                if sync:
-                    os.fsync(self._file)
-        except JournalError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(data)
-
-    def reading(self) -> IO[bytes]:
-        """Open the file for reading what it holds now."""
-        with _explained(self._path, "read"):
-            return open(self._path, "rb")
-
-    def replace(self, lines: Iterable[bytes]) -> None:
-        """Write the file anew, in one step that either happens or does not.
-
-        Raises:
-            JournalError: The lines can't be written; then the file is as it was.
-        """
-        other = f"{self._path}.new"
-        with _explained(self._path, "written"):
-            try:
-                size = _write_other(other, lines)
-                shutil.copymode(self._path, other)
-                os.replace(other, self._path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(other)
-                raise
-            _sync_folder(self._path)
-        os.close(self._file)
-        self._file, self._size = self._opened(), size
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
-
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+def _is_failure(line: bytes) -> bool:
+    fields = _OUTPUT.whole(line.strip())
+    return fields is not None and fields.get("error") is not None
 
 
-def _line_of(fields: Dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair, as the service may send one, can only be escaped
-        return json.dumps(fields).encode("ascii") + b"\n"
+def _spans_in_order(file: IO[bytes], spans: Index, keys: Iterable[str]) -> Iterator[bytes]:
+    """The lines of a file: first those of the keys, then the rest."""
+    for key in keys:
+        places = spans.get(key)
+        if places is not None:
+            spans.remove(key)
+            yield from _lines_at(file, places)
+    for _, places in spans.items():
+        yield from _lines_at(file, places)
 
 
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+def _lines_at(file: IO[bytes], places: str) -> Iterator[bytes]:
+    numbers = iter(map(int, places.split()))
+    for place, length in zip(numbers, numbers):
+        file.seek(place)
+        yield file.read(length)
 
 
-def _is_torn(line: bytes, rest: IO[bytes]) -> bool:
-    """Whether a line that can't be read is what a kill or a power cut left of one.
-
-    A kill leaves the beginning of the last line. A power cut may leave zeros where something was not on the disk yet,
-    and whole lines behind them; none of them counted.
-    """
-    if b"\0" in line:
-        return True
-    if line.endswith(b"\n") or rest.read(1):
-        return False
-    return line.startswith(_BEGINNINGS) or any(beginning.startswith(line) for beginning in _BEGINNINGS)
+# What lines look like
 
 
-def _fields_of(line: bytes) -> Dict[str, Any]:
-    fields = json.loads(line.decode("utf-8"))
-    if not isinstance(fields, dict):
-        raise TypeError("a line holds an object")
+def _read_result(line: bytes) -> Dict[str, Any]:
+    fields: Dict[str, Any] = loads(line.decode("utf-8"))
+    if not is_result(fields):
+        raise ValueError("it is no result")
     return fields
 
 
-def _spans_in_order(file: IO[bytes], spans: Index, ids: Iterable[Id]) -> Iterator[bytes]:
-    """The lines of a file: first those of the ids, then the rest."""
-    for id in ids:
-        span = spans.get(str(id))
-        if span is not None:
-            spans.remove(str(id))
-            yield _line_at(file, span)
-    for _, span in spans.items():
-        yield _line_at(file, span)
+#: How each line that was written here begins, as far as it goes.
+_RESULT_BEGINS = re.compile(rb'\{"id": ["\d-].*', re.DOTALL)
+_NOTE_BEGINS = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} .*", re.DOTALL)
 
 
-def _line_at(file: IO[bytes], span: str) -> bytes:
-    place, length = map(int, span.split())
-    file.seek(place)
-    return file.read(length)
+def _may_begin_result(head: bytes) -> bool:
+    begins = b'{"id": '.startswith(head) or _RESULT_BEGINS.fullmatch(head) is not None
+    return begins and not _is_json(head)
 
 
-def _write_other(path: str, lines: Iterable[bytes]) -> int:
-    with open(path, "wb") as file:
-        file.writelines(lines)
-        size = file.tell()
-        file.flush()
-        os.fsync(file.fileno())
-    return size
+def _may_begin_note(head: bytes) -> bool:
+    return _NOTE_BEGINS.fullmatch(head) is not None and not _is_json(head[9:])
 
 
-def _sync_folder(path: str) -> None:
-    """Have a new name of a file on the disk as well. Windows has no such thing."""
-    if os.name == "posix":  # pragma: no branch - Windows
-        folder = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextlib.contextmanager
-def _explained(path: str, verb: str) -> Iterator[None]:
-    """Tell what the system says in one sentence that says what to do."""
+def _is_json(text: bytes) -> bool:
     try:
-        yield
-    except OSError as error:
-        hint = "; make room and start the same batch again" if error.errno in _NO_ROOM else ""
-        raise JournalError(f"{path} can't be {verb}: {error.strerror}{hint}") from error
-
-
-class _Lock:
-    """The right to write, as long as it is open. The system takes it back from a process that dies.
-
-    Args:
-        path: The file that is locked. It is made where it is missing.
-        output: What the right is for.
-
-    Raises:
-        JournalError: Somebody else has it.
-    """
-
-    def __init__(self, path: str, output: str) -> None:
-        self._path = path
-        self._file = -1
-        with _explained(path, "opened"):
-            while self._file < 0:
-                self._try(output)
-        renew_in_child(self)
-
-    def _try(self, output: str) -> None:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
-        try:
-            if not _locked(file):
-                raise JournalError(f"another batch is writing to {output}")
-            # The one who had it before may have removed the file since it was opened.
-            if self._is_there(file):
-                self._file, file = file, -1
-        finally:
-            if file >= 0:
-                os.close(file)
-
-    def _is_there(self, file: int) -> bool:
-        """Whether an open file still has its name."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(file), os.stat(self._path))
+        loads(text.decode("utf-8"))
+    except ValueError:
         return False
-
-    def renew(self) -> None:
-        """Leave the lock to the parent: it would last as long as this child."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
-
-    def remove(self) -> None:
-        """Remove the file. The lock lasts until it is closed."""
-        with contextlib.suppress(OSError):  # Windows does not remove what is open; there it stays
-            os.unlink(self._path)
-
-    def close(self) -> None:
-        """Give the lock back, and remove the file where nothing is in it. May be called more than once."""
-        if self._file >= 0 and not os.fstat(self._file).st_size and self._is_there(self._file):
-            self.remove()
-        self.renew()
-
-    def __enter__(self) -> "_Lock":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    return True
 
 
-if sys.platform == "win32":  # pragma: no cover - Windows
-    import msvcrt
+def _note_line(note: Dict[str, Any]) -> bytes:
+    line = json_line(note)
+    return b"%08x %s" % (zlib.crc32(line), line)
 
-    def _locked(file: int) -> bool:
-        os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
 
-else:
-    import fcntl
+def _read_note(line: bytes) -> Dict[str, Any]:
+    told, _, text = line.partition(b" ")
+    if told != b"%08x" % zlib.crc32(text):
+        raise ValueError("its checksum is wrong")
+    note: Dict[str, Any] = json.loads(text.decode("utf-8"))
+    return note
 
-    def _locked(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+
+_OUTPUT = LineFormat(json_line, _read_result, _may_begin_result)
+_JOURNAL = LineFormat(_note_line, _read_note, _may_begin_note, _note_line({"journal": "copilot-sync batch"}) + b"\n")

@@ -2,19 +2,22 @@
 
 A file is JSON Lines, CSV with named columns, or plain text with a prompt a line. It is never held in memory: it is read
 anew each time it is iterated, so that it can be gone through once for its ids before the first prompt is
-sent. What can't be read as a prompt becomes a ``BadLine``, a value like any other, and does not stop the rest.
+sent. A fault of the file as a whole (its encoding, its line ends, its quoting) is a ``ValueError`` before its first
+prompt. A line that can't be read as a prompt becomes a ``BadLine``, a value like any other, and does not stop the rest.
 """
 
-import csv
 import os
+import re
 import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import IO, Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from copilot_sync import protocol
+from copilot_sync.batch.csv_rows import CsvError, Table
 from copilot_sync.models import Conversation
+from copilot_sync.text_files import HAS_NULS, NOT_TEXT, Line, lines_of
 
 #: What tells a prompt from the others of its batch.
 Id = Union[str, int]
@@ -28,10 +31,9 @@ _SUFFIXES = {
     ".txt": "text",
     ".text": "text",
 }
-#: Bytes. A longer line is no prompt that any model would read.
+#: Bytes. A longer line, or row of a CSV, is no prompt that any model would read.
 _LONGEST_LINE = 16 * 1024 * 1024
-_DELIMITERS = (",", ";", "\t")
-_BOM = b"\xef\xbb\xbf"
+_QUOTE = re.compile(r'(?<!\\)"')
 
 
 @dataclass(frozen=True)
@@ -142,16 +144,17 @@ def read(source: Union[str, "os.PathLike[str]", BinaryIO], format: Optional[str]
 
     Raises:
         OSError: The file can't be read.
-        ValueError: The format is none of these, or the suffix does not tell it.
+        ValueError: The format is none of these, or the suffix does not tell it. What is wrong with the file itself is
+            told when it is iterated.
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"a format is one of {', '.join(FORMATS)}, not {format!r}")
     if not isinstance(source, (str, os.PathLike)):
-        return PromptFile(_Spooled(source), format or "jsonl")
+        return PromptFile(_Spooled(source, "the input"), format or "jsonl")
     path = os.fspath(source)
     if not stat.S_ISREG(os.stat(path).st_mode):
         with open(path, "rb") as stream:
-            return PromptFile(_Spooled(stream), format or "jsonl")
+            return PromptFile(_Spooled(stream, path), format or "jsonl")
     suffix = os.path.splitext(path)[1].lower()
     if format is None and suffix not in _SUFFIXES:
         raise ValueError(f"the suffix {suffix!r} does not tell the format: say jsonl, csv or text")
@@ -161,16 +164,32 @@ def read(source: Union[str, "os.PathLike[str]", BinaryIO], format: Optional[str]
 class PromptFile:
     """A file of prompts, read line by line each time it is iterated. For one thread at a time.
 
-    Files are opened by ``read``.
+    Files are opened by ``read``. Iterating one raises ``ValueError`` ahead of its first prompt if the file as a whole
+    can't be relied on: it is not text, its quotes do not close, its columns can't be told.
     """
 
     def __init__(self, source: "Union[_Named, _Spooled]", format: str) -> None:
         self._source = source
+        self._checked: Optional[Tuple[int, ...]] = None
         self.format = format
 
     def __iter__(self) -> Iterator[Union[Prompt, BadLine]]:
+        read, check = _READERS[self.format]
         with self._source.open() as file:
-            yield from _READERS[self.format](file)
+            self._check_once(file, check)
+            yield from read(file)
+
+    def _check_once(self, file: IO[bytes], check: Callable[[IO[bytes]], None]) -> None:
+        """Check a file as a whole, unless it is still as it was when it was checked."""
+        info = os.fstat(file.fileno())
+        state = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+        if state == self._checked:
+            return
+        try:
+            check(file)
+        except ValueError as error:
+            raise ValueError(f"{self._source.name}: {error}") from None
+        self._checked = state
 
     def close(self) -> None:
         """Remove the temporary file, where there is one."""
@@ -185,11 +204,11 @@ class PromptFile:
 
 class _Named:
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.name = path
         self.open().close()  # what can't be read is told at once
 
     def open(self) -> IO[bytes]:
-        return open(self._path, "rb")
+        return open(self.name, "rb")
 
     def close(self) -> None:
         """Nothing is held open between two readings."""
@@ -198,7 +217,8 @@ class _Named:
 class _Spooled:
     """A stream that was copied to a file without a name."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.name = name
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         try:
             shutil.copyfileobj(stream, self._file)
@@ -218,48 +238,112 @@ class _Spooled:
 # Lines
 
 
-def _lines(file: IO[bytes]) -> Iterator[Tuple[int, Union[str, BadLine]]]:
-    """The lines that are not blank, with their numbers."""
-    number = 0
-    while True:
-        line = file.readline(_LONGEST_LINE + 1)
-        if not line:
-            return
-        number += 1
-        if len(line) > _LONGEST_LINE:
-            _skip_line(file, line)
-            yield number, _bad_line(number, f"it is longer than {_LONGEST_LINE} bytes")
-            continue
-        if number == 1 and line.startswith(_BOM):
-            line = line[len(_BOM) :]
-        if line.strip():
-            yield number, _decoded(line, number)
+def _lines(file: IO[bytes]) -> Iterator[Line]:
+    return lines_of(file, _LONGEST_LINE)
 
 
-def _skip_line(file: IO[bytes], line: bytes) -> None:
-    while line and not line.endswith(b"\n"):
-        line = file.readline(_LONGEST_LINE)
+def _read_lines(
+    file: IO[bytes], prompt_of: Callable[[str, int], Union[Prompt, BadLine]]
+) -> Iterator[Union[Prompt, BadLine]]:
+    for line in _lines(file):
+        if line.too_long:
+            yield _bad_line(line.number, f"it is longer than {_LONGEST_LINE} bytes")
+        elif not line.is_text:
+            yield _bad_line(line.number, "it is not UTF-8 text")
+        elif not line.is_blank:
+            yield prompt_of(line.text, line.number)
 
 
 def _bad_line(number: int, reason: str) -> BadLine:
     return BadLine(number, number, f"line {number}: {reason}")
 
 
-def _decoded(line: bytes, number: int) -> Union[str, BadLine]:
-    try:
-        return line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        return _bad_line(number, "it is not UTF-8 text")
+def _check_encoding(file: IO[bytes]) -> None:
+    """Refuse a file of which any line is no text: then it is not in the encoding that it was taken for.
+
+    Raises:
+        ValueError: It is refused.
+    """
+    numbers = _Sample()
+    reason = ""
+    for line in _lines(file):
+        if not line.is_text or "\0" in line.text:
+            reason = reason or (HAS_NULS if line.is_text else NOT_TEXT)
+            numbers.add(line.number)
+    if reason:
+        raise ValueError(f"{numbers}: {reason}")
+
+
+class _Sample:
+    """Numbers of lines: the first one, and how many there are."""
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._count = 0
+
+    def add(self, number: int) -> None:
+        self._first = self._first or number
+        self._count += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._count)
+
+    def __str__(self) -> str:
+        others = self._count - 1
+        return f"line {self._first}" + (f" and {others} more" if others else "")
+
+
+# Text
 
 
 def _read_text(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
-    for number, line in _lines(file):
-        yield _checked(Prompt(number, line), number, f"line {number}") if isinstance(line, str) else line
+    return _read_lines(file, lambda text, number: _checked(Prompt(number, text), number, f"line {number}"))
+
+
+def _check_text(file: IO[bytes]) -> None:
+    """Refuse a file that is no text, or of whose lines nobody can tell where they end.
+
+    Raises:
+        ValueError: It is refused.
+    """
+    _check_encoding(file)
+    kinds = {False: _Sample(), True: _Sample()}
+    for line in _lines(file):
+        if line.end:
+            kinds[line.end == "\r"].add(line.number)
+    if all(kinds[kind] for kind in kinds):
+        raise ValueError(f"{kinds[True]} end with CR, {kinds[False]} with LF: let all lines end in the same way")
+
+
+# JSON Lines
 
 
 def _read_jsonl(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
-    for number, line in _lines(file):
-        yield _prompt_of_json(line, number) if isinstance(line, str) else line
+    return _read_lines(file, _prompt_of_json)
+
+
+def _check_jsonl(file: IO[bytes]) -> None:
+    """Refuse JSON that is not one object a line.
+
+    Raises:
+        ValueError: It is refused.
+    """
+    lines = (line for line in _lines(file) if not line.is_blank)
+    first = next(lines, None)
+    others = sum(1 for _ in lines)
+    if first is not None and _is_other_json(first.text.strip(), others):
+        words = "it is JSON, but not an object a line: jq -c '.[]' makes lines of a list, jq -c . of objects"
+        raise ValueError(f"line {first.number}: {words} ({others + 1} lines)")
+
+
+def _is_other_json(text: str, others: int) -> bool:
+    """Whether JSON that goes on over several lines begins like this, or a list of all prompts stands in one line."""
+    try:
+        value = protocol.loads(text)
+    except ValueError:
+        is_open_string = len(_QUOTE.findall(text)) % 2
+        return text.startswith(("[", "{")) and text.endswith(("[", "{", ",", ":")) and not is_open_string
+    return isinstance(value, list) and (not others or any(isinstance(item, dict) for item in value))
 
 
 def _prompt_of_json(line: str, number: int) -> Union[Prompt, BadLine]:
@@ -335,40 +419,29 @@ def _conversation_of(fields: Mapping[str, Any]) -> Optional[Conversation]:
 # CSV
 
 
+def _table(file: IO[bytes]) -> Table:
+    return Table(_lines(file), "prompt", _LONGEST_LINE)
+
+
 def _read_csv(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
-    first = file.readline(_LONGEST_LINE)
-    header = _header(first)
-    if header is None:
-        raise ValueError("the first line of the CSV must name the columns, and one of them must be prompt")
-    delimiter, columns = header
-    rows = csv.reader(_texts(file), delimiter=delimiter, strict=True)
-    while True:
-        number = rows.line_num + 2  # the header is the first line
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield _bad_line(number, f"it is not valid CSV: {error}")
-            continue
-        if any(row):
-            yield _prompt_of_row(columns, row, number)
+    table = _table(file)
+    for number, row in table.rows():
+        yield _prompt_of_row(table.columns, row, number)
 
 
-def _header(line: bytes) -> Optional[Tuple[str, List[str]]]:
-    """The delimiter and the columns: the delimiter is the one that makes ``prompt`` a column."""
-    text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
-    for delimiter in _DELIMITERS:
-        columns = [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter), [])]
-        if "prompt" in columns:
-            return delimiter, columns
-    return None
+def _check_csv(file: IO[bytes]) -> None:
+    """Refuse a file that is no text, or in which nobody can tell what is a row from some line on.
 
-
-def _texts(file: IO[bytes]) -> Iterator[str]:
-    # What is not UTF-8 shows in the row that holds it, and only there.
-    for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
-        yield line.decode("utf-8", "surrogateescape")
+    Raises:
+        ValueError: It is refused.
+    """
+    _check_encoding(file)
+    try:
+        for _ in _table(file).rows():
+            pass
+    except CsvError as error:
+        count = sum(1 for line in _lines(file) if line.number >= error.number)
+        raise ValueError(f"{error}; so nothing from there on is a prompt ({count} lines)") from None
 
 
 def _prompt_of_row(columns: List[str], row: List[str], number: int) -> Union[Prompt, BadLine]:
@@ -379,4 +452,9 @@ def _prompt_of_row(columns: List[str], row: List[str], number: int) -> Union[Pro
     return _read_fields(fields, number, f"line {number}")
 
 
-_READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "text": _read_text}
+#: What reads a format, and what finds the faults of a file as a whole.
+_READERS = {
+    "jsonl": (_read_jsonl, _check_jsonl),
+    "csv": (_read_csv, _check_csv),
+    "text": (_read_text, _check_text),
+}

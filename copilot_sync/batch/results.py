@@ -12,6 +12,13 @@ from copilot_sync.models import Usage
 
 #: What the error of a line that is no prompt is called.
 BAD_LINE = "BadLineError"
+#: What a line of the output has, in this order, and what lines had before there were all of them.
+KEYS = (
+    *("id", "text", "parsed", "model", "usage", "conversation_id"),
+    *("complete", "seconds", "attempts", "error"),
+)
+_EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error"}
+_ERROR_KEYS = {"type", "message", "stage", "status"}
 _UNCERTAIN = [kind.__name__ for kind in (StreamInterruptedError, NetworkError, RequestTimeoutError)]
 
 
@@ -21,7 +28,7 @@ class Result:
 
     Attributes:
         id: The prompt's id.
-        text: The answer; where there is an error, what had come of it.
+        text: The answer; if there is an error, what had come of it.
         model: The model that answered.
         usage: What it cost, ``None`` where the service did not say.
         conversation_id: The conversation that the answer is in.
@@ -40,19 +47,45 @@ class Result:
     attempts: int = 0
     error: Optional[Mapping[str, Any]] = None
 
+    @property
+    def complete(self) -> bool:
+        """Whether ``text`` is the whole answer. A batch counts everything else as failed."""
+        return self.error is None
+
     def to_dict(self) -> Dict[str, Any]:
-        """Give what stands in the output: the answer with everything about it, or the id and the error."""
-        if self.error is not None:
-            return {"id": self.id, "error": dict(self.error)}
+        """Give what stands in the output: the same keys for every prompt, ``None`` where there is nothing."""
         return {
             "id": self.id,
-            "text": self.text,
-            "model": self.model,
+            "text": self.text if self.text or self.complete else None,
+            "parsed": None,
+            "model": self.model or None,
             "usage": None if self.usage is None else dataclasses.asdict(self.usage),
             "conversation_id": self.conversation_id,
+            "complete": self.complete,
             "seconds": round(self.seconds, 3),
             "attempts": self.attempts,
+            "error": None if self.error is None else dict(self.error),
         }
+
+
+def is_result(fields: object) -> bool:
+    """Whether a JSON value is a line of an output: as ``to_dict`` makes them, or as they were made before.
+
+    Further keys are allowed, because people add to their results. Data sets have lines with an id and a text as well,
+    so that alone is not enough.
+    """
+    if not isinstance(fields, dict) or not _is_id(fields.get("id")):
+        return False
+    error = fields.get("error")
+    if error is not None and not (isinstance(error, dict) and set(error) >= _ERROR_KEYS):
+        return False
+    if error is not None and not set(fields) & _EARLIER_KEYS - {"id"}:
+        return True
+    return set(fields) >= _EARLIER_KEYS and isinstance(fields["text"], (str, type(None)) if error else str)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:

@@ -17,6 +17,7 @@ import click
 from copilot_sync.batch.dispatch import Run, run
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
+from copilot_sync.cli.output import is_terminal, show_json
 from copilot_sync.cli.service import connected, usage_checked
 from copilot_sync.settings import Timeout
 
@@ -24,6 +25,8 @@ FAILED = 1
 SOME_FAILED = 3
 #: Seconds between two lines about the progress where there is no terminal.
 _BETWEEN_LINES = 10.0
+#: The output that is no file. A file of that name is ``./-``.
+_STDOUT = "-"
 
 
 @click.command(
@@ -35,7 +38,13 @@ Examples:
 """
 )
 @click.argument("prompts", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(dir_okay=False), help="Where results go.")
+@click.option(
+    *("-o", "--output"),
+    metavar="OUT",
+    required=True,
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help='Where results go; "-" is stdout.',
+)
 @click.option(
     "--format",
     "form",
@@ -61,6 +70,7 @@ def batch(
     form: Optional[str],
     model: Optional[str],
     timeout: Optional[float],
+    retry_failed: bool,
     emulated: bool,
     **options: Any,
 ) -> int:
@@ -68,8 +78,11 @@ def batch(
 
     IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation"}), CSV with such columns, or text
     with a prompt a line; "-" is stdin, which is read to its end first. Started again with the same files, it goes on
-    where it stopped. All of it goes through one account: a burst of requests may get that suspended.
+    where it stopped, unless OUT is "-": then nothing is kept. All of it goes through one account: a burst of requests
+    may get that suspended.
     """
+    is_kept = output != _STDOUT
+    _check_output(prompts, output, retry_failed)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_opened(prompts, form))
         client = stack.enter_context(connected(emulated)).client
@@ -78,11 +91,19 @@ def batch(
                 source,
                 client=client,
                 model=model,
-                output=output,
+                output=output if is_kept else None,
+                retry_failed=retry_failed,
                 timeout=None if timeout is None else Timeout(total=timeout),
                 **options,
             )
         return _followed(stack.enter_context(results), output)
+
+
+def _check_output(prompts: str, output: str, retry_failed: bool) -> None:
+    if output == _STDOUT and retry_failed:
+        raise click.UsageError("--retry-failed needs the file that holds the failed results, and -o - is stdout")
+    if _STDOUT not in (prompts, output) and os.path.exists(output) and os.path.samefile(prompts, output):
+        raise click.UsageError(f"{output} is the file of the prompts: name another one for the results")
 
 
 def _opened(prompts: str, form: Optional[str]) -> PromptFile:
@@ -93,14 +114,20 @@ def _opened(prompts: str, form: Optional[str]) -> PromptFile:
 def _followed(results: Run, output: str) -> int:
     """Go through the results, show how it goes, and give the exit status."""
     tally = Tally(results)
+    is_read = True
     try:
-        with _progress(tally) as show, usage_checked():
+        with _progress(tally, output == _STDOUT) as show, usage_checked():
             for result in results:
+                if output == _STDOUT:
+                    show_json(result.to_dict())
                 tally.count(result)
                 show()
+    except BrokenPipeError:  # whoever read the results has enough of them
+        is_read = False
+        raise
     finally:
         # Also after Ctrl-C and errors, which tell themselves.
-        for line in tally.summary(output):
+        for line in tally.summary(output) if is_read else ():
             click.echo(line, err=True)
     return tally.status
 
@@ -191,8 +218,9 @@ class Tally:
             yield f"seconds for an answer: p50 {p50:g}, p95 {p95:g}"
             yield f"tokens: {self.input_tokens} in, {self.output_tokens} out"
         if self.total is not None and self.done < self.total:
-            yield f"not done: {self.total - self.done}; the same command goes on with them"
-        elif self.failed + self._results.skipped_failures:
+            again = "" if output == _STDOUT else "; the same command goes on with them"
+            yield f"not done: {self.total - self.done}{again}"
+        elif output != _STDOUT and self.failed + self._results.skipped_failures:
             yield f"why prompts failed stands in {output}; --retry-failed asks them again"
 
 
@@ -204,9 +232,13 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _progress(tally: Tally) -> ContextManager[Callable[[], None]]:
-    """Give what shows the progress as it is: a bar where there is a terminal that can draw one, else lines."""
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+def _progress(tally: Tally, has_results: bool) -> ContextManager[Callable[[], None]]:
+    """Give what shows the progress as it is: a bar if there is a terminal that can draw one, else lines.
+
+    Results on the same terminal would tear a bar.
+    """
+    is_shared = has_results and is_terminal(sys.stdout)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_shared:
         with contextlib.suppress(ImportError):
             return _bar(tally)
     return contextlib.nullcontext(_Lines(tally))

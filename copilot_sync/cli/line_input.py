@@ -15,6 +15,7 @@ import click
 
 from copilot_sync.cli.output import is_dumb, is_terminal, printable
 from copilot_sync.protocol import well_formed
+from copilot_sync.text_files import decoded
 
 QUOTES = '"""'
 PROMPT = "> "
@@ -58,9 +59,9 @@ def piped_line(prompt: str) -> Optional[str]:
     """
     line = sys.stdin.buffer.readline()
     try:
-        return line.decode("utf-8-sig").rstrip("\r\n") if line else None
-    except UnicodeDecodeError as error:
-        raise click.UsageError("stdin is not UTF-8 text") from error
+        return decoded(line).rstrip("\r\n") if line else None
+    except ValueError as error:
+        raise click.UsageError(f"stdin can't be sent: {error}") from error
 
 
 class Keyboard:

@@ -1,7 +1,7 @@
 """The question of ``ask`` and ``chat``: arguments, stdin, files and instructions put together.
 
-A file travels inline, as a reference of the message: its name, its language and its text. Everything that is sent is
-text in UTF-8, whatever the locale says.
+A file travels inline, as a reference of the message: its name, its language and its text. What comes in is text as
+``text_files`` has it, whatever the locale says.
 """
 
 import os
@@ -13,6 +13,7 @@ import click
 
 from copilot_sync.client import Prompt
 from copilot_sync.protocol import well_formed
+from copilot_sync.text_files import decoded, text_of
 
 #: Bytes of one file. No model reads more than a few hundred thousand characters at once.
 FILE_LIMIT = 1024 * 1024
@@ -64,11 +65,9 @@ def reference_of(path: str) -> Dict[str, str]:
     if len(content) > FILE_LIMIT:
         raise click.UsageError(f"--file {path}: it is larger than {FILE_LIMIT // 1024} KiB")
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"--file {path}: it is not text in UTF-8") from error
-    if "\0" in text:
-        raise click.UsageError(f"--file {path}: it is binary")
+        text = decoded(content)
+    except ValueError as error:
+        raise click.UsageError(f"--file {path}: {error}") from error
     language = os.path.splitext(path)[1][1:]
     return {"type": "thread-scoped-file", "name": _shown_name(path), "text": text, "language": language}
 
@@ -97,6 +96,6 @@ def _stdin_text(waits: bool) -> str:
         click.echo("copilot-sync: type the question, then Ctrl-D", err=True)
     content = b"".join(sys.stdin.buffer)  # by lines: read() wants Ctrl-D twice on PyPy
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise click.UsageError("stdin is not UTF-8 text") from error
+        return text_of(content)
+    except ValueError as error:
+        raise click.UsageError(f"stdin can't be sent: {error}") from error

@@ -343,11 +343,16 @@ def _result_of(id: Id, each: Union[AsyncResult, BadLine], timeout: Optional[floa
         return result_of_bad_line(each)
     fields = each.get(timeout=timeout, propagate=False)
     if isinstance(fields, Exception):
-        return Result(id, error=error_of(fields))
+        return Result(
+            id,
+            text=getattr(fields, "partial", ""),
+            conversation_id=_conversation_id_of(fields),
+            error=error_of(fields),
+        )
+    error = None
     if not fields["complete"]:
         words = "the service did not say that the answer is whole"
-        incomplete = errors.StreamInterruptedError(words, stage="stream")
-        return Result(id, fields["text"], conversation_id=fields["conversation_id"], error=error_of(incomplete))
+        error = error_of(errors.StreamInterruptedError(words, stage="stream"))
     usage = fields["usage"]
     return Result(
         id=id,
@@ -357,4 +362,10 @@ def _result_of(id: Id, each: Union[AsyncResult, BadLine], timeout: Optional[floa
         conversation_id=fields["conversation_id"],
         seconds=fields["seconds"],
         attempts=fields["attempts"],
+        error=error,
     )
+
+
+def _conversation_id_of(error: Exception) -> Optional[str]:
+    conversation = getattr(error, "conversation", None)
+    return conversation.conversation_id if isinstance(conversation, Conversation) else None
