@@ -254,7 +254,7 @@ def test_no_search_for_an_answer_shows_a_secret(
         ({"cookies": {"user_session": [COOKIE]}}, TypeError),
         ({"cookies": {"user_session": "", "other": COOKIE}}, CopilotError),
         ({"cookies": [{"name": "user_session", "value": COOKIE, "domain": "elsewhere.example"}]}, CopilotError),
-        ({"cookies": f"{COOKIE}/{TOKEN}"}, ValueError),
+        ({"cookies": f"{COOKIE}/{TOKEN}"}, CopilotError),
     ],
     ids=[
         "time-out",
@@ -353,7 +353,7 @@ WAYS: Dict[str, Tuple[Dict[str, Any], Dict[str, str], Dict[str, str]]] = {
     "a JSON file": ({"cookies": Path("cookies.json")}, {}, {"cookies.json": json.dumps(LISTED)}),
     "a variable": ({}, {"COPILOT_SYNC_COOKIES": f"user_session={COOKIE}"}, {}),
     "a file's variable": ({}, {"COPILOT_SYNC_COOKIES": "cookies.txt"}, {"cookies.txt": NETSCAPE}),
-    "a HAR file": ({}, {}, {"har_and_cookies/github.com.har": json.dumps(HAR)}),
+    "a HAR file": ({}, {"COPILOT_SYNC_COOKIES": "exports"}, {"exports/github.com.har": json.dumps(HAR)}),
     "a key": ({"api_key": KEY}, {}, {}),
     "a key's variable": ({}, {"COPILOT_SYNC_API_KEY": KEY}, {}),
     "a cached token": (

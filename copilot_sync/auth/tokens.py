@@ -209,7 +209,7 @@ class ExchangedTokens:
             reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
             failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
             if failure is None:
-                value, lifetime = protocol.read_token(reply, self._now())
+                value, lifetime = protocol.read_token(reply, self._now(), mask_of(cookies))
                 return Secret(value), lifetime
         except CopilotError as error:
             failure = bare(error)
