@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from copilot_sync.models import MaskedText
 from copilot_sync.transport.call import note_route
 
 #: What decides it, beside the URL. ``REQUEST_METHOD`` is set in CGI programs, where ``HTTP_PROXY`` counts for nothing.
@@ -39,7 +40,7 @@ class Route:
     """
 
     def __init__(self, proxy: Optional[str], verify: Union[bool, str]) -> None:
-        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._proxies: Dict[str, str] = {"http": proxy, "https": proxy} if proxy else {}
         self._verify = verify
         self._known: Dict[Tuple[str, str], Tuple[object, Dict[str, Any]]] = {}
 
@@ -50,7 +51,9 @@ class Route:
         known = self._known.get(origin)
         if known is None or environment is None or known[0] != environment:
             settings = session.merge_environment_settings(url, dict(self._proxies), True, self._verify, None)
-            known = self._known[origin] = environment, dict(settings)
+            # The URL of a proxy may have a password in it, and whatever sends the request has it in its variables.
+            proxies = {name: MaskedText(place) for name, place in settings["proxies"].items() if place}
+            known = self._known[origin] = environment, {**settings, "proxies": proxies}
         note_route(url, known[1])
         return known[1]
 
