@@ -2,11 +2,12 @@
 
 All of them are plain data without I/O; all pickle and compare by value. ``Conversation`` is
 the one that changes: its last message moves on with each answer. ``Secret`` is how a token or
-a cookie is held, so that showing a value by accident never shows what is inside.
+a cookie is held, so that showing a value by accident never shows what is inside; ``MaskedText`` is
+the same for libraries that need the text itself.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 #: Role messages as chat programs keep them: ``{"role": "user", "content": "…"}``.
 Messages = List[Dict[str, Any]]
@@ -46,6 +47,35 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
+
+
+class MaskedText(str):
+    """A text with a secret in it, for libraries that want a text: it is sent as it is, and shown as ``***``.
+
+    Reports of errors show variables by their ``repr``, those of foreign frames as well. What is made of it
+    by other means than ``encode`` is an ordinary text.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def encode(self, *args: Any, **kwargs: Any) -> bytes:
+        """Encode it, as ``str`` does; the bytes are masked too."""
+        return MaskedBytes(super().encode(*args, **kwargs))
+
+    def __reduce_ex__(self, protocol: Any) -> Tuple[Any, ...]:
+        return str, (str(self),)  # who stores it, such as a recorder of requests, gets an ordinary text back
+
+
+class MaskedBytes(bytes):
+    """What ``MaskedText`` becomes on its way to the wire."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
 
 
 class BaseConversation:

@@ -8,11 +8,10 @@ and only errors of the ``CopilotError`` family come out of reading.
 """
 
 import contextlib
+import html
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 from urllib.parse import quote, urlsplit
 
@@ -29,6 +28,7 @@ from copilot_sync.events import (
 )
 from copilot_sync.models import Message, Model, Thread, Usage
 from copilot_sync.settings import SERVER_WORDS, TOKEN_LIFETIME, Urls
+from copilot_sync.times import read_date
 
 #: The parent of a thread's first message (public captures, 2026).
 ROOT = "root"
@@ -419,71 +419,75 @@ class Reply:
     body: bytes = field(default=b"", repr=False)
 
 
-def read_token(reply: Reply, now: float) -> Tuple[str, float]:
+def read_token(reply: Reply, now: float, mask: Callable[[str], str] = str) -> Tuple[str, float]:
     """Read the token's reply.
 
     Args:
         reply: A reply with a status of success.
         now: The wall clock, in seconds since 1970, for a server that sends no ``Date``.
+        mask: Takes the secrets out of the server's words.
 
     Returns:
         The token, and how many seconds it will live.
 
     Raises:
-        AuthenticationError: There is no token in it: the cookies are not valid.
+        AuthenticationError: There is no token in it: the cookies are not valid, or the account gets none. The error
+            says why where the reply does.
         ProtocolError: It is broken JSON, or a token that can't be sent.
     """
-    text = reply.body.decode("utf-8-sig", "replace").strip()
-    if not text.startswith(("{", "[")):
-        raise _stale_cookies(reply.status)
-    data = _read_json(reply, "token")
+    data = _read_json(reply, "token") if _first(reply) in (b"{", b"[") else None
     token = data.get("token") if isinstance(data, Mapping) else None
-    if not isinstance(token, str) or not token:
-        raise _stale_cookies(reply.status)
+    if not isinstance(data, Mapping) or not isinstance(token, str) or not token:
+        words = server_words(reply, mask)
+        raise _no_token(
+            "the reply held no token",
+            "the github.com cookies are not valid any more; sign in again and renew user_session",
+            words if " " in words and not isinstance(data, list) else "",  # it may be the token, in another form
+            reply,
+            {"stage": "token", "status": reply.status},
+        )
     if not is_header_value(token):
         raise errors.ProtocolError("the token holds characters that can't be sent", stage="token", status=reply.status)
     return token, _lifetime(data.get("expiration"), _server_time(reply.headers, now))
 
 
-def _stale_cookies(status: int) -> errors.AuthenticationError:
-    return errors.AuthenticationError(
-        "the reply held no token: the github.com cookies are not valid any more; sign in again and renew user_session",
-        stage="token",
-        status=status,
-    )
+def _first(reply: Reply) -> bytes:
+    """What a body begins with, blanks and a byte order mark aside."""
+    return reply.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+
+
+#: Reasons that tell no more than the status does.
+_SAYS_NOTHING = re.compile(r"\W*(null|error|unauthorized|forbidden|not found|unprocessable \w+)?\W*", re.IGNORECASE)
+#: Reasons that signing in again takes away, and reasons that it does not, whatever else they say.
+_SIGNED_OUT = re.compile(
+    r"sign in|log in|(not|be) (sign|logg)ed in|authenticat|credential|session|expired", re.IGNORECASE
+)
+_NOT_ALLOWED = re.compile(
+    r"saml|\bsso\b|single sign|organi[sz]ation|enterprise|access|polic|licen[cs]e|subscri|plan\b|seat|quota|limit"
+    r"|disabled|enabled|suspend|block|billing|support|available",
+    re.IGNORECASE,
+)
+
+
+def _no_token(what: str, advice: str, words: str, reply: Reply, facts: Mapping[str, Any]) -> errors.AuthenticationError:
+    """The error for a token that was not given: with the service's reason, and with the advice where that mends it."""
+    is_vague = bool(_SAYS_NOTHING.fullmatch(words) or _SIGNED_OUT.search(words)) or reply.status == 401
+    is_reason = _first(reply) == b"{" and not is_vague
+    if is_reason or _NOT_ALLOWED.search(words):
+        advice = "github.com gives this account none"
+    return errors.AuthenticationError(f"{what}: {advice}{_said(words)}", **facts)
 
 
 def _lifetime(expiration: object, now: float) -> float:
-    end = _timestamp(expiration) if isinstance(expiration, str) else None
+    end = read_date(expiration) if isinstance(expiration, str) else None
     left = 0.0 if end is None else end - now
     # A new token that is over already, or lives for days, means that one of the clocks is wrong.
     return left if 0 < left <= _LONGEST_LIFETIME else TOKEN_LIFETIME
 
 
-def _timestamp(text: str) -> Optional[float]:
-    """Seconds since 1970 of an ISO 8601 time, fractions of any length cut off; ``None`` where it is none."""
-    match = re.match(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,]\d+)?\s*([Zz]|[+-]\d\d:?\d\d)?$", text.strip())
-    if match is None:
-        return None
-    day, clock, zone = match.groups()
-    offset = "+0000" if zone is None or zone in "Zz" else zone.replace(":", "")
-    try:
-        return datetime.strptime(f"{day} {clock} {offset}", "%Y-%m-%d %H:%M:%S %z").timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
 def _server_time(headers: Mapping[str, str], now: float) -> float:
-    moment = _http_date(headers.get("date", ""))
+    moment = read_date(headers.get("date", ""))
     return now if moment is None else moment
-
-
-def _http_date(text: str) -> Optional[float]:
-    try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
 
 
 def read_thread_id(reply: Reply) -> str:
@@ -581,6 +585,17 @@ def _is_html(reply: Reply) -> bool:
     return "html" in reply.headers.get("content-type", "").lower() or reply.body.lstrip()[:1] == b"<"
 
 
+#: What begins a tag of HTML. A ``<`` by itself stands in many a text.
+_TAG = re.compile(
+    r"<(!doctype|/?(html|head|title|meta|body|h[1-6]|p|div|center|pre|br|hr|script|style)\b)", re.IGNORECASE
+)
+
+
+def _is_page(reply: Reply, text: str) -> bool:
+    """Whether a text is a web page. A label of HTML says so of plain words, too."""
+    return text.lstrip()[:1] == "<" or (_is_html(reply) and _TAG.search(text) is not None)
+
+
 def is_event_stream(reply: Reply) -> bool:
     """Whether the body of a message's reply is to be read as events. ``False``: it is one JSON document.
 
@@ -619,7 +634,7 @@ def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
 #: Brackets inside of brackets; far more than any reply has, far fewer than Python's stack takes.
 _DEEPEST = 200
 #: The brackets of JSON, and the strings, in which brackets mean nothing.
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _read_json_at_start = json.JSONDecoder(strict=False).raw_decode
 #: Takes numbers of any length, which newer Pythons refuse, for what they are about.
 _read_lenient_json_at_start = json.JSONDecoder(strict=False, parse_int=float).raw_decode
@@ -793,10 +808,12 @@ def error_of_status(
     if status == 407:
         return errors.NetworkError("the proxy wants a user name and a password" + _said(words), sent=False, **facts)
     if request.stage == "token" and status in (401, 403, 404, 422):
-        return errors.AuthenticationError(
-            "github.com refused the cookies: sign in again and renew user_session, "
-            "and see that the account may use Copilot Chat" + _said(words),
-            **facts,
+        return _no_token(
+            "github.com refused the cookies",
+            "sign in again and renew user_session, and see that the account may use Copilot Chat",
+            words,
+            reply,
+            facts,
         )
     if status in (429, 503):
         facts["retry_after"] = retry_after(reply.headers, now)
@@ -891,7 +908,7 @@ _SECONDS = re.compile(r"\d{1,18}(\.\d{1,9})?")
 def asks_to_come_again(headers: Mapping[str, str]) -> bool:
     """Whether there is a ``Retry-After`` that can be understood."""
     said = headers.get("retry-after", "").strip()
-    return _SECONDS.fullmatch(said) is not None or _http_date(said) is not None
+    return _SECONDS.fullmatch(said) is not None or read_date(said) is not None
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
@@ -904,7 +921,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
     said = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(said):
         return float(said)
-    moment = _http_date(said) if said else None
+    moment = read_date(said) if said else None
     if moment is None:
         reset = headers.get("x-ratelimit-reset", "").strip()
         moment = float(reset) if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", reset) else None
@@ -919,17 +936,24 @@ def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
     except ValueError:
         said = None
     if said is None:
-        said = _page_title(text) if _is_html(reply) else text
+        said = _page_title(text) if _is_page(reply, text) else text
     return clean(mask(said))
+
+
+#: Where a refusal has its words, beside an object of the error.
+_WORDS = ("message", "error", "error_description", "error_details", "reason", "detail")
 
 
 def _said_in_json(data: Any) -> Optional[str]:
     if not isinstance(data, Mapping):
         return None
-    nested = data.get("error")
-    if isinstance(nested, Mapping):
-        return _text(nested, "message") or _text(nested, "code")
-    return _text(data, "message") or _text(data, "error") or _text(data, "error_description")
+    for nested in (data.get("error"), data.get("error_details")):
+        said = isinstance(nested, Mapping) and (
+            _text(nested, "message") or _text(nested, "title") or _text(nested, "code")
+        )
+        if said:
+            return said
+    return next(filter(None, (_text(data, key) for key in _WORDS)), "")
 
 
 def clean(text: str) -> str:
@@ -940,7 +964,5 @@ def clean(text: str) -> str:
 
 
 def _page_title(text: str) -> str:
-    import html  # here, because it takes a while
-
     title = re.search(r"<title\b[^<>]*>([^<]*)", text, re.IGNORECASE)
     return html.unescape(title.group(1)) if title else ""

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -16,6 +17,11 @@ from support import Trouble
 from copilot_sync import settings
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.transport.session import Transport
+
+# A shell has what it starts in the background ignore Ctrl-C, and so do its children. The tests press it for themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGQUIT"):  # pragma: no branch - not on Windows
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 _VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
 _PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]

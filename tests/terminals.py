@@ -26,10 +26,9 @@ CTRL_C = "\x03"
 CTRL_D = "\x04"
 UP = "\x1b[A"
 
-#: Makes stdin the controlling terminal, then becomes the program. Tests that run in the background may ignore Ctrl-C.
+#: Makes stdin the controlling terminal, then becomes the program.
 _TAKE_TERMINAL = """
-import fcntl, os, signal, sys, termios
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-W", "error", "-m", "copilot_sync", *sys.argv[1:]])
 """

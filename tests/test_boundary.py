@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 import pytest
 import requests
 import urllib3.exceptions as u
+from urllib3.connection import CertificateError
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -26,6 +27,17 @@ SECRET = "s3cr3t-t0ken"
 UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
 
 
+class OwnError(OSError):
+    """An error that keeps its facts from the system's class, which has them in its arguments alone."""
+
+    def __new__(cls, *args: Any) -> "OwnError":
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        self.args = args
+
+
 class Pool:
     """What libraries put into their exceptions."""
 
@@ -38,6 +50,16 @@ def wrapped(failure: BaseException) -> requests.RequestException:
     request = requests.Request("GET", "https://github.example/", headers={"Authorization": SECRET}).prepare()
     pool: Any = Pool()
     return requests.ConnectionError(u.MaxRetryError(pool, "/", failure), request=request, response=requests.Response())  # type: ignore[arg-type]
+
+
+def test_an_error_names_host_and_proxy() -> None:
+    """Whatever failed, and whatever passwords their URLs hold."""
+    for failure in (ConnectionResetError(), socket.timeout("timed out"), http.client.BadStatusLine("x")):
+        call = Call(Timeout(connect=1, read=2))
+        call.route = ("https://github.com/path", {"proxies": {"https": f"http://me:{SECRET}@proxy.example:3128"}})
+        error = translation(failure, call=call)
+        assert str(error.args[0]).endswith("; host github.com:443, proxy proxy.example:3128")
+        assert str(error.args[0]).count("host") == 1
 
 
 def translation(failure: BaseException, phase: str = "read", call: Optional[Call] = None) -> CopilotError:
@@ -69,7 +91,28 @@ KINDS: List[Tuple[Callable[[], BaseException], Type[CopilotError], str]] = [
     (lambda: OSError("Tunnel connection failed: 407 " + SECRET), NetworkError, "the proxy wants a user name"),
     (lambda: OSError("Tunnel connection failed: 403 " + SECRET), NetworkError, "refused to connect, with status 403"),
     (lambda: OSError(113, "No route to host"), NetworkError, "the connection failed: No route to host"),
-    (lambda: OSError("odd"), NetworkError, "the connection failed: OSError"),
+    (lambda: OSError("odd"), NetworkError, "the connection failed: odd"),
+    (lambda: OSError(), NetworkError, "the connection failed: OSError"),
+    (lambda: OSError(113, None), NetworkError, "the connection failed: No route to host (EHOSTUNREACH)"),
+    (lambda: OwnError(113, "No way"), NetworkError, "the connection failed: No way (EHOSTUNREACH)"),
+    (lambda: OwnError("line\nbreak\x1b[2J\u202e"), NetworkError, "the connection failed: line break [2J"),
+    (lambda: socket.gaierror("odd"), NetworkError, "the host was not found: odd"),
+    (
+        lambda: requests.exceptions.ProxyError(socket.gaierror(-2, "unknown")),
+        NetworkError,
+        "proxy failed: the host was not",
+    ),
+    (
+        lambda: requests.exceptions.ProxyError(ConnectionRefusedError(111, "Connection refused")),
+        NetworkError,
+        "the proxy failed: nothing listens there: Connection refused (ECONNREFUSED)",
+    ),
+    (lambda: ssl.SSLError("no cipher"), NetworkError, "TLS failed: no cipher"),
+    (
+        lambda: CertificateError("hostname 'a' doesn't match 'b'"),
+        NetworkError,
+        "certificate is not trusted: hostname 'a' doesn't match 'b'",
+    ),
     (lambda: http.client.BadStatusLine(SECRET), ProtocolError, "not valid HTTP"),
     (lambda: http.client.LineTooLong("header line"), ProtocolError, "not valid HTTP"),
     (lambda: u.InvalidHeader(SECRET), ProtocolError, "not valid HTTP"),

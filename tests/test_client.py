@@ -463,7 +463,7 @@ def test_without_credentials_every_way_to_give_them_is_named(tmp_path: Path) -> 
     with Client() as client, pytest.raises(MissingCredentialsError) as caught:
         client.ask("Hi")
     assert time.monotonic() - began < 5
-    for way in ("api_key=", "cookies=", "COPILOT_SYNC_API_KEY", "COPILOT_SYNC_COOKIES", "har_and_cookies", "[browser]"):
+    for way in ("api_key=", "cookies=", "COPILOT_SYNC_API_KEY", "COPILOT_SYNC_COOKIES", "a folder", "[browser]"):
         assert way in str(caught.value)
     assert (caught.value.stage, caught.value.status) == ("credentials", None)
     assert os.listdir(tmp_path) == []

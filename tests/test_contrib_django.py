@@ -401,6 +401,27 @@ def test_without_sessions_there_is_nothing_to_keep_a_conversation_in() -> None:
     response.close()
 
 
+@pytest.mark.parametrize("place", ["/chat", pytest.param("/async", marks=needs_asynchronous_bodies)])
+def test_a_session_that_cannot_be_saved_at_the_end_is_told(
+    page: Client, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is whole by then: the page gets it, and learns that the conversation was not kept."""
+
+    def fail(*_: Any) -> None:
+        raise OSError("planted words")
+
+    monkeypatch.setattr("copilot_sync.contrib.django.responses.update", fail)
+    if place == "/chat":
+        response = page.post(place, {"prompt": "hi", "name": "chat"})
+        end = events(b"".join(response.streaming_content))[-1]
+        response.close()
+    else:
+        end = ask_asynchronously(AsyncClient(), place, prompt="hi", name="chat")[-1]
+    assert (end["type"], end["code"], bool(end["message_id"])) == ("error", "not_kept", True)
+    assert "planted" not in str(end)
+    assert "planted words" in caplog.text
+
+
 # The client and its setting
 
 
@@ -428,9 +449,9 @@ def test_overridden_settings_make_another_client(emulator: Emulator) -> None:
         ({"TIMEOUT": "long"}, "COPILOT_SYNC: timeout connect must be a number"),
         ({"TOKEN_CACHE": "elsewhere"}, "COPILOT_SYNC: there is no cache 'elsewhere' in CACHES"),
         ({"HEARTBEAT": 0}, "COPILOT_SYNC: heartbeat must be a number of seconds above zero"),
-        ({"COOKIES": "/no/such/file"}, "COPILOT_SYNC: "),
+        ({"COOKIES": {"user_session": 5}}, "COPILOT_SYNC: "),
     ],
-    ids=["no dictionary", "a wrong name", "a small one", "a wrong value", "no cache", "no heartbeat", "no file"],
+    ids=["no dictionary", "a wrong name", "a small one", "a wrong value", "no cache", "no heartbeat", "no cookie"],
 )
 def test_a_setting_that_can_not_be_used_is_told_by_the_check(setting: Any, message: str) -> None:
     """As an error, in the very words that the first use would raise."""
@@ -452,16 +473,22 @@ def test_no_wrong_setting_shows_a_secret(name: str, value: Any) -> None:
     assert variables_with("planted", caught.value) == []
 
 
-def test_missing_credentials_are_a_warning(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names what can be set; a site may be tested without."""
+@pytest.mark.parametrize(
+    ("cookies", "words"),
+    [(None, "COPILOT_SYNC_COOKIES"), ("/no/such/cookies.txt", "there is no cookie file '/no/such/cookies.txt'")],
+)
+def test_missing_credentials_are_a_warning(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, cookies: Any, words: str
+) -> None:
+    """It names what can be set, or the file that is not there; a site may be built and tested without."""
     monkeypatch.chdir(tmp_path)
-    with override_settings(COPILOT_SYNC={"COOKIES": None}):
+    with override_settings(COPILOT_SYNC={"COOKIES": cookies}):
         monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
         (found,) = run_checks()
     assert (found.id, found.is_serious()) == ("copilot_sync.W001", False)
     hint = str(found.hint)
     assert "COPILOT_SYNC['COOKIES']" in hint
-    assert "COPILOT_SYNC_COOKIES" in hint
+    assert words in hint
 
 
 @pytest.mark.parametrize("given", ["cookies", "key", "variable"])

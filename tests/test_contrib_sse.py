@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, Type
 from wsgiref.simple_server import make_server
 
 import pytest
@@ -144,14 +144,39 @@ def test_who_waits_for_the_end_is_told_in_the_thread_that_iterates(client: Clien
     assert told == [threading.get_ident()]
 
 
-def test_a_failure_of_who_waits_for_the_end_comes_out(client: Client, face: Face) -> None:
-    """It is the server's to report, and the page is not told that all is well."""
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, OSError, errors.ServerError, StopIteration], ids=lambda e: e.__name__
+)
+def test_a_failure_to_keep_the_answer_is_logged_and_told(
+    client: Client, face: Face, error: Type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is there, and so is what a page needs to go on; but it is not told that all is well, nor why not."""
+    answers: List[Answer] = []
 
     def fail(answer: Answer) -> None:
-        raise ZeroDivisionError
+        answers.append(answer)
+        raise error("planted words")
 
-    with pytest.raises(ZeroDivisionError):
-        face(client.stream("hi"), fail)
+    body = face(client.stream("hi"), fail)
+    *pieces, end = events(body)
+    assert "".join(piece["text"] for piece in pieces) == "one two"
+    assert (end["type"], end["code"], end["complete"]) == ("error", "not_kept", True)
+    assert end["message_id"] == answers[0].message_id
+    assert end["conversation_id"] == answers[0].conversation.conversation_id
+    assert b"planted" not in body
+    (record,) = (each for each in caplog.records if each.name == "copilot_sync.contrib.sse")
+    assert record.levelname == "ERROR"
+    assert "planted words" in logging.Formatter().format(record)
+
+
+def test_what_ends_a_program_gets_through_a_failure_to_keep(client: Client) -> None:
+    """Only an ``Exception`` is a failure of what keeps answers."""
+
+    def leave(answer: Answer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blocking(client.stream("hi"), leave)
 
 
 # Errors

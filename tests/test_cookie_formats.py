@@ -174,6 +174,13 @@ def test_a_tuple_of_cookies_is_read() -> None:
         (str(PAST), False),
         ("2030-03-17T17:46:40Z", True),
         ("2023-11-14T22:13:20.123456789Z", False),
+        ("2027-01-15T10:00:01+02:00", True),
+        ("2027-01-15T09:59:59+02:00", False),
+        ("2027-01-15T03:00:01.5-0500", True),
+        ("2027-01-15T02:59:59.5-0500", False),
+        ("Sun, 17 Mar 2030 17:46:40 GMT", True),
+        ("Tuesday, 14-Nov-23 22:13:20 GMT", False),
+        (str(PAST * 1000), False),
         ("Session", True),
         ([], True),
     ],
@@ -231,6 +238,84 @@ def test_a_jar_knows_hosts_without_a_dot() -> None:
     assert read(jar, "localhost") == {"user_session": "abc"}
 
 
+#: What other sites leave in an export of a whole browser, in each of the formats.
+ODD_LINES = b"""\
+example.org\tTRUE\t/\tTRUE\t0\tname\tLatin-1: \xe4\xff
+example.org\tTRUE\t/\tTRUE\tsoon\ta\tb
+example.org\tFALSE\t/\tFALSE
+example.org FALSE / TRUE 0 a b
+\xe2\x80\xa6
+example.org\tTRUE\t/\tTRUE\t0\ta\tb\tc\td
+"""
+ODD_ENTRIES: List[Any] = [
+    None,
+    "a=b",
+    {},
+    {"name": 5, "value": "b", "domain": "example.org"},
+    {"name": "a", "value": None, "domain": ".example.org"},
+    {"name": "a", "value": {"b": 1}, "domain": "example.org", "expires": []},
+    {"name": "a", "value": "b", "domain": ["example.org"]},
+    {"name": "a\n", "value": "\u20ac", "domain": "example.org"},
+    {"name": "a", "value": "line\nbreak", "domain": "github.com"},
+]
+SESSION = {"name": "user_session", "value": "abc", "domain": "github.com"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ODD_LINES + b"github.com\tFALSE\t/\tTRUE\t0\tuser_session\tabc\n" + ODD_LINES,
+        json.dumps([*ODD_ENTRIES, SESSION, *ODD_ENTRIES]).encode(),
+        json.dumps({"cookies": [*ODD_ENTRIES, SESSION], "origins": 5}).encode(),
+        json.dumps({"user_session": "abc", "expires": 5, "a": None, "b": "line\nbreak"}).encode(),
+        json.dumps(
+            {
+                "log": {
+                    "entries": [
+                        *ODD_ENTRIES,
+                        {"request": {"url": "https://example.org/", "cookies": ODD_ENTRIES, "headers": ODD_ENTRIES}},
+                        {"request": {"url": "https://github.com/", "cookies": [*ODD_ENTRIES, SESSION]}},
+                        {"request": {"url": "https://github.com/", "cookies": 5, "headers": 5}},
+                    ]
+                }
+            }
+        ).encode(),
+    ],
+    ids=["lines", "list", "storage state", "object", "HAR"],
+)
+def test_what_cannot_be_read_spoils_no_file(save: Save, content: bytes) -> None:
+    """A file holds the cookies of many sites, and an odd line of one costs nobody the session."""
+    assert read(save(content)) == {"user_session": "abc"}
+
+
+def test_a_list_that_was_given_is_judged_by_what_is_wanted_of_it() -> None:
+    """What belongs to another site may be as odd as it likes; what may be ours has to be right."""
+    odd = [entry for entry in ODD_ENTRIES if isinstance(entry, dict) and "example.org" in (entry.get("domain") or "")]
+    assert read([*odd[:3], SESSION]) == {"user_session": "abc"}
+    with pytest.raises(TypeError, match="the value of the cookie 'a' must be a string, not NoneType"):
+        read([SESSION, {"name": "a", "value": None, "domain": ".github.com"}])
+
+
+@pytest.mark.parametrize("name", ["Cookie", "cookie", "COOKIE "])
+def test_a_har_may_have_its_cookies_in_the_header_alone(save: Save, name: str) -> None:
+    """Some recorders fill the list of cookies, some leave it empty or out, some split the header."""
+    requests_ = [
+        {"url": "https://example.org/", "headers": [{"name": name, "value": "user_session=other"}]},
+        {"url": "https://github.com/", "cookies": [], "headers": [{"name": name, "value": "user_session=old; a=1; b"}]},
+        {
+            "url": "https://github.com/copilot",
+            "headers": [
+                {"name": "Accept", "value": "user_session=wrong"},
+                {"name": name, "value": "user_session=a=b"},
+                {"name": name, "value": " _octo=GH1.1 ;"},
+            ],
+        },
+    ]
+    har = {"log": {"entries": [{"request": request} for request in requests_]}}
+    assert read(save(json.dumps(har).encode())) == {"user_session": "a=b", "a": "1", "_octo": "GH1.1"}
+    assert read(har) == {"user_session": "a=b", "a": "1", "_octo": "GH1.1"}
+
+
 class Path8(os.PathLike):  # type: ignore[type-arg]
     """A path-like object whose path is bytes, as the standard library allows."""
 
@@ -285,7 +370,7 @@ def test_a_part_of_another_type_is_refused(source: Any, message: str, save: Save
         read(source)
     if source != {1: "a"}:  # JSON has no such name
         path = save(json.dumps(source).encode())
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(MissingCredentialsError, match=message) as caught:
             read(path)
         assert repr(str(path)) in str(caught.value)
 
@@ -308,7 +393,7 @@ def test_a_part_of_another_type_is_refused(source: Any, message: str, save: Save
 def test_a_file_that_is_not_one_of_cookies_is_refused(save: Save, content: bytes, message: str) -> None:
     """The error names the file and what was expected, and nothing that stands in it."""
     path = save(content)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(MissingCredentialsError, match=message) as caught:
         read(path)
     assert repr(str(path)) in str(caught.value)
     assert "abc" not in str(caught.value)
@@ -319,13 +404,13 @@ def test_a_huge_file_is_refused(save: Save, monkeypatch: pytest.MonkeyPatch) -> 
     """A file past the limit is not read into memory."""
     monkeypatch.setattr(cookie_formats, "FILE_LIMIT", 100)
     assert read(save(b'{"a": "%s"}' % (b"x" * 91))) == {"a": "x" * 91}
-    with pytest.raises(ValueError, match="larger than 100 bytes"):
+    with pytest.raises(MissingCredentialsError, match="larger than 100 bytes"):
         read(save(b'{"a": "%s"}' % (b"x" * 92)))
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     """A folder is not a file, and is not taken for an empty one."""
-    with pytest.raises(ValueError, match="a folder, a pipe or a device"):
+    with pytest.raises(MissingCredentialsError, match="a folder, a pipe or a device"):
         read(tmp_path)
 
 
@@ -333,7 +418,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """A pipe into which nobody writes would block for ever."""
     os.mkfifo(str(tmp_path / "pipe"))
-    with pytest.raises(ValueError, match="a folder, a pipe or a device"):
+    with pytest.raises(MissingCredentialsError, match="a folder, a pipe or a device"):
         read(tmp_path / "pipe")
 
 
@@ -345,15 +430,15 @@ def test_a_file_that_cannot_be_opened_is_refused(save: Save, monkeypatch: pytest
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(cookie_formats, "open", refuse, raising=False)
-    with pytest.raises(ValueError, match="can't be read: Permission denied"):
+    with pytest.raises(MissingCredentialsError, match="can't be read: Permission denied"):
         read(path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """A path object is a path, whatever it looks like."""
-    with pytest.raises(ValueError, match=r"'.*a=b' can't be read: No such file"):
+    with pytest.raises(MissingCredentialsError, match=r"'.*a=b' can't be read: No such file"):
         read(tmp_path / "a=b")
-    with pytest.raises(ValueError, match="null"):
+    with pytest.raises(MissingCredentialsError, match="no path can be like this"):
         read(Path("a\0b"))
 
 
@@ -367,7 +452,7 @@ def test_a_string_that_names_a_missing_file_is_told_back(
     """What is plainly a path stands in the error: by its ending, or since its folder exists."""
     monkeypatch.chdir(tmp_path)
     path = text.format(folder=tmp_path)
-    with pytest.raises(ValueError, match="there is no cookie file") as caught:
+    with pytest.raises(MissingCredentialsError, match="there is no cookie file") as caught:
         read(path)
     assert repr(os.path.expanduser(path)) in str(caught.value)
 
@@ -387,7 +472,7 @@ def test_a_string_that_names_a_missing_file_is_told_back(
 )
 def test_a_string_that_may_be_a_secret_is_not_told_back(text: str) -> None:
     """The bare value of a cookie is neither a path nor a header; it must not get into a log by way of the error."""
-    with pytest.raises(ValueError, match="expected the path of a cookie file, or a header") as caught:
+    with pytest.raises(MissingCredentialsError, match="expected the path of a cookie file, or a header") as caught:
         read(text)
     assert "zYxW" not in repr(caught.value)
 

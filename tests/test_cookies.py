@@ -41,8 +41,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(bare: Path) -> Callable[..., None]:
-    """Writes files into har_and_cookies: names without their dot, and what JSON they hold."""
+def folder(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes files into a folder that the variable names: names without their dot, and what JSON they hold."""
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "har_and_cookies")
 
     def write(**files: Any) -> None:
         (bare / "har_and_cookies").mkdir()
@@ -73,6 +74,19 @@ HOSTS = [
     ("github.com",           {"hostOnly": False},  "notgithub.com",    False),
     ("github.com.evil.org",  {},                   "github.com",       False),
     ("github.co",            {"hostOnly": False},  "github.com",       False),
+    ("com",                  {"hostOnly": False},  "github.com",       False),
+    (".com",                 {},                   "github.com",       False),
+    (".",                    {},                   "github.com",       True),
+    (".co.uk",               {},                   "github.co.uk",     False),
+    (".com.au",              {},                   "github.com.au",    False),
+    (".octo.co.uk",          {},                   "github.octo.co.uk", True),
+    ("co.uk",                {},                   "co.uk",            True),
+    (".github.io",           {},                   "octo.github.io",   False),
+    (".octo.github.io",      {},                   "x.octo.github.io", True),
+    (".ghe.com",             {},                   "octo.ghe.com",     True),
+    (".0.0.1",               {},                   "127.0.0.1",        False),
+    ("0.0.1",                {"hostOnly": False},  "127.0.0.1",        False),
+    (".localhost",           {},                   "a.localhost",      False),
     ("127.0.0.1",            {},                   "127.0.0.1",        True),
     ("localhost",            {},                   "localhost",        True),
     ("localhost",            {},                   "127.0.0.1",        False),
@@ -176,7 +190,7 @@ WAYS = [
     "cookies=",
     "COPILOT_SYNC_API_KEY",
     "COPILOT_SYNC_COOKIES",
-    "har_and_cookies",
+    "a folder of such files",
     "pip install copilot-sync[browser]",
 ]
 
@@ -221,26 +235,65 @@ def test_the_environment_may_name_a_file(bare: Path, monkeypatch: pytest.MonkeyP
         (SECRET, "COPILOT_SYNC_COOKIES: expected the path of a cookie file, or a header"),
         ("user_session=", "COPILOT_SYNC_COOKIES: cookies: the user_session for github"),
         ("user_session=a\nb", "COPILOT_SYNC_COOKIES: cookies: the value of the cookie 'user_session' has characters"),
-        ("har_and_cookies", "COPILOT_SYNC_COOKIES: 'har_and_cookies' is not a cookie file"),
+        ("har_and_cookies/b.json", "COPILOT_SYNC_COOKIES: 'har_and_cookies/b.json' holds no user_session for github"),
+        (
+            "empty",
+            "COPILOT_SYNC_COOKIES: no cookies for github.com in the folder 'empty': there is no .har, .json, .txt",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_not_passed_over(
     folder: Callable[..., None], monkeypatch: pytest.MonkeyPatch, setting: str, message: str
 ) -> None:
     """Whoever sets the variable means it: the error names it, and no other place is searched."""
-    folder(a_json={"user_session": "abc"})
+    folder(a_json={"user_session": "abc"}, b_json={"logged_in": "yes"})
+    Path("empty").mkdir()
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", setting)
     with pytest.raises(MissingCredentialsError, match=message) as caught:
         get_cookies()
     assert SECRET not in str(caught.value)
 
 
-def test_the_environment_wins_over_the_folder(folder: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set by hand comes before what lies about."""
+def test_a_folder_that_cannot_be_read_is_told(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the system's reason. (Permissions do not stop the tests' user if it is root.)"""
+
+    def refuse(path: str) -> List[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    (bare / "exports").mkdir()
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "exports")
+    monkeypatch.setattr("copilot_sync.auth.cookies.os.listdir", refuse)
+    with pytest.raises(MissingCredentialsError, match="the folder 'exports' can't be read: Permission denied"):
+        get_cookies()
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{"name": "user_session", "value": 5, "domain": "github.com"}, listed("github.com", "_octo")], "not int"),
+        (
+            [listed("github.com", "user_session", "line\nbreak"), listed("github.com", "_octo")],
+            "can't stand in a Cookie",
+        ),
+        ([listed("github.com", "user_session", expires=PAST), None], "user_session for github.com has expired"),
+    ],
+    ids=["type", "unsendable", "expired"],
+)
+def test_a_file_without_a_session_says_what_is_wrong_with_it(bare: Path, entries: Any, words: str) -> None:
+    """Only here does it matter what could not be read."""
+    (bare / "cookies.json").write_text(json.dumps(entries))
+    with pytest.raises(MissingCredentialsError, match=words) as caught:
+        read(str(bare / "cookies.json"))
+    assert "cookies.json" in str(caught.value)
+
+
+def test_what_lies_about_is_not_looked_at(folder: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that happens to be where a program is started may be anybody's."""
     folder(a_json={"user_session": "from the folder"})
     assert get_cookies() == {"user_session": "from the folder"}
-    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "user_session=from the environment")
-    assert get_cookies() == {"user_session": "from the environment"}
+    monkeypatch.delenv("COPILOT_SYNC_COOKIES")
+    with pytest.raises(MissingCredentialsError):
+        get_cookies()
 
 
 HAR = {
@@ -290,7 +343,7 @@ HAR = {
         "no domain",
     ],
 )
-def test_the_folder_of_gpt4free_is_read(folder: Callable[..., None], files: Any, wanted: Dict[str, str]) -> None:
+def test_a_folder_is_read(folder: Callable[..., None], files: Any, wanted: Dict[str, str]) -> None:
     """One file gives the cookies: the last by name that is logged in. The others do not get in its way."""
     folder(**files)
     assert get_cookies() == wanted

@@ -46,7 +46,7 @@ def jar(value: str = "in-a-jar") -> CookieJar:
         (None, None, ["API_KEY", "COOKIES"], "variable"),
         ("", None, ["API_KEY"], "variable"),
         (None, None, ["COOKIES"], {"user_session": "variable"}),
-        (None, None, [], {"user_session": "folder"}),
+        (None, None, ["FOLDER"], {"user_session": "folder"}),
     ],
 )
 def test_what_was_given_wins_over_what_is_found(
@@ -57,12 +57,16 @@ def test_what_was_given_wins_over_what_is_found(
     variables: Any,
     found: Any,
 ) -> None:
-    """The key, the cookies, the key's variable, the cookies' variable, the folder: in this order."""
+    """The key, the cookies, the key's variable, the cookies' variable, which may name a folder: in this order."""
     (tmp_path / "har_and_cookies").mkdir()
     (tmp_path / "har_and_cookies" / "github.json").write_text('{"user_session": "folder"}')
-    values = {"API_KEY": "variable", "COOKIES": "user_session=variable"}
-    for name in variables:
-        monkeypatch.setenv(f"COPILOT_SYNC_{name}", values[name])
+    values = {
+        "API_KEY": ("API_KEY", "variable"),
+        "COOKIES": ("COOKIES", "user_session=variable"),
+        "FOLDER": ("COOKIES", "har_and_cookies"),
+    }
+    for name, value in map(values.__getitem__, variables):
+        monkeypatch.setenv(f"COPILOT_SYNC_{name}", value)
     given = credentials(api_key, cookies)
     given.check()
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
@@ -74,9 +78,12 @@ def test_what_was_given_wins_over_what_is_found(
         assert given.find_cookies("github.com") == found
 
 
-def test_nothing_is_looked_for_before_it_is_needed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["argument", "variable"])
+def test_nothing_is_looked_for_before_it_is_needed(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials can be made where there is nothing yet, and find what came meanwhile."""
-    given = credentials()
+    place = str(tmp_path / "har_and_cookies")
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "" if named == "argument" else place)
+    given = credentials(cookies=place if named == "argument" else None)
     given.check()
     with pytest.raises(MissingCredentialsError):
         given.find_cookies("github.com")
@@ -113,15 +120,31 @@ def test_cookies_are_looked_for_by_the_host_they_go_to(github_url: str, domain: 
         ({"user_session": "planted\nvalue"}, ValueError),
         ({"user_session": "", "other": "planted"}, MissingCredentialsError),
         ({"user_session": 5, "other": "planted"}, TypeError),
-        ("/no/such/file", ValueError),
+        ("/no/such/file", MissingCredentialsError),
         (5, TypeError),
+        (Path("gone/cookies.txt"), MissingCredentialsError),
+        ("no-session.json", MissingCredentialsError),
+        ("empty-folder", MissingCredentialsError),
         ({}, MissingCredentialsError),
-        ("", (MissingCredentialsError, ValueError)),
+        ("", MissingCredentialsError),
     ],
-    ids=["unsendable", "empty value", "number", "no file", "no source", "none", "blank"],
+    ids=[
+        "unsendable",
+        "empty value",
+        "number",
+        "no file",
+        "no source",
+        "no file of a path",
+        "no session",
+        "no files",
+        "none",
+        "blank",
+    ],
 )
 def test_cookies_that_cannot_be_used_are_told(cookies: Any, error: Any) -> None:
     """When they are needed, without their values, and without the frames that hold them."""
+    Path("no-session.json").write_text('{"logged_in": "planted"}')
+    Path("empty-folder").mkdir()
     given = credentials(cookies=cookies)
     with pytest.raises(error) as caught:
         given.find_cookies("github.com")
@@ -139,13 +162,41 @@ def test_cookies_that_cannot_be_used_are_told(cookies: Any, error: Any) -> None:
         (" blank", ValueError),
         (5, TypeError),
         (b"bytes", TypeError),
+        ('{"value": 5}', ValueError),
+        ('{"value": "", "expiration": "2026-06-27T13:15:06.000Z"}', ValueError),
+        ('{"expiration": "2026-06-27T13:15:06.000Z"}', ValueError),
+        ('{"value": "line\\nbreak"}', ValueError),
+        ('{"value": ' * 50_000, ValueError),
     ],
+    ids=lambda value: ascii(value)[:40],
 )
 def test_a_key_that_cannot_be_sent_is_told(api_key: Any, error: Any) -> None:
     """Before anything is sent, and without showing it."""
     with pytest.raises(error) as caught:
         credentials(api_key).check()
     assert str(api_key) not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["argument", "variable"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"value": "token", "expiration": "2026-06-27T13:15:06.000Z"}',
+        ' {"value":"token"}\n',
+        '{"token": "token", "expiration": "2026-06-27T13:15:06.000Z"}',
+    ],
+    ids=["storage", "value alone", "reply"],
+)
+def test_a_key_may_be_the_json_in_which_the_page_keeps_it(
+    named: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what people find in the page's local storage: the token is taken out of it."""
+    monkeypatch.setenv("COPILOT_SYNC_API_KEY", "" if named == "argument" else text)
+    given = credentials(text if named == "argument" else None)
+    given.check()
+    source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
+    assert source.get(Call(Timeout()), None).reveal() == "token"
+    assert given.fingerprint() == credentials("token").fingerprint()
 
 
 @pytest.mark.parametrize(

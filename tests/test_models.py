@@ -14,6 +14,7 @@ from copilot_sync.models import (
     Answer,
     BaseConversation,
     Conversation,
+    MaskedText,
     Message,
     Model,
     Secret,
@@ -265,3 +266,14 @@ def test_a_secret_is_a_value() -> None:
     assert secret != Secret("other")
     assert secret != PLANTED
     assert (bool(secret), bool(Secret(""))) == (True, False)
+
+
+def test_a_masked_text_is_a_text_that_is_shown_as_stars() -> None:
+    """Libraries send it as it is; reports, and what it becomes on the wire, show nothing. A copy is an ordinary text."""
+    text = MaskedText("planted")
+    sent = text.encode("latin-1")
+    assert (text, sent, text + "!", hash(text)) == ("planted", b"planted", "planted!", hash("planted"))
+    assert (repr(text), repr({"a": text}), repr(sent), repr([sent])) == ("'***'", "{'a': '***'}", "b'***'", "[b'***']")
+    for again in (pickle.loads(pickle.dumps(text)), copy.deepcopy(text)):
+        assert (type(again), again) == (str, "planted")
+    assert json.dumps(text) == '"planted"'

@@ -1101,6 +1101,65 @@ def test_a_token_that_is_not_given_means_that_the_cookies_are_not_valid(status: 
     assert (error.stage, error.status) == ("token", status)
 
 
+#: What github.com says instead of a token, whether signing in again is the advice, and the words that are told.
+REFUSALS = [
+    (
+        b'{"token": null, "error_details": {"message": "No access to GitHub Copilot found"}}',
+        False,
+        "No access to GitHub",
+    ),
+    (b'{"message": "Resource protected by organization SAML enforcement. You must grant"}', False, "SAML enforcement"),
+    (
+        b'{"message": "x", "error_details": {"title": "Sign up", "message": "You have no seat"}}',
+        False,
+        "You have no seat",
+    ),
+    (b'{"error_details": "Contact your administrator"}', False, "Contact your administrator"),
+    (b'{"token": "", "reason": "The trial is over"}', False, "The trial is over"),
+    (b'{"error": {}, "message": "Copilot is disabled by a policy"}', False, "disabled by a policy"),
+    (b"Access to this page is blocked by your company", False, "blocked by your company"),
+    (b'{"message": "Requires authentication"}', True, "Requires authentication"),
+    (b'{"message": "Bad credentials"}', True, "Bad credentials"),
+    (b'{"message": "Not Found"}', True, "Not Found"),
+    (b'\xef\xbb\xbf{"message": "You must be signed in to do this"}', True, "You must be signed in"),
+    (b"<html><title>Sign in to GitHub</title>", True, "Sign in to GitHub"),
+    (b"You are not logged in", True, "You are not logged in"),
+]
+
+
+@pytest.mark.parametrize("status", [200, 403, 404])
+@pytest.mark.parametrize("body, signs_in, words", REFUSALS, ids=lambda value: ascii(value)[:40])
+def test_the_reason_for_no_token_is_told(body: bytes, signs_in: bool, words: str, status: int) -> None:
+    """In the service's words, under any status; to sign in again is advised only if that may mend it."""
+    reply = Reply(status, {"content-type": "text/html"}, body)
+    if status == 200:
+        with pytest.raises(AuthenticationError) as caught:
+            protocol.read_token(reply, NOW, plain)
+        error: Any = caught.value
+    else:
+        error = protocol.error_of_status(TOKEN, reply, now=NOW, mask=plain)
+    assert type(error) is AuthenticationError
+    assert (error.stage, error.status) == ("token", status)
+    assert words in str(error)
+    assert ("sign in again" in str(error)) is signs_in
+
+
+@pytest.mark.parametrize("body", [b'["planted"]', b'"planted"', b"planted", b"{}"])
+def test_what_may_be_a_token_in_another_form_is_not_told(body: bytes) -> None:
+    """A reply of success without spaces is no sentence."""
+    with pytest.raises(AuthenticationError, match="sign in again") as caught:
+        protocol.read_token(Reply(200, {}, body), NOW, plain)
+    assert "planted" not in str(caught.value)
+
+
+def test_a_secret_is_masked_in_the_reason() -> None:
+    """The service may say back what it was sent."""
+    body = b'{"message": "the session planted-secret is over"}'
+    with pytest.raises(AuthenticationError, match=r"the session \*\*\* is over") as caught:
+        protocol.read_token(Reply(200, {}, body), NOW, lambda text: text.replace("planted-secret", "***"))
+    assert "planted" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "status, kind", [(400, InvalidRequestError), (402, QuotaExceededError), (429, RateLimitError), (500, ServerError)]
 )
@@ -1324,6 +1383,25 @@ def test_the_servers_words_are_read_under_any_content_type(content_type: str) ->
     """Gateways label JSON as HTML and the other way round; the status is never hidden."""
     reply = Reply(403, {"content-type": content_type}, b'{"message":"policy"}')
     assert protocol.server_words(reply, plain) == "policy"
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (
+            b"upstream connect error or disconnect/reset before headers",
+            "upstream connect error or disconnect/reset before",
+        ),
+        (b"expected a < b but got <nothing>", "expected a < b but got <nothing>"),
+        (b"<p>Sorry", ""),
+        (b"Error <br> again", ""),
+    ],
+)
+def test_a_label_of_html_does_not_hide_plain_words(body: bytes, words: str) -> None:
+    """Gateways put it on whatever they say; only a page's tags are not quoted."""
+    said = protocol.server_words(Reply(503, {"content-type": "text/html; charset=UTF-8"}, body), plain)
+    assert said.startswith(words)
+    assert bool(said) is bool(words)
 
 
 def test_a_page_is_known_by_its_content_type_too() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 import requests
 
-from copilot_sync.transport.route import Route
+from copilot_sync.transport.route import Route, place_of
 
 URL = "https://api.example/threads"
 PROXY = "http://proxy.example:3128"
@@ -125,3 +125,33 @@ def test_a_route_travels_with_its_client(session: Session) -> None:
     route = pickle.loads(pickle.dumps(Route(PROXY, "/ca.pem")))
     settings = route.settings(session, URL)
     assert (settings["proxies"]["https"], settings["verify"]) == (PROXY, "/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://github.com/path?q#f", "github.com:443"),
+        ("https://GitHub.com:8443", "github.com:8443"),
+        ("http://127.0.0.1:8000/x", "127.0.0.1:8000"),
+        ("http://localhost", "localhost"),
+        ("https://[::1]/", "[::1]:443"),
+        ("proxy.example:3128", "proxy.example:3128"),
+        ("proxy.example", "proxy.example"),
+        ("socks5h://proxy.example", "proxy.example:1080"),
+        ("http://me:planted@proxy.example:3128/", "proxy.example:3128"),
+        ("me:planted@proxy.example:3128", "proxy.example:3128"),
+        ("http://me:pl@nted@proxy.example:3128", "proxy.example:3128"),
+        ("http://me:planted/more@proxy.example:3128", ""),
+        ("http://me:123/planted@proxy.example:3128", ""),
+        ("http://me:123?planted@proxy.example", ""),
+        ("http://me:123#planted@proxy.example", ""),
+        ("http://", ""),
+        ("http://[bad", ""),
+        ("http://proxy.example:port", ""),
+        ("", ""),
+    ],
+)
+def test_a_place_is_told_without_any_password(url: str, place: str) -> None:
+    """Where it can't be told which part is the password, nothing is."""
+    assert place_of(url) == place
+    assert "planted" not in place

@@ -7,8 +7,13 @@ carry, what caused them, how they pickle, and the variables of the frames that t
 import asyncio
 import json
 import logging
+import os
 import pickle
+import signal
 import socket
+import sys
+import threading
+import time
 import traceback
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -16,6 +21,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 from requests.cookies import RequestsCookieJar
+from support import PATIENCE
 
 from copilot_sync import Client, CopilotError, GithubCopilot, NetworkError, ProtocolError, RetryPolicy, provider
 from copilot_sync.emulator import Emulator, Fault, RecordedRequest, Reply
@@ -254,7 +260,7 @@ def test_no_search_for_an_answer_shows_a_secret(
         ({"cookies": {"user_session": [COOKIE]}}, TypeError),
         ({"cookies": {"user_session": "", "other": COOKIE}}, CopilotError),
         ({"cookies": [{"name": "user_session", "value": COOKIE, "domain": "elsewhere.example"}]}, CopilotError),
-        ({"cookies": f"{COOKIE}/{TOKEN}"}, ValueError),
+        ({"cookies": f"{COOKIE}/{TOKEN}"}, CopilotError),
     ],
     ids=[
         "time-out",
@@ -353,7 +359,7 @@ WAYS: Dict[str, Tuple[Dict[str, Any], Dict[str, str], Dict[str, str]]] = {
     "a JSON file": ({"cookies": Path("cookies.json")}, {}, {"cookies.json": json.dumps(LISTED)}),
     "a variable": ({}, {"COPILOT_SYNC_COOKIES": f"user_session={COOKIE}"}, {}),
     "a file's variable": ({}, {"COPILOT_SYNC_COOKIES": "cookies.txt"}, {"cookies.txt": NETSCAPE}),
-    "a HAR file": ({}, {}, {"har_and_cookies/github.com.har": json.dumps(HAR)}),
+    "a HAR file": ({}, {"COPILOT_SYNC_COOKIES": "exports"}, {"exports/github.com.har": json.dumps(HAR)}),
     "a key": ({"api_key": KEY}, {}, {}),
     "a key's variable": ({}, {"COPILOT_SYNC_API_KEY": KEY}, {}),
     "a cached token": (
@@ -445,6 +451,54 @@ def test_no_proxy_of_the_environment_shows_its_password(
             face(given(emulator))
     assert revelations(caught.value) == []
     assert logged(caplog) == []
+
+
+def functions_of(thread: threading.Thread) -> List[str]:
+    """The names of the functions that a thread is in."""
+    return [frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[thread.ident or 0])]
+
+
+class StoppedError(Exception):
+    """What the handler of a signal raises: the time limit of a task queue, say."""
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+@pytest.mark.parametrize("stage", ["token", "thread", "message"])
+def test_no_foreign_frame_shows_a_secret_while_a_reply_is_waited_for(emulator: Emulator, stage: str, way: str) -> None:
+    """A report of an error that is none of ours has the variables of the libraries below in it."""
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    proxy = f"http://me:{PASSWORD}@{emulator.api_url.partition('//')[2]}" if way == "proxy" else None
+    emulator._faults["token"].clear()
+    if proxy:  # as another server that never answers
+        emulator.fail("unknown", Fault.stall("before_headers"))
+        stage = "proxy"
+    elif stage == "token":
+        emulator.fail("token", Fault.stall("before_headers"))
+    else:
+        emulator.fail("token", granted())
+        emulator.fail(stage, Fault.stall("before_headers"))
+    before = signal.signal(signal.SIGUSR1, stop)
+
+    def strike() -> None:
+        emulator.wait_until(lambda: emulator.stalled)
+        end = time.monotonic() + PATIENCE
+        while "getresponse" not in functions_of(threading.main_thread()) and time.monotonic() < end:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    striking = threading.Thread(target=strike)
+    striking.start()
+    try:
+        with pytest.raises(StoppedError) as caught:
+            ask(given(emulator, proxy=proxy))
+    finally:
+        striking.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert [text for text in variables(caught.value) if "http/client.py" in text]
+    assert revelations(caught.value) == []
 
 
 def fail(conversation: object) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pickle
+import socket
 import threading
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
@@ -234,6 +235,25 @@ def test_a_file_that_is_missing_is_a_network_error(tmp_path: Path) -> None:
 
 
 # Which proxy
+
+
+@pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxy"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_could_not_be_reached_is_named(scheme: str, proxied: bool) -> None:
+    """The host with its port, and the proxy without its password; the system's words and its name for them."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{unused.getsockname()[1]}"
+        url = f"{scheme}://host.invalid:9" if proxied else f"{scheme}://{place}"
+        transport = Transport(proxy=f"http://me:planted@{place}" if proxied else None)
+        with pytest.raises(NetworkError) as caught:
+            fetch(transport, Request("threads", "GET", f"{url}/threads", "/threads", {}))
+        transport.close()
+    proxy = f", proxy {place}" if proxied else ""
+    words = f"nothing listens there: Connection refused (ECONNREFUSED); host {url.partition('//')[2]}{proxy}"
+    assert caught.value.args[0] == ("the proxy failed: " if proxied else "") + words
+    assert "planted" not in str(caught.value)
+
 
 # fmt: off
 PROXIES: Dict[str, Any] = {

@@ -1,12 +1,13 @@
 """What connections trust is read once, and again when it has changed."""
 
 import os
+import pickle
 import ssl
 from pathlib import Path
 from typing import List, Optional
 
 import pytest
-from support import Server, Worker, answering, authority, authority_file
+from support import Peer, Server, Worker, answering, authority, authority_file
 
 from copilot_sync import Client
 from copilot_sync.emulator import Emulator
@@ -14,9 +15,10 @@ from copilot_sync.errors import NetworkError
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import trust
+from copilot_sync.transport.boundary import is_lasting
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.session import Transport
-from copilot_sync.transport.trust import Trust
+from copilot_sync.transport.trust import Trust, fault_of
 
 CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
@@ -115,3 +117,50 @@ def test_trust_is_not_shared_with_another_client(ca: str) -> None:
             fetch(doubting, server.url)
         trusting.close()
         doubting.close()
+
+
+@pytest.mark.parametrize("variable", [None, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("change", ["vanishes", "is emptied", "becomes garbage"])
+def test_a_file_that_cannot_be_used_is_named(
+    ca: str, monkeypatch: pytest.MonkeyPatch, variable: Optional[str], change: str
+) -> None:
+    """By its path, whoever named it, also where it could be used before; and nobody tries again in vain."""
+    if variable is not None:
+        monkeypatch.setenv(variable, ca)
+    with Server(answering(CLOSING), tls=True) as server:
+        transport = Transport(verify=True if variable else ca)
+        assert fetch(transport, server.url) == b"ok"
+        if change == "vanishes":
+            os.remove(ca)
+        else:
+            Path(ca).write_bytes(b"" if change == "is emptied" else b"no certificate")
+        with pytest.raises(NetworkError, match="the certificates to check servers with can't be used") as caught:
+            fetch(transport, server.url)
+        transport.close()
+    reason = "No such file or directory" if change == "vanishes" else "it holds no certificates"
+    assert f"{ca}: {reason}" in str(caught.value)
+    assert f"host 127.0.0.1:{server.port}" in str(caught.value)
+    assert not caught.value.sent
+    assert is_lasting(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_path_that_no_file_can_have_is_a_fault_too() -> None:
+    """The reason is told all the same."""
+    fault = fault_of("a\0b")
+    assert fault is not None
+    assert fault.strerror == "no such path"
+
+
+def test_what_is_not_the_files_fault_is_not_blamed_on_it(ca: str) -> None:
+    """It is looked at once more after a failure, and found to be all right."""
+
+    def refuse(peer: Peer) -> None:
+        peer.send(b"no TLS")
+
+    with Server(refuse) as server:
+        transport = Transport(verify=ca)
+        with pytest.raises(NetworkError, match="TLS failed: ") as caught:
+            fetch(transport, server.url.replace("http:", "https:"))
+        transport.close()
+    assert ca not in str(caught.value)

@@ -1,6 +1,6 @@
 """Cookies from the browsers of this machine, by way of ``browser-cookie3`` (the extra ``browser``).
 
-The library is imported only when it is needed. It is asked for one host and one browser after the
+The library is imported only if nothing else gives cookies. It is asked for one host and one browser after the
 other, so that a browser that can't be read does not hide the next one (without D-Bus its own search
 of all browsers ends at the first), and so that no browser is opened once the cookies are found. It
 matches hosts by substring and does not look at expiry: what it gives is unfiltered, and ``cookies.py``
@@ -28,6 +28,11 @@ def browser_cookies(host: str) -> Iterator[List[Cookie]]:
         cookies = _cookies_of(reader, host)
         if cookies:
             yield cookies
+
+
+def load_library() -> None:
+    """Import what is going to be asked, where it is installed: the first call must not be the one to do so."""
+    _readers()
 
 
 def _readers() -> List[Callable[..., Any]]:

@@ -4,38 +4,38 @@
 send to the host now. The rules:
 
 - A cookie goes to its own host and, unless it is a host-only one, to the hosts below it; names that merely look
-  alike (``evilgithub.com``) are others. A cookie without a domain goes anywhere.
+  alike (``evilgithub.com``) are others, and those below which anybody can have a host (``com``, ``co.uk``) have no
+  cookies. A cookie without a domain goes anywhere.
 - An expired cookie is left out; one that lasts as long as the browser's session is kept.
 - Of two cookies with one name, the one with the more specific domain wins, then the later one.
 - An empty cookie is left out: a browser's store that can't be decrypted gives such.
-- ``user_session`` is the cookie that matters. Where it is there but expired or empty, the rest is worth nothing.
+- ``user_session`` is the cookie that matters. If it is there but expired or empty, the rest is worth nothing, and so is
+  a file without it.
+- What is not wanted is not judged: a line or an entry of another site may be as odd as it likes. In a file, one of the
+  host's own that can't be read or sent is passed over as well, as long as there is a session without it.
 
 A cookie's value never gets into an error, a log line or the context of an exception: where another exception may
 carry one, ours is raised outside its ``except`` block.
 """
 
-import itertools
 import logging
 import os
 import time
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from copilot_sync.auth.browsers import browser_cookies
-from copilot_sync.auth.cookie_formats import CookieSource, StoredCookie, parse, parse_file, parse_jar
+from copilot_sync.auth.cookie_formats import CookieSource, Parsed, StoredCookie, file_of, parse, parse_file, parse_jar
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import COOKIES_VARIABLE, Environment
 
 logger = logging.getLogger(__name__)
 
-#: gpt4free's folder of exported cookies and HAR files, looked for in the current directory.
-FOLDER = "har_and_cookies"
-
 _FOLDER_FILES = (".har", ".json", ".txt")
 _SESSION_COOKIE = "user_session"
 _WAYS = (
     "no credentials found for {host}: pass api_key= or cookies=, or set COPILOT_SYNC_API_KEY or COPILOT_SYNC_COOKIES "
-    "(a cookies.txt or JSON file, or a 'name=value; …' header), or put a cookie or HAR file into a folder "
-    "har_and_cookies, or log in to {host} with a browser of this machine and pip install copilot-sync[browser]"
+    "(a cookies.txt, JSON or HAR file, a folder of such files, or a 'name=value; …' header), or log in to {host} with "
+    "a browser of this machine and pip install copilot-sync[browser]"
 )
 
 
@@ -57,12 +57,13 @@ class FoundCookies(NamedTuple):
 def get_cookies(domain: str = "github.com") -> Dict[str, str]:
     """Find the user's cookies where no argument gives them.
 
-    The first of these that there is: ``COPILOT_SYNC_COOKIES`` (what ``read_cookies`` takes as a string), the
-    ``.har``, ``.json`` and ``.txt`` files of a folder ``har_and_cookies`` in the current directory, and, with the
-    extra ``browser``, the browsers of this machine. Cookies of different files or browsers are never mixed, since
-    they may belong to different accounts: the first file or browser with a ``user_session`` is taken, the files in
-    reverse order of their names (so that the latest of dated names wins), and only where none has one, the first
-    with any cookie. In the folder, a file that names no domains counts only where it holds a ``user_session``.
+    They come from ``COPILOT_SYNC_COOKIES``: a file, a header or a folder. If it is not set and the extra ``browser`` is
+    installed, they come from the browsers of this machine. No other file and no folder is looked at.
+
+    Of a folder, the ``.har``, ``.json`` and ``.txt`` files are read. Cookies of different files or browsers are never
+    mixed, since they may belong to different accounts: the first file or browser with a ``user_session`` is taken, the
+    files in reverse order of their names (so that the latest of dated names wins), and only if none has one, the first
+    with any cookie. In a folder, a file that names no domains counts only if it holds a ``user_session``.
 
     Nothing is asked on the terminal, nothing is written (``browser-cookie3`` makes a copy of a browser's store for
     the moment of reading it), and there is no network access. Safe from any thread.
@@ -87,13 +88,32 @@ def find_cookies(domain: str = "github.com") -> FoundCookies:
     host = _host(domain)
     setting = Environment.read().cookies
     if setting is not None:
-        return FoundCookies(COOKIES_VARIABLE, _from_setting(setting, host))
-    notes: List[str] = []
-    found = _best(itertools.chain(_from_folder(host, notes), _from_browsers(host)))
-    if found is not None:
-        return found
-    in_vain = f" ({'; '.join(notes[:3])})" if notes else ""
-    raise MissingCredentialsError(_WAYS.format(host=host) + in_vain, stage="credentials")
+        return _from_setting(setting, host)
+    found = _best(_from_browsers(host))
+    if found is None:
+        raise MissingCredentialsError(_WAYS.format(host=host), stage="credentials")
+    return found
+
+
+def login_cookies(source: CookieSource, domain: str = "github.com") -> FoundCookies:
+    """Read cookies that can log in, from what ``read_cookies`` takes or from a folder of files.
+
+    Raises:
+        MissingCredentialsError: As ``read_cookies``; or a file holds no ``user_session``, or a folder no cookies.
+        TypeError: As ``read_cookies``.
+        ValueError: As ``read_cookies``.
+    """
+    host = _host(domain)
+    path = file_of(source)
+    if path is not None and os.path.isdir(path):
+        return _from_folder(path, host)
+    found = FoundCookies(path or "cookies", read_cookies(source, domain))
+    if path is not None and not found.has_session:
+        raise MissingCredentialsError(
+            f"{path!r} holds no {_SESSION_COOKIE} for {host}: log in with a browser and export its cookies",
+            stage="credentials",
+        )
+    return found
 
 
 def read_cookies(
@@ -114,6 +134,7 @@ def read_cookies(
             front), a list of objects with ``name``, ``value`` and, where known, ``domain`` and ``expirationDate``
             (as browser extensions, Playwright, Puppeteer and Selenium have it), or a path. The file is a Netscape
             ``cookies.txt``, or JSON: an object of names and values, such a list, or a HAR; UTF-8, 32 MiB at most.
+            Its lines and entries that can't be read are passed over.
         domain: The host to send them to, with or without a leading dot. Default ``github.com``. Mappings and
             headers have no domains and are taken as they are.
         now: The clock, in seconds since 1970.
@@ -122,17 +143,26 @@ def read_cookies(
         Values by name, exactly as they stand in the source: never empty.
 
     Raises:
-        MissingCredentialsError: No cookie is left, or ``user_session`` is expired or empty. The message says why.
+        MissingCredentialsError: No cookie is left, ``user_session`` is expired or empty, or the file is missing or
+            can't be understood. The message says why.
         TypeError: ``source`` is none of these, or a name or value in it is not a string.
-        ValueError: The file can't be read or understood, or a name or value can't stand in a header.
+        ValueError: A name or value can't stand in a header.
     """
     host = _host(domain)
-    stored = parse(source)
-    if not stored:
+    path = file_of(source)
+    if path is not None:
+        return _choose_from_file(path, parse_file(path), host, now())
+    parsed = parse(source)
+    for flaw in parsed.flaws:
+        if flaw.concerns(host):
+            raise TypeError(flaw.words)
+    if not parsed.cookies:
         raise MissingCredentialsError(
             f"{_WAYS.format(host=host)} (cookies: empty, there is no cookie in it)", stage="credentials"
         )
-    return _choose("cookies", stored, host, now())
+    for fault in filter(None, (cookie.fault() for cookie in _alive(parsed.cookies, host, now()))):
+        raise ValueError(f"cookies: {fault}")
+    return _choose("cookies", parsed.cookies, host, now())
 
 
 def _host(domain: str) -> str:
@@ -144,12 +174,31 @@ def _host(domain: str) -> str:
     return host
 
 
+def _choose_from_file(path: str, parsed: Parsed, host: str, moment: float) -> Dict[str, str]:
+    """The cookies of a file to send to a host; what can't be read or sent is told only where there is nothing else."""
+    faulty = [(cookie, cookie.fault()) for cookie in parsed.cookies]
+    sendable = [cookie for cookie, fault in faulty if fault is None or not cookie.goes_to(host)]
+    problems = [flaw.words for flaw in parsed.flaws if flaw.concerns(host)]
+    problems += [fault for cookie, fault in faulty if fault is not None and cookie.goes_to(host)]
+    try:
+        chosen = _choose(path, sendable, host, moment)
+        if _SESSION_COOKIE in chosen or not problems:
+            return chosen
+        why = f"{path!r} holds no {_SESSION_COOKIE} that can be read"
+    except MissingCredentialsError as error:
+        why = str(error.args[0])
+    # Out here, so that no other error is the context of this one.
+    raise MissingCredentialsError("; ".join([why, *problems[:1]]), stage="credentials")
+
+
+def _alive(cookies: List[StoredCookie], host: str, moment: float) -> List[StoredCookie]:
+    return [cookie for cookie in cookies if cookie.goes_to(host) and not cookie.is_expired(moment)]
+
+
 def _choose(label: str, cookies: List[StoredCookie], host: str, moment: float) -> Dict[str, str]:
     """The cookies to send to a host, under the rules at the top of this module."""
     ours = [cookie for cookie in cookies if cookie.goes_to(host)]
-    alive = [cookie for cookie in ours if not cookie.is_expired(moment)]
-    for fault in filter(None, (cookie.fault() for cookie in alive)):
-        raise ValueError(f"{label}: {fault}")
+    alive = _alive(ours, host, moment)
     ranked = sorted(alive, key=lambda cookie: (len(cookie.domain), cookie.host_only))
     chosen = {cookie.name: cookie.value for cookie in ranked if cookie.value}
     session_lost = _SESSION_COOKIE not in chosen and any(cookie.name == _SESSION_COOKIE for cookie in ours)
@@ -181,45 +230,57 @@ def _best(candidates: Iterable[FoundCookies]) -> Optional[FoundCookies]:
     return fallback
 
 
-def _from_setting(setting: str, host: str) -> Dict[str, str]:
+def _from_setting(setting: str, host: str) -> FoundCookies:
     try:
-        return read_cookies(setting, host)
+        found = login_cookies(setting, host)
+        return found if os.path.isdir(os.path.expanduser(setting)) else FoundCookies(COOKIES_VARIABLE, found.cookies)
     except (ValueError, MissingCredentialsError) as error:
         problem = str(error.args[0])
     raise MissingCredentialsError(f"{COOKIES_VARIABLE}: {problem}", stage="credentials")
 
 
-def _from_folder(host: str, notes: List[str]) -> Iterator[FoundCookies]:
+def _from_folder(folder: str, host: str) -> FoundCookies:
+    """The cookies of the file that is to be taken."""
+    notes: List[str] = []
+    try:
+        names = sorted(os.listdir(folder), reverse=True)
+    except OSError as error:
+        raise MissingCredentialsError(
+            f"the folder {folder!r} can't be read: {error.strerror}", stage="credentials"
+        ) from error
+    paths = [os.path.join(folder, name) for name in names if name.lower().endswith(_FOLDER_FILES)]
+    found = _best(_from_files(paths, host, notes))
+    if found is None:
+        why = "; ".join(notes[:3]) or f"there is no {', '.join(_FOLDER_FILES)} file in it"
+        raise MissingCredentialsError(f"no cookies for {host} in the folder {folder!r}: {why}", stage="credentials")
+    return found
+
+
+def _from_files(paths: List[str], host: str, notes: List[str]) -> Iterator[FoundCookies]:
     """The cookies of each file that has some; what is wrong with the others goes into ``notes``."""
-    for path in _folder_files():
+    for path in paths:
         try:
-            cookies = _choose(path, _attributable(path, parse_file(path)), host, time.time())
-        except (ValueError, MissingCredentialsError) as error:
+            parsed = _attributable(path, parse_file(path))
+            cookies = _choose_from_file(path, parsed, host, time.time())
+        except MissingCredentialsError as error:
             notes.append(str(error.args[0]))
             logger.debug("passed over: %s", notes[-1])
         else:
             yield FoundCookies(path, cookies)
 
 
-def _folder_files() -> List[str]:
-    try:
-        names = os.listdir(FOLDER)
-    except OSError:
-        return []
-    return [os.path.join(FOLDER, name) for name in sorted(names, reverse=True) if name.lower().endswith(_FOLDER_FILES)]
-
-
-def _attributable(path: str, cookies: List[StoredCookie]) -> List[StoredCookie]:
+def _attributable(path: str, parsed: Parsed) -> Parsed:
     """Without the cookies that name no domain, unless GitHub's session is among them.
 
-    The folder is shared with other sites, whose secrets must not be sent to GitHub.
+    A folder may be shared with other sites, whose secrets must not be sent to GitHub.
     """
-    if any(cookie.name == _SESSION_COOKIE and not cookie.domain for cookie in cookies):
-        return cookies
-    named = [cookie for cookie in cookies if cookie.domain]
-    if cookies and not named:
-        raise ValueError(f"{path}: it names no domains and has no {_SESSION_COOKIE}, so it may belong to any site")
-    return named
+    if any(cookie.name == _SESSION_COOKIE and not cookie.domain for cookie in parsed.cookies):
+        return parsed
+    named = [cookie for cookie in parsed.cookies if cookie.domain]
+    if parsed.cookies and not named:
+        problem = f"it names no domains and has no {_SESSION_COOKIE}, so it may belong to any site"
+        raise MissingCredentialsError(f"{path}: {problem}", stage="credentials")
+    return Parsed(named, parsed.flaws)
 
 
 def _from_browsers(host: str) -> Iterator[FoundCookies]:

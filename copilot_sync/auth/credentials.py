@@ -4,14 +4,17 @@ In this order: the ``api_key`` argument, the ``cookies`` argument, ``COPILOT_SYN
 ``get_cookies``. Nothing is read before a token is needed, so a client can be made where there is nothing yet.
 """
 
+import contextlib
+import json
 import os
 from http.cookiejar import CookieJar
 from typing import Any, Dict, List, Mapping, Optional
 from urllib.parse import urlsplit
 
+from copilot_sync.auth.browsers import load_library
 from copilot_sync.auth.caches import TokenCache
 from copilot_sync.auth.cookie_formats import CookieSource, parse_jar
-from copilot_sync.auth.cookies import get_cookies, read_cookies
+from copilot_sync.auth.cookies import get_cookies, login_cookies
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken, TokenSource, bare, fingerprint
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.models import Secret
@@ -24,16 +27,18 @@ class Credentials:
     """What the user gave, or the environment at this moment, and where else to look. Shows none of it.
 
     Args:
-        api_key: A token to use as it is. ``""`` is none.
-        cookies: What ``read_cookies`` reads.
+        api_key: A token to use as it is, or the JSON in which the page keeps it, with ``value`` and ``expiration``.
+            ``""`` is none.
+        cookies: What ``read_cookies`` reads, or a folder of cookie files.
         environment: The environment variables.
-
     """
 
     def __init__(self, api_key: Optional[str], cookies: Optional[CookieSource], environment: Environment) -> None:
         self._cookies = _copied(cookies)
-        self._api_key = api_key or (environment.api_key if cookies is None else None)
+        self._api_key = _token_in(api_key or (environment.api_key if cookies is None else None))
         self._found_at = environment.cookies
+        if self._api_key is None and cookies is None and environment.cookies is None:
+            load_library()  # now, because a call must not be the first to import something
 
     def check(self) -> None:
         """Check what can be checked without looking anywhere.
@@ -42,10 +47,12 @@ class Credentials:
 
         Raises:
             TypeError: ``api_key`` is not a string.
-            ValueError: ``api_key`` can't be sent in a header.
+            ValueError: ``api_key`` can't be sent in a header, or is JSON without a token in it.
         """
         if self._api_key is None:
             return
+        if self._api_key == _NO_TOKEN:
+            raise ValueError('the api_key is JSON without a token: expected {"value": "…", "expiration": "…"}')
         if not isinstance(self._api_key, str):
             raise TypeError(f"api_key must be a string, not {type(self._api_key).__name__}")
         if not is_header_value(self._api_key):
@@ -63,7 +70,7 @@ class Credentials:
         Raises:
             MissingCredentialsError: There are none.
             TypeError: The ``cookies`` argument has the wrong type.
-            ValueError: The ``cookies`` argument can't be read or sent.
+            ValueError: The ``cookies`` argument can't be sent.
         """
         if self._api_key is None:
             self.find_cookies(cookie_domain(urls))
@@ -74,10 +81,10 @@ class Credentials:
         Raises:
             MissingCredentialsError: There are none.
             TypeError: The ``cookies`` argument has the wrong type.
-            ValueError: The ``cookies`` argument can't be read or sent.
+            ValueError: The ``cookies`` argument can't be sent.
         """
         try:
-            return get_cookies(domain) if self._cookies is None else read_cookies(self._cookies, domain)
+            return get_cookies(domain) if self._cookies is None else login_cookies(self._cookies, domain).cookies
         except (MissingCredentialsError, TypeError, ValueError) as error:
             failure = bare(error)
         raise failure
@@ -92,6 +99,21 @@ class Credentials:
 
     def __repr__(self) -> str:
         return "Credentials(***)"
+
+
+#: Stands for a key that is JSON without a token in it.
+_NO_TOKEN = "{}"
+
+
+def _token_in(api_key: Optional[str]) -> Optional[str]:
+    """The token of an ``api_key``, which may be the JSON that the page keeps in its local storage."""
+    if not isinstance(api_key, str) or not api_key.lstrip().startswith("{"):
+        return api_key
+    data = None
+    with contextlib.suppress(ValueError, RecursionError):
+        data = json.loads(api_key)
+    tokens = [data.get(key) for key in ("value", "token")] if isinstance(data, dict) else []
+    return next((token for token in tokens if isinstance(token, str) and token), _NO_TOKEN)
 
 
 class _Search:

@@ -19,7 +19,7 @@ import requests
 from copilot_sync import protocol
 from copilot_sync.auth.caches import TokenCache, keep, look_up
 from copilot_sync.errors import AuthenticationError, CopilotError, RequestTimeoutError, StreamClosedError
-from copilot_sync.models import Secret
+from copilot_sync.models import MaskedText, Secret
 from copilot_sync.settings import TOKEN_MARGIN, Urls
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.fork import renew_in_child
@@ -209,7 +209,7 @@ class ExchangedTokens:
             reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
             failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
             if failure is None:
-                value, lifetime = protocol.read_token(reply, self._now())
+                value, lifetime = protocol.read_token(reply, self._now(), mask_of(cookies))
                 return Secret(value), lifetime
         except CopilotError as error:
             failure = bare(error)
@@ -282,7 +282,7 @@ def _header(name: str, value: Secret, base: str) -> Auth:
     def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
         if tuple(urlsplit(str(request.url))[:2]) != tuple(part.lower() for part in host):
             raise AssertionError("credentials were about to go to another host")
-        request.headers[name] = value.reveal()
+        request.headers[name] = MaskedText(value.reveal())
         return request
 
     return authenticate

@@ -33,6 +33,7 @@ from copilot_sync.settings import (
     Urls,
 )
 from copilot_sync.transport.call import Call
+from copilot_sync.transport.route import place_of
 from copilot_sync.transport.session import Transport
 
 _OLDEST_PYTHON = (3, 8)
@@ -141,11 +142,11 @@ def check_proxy(url: str, has_socks: bool) -> Finding:
     proxy = proxy_of(url)
     if proxy is None:
         return Finding(name, State.WELL, "none")
-    parts = _split(proxy)
-    if parts is None:
+    place = place_of(proxy)
+    if not place:
         return Finding(name, State.WRONG, "is set to what is no URL", "correct HTTPS_PROXY: http://host:port")
-    scheme, host, has_password = parts
-    words = f"{scheme}://{'***@' if has_password else ''}{host}"
+    scheme = proxy.partition("://")[0] if "://" in proxy else "http"
+    words = f"{scheme}://{'***@' if '@' in proxy else ''}{place}"
     if scheme.startswith("socks") and not has_socks:
         return Finding(name, State.WRONG, f"{words} needs an extra", 'pip install "copilot-sync[socks]"')
     return Finding(name, State.WELL, words)
@@ -155,15 +156,6 @@ def proxy_of(url: str) -> Optional[str]:
     """The proxy that the environment has for a URL, as ``requests`` finds it."""
     proxies = requests.utils.get_environ_proxies(url)
     return requests.utils.select_proxy(url, proxies)
-
-
-def _split(proxy: str) -> Optional[Tuple[str, str, bool]]:
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return None
-    return (parts.scheme, f"{parts.hostname}{port}", parts.username is not None) if parts.hostname else None
 
 
 def check_certificates(environ: Mapping[str, str]) -> Finding:

@@ -5,7 +5,8 @@ Each event is one ``data:`` line with a JSON object, told apart by its ``type``:
 - ``{"type": "content", "text": "…"}``: the next piece of the answer.
 - ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true}``: the end.
 - ``{"type": "error", "code": "rate_limited", "message": "…", …}``: the end, otherwise. The message is for the person
-  at the page and says nothing of the cause, which is in the log.
+  at the page and says nothing of the cause, which is in the log. With the code ``not_kept`` the answer is whole, and
+  the event has what ``complete`` has as well, but the site failed to keep it for the next question.
 
 While nothing comes, comments go out, because only what is written tells a server that the client has gone. What is
 iterated can't be waited for with a time limit, so each response has a thread that reads; it ends with the response.
@@ -72,6 +73,10 @@ class SafeWords(NamedTuple):
     message: str
 
 
+class NotKeptError(CopilotError):
+    """An answer is whole, but ``on_complete`` failed to keep it."""
+
+
 _WORDS: Mapping[Type[BaseException], SafeWords] = {
     MissingCredentialsError: SafeWords("not_configured", "The chat has not been set up on this server yet."),
     AuthenticationError: SafeWords(
@@ -87,6 +92,9 @@ _WORDS: Mapping[Type[BaseException], SafeWords] = {
     ServerError: SafeWords("unavailable", "The service has a problem at the moment. Please try again later."),
     StreamInterruptedError: SafeWords("interrupted", "The answer was cut off before its end."),
     StreamClosedError: SafeWords("stopped", "The answer was stopped."),
+    NotKeptError: SafeWords(
+        "not_kept", "The answer is complete, but this site could not keep it for the next question."
+    ),
     CopilotError: SafeWords("failed", "The answer could not be had. Please try again later."),
 }
 
@@ -104,6 +112,13 @@ def content_event(text: str) -> bytes:
 def complete_event(answer: Answer) -> bytes:
     """Give the event for the end of an answer, with what a page needs to go on with the conversation."""
     return _event({"type": "complete", **details_of(answer)})
+
+
+def not_kept_event(answer: Answer, error: Exception) -> bytes:
+    """Give the event for the end of an answer that ``on_complete`` failed to keep, and log why."""
+    logger.error("an answer for a page is whole, but on_complete failed", exc_info=error)
+    words = _WORDS[NotKeptError]
+    return _event({**details_of(answer), "type": "error", "code": words.code, "message": words.message})
 
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
@@ -156,7 +171,8 @@ class EventStream(Iterator[bytes]):
         stream: What is sent on. It may have been started; nothing else may read it.
         heartbeat: Seconds of silence after which a comment goes out. A client that has gone is noticed, and
             its upstream connection closed, within a second after that. Default 10.
-        on_complete: Called with the answer in the thread that iterates, before the page is told that it is whole.
+        on_complete: Called with the answer in the thread that iterates, before the page is told that it is whole. If it
+            raises an ``Exception``, that is logged, and the page gets an ``error`` with the code ``not_kept``.
 
     Raises:
         TypeError: ``heartbeat`` is no number.
@@ -211,8 +227,11 @@ class EventStream(Iterator[bytes]):
         answer = self._stream.answer
         if answer is None:  # closed by what reads it, such as the function that is told of the conversation
             raise StopIteration
-        if self._on_complete is not None:
-            self._on_complete(answer)
+        try:
+            if self._on_complete is not None:
+                self._on_complete(answer)
+        except Exception as error:  # noqa: BLE001 - the response has begun, and what keeps answers may raise anything
+            return not_kept_event(answer, error)
         return complete_event(answer)
 
     def close(self) -> None:

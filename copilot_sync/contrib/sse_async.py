@@ -19,6 +19,7 @@ from copilot_sync.contrib.sse import (
     content_event,
     error_event,
     log_failure,
+    not_kept_event,
 )
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
@@ -33,7 +34,8 @@ class AsyncEventStream(AsyncIterator[bytes]):
     Args:
         stream: What is sent on. It may have been started; nothing else may read it.
         heartbeat: Seconds of silence after which a comment goes out. Default 10.
-        on_complete: Awaited with the answer before the page is told that it is whole.
+        on_complete: Awaited with the answer before the page is told that it is whole. If it raises an ``Exception``,
+            that is logged, and the page gets an ``error`` with the code ``not_kept``.
 
     Raises:
         TypeError: ``heartbeat`` is no number.
@@ -92,8 +94,11 @@ class AsyncEventStream(AsyncIterator[bytes]):
         answer = self._stream.answer
         if answer is None:  # closed by what reads it, such as the function that is told of the conversation
             raise StopAsyncIteration
-        if self._on_complete is not None:
-            await self._on_complete(answer)
+        try:
+            if self._on_complete is not None:
+                await self._on_complete(answer)
+        except Exception as error:  # noqa: BLE001 - as in the blocking twin
+            return not_kept_event(answer, error)
         return complete_event(answer)
 
     def close(self) -> None:

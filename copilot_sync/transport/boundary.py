@@ -1,16 +1,19 @@
 """Where the errors of ``requests``, ``urllib3``, ``http.client``, ``ssl`` and the system become ours.
 
 What went wrong is asked of the call first: a socket that was shut down or ran into a deadline fails in many
-ways, but the call knows why. The foreign exception becomes the ``__cause__`` where it can't carry a secret: its
+ways, but the call knows why. It also knows which host and which proxy the request was for, and the error names both,
+without user names and passwords. The foreign exception becomes the ``__cause__`` where it can't carry a secret: its
 request, its frames (whose locals hold headers) and whatever quotes the server's bytes are taken away.
 """
 
+import errno
 import http.client
+import os
 import re
 import ssl
 from socket import gaierror
 from socket import timeout as socket_timeout
-from typing import Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
 import requests
 import urllib3.exceptions
@@ -18,7 +21,10 @@ from urllib3.connection import CertificateError  # type: ignore[attr-defined]
 from urllib3.exceptions import NewConnectionError
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, StreamClosedError
+from copilot_sync.protocol import clean
 from copilot_sync.transport.call import Call
+from copilot_sync.transport.route import place_of
+from copilot_sync.transport.trust import AuthoritiesError, fault_of
 
 #: Everything that may come out of using a connection.
 FAILURES = (
@@ -43,7 +49,7 @@ _GARBAGE = (
     ValueError,
 )
 #: What is a ``ValueError`` by its ancestry alone, and tells of no bytes.
-_LASTING = (ssl.SSLCertVerificationError, CertificateError, requests.exceptions.InvalidSchema)
+_LASTING = (ssl.SSLCertVerificationError, CertificateError, requests.exceptions.InvalidSchema, AuthoritiesError)
 #: How ``http.client`` tells that a proxy refused to connect; the proxy's own words follow.
 _REFUSAL = re.compile(r"Tunnel connection failed: (\d{3})")
 
@@ -53,9 +59,36 @@ def translated(failure: BaseException, call: Call, stage: Optional[str]) -> Copi
     if isinstance(failure, CopilotError):
         return failure
     chain = list(_chain(failure))
-    error = _why_stopped(chain, call, stage) or _what_failed(chain, call, stage)
+    error = _why_stopped(chain, call, stage)
+    fault = None if error is not None else _authorities_fault(chain, call)
+    if fault is not None:
+        chain = [fault]
+    error = error or _what_failed(chain, call, stage)
     error.__cause__ = _tamed(chain)
+    if call.route is not None and not isinstance(error, StreamClosedError):
+        error.args = (f"{error.args[0]}; {_way(*call.route)}",)
     return error
+
+
+def _way(url: str, settings: Mapping[str, Any]) -> str:
+    """The host and the proxy of a request, in words that show no password."""
+    proxy = requests.utils.select_proxy(url, settings["proxies"])
+    through = f", proxy {place_of(proxy) or 'with a URL that is not shown'}" if proxy else ""
+    return f"host {place_of(url)}{through}"
+
+
+def _authorities_fault(chain: List[BaseException], call: Call) -> Optional[AuthoritiesError]:
+    """What is wrong with the file of CAs that a connection was to be checked with; ``None`` for nothing.
+
+    The libraries tell of it in as many ways as there are, most of them without its path, so it is looked at once more.
+    """
+    if call.route is None or call.phase != "connect" or not call.route[0].startswith("https:"):
+        return None
+    if any(isinstance(item, (gaierror, ConnectionError, ssl.SSLCertVerificationError)) for item in chain):
+        return None
+    verify = call.route[1]["verify"]
+    place = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else verify
+    return fault_of(os.fspath(place)) if place else None
 
 
 def _chain(failure: BaseException) -> Iterator[BaseException]:
@@ -92,16 +125,23 @@ def _what_failed(chain: List[BaseException], call: Call, stage: Optional[str]) -
     for kind, words in _WORDS:
         for item in chain:
             if isinstance(item, kind):
+                if isinstance(item, (gaierror, ConnectionRefusedError)) and _is_proxys(chain):
+                    words = f"the proxy failed: {words}"
                 return NetworkError(words.format(reason=_reason(item)), stage=stage, sent=call.phase != "connect")
     if any(isinstance(item, _GARBAGE) for item in chain):
         return ProtocolError("the reply is not valid HTTP", stage=stage)
-    what = "proxy" if any(isinstance(item, requests.exceptions.ProxyError) for item in chain) else "connection"
-    return NetworkError(f"the {what} failed: {_reason(chain[-1])}", stage=stage, sent=call.phase != "connect")
+    what = "proxy" if _is_proxys(chain) else "connection"
+    return NetworkError(f"the {what} failed: {_innermost_reason(chain)}", stage=stage, sent=call.phase != "connect")
+
+
+def _is_proxys(chain: List[BaseException]) -> bool:
+    return any(isinstance(item, requests.exceptions.ProxyError) for item in chain)
 
 
 _NOT_TRUSTED = "the server's certificate is not trusted: {reason}; give verify= the file of your company's CA"
 #: What is told of a failure, the most telling first.
 _WORDS: Tuple[Tuple[type, str], ...] = (
+    (AuthoritiesError, "the certificates to check servers with can't be used: {reason}"),
     (ssl.SSLCertVerificationError, _NOT_TRUSTED),
     (CertificateError, _NOT_TRUSTED),
     (requests.exceptions.InvalidSchema, 'this proxy needs an extra: pip install "copilot-sync[socks]"'),
@@ -123,10 +163,29 @@ def _refusal(chain: List[BaseException]) -> Optional[int]:
 
 
 def _reason(item: BaseException) -> str:
-    """A short reason: the system's words without the wrapping of the libraries."""
-    if isinstance(item, OSError) and item.strerror:
-        return str(item.strerror)
-    return type(item).__name__
+    """A short reason: the system's words and its name for them, without the wrapping of the libraries."""
+    if isinstance(item, AuthoritiesError):
+        return f"{item.filename}: {item.strerror}; see verify=, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
+    if not isinstance(item, (OSError, CertificateError)):
+        return type(item).__name__
+    numbers = [part for part in (getattr(item, "errno", None), *item.args) if isinstance(part, int)]
+    texts = [part for part in (getattr(item, "strerror", None), *reversed(item.args)) if part and isinstance(part, str)]
+    # The numbers of a look-up and of TLS are numbers of their own.
+    is_systems = numbers and not isinstance(item, (gaierror, ssl.SSLError))
+    name = errno.errorcode.get(numbers[0], "") if is_systems else ""
+    words = texts[0] if texts else os.strerror(numbers[0]) if is_systems else ""
+    if not words:
+        return type(item).__name__
+    return clean(f"{words} ({name})" if name and name not in words else words)
+
+
+def _innermost_reason(chain: List[BaseException]) -> str:
+    """The reason of what all else came of: of an error of the system's where there is one."""
+    systems = [item for item in chain if isinstance(item, OSError) and not isinstance(item, _WRAPPINGS)]
+    return _reason((systems or chain)[-1])
+
+
+_WRAPPINGS = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 
 def is_lasting(error: CopilotError) -> bool:

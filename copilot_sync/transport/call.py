@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
@@ -40,6 +40,8 @@ class Call:
         self.clock = clock
         #: What is being waited for, as ``RequestTimeoutError.phase`` names it.
         self.phase = "connect"
+        #: Where the last request went: its URL, and the proxy and the CAs as ``requests`` is told of them.
+        self.route: Optional[Tuple[str, Dict[str, Any]]] = None
         #: How many requests were made, by stage.
         self.attempts: CounterType[str] = Counter()
         self._deadline: Optional[float] = None
@@ -239,6 +241,13 @@ _TIMEOUT_WORDS = {
     "read": "nothing more came for {seconds:g} s",
     "total": "the call took longer than the {seconds:g} s that it may take in all",
 }
+
+
+def note_route(url: str, settings: Dict[str, Any]) -> None:
+    """Note where the request of this thread's call goes, so that an error can name it."""
+    call = getattr(_thread, "call", None)
+    if call is not None:
+        call.route = url, settings
 
 
 def current_call() -> Call:

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 import requests
 
+from copilot_sync.models import MaskedText
+from copilot_sync.transport.call import note_route
+
 #: What decides it, beside the URL. ``REQUEST_METHOD`` is set in CGI programs, where ``HTTP_PROXY`` counts for nothing.
 _VARIABLES = (
     "http_proxy",
@@ -37,7 +40,7 @@ class Route:
     """
 
     def __init__(self, proxy: Optional[str], verify: Union[bool, str]) -> None:
-        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._proxies: Dict[str, str] = {"http": proxy, "https": proxy} if proxy else {}
         self._verify = verify
         self._known: Dict[Tuple[str, str], Tuple[object, Dict[str, Any]]] = {}
 
@@ -48,8 +51,30 @@ class Route:
         known = self._known.get(origin)
         if known is None or environment is None or known[0] != environment:
             settings = session.merge_environment_settings(url, dict(self._proxies), True, self._verify, None)
-            known = self._known[origin] = environment, dict(settings)
+            # The URL of a proxy may have a password in it, and whatever sends the request has it in its variables.
+            proxies = {name: MaskedText(place) for name, place in settings["proxies"].items() if place}
+            known = self._known[origin] = environment, {**settings, "proxies": proxies}
+        note_route(url, known[1])
         return known[1]
+
+
+def place_of(url: str) -> str:
+    """Give the host of a URL and the port, but for that of plain HTTP; ``""`` if a password can't be told from them.
+
+    A scheme may be missing, as it may in the URL of a proxy.
+    """
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme[:5])
+    except ValueError:
+        return ""
+    if not host or not host.isprintable() or "@" in url.rpartition(parts.netloc)[2]:
+        return ""
+    return (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+
+
+_PORTS = {"https": 443, "socks": 1080}
 
 
 def _environment() -> Optional[Tuple[Optional[str], ...]]:

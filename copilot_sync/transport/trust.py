@@ -4,10 +4,11 @@ By itself ``requests`` reads the file of CAs for each new connection, which cost
 call does. ``Trust`` keeps what was read, and reads it again when the file has changed.
 """
 
+import errno
 import os
 import ssl
 import threading
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -32,6 +33,23 @@ class Trust:
             if known is None or known[0] != state:
                 known = self._contexts[place] = state, _read(place)
             return known[1]
+
+
+class AuthoritiesError(OSError):
+    """The file or folder of CAs can't be used; ``filename`` is its path."""
+
+
+def fault_of(place: str) -> Optional[AuthoritiesError]:
+    """Look what is wrong with a file or folder of CAs; ``None`` for nothing."""
+    try:
+        _read(place)
+    except ssl.SSLError:
+        return AuthoritiesError(errno.EINVAL, "it holds no certificates", place)
+    except (OSError, ValueError) as error:
+        return AuthoritiesError(
+            getattr(error, "errno", None) or errno.EINVAL, getattr(error, "strerror", None) or "no such path", place
+        )
+    return None
 
 
 def _read(place: str) -> ssl.SSLContext:

@@ -35,8 +35,8 @@ def stream_response(
 ) -> HttpResponseBase:
     """Answer a request with the answer to a prompt, as ``text/event-stream``, while it is written.
 
-    Uses the network where a conversation is to be kept and has to be begun first. Whatever fails, also there, the
-    page is told in an ``error`` event, and the log in full.
+    Uses the network if a conversation is to be kept and has to be begun first. Whatever fails, also there, the
+    page is told in an ``error`` event, and the log in full; so is a session that can't be saved at the end.
 
     Args:
         request: The request.

@@ -270,7 +270,10 @@ async function read(name, prompt, text, signal) {
   const response = await post("/ask", { name, prompt, parent_message_id: lastMessageId }, signal);
   listConversations().catch(() => {}); // the next time will do
   for await (const event of eventsOf(response)) {
-    if (event.type === "error") throw new Failure(inWords(event));
+    if (event.type === "error") {
+      lastMessageId = event.message_id ?? lastMessageId; // the answer is whole, but the site could not keep it
+      throw new Failure(inWords(event));
+    }
     if (event.type === "complete") {
       lastMessageId = event.message_id ?? "";
       return event.complete ? "" : "This may not be all of the answer.";
