@@ -14,6 +14,7 @@ import requests
 from copilot_sync.auth.tokens import (
     ExchangedTokens,
     StaticToken,
+    _Turn,
     bare,
     cookie_header,
     fingerprint,
@@ -343,6 +344,33 @@ def test_who_waits_for_anothers_token_can_be_stopped(
     emulator.release()
     first.join()
     assert emulator.tokens_issued == 1
+
+
+@pytest.mark.parametrize("whose", ["this thread's", "one that lasts for ever"])
+def test_a_turn_whose_end_was_lost_is_not_waited_for(
+    emulator: Emulator, tokens: ExchangedTokens, clock: Clock, whose: str
+) -> None:
+    """An exception out of a signal handler may come anywhere."""
+    thread = threading.get_ident() if whose == "this thread's" else -1
+    tokens._turn = _Turn(thread, clock.now + (1000 if thread > 0 else -1))
+    assert tokens.get(call(clock), None).reveal()
+    assert (emulator.tokens_issued, tokens._turn) == (1, None)
+
+
+def test_a_signal_handler_may_need_a_token_while_one_is_fetched(emulator: Emulator, transport: Transport) -> None:
+    """It interrupts the very thread that it would have to wait for."""
+    got: List[Secret] = []
+
+    def find_cookies() -> Dict[str, str]:
+        if not got:
+            got.append(Secret(""))
+            got[0] = tokens.get(call(), None)
+        return emulator.cookies
+
+    tokens = ExchangedTokens(find_cookies, urls_of(emulator), transport, None)
+    assert tokens.get(call(), None).reveal()
+    assert got[0].reveal()
+    assert emulator.tokens_issued == 2
 
 
 def test_a_fetch_that_was_closed_is_no_failure_for_others(emulator: Emulator, tokens: ExchangedTokens) -> None:

@@ -5,13 +5,12 @@ measured with the monotonic clock, so a wall clock that jumps does no harm. The 
 token to ``api_url``; the two callables here that put them into a request refuse any other host.
 """
 
-import contextlib
 import copy
 import hashlib
 import json
 import threading
 import time
-from typing import Callable, Dict, Iterator, NamedTuple, Optional, Protocol, Tuple, TypeVar
+from typing import Callable, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -26,8 +25,10 @@ from copilot_sync.transport.fork import renew_in_child
 from copilot_sync.transport.retry import RetryPolicy, retry
 from copilot_sync.transport.session import Auth, Transport
 
-#: Seconds between two looks at whether a call that waits for another's token was stopped.
-_WAIT_STEP = 0.05
+#: Seconds between the first two looks at whether another thread has fetched a token, and the longest between two.
+_FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.05
+#: Seconds after which whoever fetches a token is not waited for any more.
+_LONGEST_TURN = 300.0
 #: Seconds. A cache that says that a token lives longer is wrong, or the clock is.
 _LONGEST_KEPT = 86400.0
 #: Shorter values occur in ordinary words, and masking them would make a message unreadable.
@@ -76,6 +77,13 @@ class _Kept(NamedTuple):
     until: float  # on the monotonic clock
 
 
+class _Turn(NamedTuple):
+    """Whose turn it is to fetch a token. Each is told from the others by what it is, not by what it says."""
+
+    thread: int
+    until: float  # on the monotonic clock
+
+
 class ExchangedTokens:
     """Tokens that github.com gives for the user's cookies. Safe for any thread.
 
@@ -112,6 +120,7 @@ class ExchangedTokens:
     def renew(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.Lock()
+        self._turn: Optional[_Turn] = None
         renew_in_child(self)
 
     def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
@@ -126,7 +135,9 @@ class ExchangedTokens:
         if token is not None:
             return token
         rounds = self._rounds
-        with self._one_at_a_time(call):
+        turn = _Turn(threading.get_ident(), call.clock() + _LONGEST_TURN)
+        try:
+            self._wait_for(turn, call)
             token = self._valid(call)
             if token is not None:
                 return token
@@ -134,6 +145,28 @@ class ExchangedTokens:
                 # Another thread asked while this one waited; asking again would bring the same.
                 raise copy.copy(self._failure)
             return self._renewed(call, policy)
+        finally:
+            # In these steps there is no room for a signal handler, so nobody waits for a turn that has ended.
+            if self._turn is turn:
+                self._turn = None
+
+    def _wait_for(self, turn: "_Turn", call: Call) -> None:
+        """Wait until it is this one's turn to fetch a token.
+
+        No lock is held for the time of a turn: an exception out of a signal handler could leave it locked for ever.
+        """
+        step = _FIRST_WAIT
+        while not self._has_begun(turn, call):
+            call.check("token")
+            call.sleep(step)
+            step = min(2 * step, _LONGEST_WAIT)
+
+    def _has_begun(self, turn: "_Turn", call: Call) -> bool:
+        with self._lock:
+            # The same thread asks again in a signal handler, or because an exception lost the end of its turn.
+            if self._turn is None or self._turn.thread == turn.thread or self._turn.until < call.clock():
+                self._turn = turn
+            return self._turn is turn
 
     def accepted(self, token: Secret) -> None:
         """Take note that the service knows a token. Late words about an earlier one count for nothing."""
@@ -161,16 +194,6 @@ class ExchangedTokens:
         if kept is None or call.clock() >= kept.until:
             return None
         return kept.token
-
-    @contextlib.contextmanager
-    def _one_at_a_time(self, call: Call) -> Iterator[None]:
-        lock = self._lock
-        while not lock.acquire(timeout=_WAIT_STEP):
-            call.check("token")
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _renewed(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
         try:
@@ -240,7 +263,7 @@ class ExchangedTokens:
 
     def __getstate__(self) -> Dict[str, object]:
         # What is kept goes by this process's clock.
-        left_behind = ("_lock", "_failure", "_kept")
+        left_behind = ("_lock", "_turn", "_failure", "_kept")
         return {name: value for name, value in self.__dict__.items() if name not in left_behind}
 
     def __setstate__(self, state: Dict[str, object]) -> None:
