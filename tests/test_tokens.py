@@ -354,7 +354,8 @@ def test_a_turn_whose_end_was_lost_is_not_waited_for(
     thread = threading.get_ident() if whose == "this thread's" else -1
     tokens._turn = _Turn(thread, clock.now + (1000 if thread > 0 else -1))
     assert tokens.get(call(clock), None).reveal()
-    assert (emulator.tokens_issued, tokens._turn) == (1, None)
+    assert emulator.tokens_issued == 1
+    assert vars(tokens)["_turn"] is None
 
 
 def test_a_signal_handler_may_need_a_token_while_one_is_fetched(emulator: Emulator, transport: Transport) -> None:
