@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n{"prompt": "three"}\n'
     )
     return tmp_path
+
+
+KEYS = (
+    *("id", "text", "parsed", "model", "usage", "conversation_id"),
+    *("complete", "seconds", "attempts", "error"),
+)
 
 
 def results_of(path: Path) -> Dict[Any, Any]:
@@ -121,7 +128,11 @@ def test_what_ends_a_batch_is_status_1(served: Emulator, folder: Path, capsys: p
         (["batch", "in.jsonl", "-o", "x", "--timeout", "1e9"], "of at most a million"),
         (["batch", "in.jsonl", "-o", "x", "--max-failures", "0"], "--max-failures"),
         (["batch", "in.jsonl", "-o", "x", "--format", "xml"], "--format"),
-        (["batch", "in.jsonl", "-o", "x", "--format", "csv"], "must name the columns"),
+        (["batch", "in.jsonl", "-o", "x", "--format", "csv"], "in.jsonl: line 1: the first line of a CSV must name"),
+        (["batch", "in.jsonl", "-o", "in.jsonl"], "in.jsonl is the file of the prompts: name another one"),
+        (["batch", "in.jsonl", "-o", "link.jsonl"], "link.jsonl is the file of the prompts: name another one"),
+        (["batch", "in.jsonl", "-o", "-", "--retry-failed"], "--retry-failed needs the file that holds the failed"),
+        (["batch", "stray.csv", "-o", "x"], "stray.csv: line 3: a quote opens a cell here and none closes it"),
         (["batch", "in.unknown", "-o", "x"], "the suffix '.unknown' does not tell the format"),
         (["batch", "twice.jsonl", "-o", "x"], "two prompts have the id 'a'"),
     ],
@@ -132,9 +143,14 @@ def test_wrong_usage_is_status_2(
     """Told before anything is sent."""
     (folder / "in.unknown").touch()
     (folder / "twice.jsonl").write_text('{"id": "a", "prompt": "x"}\n' * 2)
+    (folder / "stray.csv").write_text('prompt\none\n"two\n' + "three\n" * 1000)
+    (folder / "link.jsonl").symlink_to("in.jsonl")
+    before = (folder / "in.jsonl").read_bytes()
     assert run(arguments) == 2
     assert words in capsys.readouterr().err
     assert served.requests == []
+    assert (folder / "in.jsonl").read_bytes() == before
+    assert not (folder / "x").exists()
 
 
 def test_a_wrong_environment_is_told(
@@ -149,11 +165,67 @@ def test_a_wrong_environment_is_told(
 def test_an_output_that_is_something_else_is_left_alone(
     served: Emulator, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The prompts themselves, for one."""
-    before = (folder / "in.jsonl").read_bytes()
-    assert run(["batch", "in.jsonl", "-o", "in.jsonl"]) == 1
-    assert "was not written by a batch: name another file" in capsys.readouterr().err
-    assert (folder / "in.jsonl").read_bytes() == before
+    """A database, for one: told before anything is sent, and nothing lies beside it."""
+    database = sqlite3.connect(folder / "mine.db")
+    with contextlib.closing(database), database:
+        database.execute("CREATE TABLE things (id, text)")
+        database.executemany("INSERT INTO things VALUES (?, ?)", [(n, "x" * 100) for n in range(1000)])
+    before = (folder / "mine.db").read_bytes()
+    assert run(["batch", "in.jsonl", "-o", "mine.db"]) == 1
+    err = capsys.readouterr().err
+    assert "mine.db was not written by a batch: name another file" in err
+    assert (folder / "mine.db").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "mine.db"]
+    assert sent(served) == []
+
+
+# Standard output
+
+
+def test_results_may_go_to_stdout(served: Emulator, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A line of JSON each, and all else on stderr; nothing is kept, so nothing is said of going on."""
+    fail_on(served, "two", Fault.status(400))
+    assert run(["batch", "in.jsonl", "-o", "-"]) == 3
+    out, err = capfd.readouterr()
+    lines = {line["id"]: line for line in map(json.loads, out.splitlines())}
+    assert {id: line["text"] for id, line in lines.items()} == {"a": "one", "b": None, 3: "three"}
+    assert {tuple(line) for line in lines.values()} == {KEYS}
+    assert lines["b"]["error"]["type"] == "InvalidRequestError"
+    assert err.splitlines()[0].startswith("answered: 2, failed: 1, in ")
+    assert "--retry-failed" not in err
+    assert os.listdir(folder) == ["in.jsonl"]
+    fail_on(served, "one", Fault.status(402))
+    assert run(["batch", "in.jsonl", "-o", "-", "--workers", "1"]) == 1
+    assert "not done: 3\n" in capfd.readouterr().err
+
+
+def test_results_come_to_stdout_as_they_are_there(served: Emulator, folder: Path) -> None:
+    """The first one can be read while the second prompt is being answered; the text is as the service sent it."""
+    served.script(Reply(["\x85 \u2028 \x1b[31m"]), Reply(["slow"], first_delay=30))
+    with started("in.jsonl", "-o", "-", "--workers", "1") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["text"] == "\x85 \u2028 \x1b[31m"
+        process.kill()
+
+
+def test_who_reads_no_more_ends_it_quietly(served: Emulator, folder: Path) -> None:
+    """As with ``| head``."""
+    (folder / "in.txt").write_text("".join(f"prompt {number}\n" for number in range(500)))
+    with started("in.txt", "-o", "-", "--workers", "1") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == b""
+    assert len(sent(served)) < 500
+
+
+def test_a_file_may_be_called_as_stdout_is(served: Emulator, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """If its folder is named as well."""
+    assert run(["batch", "in.jsonl", "-o", "./-"]) == 0
+    assert capfd.readouterr().out == ""
+    assert results_of(folder / "-") == {"a": "one", "b": "two", 3: "three"}
 
 
 def test_prompts_may_come_from_stdin(served: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,21 +397,26 @@ class _Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("why", ["dumb", "without rich"])
+@pytest.mark.parametrize("why", ["dumb", "without rich", "with results"])
 def test_a_terminal_that_can_not_draw_gets_lines(
     served: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """Where it says so, or where nothing is there to draw with."""
+    """If it says so, if nothing is there to draw with, or if results go to a terminal as well."""
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(cli_batch, "_BETWEEN_LINES", 0.0)
+    output = "out.jsonl"
     if why == "dumb":
         monkeypatch.setenv("TERM", "dumb")
+    elif why == "with results":
+        output = "-"
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys, "stdout", _Terminal())
     else:
         monkeypatch.setenv("TERM", "xterm")
         for name in ("rich", "rich.console", "rich.progress"):
             monkeypatch.setitem(sys.modules, name, None)
-    assert run(["batch", "in.jsonl", "-o", "out.jsonl", "--workers", "1"]) == 0
+    assert run(["batch", "in.jsonl", "-o", output, "--workers", "1"]) == 0
     assert "\x1b" not in terminal.getvalue()
     assert "1 of 3 done, 0 failed" in terminal.getvalue()
 

@@ -420,12 +420,22 @@ def test_a_failure_is_a_result(emulator: Emulator, eager: Any) -> None:
     assert (failed.error["type"], failed.error["status"], well.text) == ("InvalidRequestError", 422, "two")
 
 
+def test_what_had_come_of_a_failed_answer_is_in_its_result(emulator: Emulator, eager: Any) -> None:
+    """As in a batch, with the conversation in which the rest may be."""
+    emulator.script(Reply("half an", error="boom"), Reply(first_delay=30))
+    failed, unknown = fan_out(["one", "two"], timeout=0.5)
+    assert failed.error is not None
+    assert (failed.text, failed.to_dict()["complete"]) == ("half an", False)
+    assert unknown.conversation_id in emulator.threads
+
+
 def test_an_answer_that_is_not_vouched_for_is_a_failure(emulator: Emulator, eager: Any) -> None:
     """As in a batch: it may be incomplete. An answer whose cost is unknown is one all the same."""
     emulator.script(Reply("half an", complete=False), Reply("Hello", usage={}))
     failed, well = fan_out(["one", "two"])
     assert failed.error is not None
-    assert (failed.text, failed.error["type"]) == ("half an", "StreamInterruptedError")
+    assert (failed.text, failed.error["type"], failed.complete) == ("half an", "StreamInterruptedError", False)
+    assert failed.attempts == 1
     assert (well.text, well.usage) == ("Hello", None)
 
 

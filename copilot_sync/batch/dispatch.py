@@ -117,7 +117,7 @@ def run(
         delete_threads: Delete the conversations that the batch made, each when its answer is had.
         output: A file that keeps the results as JSON Lines. A result is handed out when it is on the disk. A
             prompt that has one there is not asked again. Beside the file lies a ``.journal`` as long as there is
-            something left to do.
+            something left to do. A file that a batch did not write is refused and left as it is.
         retry_failed: Ask those prompts again whose result in ``output`` is a failure.
         gate: What lets prompts through, in place of ``workers`` and ``rate``, where batches share one.
         executor: Who does the asking, in place of threads of this process. Its workers may be processes anywhere; a
@@ -127,8 +127,9 @@ def run(
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument can't be used. While iterating: two prompts have the same id.
-        JournalError: While iterating: the output can't be written or is in use.
+        ValueError: An argument can't be used. While iterating: two prompts have the same id, or a file of prompts
+            can't be relied on.
+        JournalError: While iterating: the output can't be written, is in use, damaged, or not a batch's.
         TooManyFailuresError: While iterating: see ``max_failures``.
         CopilotError: While iterating: what would meet all prompts.
     """
