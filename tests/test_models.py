@@ -269,7 +269,7 @@ def test_a_secret_is_a_value() -> None:
 
 
 def test_a_masked_text_is_a_text_that_is_shown_as_stars() -> None:
-    """Libraries send it as it is; reports, and what it becomes on the wire, show nothing. A copy is an ordinary text."""
+    """Libraries send it as it is; neither it nor what it becomes on the wire is shown. A copy is an ordinary text."""
     text = MaskedText("planted")
     sent = text.encode("latin-1")
     assert (text, sent, text + "!", hash(text)) == ("planted", b"planted", "planted!", hash("planted"))

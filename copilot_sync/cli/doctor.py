@@ -15,7 +15,7 @@ from copilot_sync.auth.cookies import find_cookies
 from copilot_sync.auth.credentials import cookie_domain
 from copilot_sync.cli import checks
 from copilot_sync.cli.checks import Finding, State
-from copilot_sync.cli.output import has_colours, is_utf8, printable
+from copilot_sync.cli.output import has_colours, is_utf8, one_line
 from copilot_sync.cli.service import connected, token_cache_file
 from copilot_sync.settings import Environment, Urls
 
@@ -51,7 +51,7 @@ def _show(finding: Finding) -> None:
     if has_colours(sys.stdout):
         mark = click.style(mark, fg=_COLOURS[finding.state])
     advice = f" -> {finding.advice}" if finding.advice else ""
-    click.echo(f"{mark} {printable(f'{finding.name}: {finding.words}{advice}')}")
+    click.echo(f"{mark} {one_line(f'{finding.name}: {finding.words}{advice}')}")
 
 
 def _findings(environment: Environment) -> Iterator[Finding]:

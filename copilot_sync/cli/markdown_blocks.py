@@ -5,12 +5,32 @@ Markdown's own parser to say, and it is asked about whole lines alone: what half
 become a heading or ``#include``).
 """
 
-from typing import List
+from typing import Any, List
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+#: Brackets of a text in which a link is looked for: each may take as long as a hundred words. Those after are shown.
+_MOST_BRACKETS = 2_000
+
+
+def _read_inline(state: Any) -> None:
+    """Read the text inside of blocks, and leave the rest as it is once there were too many brackets."""
+    brackets = 0
+    for token in state.tokens:
+        if token.type == "inline":
+            brackets += token.content.count("[")
+            token.children = []
+            if brackets <= _MOST_BRACKETS:
+                state.md.inline.parse(token.content, state.md, state.env, token.children)
+            else:
+                token.children.append(Token("text", "", 0, content=token.content))
+
 
 #: Headings to tables as chat pages show them. HTML is text: a ``<name>`` in an answer is meant to be read.
 PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+
+PARSER.core.ruler.at("inline", _read_inline)
 
 #: Which blocks there are can be told without looking into them.
 _OUTLINE = MarkdownIt("commonmark", {"html": False}).enable("table").disable("inline")

@@ -2,7 +2,9 @@
 
 The rules: no colours and no movement where stdout is no terminal, none on a dumb one, no colours under ``NO_COLOR``.
 What comes from the service is never trusted with a terminal: control characters, with which a text could rewrite the
-screen or the clipboard, are shown as U+FFFD. A pipe gets every character as it came.
+screen or the clipboard, and those that turn the direction of what follows, with which it could show something else
+than it says, are shown as U+FFFD. A pipe gets every character of an answer as it came. Names, ids and messages are one
+line wherever they are shown, so none can pass for another line, another cell or another question.
 """
 
 import contextlib
@@ -16,13 +18,18 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Protocol, Sequ
 import click
 
 _DUMB = ("", "dumb", "unknown")
-#: Control characters of both sets but for tab and newline; a carriage return could overwrite its line and is dropped.
+#: Control characters of both sets but for tab and newline, two more line ends, and what embeds, overrides or isolates a
+#: direction. A carriage return could overwrite its line and is dropped.
 _CONTROLS: Dict[int, Optional[str]] = {
     **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"},
+    **dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"),
     ord("\r"): None,
 }
 #: What JSON may hold as it is but a terminal or an encoding may not.
-_UNSHOWABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
+_UNSHOWABLE = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def is_terminal(stream: Optional[TextIO]) -> bool:
@@ -55,6 +62,20 @@ def printable(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def one_line(text: str) -> str:
+    """Make one line of a name, an id or a message, with nothing in it that is not seen.
+
+    Blanks of all kinds become one space. What is not printed, such as control characters, what turns the direction and
+    what has no width, is shown as U+FFFD.
+    """
+    shown = (character if character.isprintable() else _stand_in(character) for character in text)
+    return " ".join("".join(shown).split())
+
+
+def _stand_in(character: str) -> str:
+    return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+
+
 def show_answer(pieces: Iterable[str], raw: bool) -> None:
     """Show an answer while it comes, and what the library warns of afterwards.
 
@@ -69,19 +90,19 @@ def show_answer(pieces: Iterable[str], raw: bool) -> None:
 
 def show_heading(text: str) -> None:
     """Show a line that stands above others."""
-    shown = printable(text) if is_terminal(sys.stdout) else text
+    shown = one_line(text)
     click.echo(click.style(shown, bold=True) if has_colours(sys.stdout) else shown)
 
 
 def show_json(value: Any) -> None:
     """Print a value as one line of JSON, in ASCII where stdout takes no more."""
     text = json.dumps(value, ensure_ascii=not is_utf8(sys.stdout))
-    click.echo(_UNSHOWABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text))
+    click.echo(_UNSHOWABLE.sub(lambda match: json.dumps(match.group())[1:-1], text))
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows: aligned under headings in a terminal, with tabs and nothing else for a program."""
-    cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
+    cells = [[one_line(cell) for cell in row] for row in rows]
     if not is_terminal(sys.stdout):
         for row in cells:
             click.echo("\t".join(row))
@@ -148,4 +169,4 @@ def _warnings_afterwards() -> Iterator[None]:
     finally:
         library.removeHandler(held)
         for message in dict.fromkeys(held.messages):
-            click.echo(f"copilot-sync: {message}", err=True)
+            click.echo(f"copilot-sync: {one_line(message)}", err=True)

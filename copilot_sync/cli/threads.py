@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.output import is_terminal, printable, show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.output import is_terminal, one_line, show_answer, show_heading, show_json, show_table
 from copilot_sync.cli.service import connected, usage_checked
 from copilot_sync.client import Client
 from copilot_sync.protocol import segment
@@ -125,6 +125,6 @@ def _is_confirmed(client: Client, identifiers: Tuple[str, ...]) -> bool:
         raise click.UsageError("there is no terminal to ask on: --yes deletes without asking")
     names = {thread.id: thread.name for thread in client.threads()}
     for identifier in identifiers:
-        click.echo(f"{identifier}  {printable(names.get(identifier, ''))}".rstrip(), err=True)
+        click.echo(f"{one_line(identifier)}  {one_line(names.get(identifier, ''))}".rstrip(), err=True)
     click.echo("Delete for good? [y/N] ", nl=False, err=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -11,6 +11,7 @@ from typing import Any, Dict, Mapping
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from copilot_sync import CopilotError, Message, RetryPolicy
 from copilot_sync.contrib.sse import safe_words
@@ -42,6 +43,8 @@ LONGEST_NAME = 60
 #: Characters, and places in a table, of what is made HTML of. More is shown as it came.
 _LONGEST = 100_000
 _LARGEST_TABLE = 100_000
+#: Brackets in which a link is looked for: each may take as long as a hundred words. Those after them are shown.
+_MOST_BRACKETS = 2_000
 
 
 def as_html(markdown: str) -> str:
@@ -50,17 +53,32 @@ def as_html(markdown: str) -> str:
     HTML in it is shown as text. Links lead to the web and to mail, and images are left to their addresses, because
     loading one tells somebody else what is read here. A little Markdown can't become very much HTML: a link has its
     address with it, because a long one in another place could be named any number of times, and a large table, which
-    is filled up with empty places, stays text.
+    is filled up with empty places, stays text. Nor can it take very long: behind the first two thousand brackets no
+    more links are looked for.
     """
     if len(markdown) > _LONGEST or _places(markdown) > _LARGEST_TABLE:
         return f"<pre>{escape(markdown)}</pre>"
     parser = MarkdownIt("js-default").disable(["image", "reference"])
+    parser.core.ruler.at("inline", _read_inline)
     parser.validateLink = _may_be_linked  # type: ignore[method-assign]
     parser.add_render_rule("link_open", _open_link)
     parser.add_render_rule("th_open", _open_cell)
     parser.add_render_rule("td_open", _open_cell)
     html: str = parser.render(markdown)
     return html
+
+
+def _read_inline(state: Any) -> None:
+    """Read the text inside of blocks, and leave the rest as it is once there were too many brackets."""
+    brackets = 0
+    for token in state.tokens:
+        if token.type == "inline":
+            brackets += token.content.count("[")
+            token.children = []
+            if brackets <= _MOST_BRACKETS:
+                state.md.inline.parse(token.content, state.md, state.env, token.children)
+            else:
+                token.children.append(Token("text", "", 0, content=token.content))
 
 
 def _places(markdown: str) -> int:

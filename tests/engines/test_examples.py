@@ -401,8 +401,12 @@ def test_a_column_is_aligned_as_the_model_wants_it(emulator: Emulator, open_page
         "[a]: http://example.org/" + "a" * 10_000 + "\n\n" + "[a] " * 1000,
         "|a" * 1000 + "|\n" + "|-" * 1000 + "|\n" + "|\n" * 1000,
         "[" * 1_000_000,
+        "[" * 99_000,
+        "![[" * 33_000,
+        ("[" * 100 + "\n\n") * 900,
+        "[[[a](b)" * 12_000,
     ],
-    ids=["references", "table", "brackets"],
+    ids=["references", "table", "very many brackets", "brackets", "images", "paragraphs", "links"],
 )
 def test_a_little_markdown_does_not_become_very_much_html(markdown: str) -> None:
     """Nor takes it long: what is large is shown as it came."""
