@@ -741,6 +741,23 @@ def test_what_could_not_be_synced_is_not_there(output: Path, disk: Disk, call: s
     assert ids(output) == ["a", "b"]
 
 
+def test_what_somebody_else_adds_while_a_write_fails_is_not_cut_off(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was written here is taken back."""
+
+    def failing(file: int, data: Any) -> int:
+        output.write_bytes(output.read_bytes() + b"mine\n" * 1000)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(output) as journal:
+        monkeypatch.setattr(os, "write", failing)
+        with pytest.raises(JournalError, match="make room"):
+            journal.write([Result("b", "two")])
+        monkeypatch.undo()
+    assert output.read_bytes() == b"mine\n" * 1000
+
+
 def test_a_write_that_is_cut_short_goes_on(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may take less than it was given."""
     real = os.write

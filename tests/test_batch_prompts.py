@@ -130,9 +130,8 @@ def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
 
 def test_csv_has_named_columns(tmp_path: Path) -> None:
     """In any order and case, with quotes and line ends in them; other columns are left alone."""
-    content = (
-        b'\xef\xbb\xbfid,Note,Prompt,model\r\na,x,"one, and\ntwo ""quoted""",o1-mini\r\n,,two,\r\n\r\nc,,three\r\n'
-    )
+    content = b'\xef\xbb\xbfid,Note,Prompt,model\r\na,x,"one, and\ntwo ""quoted""",o1-mini\r\n,,two,\r\n'
+    content += b"\r\nc,,three\r\n,,,\r\n"
     assert read_file(tmp_path, "in.csv", content) == [
         Prompt("a", 'one, and\ntwo "quoted"', "o1-mini"),
         Prompt(4, "two"),

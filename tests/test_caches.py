@@ -334,6 +334,24 @@ def test_a_process_that_stands_still_holds_nobody_up_for_long(tmp_path: Path, mo
     assert left.exists()
 
 
+def test_the_lock_of_a_file_that_was_replaced_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who waited reads what is there now."""
+    path = tmp_path / "tokens.json"
+    locked = safe_files.try_lock
+    meanwhile = [lambda: FileCache(path).set("other", "value", 10)]
+
+    def slowly(file: int) -> bool:
+        if meanwhile:
+            meanwhile.pop()()
+        return locked(file)
+
+    monkeypatch.setattr(safe_files, "try_lock", slowly)
+    FileCache(path).set("key", "value", 10)
+    assert (FileCache(path).get("key"), FileCache(path).get("other")) == ("value", "value")
+
+
 def test_a_file_system_without_locks_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waiting."""
     monkeypatch.setattr(caches, "_PATIENCE", 1000)

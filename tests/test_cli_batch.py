@@ -1,6 +1,7 @@
 """``copilot-sync batch``: files in and out, what is seen of it, its exit statuses, and how it is stopped."""
 
 import contextlib
+import errno
 import importlib.util
 import io
 import json
@@ -219,6 +220,33 @@ def test_who_reads_no_more_ends_it_quietly(served: Emulator, folder: Path) -> No
         assert process.wait(30) == 1
         assert process.stderr.read() == b""
     assert len(sent(served)) < 500
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EPIPE, ""), (errno.ENOSPC, "not done: 3\nError: the answer can't be written: No space left on device\n")],
+)
+def test_a_broken_pipe_has_no_summary(
+    *,
+    served: Emulator,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    words: str,
+) -> None:
+    """Nobody is there who would want one; a disk that is full is told."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    with contextlib.suppress(SystemExit):  # click's own way of ending at a broken pipe
+        assert run(["batch", "in.jsonl", "-o", "-"]) == 1
+    err = capsys.readouterr().err
+    assert err.endswith(words)
+    assert bool(err) == bool(words)
 
 
 def test_a_file_may_be_called_as_stdout_is(served: Emulator, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -130,19 +130,29 @@ class Journal:
 
     def _read(self) -> None:
         """Take note of all that stands in the files; then, and not before, bring them in order."""
-        with Index() as sums:
-            self._sums: Optional[Index] = sums  # by prompt: the checksum of its result
-            self._changed: List[int] = []
-            self._notes.read(lambda number, note, body: self._recall(note))
-            self._output.read(self._check_and_count, has_journal=self._notes.is_proven)
-            self._sums = None
+        changed: List[int] = []
+        with Index() as sums:  # by prompt: the checksum of its result
+
+            def take_note(number: int, note: Dict[str, Any], line: bytes) -> None:
+                if "result" in note:
+                    sums.set(str(note["result"]), str(note["sum"]))
+                else:
+                    self._recall(note)
+
+            def take_result(number: int, fields: Dict[str, Any], line: bytes) -> None:
+                if sums.get(str(fields["id"])) not in (None, str(zlib.crc32(line))):
+                    changed.append(number)
+                self._count(fields)
+
+            self._notes.read(take_note)
+            self._output.read(take_result, has_journal=self._notes.is_proven)
         self._notes.mend()
         self._output.mend()
-        if self._changed:
-            more = f" and {len(self._changed) - 1} more" if len(self._changed) > 1 else ""
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             logger.warning(
                 "line %d%s of %s was changed since a batch wrote it; what stands there now counts",
-                *(self._changed[0], more, self.path),
+                *(changed[0], more, self.path),
             )
 
     @property
@@ -232,21 +242,11 @@ class Journal:
             self._made.remove(note["deleted"])
         elif "dropped" in note:
             self._intents.remove(str(note["dropped"]))
-        elif "result" in note:
-            if self._sums is not None:
-                self._sums.set(str(note["result"]), str(note["sum"]))
         else:
             intent = Intent.from_dict(note)
             self._intents.set(str(intent.id), json.dumps(note))
             if intent.made:
                 self._made.set(intent.receipt.conversation_id, str(intent.id))
-
-    def _check_and_count(self, number: int, line: Dict[str, Any], body: bytes) -> None:
-        assert self._sums is not None  # noqa: S101 - they are there while the output is read
-        told = self._sums.get(str(line["id"]))
-        if told is not None and told != str(zlib.crc32(body)):
-            self._changed.append(number)
-        self._count(line)
 
     def _count(self, line: Dict[str, Any]) -> None:
         """Take note of a line of the output. Where a prompt has two, as in outputs put together, an answer counts."""

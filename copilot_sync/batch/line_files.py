@@ -289,11 +289,11 @@ def _open_locked(path: str, output: str) -> Tuple[int, bool]:
                 raise JournalError(f"another batch is writing to {output}")
             # The one who had it before may have removed or replaced it since it was opened.
             if has_name(file, path):
-                opened, file = file, -1
-                return opened, is_new
-        finally:
-            if file >= 0:
-                os.close(file)
+                return file, is_new
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
 
 
 def _open_or_make(path: str) -> Tuple[int, bool]:
