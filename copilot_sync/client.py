@@ -56,9 +56,10 @@ class Client:
     ...     print(client.ask("Explain WSGI in one line"))
 
     Args:
-        api_key: A token to use as it is. Then no cookies are looked for.
-        cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt`` or JSON file,
-            or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then ``get_cookies`` are asked.
+        api_key: A token to use as it is, or the JSON in which the page keeps it. Then no cookies are looked for.
+        cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt``, JSON or HAR
+            file, a folder of such, or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then
+            ``get_cookies`` are asked.
         model: The model asked for where a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
         proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
         timeout: Seconds of silence allowed, or a ``Timeout``.

@@ -65,7 +65,7 @@ class CopilotError(Exception):
 
 
 class MissingCredentialsError(CopilotError):
-    """There is nothing to authenticate with. The message says what can be set."""
+    """There is nothing to authenticate with: no credentials, or a file without a session. The message says why."""
 
 
 class AuthenticationError(CopilotError):

@@ -156,3 +156,55 @@ def test_a_heading_is_bold_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, "stdout", sink)
     output.show_heading("user\x07:")
     assert sink.written().decode() == "\x1b[1muser\ufffd:\x1b[0m\n"
+
+
+FORGERIES = [
+    "two\nlines",
+    "a\r\nb",
+    "\x1b[2J\x1b]0;title\x07",
+    "\u202egnp.exe",
+    "\u2066isolated\u2069",
+    "zero\u200bwidth\u200d\u2060\ufeff",
+    "line\u2028and\u2029paragraph\x85",
+    "tab\tand\x0bmore\x1c",
+    "\U000e0041\u00ad",
+    "\x9b31m",
+]
+
+
+@pytest.mark.parametrize("text", FORGERIES, ids=ascii)
+def test_a_name_is_one_line_of_what_is_seen(text: str) -> None:
+    """Nothing in it can pass for another line or cell, move the cursor, turn the direction or take no room."""
+    line = output.one_line(f"  a {text} b")
+    assert line.isprintable()
+    assert (line[:2], line[-2:]) == ("a ", " b")
+    assert output.one_line("é 🙂\u00a0中  x") == "é 🙂 中 x"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("text", FORGERIES, ids=ascii)
+def test_a_cell_stays_in_its_place(
+    text: str, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a person and for a program."""
+    monkeypatch.setattr(output, "is_terminal", lambda stream: terminal)
+    output.show_table(("ID", "NAME"), [(f"1{text}", text), ("2", "x")])
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == (4 if terminal else 3)
+    assert all(line.replace("\t", "").isprintable() for line in lines)
+    assert [line.count("\t") for line in lines[:-1]] == ([0] * 3 if terminal else [1] * 2)
+
+
+@pytest.mark.parametrize("text", FORGERIES, ids=ascii)
+def test_json_shows_nothing_that_is_not_seen(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is escaped, and read back as it was."""
+    output.show_json({"name": text})
+    line = capsys.readouterr().out
+    assert line[:-1].isprintable()
+    assert json.loads(line) == {"name": text}
+
+
+def test_a_direction_cannot_be_turned_in_an_answer() -> None:
+    """It would show something else than it says; joiners, which emoji and some scripts are written with, stay."""
+    assert output.printable("a\u202eb\u2066c\u2069d\u202ce") == "a\ufffdb\ufffdc\ufffdd\ufffde"
+    assert output.printable("👨\u200d👩\u200c\u200f") == "👨\u200d👩\u200c\u200f"

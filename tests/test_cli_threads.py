@@ -165,6 +165,20 @@ def test_the_question_in_a_terminal(thread: str, served: Emulator) -> None:
         assert (thread not in served.threads) is deleted
 
 
+def test_a_name_cannot_forge_the_question(thread: str, served: Emulator) -> None:
+    """It comes from the service: one line, nothing of it obeyed, whatever stands in it."""
+    served.threads[thread].name = "harmless\nDelete for good? [y/N] n\r\x1b[2K\u202eother\u200b"
+    with Terminal("threads", "delete", thread, environment={}, columns=200) as terminal:
+        terminal.expect("other\ufffd")
+        terminal.expect("[y/N] ")
+        terminal.send("\x04")
+        assert terminal.status() == 1
+        first, second, *_ = terminal.lines()
+    assert first == f"{thread}  harmless Delete for good? [y/N] n \ufffd[2K\ufffdother\ufffd"
+    assert second.startswith("Delete for good? [y/N]")
+    assert thread in served.threads
+
+
 def test_a_list_in_a_terminal_has_headings(thread: str) -> None:
     """Above columns that are aligned."""
     with Terminal("threads", "list", environment={}) as terminal:

@@ -97,6 +97,21 @@ def test_only_the_latest_requests_are_kept() -> None:
         assert [request.path for request in emulator.requests] == ["/models", "/x"]
 
 
+def test_what_is_kept_of_requests_is_bounded_in_bytes() -> None:
+    """A large body counts for many small ones; leaks and disconnects are bounded alike."""
+    options = Options(max_record_bytes=100_000)
+    with Emulator(options=options) as emulator:
+        large = b"POST /github/chat/threads HTTP/1.1\r\nCookie: a=b\r\nContent-Length: 30000\r\n\r\n" + b"x" * 30_000
+        talk(emulator, large * 20 + b"GET /x HTTP/1.0\r\n\r\n")
+        assert emulator.requests[-1].path == "/x"
+        for kept in (emulator.requests, [leak.request for leak in emulator.leaks]):
+            assert 2 <= len(kept) <= 4
+            assert sum(request.size for request in kept) <= options.max_record_bytes
+        emulator.requests.clear()
+        talk(emulator, large * 3 + b"GET /x HTTP/1.0\r\n\r\n")
+        assert len(emulator.requests) == 4
+
+
 @pytest.mark.parametrize(
     "line",
     [

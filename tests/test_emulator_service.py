@@ -10,9 +10,9 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import pytest
-from support import MESSAGE
+from support import MESSAGE, Worker
 
-from copilot_sync.emulator import Emulator, Fault, Options, Reply
+from copilot_sync.emulator import Emulator, Fault, Options, Reply, service
 
 NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
 VERIFIED = {"GitHub-Verified-Fetch": "true", "X-Requested-With": "XMLHttpRequest"}
@@ -499,3 +499,54 @@ def test_a_wrong_method_is_told_the_right_ones(
     """405 with `Allow`."""
     reply = ask(emulator.github_url if host == "github" else emulator.api_url, method, path)
     assert (reply.status, reply.headers["Allow"]) == (405, allowed)
+
+
+# What it keeps
+
+
+def test_the_oldest_threads_are_forgotten() -> None:
+    """One that runs for days must not grow for days."""
+    with Emulator(options=Options(max_threads=3)) as emulator:
+        made = [new_thread(emulator) for _ in range(5)]
+        assert list(emulator.threads) == made[2:]
+
+
+def test_what_is_kept_of_messages_is_bounded_in_bytes() -> None:
+    """The oldest threads go; a thread that is as large as all may be takes no more."""
+    with Emulator(options=Options(max_thread_bytes=100_000), reply=Reply("ok")) as emulator:
+        made = [new_thread(emulator) for _ in range(6)]
+        for thread_id in made:
+            assert post(emulator, thread_id, content="x" * 30_000).status == 200
+        assert list(emulator.threads) == made[3:]
+        emulator.threads.clear()
+        last = new_thread(emulator)
+        statuses = [post(emulator, last, content="x" * 30_000).status for _ in range(5)]
+        assert statuses == [200, 200, 200, 422, 422]
+        assert list(emulator.threads) == [last]
+        assert api(emulator, "DELETE", f"/github/chat/threads/{last}").status == 204
+        assert emulator._service._stored == 0
+
+
+def test_an_answer_may_end_after_its_thread_was_forgotten() -> None:
+    """It is nobody's any more."""
+    with Emulator(options=Options(max_threads=1)) as emulator:
+        emulator.fail("message", Fault.stall(("after_events", 1)))
+        asking = Worker(lambda: post(emulator, new_thread(emulator)).status)
+        assert emulator.wait_until(lambda: emulator.stalled)
+        second = new_thread(emulator)
+        emulator.release()
+        assert asking.result() == 200
+        assert list(emulator.threads) == [second]
+        assert emulator._service._stored == 0
+
+
+def test_the_oldest_tokens_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are over first."""
+    monkeypatch.setattr(service, "_MOST_TOKENS", 4)
+    with Emulator(options=Options(token_lifetime=0.0)) as emulator:
+        for _ in range(3):
+            fetch_token(emulator)
+        emulator.options.token_lifetime = 1800.0
+        tokens = [fetch_token(emulator).json["token"] for _ in range(8)]
+        assert list(emulator._service._tokens) == tokens[-3:] or list(emulator._service._tokens) == tokens[-4:]
+        assert emulator.tokens_issued == 11

@@ -12,9 +12,10 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 import click
 
 from copilot_sync.cli import options
+from copilot_sync.cli.failures import in_words
 from copilot_sync.cli.folders import state_folder
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
-from copilot_sync.cli.output import is_terminal, show_answer
+from copilot_sync.cli.output import is_terminal, one_line, show_answer
 from copilot_sync.cli.question import with_system
 from copilot_sync.cli.service import Service, connected
 from copilot_sync.errors import CopilotError
@@ -104,7 +105,7 @@ class _Session:
     def show_end(self) -> None:
         """Print the conversation's id, with which it can be taken up again."""
         if self._conversation is not None:
-            _note(f"conversation {self._conversation.conversation_id}")
+            _note(f"conversation {one_line(self._conversation.conversation_id)}")
 
     def _reader(self) -> ReadLine:
         if not self._is_typed:
@@ -140,7 +141,7 @@ class _Session:
         except CopilotError as error:
             if not self._is_typed:
                 raise
-            _note(f"Error: {error}")
+            _note(f"Error: {in_words(error, click.get_current_context().find_root().ensure_object(dict))}")
         finally:
             self._keep(question, stream)
 

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import requests
 
 from copilot_sync.auth.cookies import FoundCookies
+from copilot_sync.auth.credentials import Credentials
 from copilot_sync.client import Client
-from copilot_sync.errors import CopilotError, MissingCredentialsError
-from copilot_sync.protocol import Request, is_header_value
+from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError
+from copilot_sync.protocol import Request
 from copilot_sync.settings import (
     API_KEY_VARIABLE,
     API_URL_VARIABLE,
@@ -208,8 +209,10 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
         find: Searches for cookies.
     """
     if environment.api_key is not None:
-        if not is_header_value(environment.api_key):
-            words = f"{API_KEY_VARIABLE} holds characters that can't be sent in a header"
+        try:
+            Credentials(None, None, environment).check()
+        except ValueError as error:
+            words = str(error).replace("the api_key", API_KEY_VARIABLE)
             return Finding("credentials", State.WRONG, words, f"set {API_KEY_VARIABLE} anew")
         return Finding("credentials", State.WELL, f"a token from {API_KEY_VARIABLE}")
     try:
@@ -292,7 +295,9 @@ def check_account(client: Client, environment: Environment) -> List[Finding]:
     except CopilotError as error:
         words = str(error)
         if error.stage in ("credentials", "token"):
-            advice = "sign in at github.com and export its cookies anew"
+            # Where the service says that the account gets no token, it is no use.
+            signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in words)
+            advice = "sign in at github.com and export its cookies anew" if signed_out else ""
             return [Finding("token", State.WRONG, words, advice), Finding("models", State.OPEN, "not tried")]
         return [_token_found(environment), Finding("models", State.WRONG, words)]
     wanted = environment.model or MODEL

@@ -18,11 +18,11 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Protocol, Sequ
 import click
 
 _DUMB = ("", "dumb", "unknown")
-#: Control characters of both sets but for tab and newline, two more line ends, and what embeds, overrides or isolates a
-#: direction. A carriage return could overwrite its line and is dropped.
+#: Control characters of both sets but for tab and newline, and what embeds, overrides or isolates a direction. A
+#: carriage return could overwrite its line and is dropped.
 _CONTROLS: Dict[int, Optional[str]] = {
     **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"},
-    **dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"),
     ord("\r"): None,
 }
 #: What JSON may hold as it is but a terminal or an encoding may not.
@@ -90,7 +90,7 @@ def show_answer(pieces: Iterable[str], raw: bool) -> None:
 
 def show_heading(text: str) -> None:
     """Show a line that stands above others."""
-    shown = one_line(text)
+    shown = one_line(text) if is_terminal(sys.stdout) else " ".join(text.split())
     click.echo(click.style(shown, bold=True) if has_colours(sys.stdout) else shown)
 
 

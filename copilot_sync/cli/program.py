@@ -5,11 +5,12 @@ import importlib
 import io
 import os
 import sys
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 import click
 
 from copilot_sync._version import __version__
+from copilot_sync.cli.failures import in_words, verbose
 from copilot_sync.errors import CopilotError
 
 FAILED = 1
@@ -53,6 +54,7 @@ class _Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"copilot_sync.cli.{cmd_name}"), cmd_name)
+        _let_be_verbose(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -60,8 +62,17 @@ class _Program(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _let_be_verbose(command: click.Command) -> None:
+    """Let a command and those below it take ``--verbose``, once."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    for each in (command, *below):
+        if "verbose" not in [option.name for option in each.params]:
+            each.params.append(verbose())
+
+
 @click.command(
     cls=_Program,
+    params=[verbose()],
     help=_HELP,
     epilog=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -76,8 +87,9 @@ def run(arguments: List[str]) -> int:
     if sys.stdout is None:  # started with it closed
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lasts as long as the process
     _tolerate_narrow_encodings()
+    flags: Dict[str, bool] = {}
     try:
-        status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False)
+        status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False, obj=flags)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
@@ -85,7 +97,7 @@ def run(arguments: List[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except CopilotError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {in_words(error, flags)}", err=True)
         return FAILED
     except OSError as error:
         _leave_output()

@@ -14,8 +14,9 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Callable, Deque, Dict, List, Literal, Optional
+from typing import Callable, Deque, Dict, Literal, Optional
 
+from .record import Record, RecordLimits
 from .replies import Fault, Script, check_script
 from .service import STAGES, Options, RecordedRequest
 
@@ -62,9 +63,9 @@ class Scenario:
         reply: the same; may be replaced at any time.
         choose_fault: called with the stage and the request where no fault is queued for that stage;
             returns the fault for this request, or `None`. Called from the connections' threads.
-        requests: every request received, in order.
-        leaks: credentials that came to the wrong host.
-        disconnects: clients that went away before their reply's end.
+        requests: the requests received, in order; as many as `options` has it, the oldest are forgotten.
+        leaks: credentials that came to the wrong host; as many.
+        disconnects: clients that went away before their reply's end; as many.
     """
 
     def __init__(self, options: Options, reply: Script) -> None:
@@ -72,14 +73,17 @@ class Scenario:
         self.options = options
         self.reply = reply
         self.choose_fault: Optional[ChooseFault] = None
-        self.requests: List[RecordedRequest] = []
-        self.leaks: List[Leak] = []
-        self.disconnects: List[Disconnect] = []
+        self.requests: Record[RecordedRequest] = Record(self._limits, lambda request: request.size)
+        self.leaks: Record[Leak] = Record(self._limits, lambda leak: leak.request.size)
+        self.disconnects: Record[Disconnect] = Record(self._limits, lambda gone: gone.request.size)
         self._lock = threading.RLock()
         self._change = threading.Condition(self._lock)
         self._waiting = 0
         self._script: Deque[Script] = deque()
         self._faults: Dict[str, Deque[Optional[Fault]]] = {stage: deque() for stage in STAGES}
+
+    def _limits(self) -> RecordLimits:
+        return RecordLimits(self.options.max_records, self.options.max_record_bytes)
 
     def script(self, *replies: Script) -> None:
         """Queues replies for the next messages, one each, ahead of `reply`.
@@ -142,15 +146,15 @@ class Scenario:
     def record(self, request: RecordedRequest) -> None:
         """Keeps a request, and notes what it should not have carried."""
         with self._lock:
-            self.requests.append(request)
-            del self.requests[: -self.options.max_records]
+            self.requests.keep(request)
             if request.host == "api" and "cookie" in request.headers:
-                self.leaks.append(Leak("cookie", request))
+                self.leaks.keep(Leak("cookie", request))
             if request.host == "github" and "authorization" in request.headers:
-                self.leaks.append(Leak("authorization", request))
+                self.leaks.keep(Leak("authorization", request))
         self.changed()
 
     def record_disconnect(self, request: RecordedRequest, events: int) -> None:
         """Keeps that a client went away in mid-reply."""
-        self.disconnects.append(Disconnect(request, events, time.monotonic()))
+        with self._lock:
+            self.disconnects.keep(Disconnect(request, events, time.monotonic()))
         self.changed()

@@ -83,6 +83,10 @@ _OPTIONAL = {
     "skillOptions": dict,
     "requestTrace": bool,
 }
+#: Bytes that a request or a message takes besides its text.
+_OVERHEAD = 1024
+#: Tokens that are valid at the same time; the oldest of more are forgotten.
+_MOST_TOKENS = 100_000
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _SIGN_IN = b"<!DOCTYPE html><html><title>Sign in to GitHub</title><h1>Sign in to GitHub</h1></html>"
 _VERSION_HEADERS = {"copilot-integration-id": "copilot-chat", "X-GitHub-Api-Version": "2025-05-01"}
@@ -110,6 +114,10 @@ class Options:
             in its thread.
         max_body: bytes allowed in a request's body.
         max_records: requests that are kept for inspection; older ones are forgotten.
+        max_record_bytes: bytes of those requests, headers and bodies; older ones are forgotten.
+        max_threads: threads that are kept; the oldest are forgotten.
+        max_thread_bytes: bytes of all messages; the oldest threads are forgotten, and a thread as large
+            as that takes no more messages.
     """
 
     token_lifetime: float = 1800.0
@@ -124,6 +132,9 @@ class Options:
     finish_when_disconnected: bool = True
     max_body: int = MAX_BODY
     max_records: int = 100_000
+    max_record_bytes: int = 128 * 1024 * 1024
+    max_threads: int = 100_000
+    max_thread_bytes: int = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,12 @@ class RecordedRequest(HttpRequest):
     time: float = 0.0
     request_id: str = ""
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        fields = sum(len(name) + len(value) for name, value in self.headers.items())
+        return _OVERHEAD + len(self.body) + len(self.path) + fields
+
 
 @dataclass
 class StoredThread:
@@ -158,6 +175,7 @@ class StoredThread:
         created_at, updated_at: times as the protocol writes them.
         messages: what `GET .../messages` lists, with the wire's fields, in order.
         writing: the answers that aren't whole yet.
+        size: bytes of its messages.
     """
 
     id: str
@@ -167,6 +185,7 @@ class StoredThread:
     manually_named: bool = False
     messages: List[Dict[str, Any]] = field(default_factory=list)
     writing: List[Answer] = field(default_factory=list)
+    size: int = 0
 
     @property
     def user_messages(self) -> List[Dict[str, Any]]:
@@ -301,6 +320,7 @@ class Service:
         self.threads: Dict[str, StoredThread] = {}
         self.tokens_issued = 0
         self._tokens: Dict[str, float] = {}
+        self._stored = 0
         self._lock = lock
         self._announce = announce
         self._stages: Dict[str, Callable[[RecordedRequest], Outcome]] = {
@@ -354,10 +374,18 @@ class Service:
             raise _github_error(422, "X-Requested-With: XMLHttpRequest is missing")
         token = f"emulated-{uuid.uuid4().hex}"
         lifetime = self.options.token_lifetime
+        self._forget_tokens()
         self._tokens[token] = time.monotonic() + lifetime
         self.tokens_issued += 1
         reply = {"token": token, "expiration": _timestamp(lifetime, self.options.expiration)}
         return json_response(200, {name: value for name, value in reply.items() if value})
+
+    def _forget_tokens(self) -> None:
+        if len(self._tokens) < _MOST_TOKENS:
+            return
+        now = time.monotonic()
+        valid = [(token, end) for token, end in self._tokens.items() if end > now]
+        self._tokens = dict(valid[-_MOST_TOKENS // 2 :])
 
     def _login_wanted(self) -> Response:
         manner = self.options.bad_cookies
@@ -396,6 +424,8 @@ class Service:
         now = _timestamp()
         thread = StoredThread(str(uuid.uuid4()), now, now)
         self.threads[thread.id] = thread
+        while len(self.threads) > self.options.max_threads:
+            self._forget_thread(next(iter(self.threads)))
         shape = self.options.thread_shape
         reply: Dict[str, object] = {shape: thread.id}
         if shape == "thread":
@@ -428,8 +458,25 @@ class Service:
         return json_response(200, {"name": thread.name})
 
     def _delete_thread(self, request: RecordedRequest) -> Response:
-        del self.threads[self._thread(request).id]
+        self._forget_thread(self._thread(request).id)
         return Response(204)
+
+    def _forget_thread(self, thread_id: str) -> None:
+        self._stored -= self.threads.pop(thread_id).size
+
+    def _grow(self, thread: StoredThread, size: int) -> None:
+        """Notes that a thread has become larger, and forgets the oldest others if all are too large."""
+        thread.size += size
+        if self.threads.get(thread.id) is not thread:
+            return  # it was forgotten while its answer was written
+        self._stored += size
+        if self._stored <= self.options.max_thread_bytes:
+            return
+        self._stored = sum(each.size for each in self.threads.values())  # anybody may have taken some out
+        for oldest in [each for each in self.threads if each != thread.id]:
+            if self._stored <= self.options.max_thread_bytes:
+                break
+            self._forget_thread(oldest)
 
     def _list_models(self, request: RecordedRequest) -> Response:
         return json_response(200, {"data": [_model(model) for model in self.options.models]})
@@ -442,7 +489,10 @@ class Service:
         parent = body.get("parentMessageID") or "root"
         if parent != "root" and not _has_message(thread, parent):
             raise _api_error(400, f"parentMessageID: no message {parent} in this thread")
+        if thread.size + len(request.body) > self.options.max_thread_bytes:
+            raise _api_error(422, "this conversation is too long")
         question = _message(thread, "user", body, parent)
+        self._grow(thread, _OVERHEAD + len(request.body))
         thread.messages.append(question)
         thread.name = thread.name or _name_from(thread.messages)
         thread.updated_at = question["createdAt"]
@@ -472,6 +522,7 @@ class Service:
         with self._lock:
             thread.writing.remove(answer)
             _insert_answer(thread.messages, answer.as_json())
+            self._grow(thread, _OVERHEAD + len(answer.text))
             thread.updated_at = _timestamp()
         self._announce()
 

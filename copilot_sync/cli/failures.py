@@ -1,0 +1,68 @@
+"""What a person in a terminal is told of an error: what happened, and what to type next.
+
+The details, which are for a report (the stage, ids, the number of attempts), come with ``--verbose`` alone.
+"""
+
+from typing import Mapping, Tuple, Type
+
+import click
+
+from copilot_sync.cli.output import one_line
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    InvalidRequestError,
+    MissingCredentialsError,
+    NetworkError,
+    NotFoundError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitError,
+    ServerError,
+    StreamInterruptedError,
+    WrongHostError,
+)
+
+_DOCTOR = "check with: copilot-sync doctor"
+#: The first that fits.
+_NEXT: Tuple[Tuple[Type[CopilotError], str], ...] = (
+    (MissingCredentialsError, _DOCTOR),
+    (AuthenticationError, _DOCTOR),
+    (WrongHostError, _DOCTOR),
+    (NotFoundError, "see what there is with: copilot-sync threads list"),
+    (InvalidRequestError, "see the models with: copilot-sync models"),
+    (QuotaExceededError, ""),
+    (RateLimitError, "try again later"),
+    (NetworkError, _DOCTOR),
+    (ServerError, "try again later"),
+    (StreamInterruptedError, "see what there is of it with: copilot-sync threads show {conversation}"),
+    (ProtocolError, _DOCTOR),
+)
+
+
+def in_words(error: CopilotError, flags: Mapping[str, bool]) -> str:
+    """Give one line for an error of the library; ``flags`` are those of the program's context."""
+    words = str(error) if flags.get("verbose") else str(error.args[0])
+    return one_line("; ".join(filter(None, [words, _next(error)])))
+
+
+def _next(error: CopilotError) -> str:
+    wait = getattr(error, "retry_after", None)
+    if wait is not None:
+        return f"try again in {wait:.0f} s"
+    advice = next((words for kind, words in _NEXT if isinstance(error, kind)), "")
+    conversation = getattr(error, "conversation", None)
+    if "{" in advice:
+        return advice.format(conversation=conversation.conversation_id) if conversation else ""
+    return advice
+
+
+def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().ensure_object(dict)["verbose"] = True
+
+
+def verbose() -> click.Option:
+    """Make the option. Each command takes it too, because people type it at the end."""
+    help_text = "Tell all that is known of an error."
+    return click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_remember, help=help_text)

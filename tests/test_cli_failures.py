@@ -1,0 +1,75 @@
+"""What a person is told of an error: one line with what happened and what to type next, and details if they ask."""
+
+from typing import List
+
+import pytest
+from terminals import Terminal
+
+from copilot_sync import errors
+from copilot_sync.cli.failures import in_words
+from copilot_sync.cli.program import run
+from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.models import Conversation
+
+# fmt: off
+NEXT = [
+    (errors.MissingCredentialsError("none"), "none; check with: copilot-sync doctor"),
+    (errors.AuthenticationError("refused"), "refused; check with: copilot-sync doctor"),
+    (errors.NotFoundError("gone"), "gone; see what there is with: copilot-sync threads list"),
+    (errors.InvalidRequestError("wrong"), "wrong; see the models with: copilot-sync models"),
+    (errors.QuotaExceededError("used up"), "used up"),
+    (errors.QuotaExceededError("used up", retry_after=90.0), "used up; try again in 90 s"),
+    (errors.RateLimitError("slow down"), "slow down; try again later"),
+    (errors.RateLimitError("slow down", retry_after=7.4), "slow down; try again in 7 s"),
+    (errors.NetworkError("cut"), "cut; check with: copilot-sync doctor"),
+    (errors.RequestTimeoutError("late"), "late; check with: copilot-sync doctor"),
+    (errors.ServerError("failed"), "failed; try again later"),
+    (errors.StreamInterruptedError("cut", conversation=Conversation("abc")),
+     "cut; see what there is of it with: copilot-sync threads show abc"),
+    (errors.StreamInterruptedError("cut"), "cut"),
+    (errors.StreamClosedError("closed"), "closed"),
+    (errors.ServerError("two\nlines\x1b[2J\u202e"), "two lines\ufffd[2J\ufffd; try again later"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("error", "words"), NEXT, ids=lambda value: ascii(value)[:40])
+def test_an_error_ends_with_what_to_type_next(error: errors.CopilotError, words: str) -> None:
+    """If there is something that helps; and it is one line, whoever wrote it."""
+    assert in_words(error, {}) == words
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--verbose", "models"],
+        ["models", "--verbose"],
+        ["--verbose", "threads", "list"],
+        ["threads", "list", "--verbose"],
+    ],
+)
+def test_the_details_are_for_those_who_ask(
+    arguments: List[str], served: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At either end of the command: the stage, the status and the id of the request."""
+    fault = Fault.status(403, message="not for you", headers={"X-GitHub-Request-Id": "A1:B2"})
+    for details in (True, False):
+        served.fail("models", fault)
+        served.fail("threads", fault)
+        assert run([each for each in arguments if details or each != "--verbose"]) == 1
+        err = capsys.readouterr().err
+        assert "not for you" in err
+        assert ("[stage " in err and "status 403" in err) is details
+        assert err.endswith("; check with: copilot-sync doctor\n")
+
+
+def test_a_chat_tells_of_an_error_as_all_commands_do(served: Emulator) -> None:
+    """And goes on."""
+    served.fail("message", Fault.status(403, message="not for you"), Fault.status(403, message="not for you"))
+    with Terminal("chat", "--verbose", environment={}) as terminal:
+        terminal.expect("Ctrl-D ends")
+        terminal.line("hi")
+        terminal.expect("[stage message, status 403")
+        terminal.expect("check with: copilot-sync doctor")
+        terminal.line("/quit")
+        assert terminal.status() == 0
