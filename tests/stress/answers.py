@@ -48,7 +48,7 @@ class Tally:
                 self.counts[_kind(answer.text, prompt, answer.complete)] += 1
                 conversation = answer.conversation
                 if turn % TURNS == 0:
-                    client.delete_thread(conversation)
+                    client.delete_thread(client.create_thread())
                     conversation = None
             except CopilotError as error:
                 self.counts["failed"] += 1

@@ -26,7 +26,7 @@ from copilot_sync import Client, CopilotError, NotFoundError, RetryPolicy
 from copilot_sync.emulator import Fault, RecordedRequest
 
 FULL = {"processes": 400, "children": 10}
-SHORT = {"processes": 12, "children": 10}
+SHORT = {"processes": 10, "children": 12}
 THREADS = 8
 #: Seconds. A child that takes longer hangs; so does a process that says nothing for so long.
 PATIENCE = 15.0
@@ -210,7 +210,7 @@ def main() -> int:
             emulator.threads.clear()
     figures = Figures()
     figures.note("fresh processes", given.processes)
-    figures.at_least("forks", counts["forks"], given.processes * given.children * 0.9)
+    figures.at_least("forks", counts["forks"], int(given.processes * given.children * 0.9))
     figures.at_least("children that got their answers", counts["right_children"], 1)
     figures.at_most("children that hung", counts["hung_children"], 0)
     figures.at_most("children that got another's answer", counts["wrong_children"], 0)
