@@ -215,7 +215,7 @@ def test_instructions_go_along(served: Emulator) -> None:
         (["x", "--conversation", "a", "--continue"], "exclude each other"),
         (["x", "--file", "missing.txt"], "missing.txt"),
         (["x", "--file", "."], "is a directory"),
-        (["x", "--file", "logo.png"], "logo.png: it is not text"),
+        (["x", "--file", "logo.png"], "logo.png: it is not UTF-8 text"),
         (["x", "--model", "\ud800"], "Unicode"),
         ([], "nothing to ask"),
     ],
