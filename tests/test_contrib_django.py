@@ -537,6 +537,20 @@ def test_the_command_asks() -> None:
     assert err.getvalue().startswith("conversation ")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_terminal_gets_nothing_from_the_command_to_obey(emulator: Emulator, terminal: bool) -> None:
+    """A pipe gets every character."""
+
+    class Out(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    emulator.reply = Reply(["one\x1b[2J", "\u202etwo"])
+    out = Out()
+    call_command("copilot_ask", "hi", stdout=out, stderr=io.StringIO())
+    assert out.getvalue() == ("one\ufffd[2J\ufffdtwo\n" if terminal else "one\x1b[2J\u202etwo\n")
+
+
 @pytest.mark.parametrize(
     "arguments, words", [(["hi"], "503"), (["hi", "--conversation", "a\nb"], "conversation"), ([" "], "empty")]
 )

@@ -3,6 +3,7 @@
 import logging
 import threading
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -14,6 +15,7 @@ import flask
 from cachelib import SimpleCache
 from flask_caching import Cache
 
+from copilot_sync.contrib import flask as flask_contrib
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.flask import KEY, CopilotSync
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -297,6 +299,18 @@ def test_the_command_asks(app: flask.Flask) -> None:
     """With the application's configuration."""
     result = app.test_cli_runner().invoke(args=["copilot", "ask", "hi", "--model", "o1-mini"])
     assert (result.exit_code, result.output) == (0, "one two\n")
+
+
+def test_a_terminal_gets_nothing_from_the_command_to_obey(
+    app: flask.Flask, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe gets every character."""
+    emulator.reply = Reply(["one\x07", "\u202etwo"])
+    result = app.test_cli_runner().invoke(args=["copilot", "ask", "hi"])
+    assert result.output == "one\x07\u202etwo\n"
+    monkeypatch.setattr(flask_contrib, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    result = app.test_cli_runner().invoke(args=["copilot", "ask", "hi"])
+    assert result.output == "one\ufffd\ufffdtwo\n"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ NETSCAPE = b"""\
 #HttpOnly_github.com\tFALSE\t/\tTRUE\t1900000000\tuser_session\tabc
 .github.com\tTRUE\t/\tTRUE\t1900000000\t_octo\tGH1.1
 github.com\tFALSE\t/\tTRUE\t0\t_gh_sess\tdef
-github.com\tFALSE\t/\tTRUE\t\tcolor\tdark
+github.com\tFALSE\t/\tTRUE\tSession\tcolor\tdark
 github.com\tFALSE\t/\tTRUE\t1700000000\told\t1
 .example.org\tTRUE\t/\tTRUE\t1900000000\tother\t2
 github.com\tFALSE\t/\tTRUE\t1900000000\tno_value

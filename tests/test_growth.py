@@ -8,9 +8,9 @@ import pytest
 from copilot_sync import protocol
 from copilot_sync.auth.cookies import read_cookies
 from copilot_sync.cli.markdown_blocks import PARSER, Blocks
-from copilot_sync.cli.output import one_line, printable
 from copilot_sync.errors import CopilotError
 from copilot_sync.protocol import Reply
+from copilot_sync.terminal_text import one_line, printable
 from copilot_sync.times import read_time
 
 #: Characters of the shorter text, and of one that is read as Markdown. The longer one has four times as many.
@@ -68,12 +68,6 @@ def redirected(text: str) -> object:
     return protocol.error_of_status(protocol.Request("thread", "POST", "", "", {}), reply, now=0.0, mask=str)
 
 
-def blocks(text: str) -> None:
-    growing = Blocks()
-    for start in range(0, len(text), 100):
-        growing.add(text[start : start + 100])
-
-
 def tolerantly(read: Callable[[str], object]) -> Callable[[str], object]:
     def tolerant(text: str) -> object:
         try:
@@ -95,7 +89,7 @@ READERS: Dict[str, Callable[[str], Any]] = {
     "line": one_line,
     "terminal": printable,
     "Markdown": PARSER.parse,
-    "blocks": blocks,
+    "blocks": lambda text: Blocks().add(text + "\n"),
 }
 
 

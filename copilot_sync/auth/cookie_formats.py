@@ -276,7 +276,7 @@ def _netscape_cookie(fields: List[str]) -> Optional[StoredCookie]:
     if len(fields) != 7:
         return None
     domain, goes_below, _, _, expires, name, value = fields
-    moment = read_time(expires or 0)
+    moment = 0.0 if expires.strip().lower() in ("", "session") else read_time(expires)
     if moment is None:
         return None
     host_only = goes_below.upper() != "TRUE" and not domain.startswith(".")

@@ -15,13 +15,14 @@ from copilot_sync.cli import options
 from copilot_sync.cli.failures import in_words
 from copilot_sync.cli.folders import state_folder
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
-from copilot_sync.cli.output import is_terminal, one_line, show_answer
+from copilot_sync.cli.output import is_terminal, show_answer
 from copilot_sync.cli.question import with_system
 from copilot_sync.cli.service import Service, connected
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
+from copilot_sync.terminal_text import one_line
 
 _HELP = f"""\
 /model [ID]   show the model, or go on with another one

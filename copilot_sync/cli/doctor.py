@@ -15,9 +15,10 @@ from copilot_sync.auth.cookies import find_cookies
 from copilot_sync.auth.credentials import cookie_domain
 from copilot_sync.cli import checks
 from copilot_sync.cli.checks import Finding, State
-from copilot_sync.cli.output import has_colours, is_utf8, one_line
+from copilot_sync.cli.output import has_colours, is_utf8
 from copilot_sync.cli.service import connected, token_cache_file
 from copilot_sync.settings import Environment, Urls
+from copilot_sync.terminal_text import one_line
 
 _LIBRARIES = ("requests", "sseclient-py", "tenacity", "click", "rich", "markdown-it-py")
 _MARKS = {State.WELL: "✓", State.WRONG: "✗", State.OPEN: "-"}

@@ -7,7 +7,6 @@ from typing import Mapping, Tuple, Type
 
 import click
 
-from copilot_sync.cli.output import one_line
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -22,6 +21,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
+from copilot_sync.terminal_text import one_line
 
 _DOCTOR = "check with: copilot-sync doctor"
 #: The first that fits.

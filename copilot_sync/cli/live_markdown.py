@@ -18,7 +18,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from copilot_sync.cli.markdown_blocks import PARSER, Blocks
-from copilot_sync.cli.output import printable
+from copilot_sync.terminal_text import printable
 
 #: Seconds between two drawings.
 _INTERVAL = 0.1

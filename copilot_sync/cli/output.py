@@ -13,18 +13,13 @@ import logging
 import os
 import re
 import sys
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence, TextIO
+from typing import Any, Iterable, Iterator, List, Optional, Protocol, Sequence, TextIO
 
 import click
 
+from copilot_sync.terminal_text import one_line, printable
+
 _DUMB = ("", "dumb", "unknown")
-#: Control characters of both sets but for tab and newline, and what embeds, overrides or isolates a direction. A
-#: carriage return could overwrite its line and is dropped.
-_CONTROLS: Dict[int, Optional[str]] = {
-    **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"},
-    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"),
-    ord("\r"): None,
-}
 #: What JSON may hold as it is but a terminal or an encoding may not.
 _UNSHOWABLE = re.compile(
     "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
@@ -55,25 +50,6 @@ def is_animated(stream: TextIO) -> bool:
 def has_colours(stream: TextIO) -> bool:
     """Whether a stream is a terminal that may be coloured."""
     return is_terminal(stream) and not is_dumb() and not os.environ.get("NO_COLOR")
-
-
-def printable(text: str) -> str:
-    """Take out of a text what a terminal would obey instead of showing it."""
-    return text.translate(_CONTROLS)
-
-
-def one_line(text: str) -> str:
-    """Make one line of a name, an id or a message, with nothing in it that is not seen.
-
-    Blanks of all kinds become one space. What is not printed, such as control characters, what turns the direction and
-    what has no width, is shown as U+FFFD.
-    """
-    shown = (character if character.isprintable() else _stand_in(character) for character in text)
-    return " ".join("".join(shown).split())
-
-
-def _stand_in(character: str) -> str:
-    return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def show_answer(pieces: Iterable[str], raw: bool) -> None:

@@ -11,6 +11,7 @@ The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes 
 into the client's and back, and knows nothing of the protocol.
 """
 
+import sys
 from typing import Any, Dict, Optional, Union
 
 from copilot_sync.client import Client, Prompt
@@ -18,6 +19,7 @@ from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.terminal_text import one_line, printable
 
 try:
     import click
@@ -174,10 +176,11 @@ def _commands(copilot: CopilotSync) -> AppGroup:
         """Ask PROMPT and print the answer as it comes."""
         try:
             with copilot.client.stream(prompt, model=model, conversation=conversation) as stream:
+                is_terminal = sys.stdout.isatty()
                 for piece in stream:
-                    click.echo(piece, nl=False)
+                    click.echo(printable(piece) if is_terminal else piece, nl=False)
                 click.echo()
         except (CopilotError, TypeError, ValueError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(one_line(str(error))) from error
 
     return group

@@ -135,7 +135,7 @@ def _what_failed(chain: List[BaseException], call: Call, stage: Optional[str]) -
 
 
 def _is_proxys(chain: List[BaseException]) -> bool:
-    return any(isinstance(item, requests.exceptions.ProxyError) for item in chain)
+    return any(isinstance(item, requests.exceptions.ProxyError) or type(item).__module__ == "socks" for item in chain)
 
 
 _NOT_TRUSTED = "the server's certificate is not trusted: {reason}; give verify= the file of your company's CA"

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from copilot_sync.contrib.django.client import get_client
 from copilot_sync.errors import CopilotError
+from copilot_sync.terminal_text import one_line, printable
 
 
 class Command(BaseCommand):
@@ -26,9 +27,10 @@ class Command(BaseCommand):
         try:
             with get_client().stream(prompt, model=model, conversation=conversation) as stream:
                 for piece in stream:
-                    self.stdout.write(piece, ending="")
+                    self.stdout.write(printable(piece) if self.stdout.isatty() else piece, ending="")
                     self.stdout.flush()
                 self.stdout.write("")
-                self.stderr.write(f"conversation {stream.conversation and stream.conversation.conversation_id}")
+                if stream.conversation is not None:
+                    self.stderr.write(f"conversation {one_line(stream.conversation.conversation_id)}")
         except (CopilotError, ImproperlyConfigured, ValueError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(one_line(str(error))) from error
