@@ -31,8 +31,8 @@ THREADS = 8
 #: Seconds. A child that takes longer hangs; so does a process that says nothing for so long.
 PATIENCE = 15.0
 SILENCE = 60.0
-#: Seconds between two ends of tokens: one right after another looks like credentials that are not valid.
-EXPIRY = 0.3
+#: Messages after which a token comes to its end. One that was never good looks like credentials that are not valid.
+USES = 30
 #: What can be wrong with a message in words that take more than usual to read.
 REFUSALS = (
     Fault.status(503, retry_after="Wed, 01 Jan 2020 00:00:00 GMT"),
@@ -181,7 +181,7 @@ class Misfortune:
     """What goes wrong with requests: tokens come to their end, and what asks for it is refused in several ways."""
 
     def __init__(self) -> None:
-        self._expired = time.monotonic()
+        self._uses: Counter[Optional[str]] = Counter()
 
     def __call__(self, stage: str, request: RecordedRequest) -> Optional[Fault]:
         """Choose the fault of a request."""
@@ -189,11 +189,8 @@ class Misfortune:
             return None
         if content_of(request).startswith("refused"):
             return random.choice(REFUSALS)
-        now = time.monotonic()
-        if now - self._expired < EXPIRY:
-            return None
-        self._expired = now
-        return Fault.expired_token()
+        self._uses[request.bearer] += 1
+        return Fault.expired_token() if self._uses[request.bearer] == USES else None
 
 
 def main() -> int:
