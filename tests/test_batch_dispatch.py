@@ -37,13 +37,14 @@ from copilot_sync import (
 )
 from copilot_sync import stream as stream_module
 from copilot_sync.batch import asking, crew, dispatch, jobs
+from copilot_sync.batch import gate as gate_module
 from copilot_sync.batch.gate import Gate
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.batch.results import Result
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.models import Receipt
-from copilot_sync.transport import fork
+from copilot_sync.transport import cooldown
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
@@ -68,7 +69,11 @@ def output(tmp_path: Path) -> Path:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
     monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
-    monkeypatch.setattr(dispatch, "_SETTLE", 0.0)
+    monkeypatch.setattr(dispatch, "_SETTLE", 0.001)
+    monkeypatch.setattr(gate_module, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(gate_module, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(gate_module, "_SPREAD", 0.0)
+    monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
 
 
 def by_id(results: Iterator[Result]) -> Dict[Any, Result]:
@@ -92,6 +97,11 @@ def fail_on(emulator: Emulator, content: str, *faults: Fault) -> None:
         return left.pop(0) if stage == "message" and left and request.json["content"] == content else None
 
     emulator.choose_fault = choose
+
+
+def forget_refusals() -> None:
+    """Let clients to come know nothing of what those before were told, as in another process later."""
+    cooldown._shared._known.clear()
 
 
 class Blocked:
@@ -494,7 +504,6 @@ def test_too_many_failures_end_a_batch(emulator: Emulator) -> None:
     ("fault", "kind"),
     [
         (Fault.status(402), QuotaExceededError),
-        (Fault.status(403), AuthenticationError),
         (Fault.status(421), copilot_sync.WrongHostError),
         (Fault.status(429, retry_after=4000), RateLimitError),
     ],
@@ -532,6 +541,7 @@ def test_what_would_meet_all_prompts_ends_a_batch(
     assert sorted(sent(emulator)) == ["bad", "slow"]
     assert seen == [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["slow"]
     emulator.choose_fault = None
+    forget_refusals()
     assert sorted(texts(batch.run(prompts, output=output)).values()) == ["bad", "never", "never 2"]
 
 
@@ -606,11 +616,11 @@ def test_a_refusal_of_a_new_conversation_is_one_as_well(emulator: Emulator, clie
 
 
 def test_a_service_that_keeps_refusing_ends_a_batch(emulator: Emulator, client: Client) -> None:
-    """After a prompt was refused again and again, with a pause for everybody each time."""
+    """After eight refusals without an answer between, with a pause for everybody after each."""
     emulator.choose_fault = lambda stage, request: Fault.status(429, retry_after=0) if stage == "message" else None
     with pytest.raises(RateLimitError):
         list(batch.run(["one", "two", "three"], client=client, workers=1))
-    assert sorted(map(sent(emulator).count, ["one", "two", "three"])) == [0, 9, 10]
+    assert sorted(map(sent(emulator).count, ["one", "two", "three"])) == [0, 4, 4]
     assert len(emulator.threads) == 2
 
 
@@ -936,17 +946,21 @@ def test_a_message_of_a_killed_run_is_given_time_to_arrive(
     emulator: Emulator, output: Path, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may still be on its way when the next run begins."""
-    slept: List[float] = []
+    waited: List[float] = []
+    next_done = dispatch.Batch._next_done
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        left.send()
+    def arrives(self: dispatch.Batch, seconds: float) -> Any:
+        if seconds == 0.75:
+            waited.append(seconds)
+            left.send()
+            return None
+        return next_done(self, seconds)
 
-    monkeypatch.setattr(dispatch, "_SETTLE", 1.0)
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(dispatch, "_SETTLE", 0.75)
+    monkeypatch.setattr(dispatch.Batch, "_next_done", arrives)
     left.intend()
     (result,) = batch.run(["one"], output=output)
-    assert (slept, result.attempts, len(sent(emulator))) == ([1.0], 0, 1)
+    assert (waited, result.attempts, len(sent(emulator))) == ([0.75], 0, 1)
 
 
 @pytest.mark.parametrize(("prompt", "model"), [("another", ""), ("one", "o1-mini")])
@@ -1164,14 +1178,6 @@ def test_what_an_engine_has_not_begun_is_cancelled(output: Path) -> None:
     with batch.run(prompts(), executor=engine) as results:
         assert next(results).error is not None
     assert [future.cancelled() for future in engine.futures[1:]] == [True] * (len(engine.futures) - 1)
-
-
-def test_a_child_does_not_wait_for_its_parents_lock(client: Client) -> None:
-    """One that was held when it was forked."""
-    asker = asking.Asker(client)
-    asker._lock.acquire()
-    fork._renew_all()
-    asker.stop()
 
 
 def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> None:
