@@ -59,7 +59,9 @@ def _is_over(error: NetworkError) -> bool:
 
 def is_own_word(error: Exception) -> bool:
     """Whether nothing was asked: this process waits for the end of a pause, and it would have lasted too long."""
-    return isinstance(error, (RateLimitError, ServerError)) and error.status is None and error.stage != "stream"
+    if isinstance(error, QuotaExceededError) or not isinstance(error, (RateLimitError, ServerError)):
+        return False
+    return error.status is None and error.stage != "stream"
 
 
 def was_in_answer(error: Exception) -> bool:
