@@ -306,10 +306,9 @@ class _Delivery:
         # Not all in the same instant, and sooner than the broker would take it for lost.
         countdown = min(max(1.0, seconds) * random.uniform(1.0, 1.2), _KEPT * self._task.visibility)
         try:
-            self._task.retry(args=request.args, kwargs={**request.kwargs, "resumed": so_far}, countdown=countdown)
+            raise self._task.retry(args=request.args, kwargs={**request.kwargs, "resumed": so_far}, countdown=countdown)
         except Reject as error:
             raise Reject(error.reason, requeue=True) from None  # the broker could not be reached: it still has the task
-        raise AssertionError("a retry ends the delivery")
 
 
 def _looked_for(asked: Task, receipt: Receipt) -> Task:
