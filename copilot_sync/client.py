@@ -117,6 +117,11 @@ class Client:
         """When failed requests are tried again, where a call does not say otherwise."""
         return self._rules.retry
 
+    @property
+    def api_url(self) -> str:
+        """The base URL of the API that is asked."""
+        return self._access.urls.api
+
     def ask(
         self,
         prompt: Prompt,

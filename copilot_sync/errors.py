@@ -72,6 +72,10 @@ class AuthenticationError(CopilotError):
     """The cookies or the token were refused, or the account may not use Copilot Chat."""
 
 
+class PermissionDeniedError(AuthenticationError):
+    """The service forbids this one message, such as its model, to credentials that it has accepted before (403)."""
+
+
 class InvalidRequestError(CopilotError):
     """The service found the request wrong, such as an unknown model (400, 422)."""
 
@@ -85,7 +89,7 @@ class WrongHostError(CopilotError):
 
 
 class RateLimitError(CopilotError):
-    """Too many requests (429).
+    """Too many requests (429, or 403 in GitHub's way of saying it).
 
     Attributes:
         retry_after: Seconds to wait as the server told them, ``None`` where it did not.
@@ -97,7 +101,10 @@ class RateLimitError(CopilotError):
 
 
 class QuotaExceededError(RateLimitError):
-    """The account's quota is used up (402). Waiting a moment does not help, so it is never retried."""
+    """The account's quota is used up (402, or a code that speaks of a quota, a week or a month).
+
+    Waiting a moment does not help, so it is never retried.
+    """
 
 
 class ServerError(CopilotError):

@@ -12,7 +12,8 @@ import html
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Type, Union
 from urllib.parse import quote, urlsplit
 
 from copilot_sync import errors
@@ -784,7 +785,7 @@ def is_header_value(text: str) -> bool:
 
 
 def error_of_status(
-    request: Request, reply: Reply, *, now: float, mask: Callable[[str], str]
+    request: Request, reply: Reply, *, now: float, mask: Callable[[str], str], proven: bool = False
 ) -> Optional[errors.CopilotError]:
     """Turn a reply's status into the error it means; ``None`` for success.
 
@@ -793,6 +794,7 @@ def error_of_status(
         reply: What came; its body may be empty or cut.
         now: The wall clock, in seconds since 1970, for a server that sends no ``Date``.
         mask: Takes the secrets out of the server's words.
+        proven: Whether the service has accepted the credentials before.
     """
     status = reply.status
     if 200 <= status < 300:
@@ -807,6 +809,10 @@ def error_of_status(
         return _redirect_error(reply, mask, facts)
     if status == 407:
         return errors.NetworkError("the proxy wants a user name and a password" + _said(words), sent=False, **facts)
+    limit = _limit_of(reply, words)
+    if limit is not None:
+        seconds = retry_after(reply.headers, now)
+        return limit(_LIMITS[limit] + _not_before(seconds, now) + _said(words), retry_after=seconds, **facts)
     if request.stage == "token" and status in (401, 403, 404, 422):
         return _no_token(
             "github.com refused the cookies",
@@ -815,10 +821,14 @@ def error_of_status(
             reply,
             facts,
         )
-    if status in (429, 503):
-        facts["retry_after"] = retry_after(reply.headers, now)
     if status == 503:
+        facts["retry_after"] = retry_after(reply.headers, now)
         facts["turned_away"] = asks_to_come_again(reply.headers)
+    if status == 403 and proven and request.stage == "message":
+        words_of_ours = "the service forbids this message: a policy may not allow its model"
+        return errors.PermissionDeniedError(words_of_ours + _said(words), **facts)
+    if status in (400, 422) and any(_FILTERED.search(_snake(code)) for code in _codes_of(reply)):
+        return errors.InvalidRequestError("the service's content filter refused the message" + _said(words), **facts)
     if status == 404 and request.subject is not None:
         return errors.NotFoundError(f"there is no conversation {clean(request.subject)!r}" + _said(words), **facts)
     kind, message = _kind_of_status(status)
@@ -835,10 +845,16 @@ def _kind_of_status(status: int) -> Tuple[Callable[..., errors.CopilotError], st
     return errors.ProtocolError, "the reply has a status that means nothing here"
 
 
+#: What limits are called.
+_LIMITS: Dict[Type[errors.RateLimitError], str] = {
+    errors.RateLimitError: "too many requests: slow down",
+    errors.QuotaExceededError: "the account's quota is used up",
+}
+
 _STATUSES: Dict[int, Tuple[Callable[..., errors.CopilotError], str]] = {
     400: (errors.InvalidRequestError, "the service found the request wrong"),
     401: (errors.AuthenticationError, "the token was refused: sign in again, or give another api_key"),
-    402: (errors.QuotaExceededError, "the account's quota is used up"),
+    402: (errors.QuotaExceededError, _LIMITS[errors.QuotaExceededError]),
     403: (errors.AuthenticationError, "access was denied: the account's plan or a policy may not allow Copilot Chat"),
     404: (errors.NotFoundError, "the service does not know this address"),
     408: (errors.ServerError, "the service gave up waiting for the request"),
@@ -849,8 +865,11 @@ _STATUSES: Dict[int, Tuple[Callable[..., errors.CopilotError], str]] = {
         "https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com, as the plan is",
     ),
     422: (errors.InvalidRequestError, "the service found the request wrong"),
+    424: (errors.ServerError, "something that the service depends on failed"),
     425: (errors.ServerError, "the service asks to try again"),
-    429: (errors.RateLimitError, "too many requests: slow down"),
+    429: (errors.RateLimitError, _LIMITS[errors.RateLimitError]),
+    466: (errors.InvalidRequestError, "the service finds this client too old: upgrade copilot-sync"),
+    499: (errors.ServerError, "the service cancelled the request"),
 }
 
 
@@ -877,9 +896,9 @@ def _said(words: str) -> str:
 
 def error_of_event(event: ErrorEvent, mask: Callable[[str], str]) -> errors.CopilotError:
     """Turn an error event into the error that its code says, a ``ServerError`` where it says nothing."""
-    return _kind_of_code(event.code)(
-        "the service failed in the middle of the answer" + _said(clean(mask(event.message))), stage="stream"
-    )
+    codes = [event.code, *_codes_in(event.data)]
+    kind = _limit_of_codes(codes) or _kind_of_code(event.code)
+    return kind("the service failed in the middle of the answer" + _said(clean(mask(event.message))), stage="stream")
 
 
 def _kind_of_code(code: str) -> Callable[..., errors.CopilotError]:
@@ -890,16 +909,107 @@ def _kind_of_code(code: str) -> Callable[..., errors.CopilotError]:
 
 
 _CODES: Tuple[Tuple[str, Callable[..., errors.CopilotError]], ...] = (
-    ("quota", errors.QuotaExceededError),
-    ("ratelimit", errors.RateLimitError),
-    ("toomanyrequests", errors.RateLimitError),
     ("unauthorized", errors.AuthenticationError),
     ("forbidden", errors.AuthenticationError),
     ("notfound", errors.NotFoundError),
     ("modelnotsupported", errors.InvalidRequestError),
+    ("contentfilter", errors.InvalidRequestError),
+    ("responsibleai", errors.InvalidRequestError),
     ("badrequest", errors.InvalidRequestError),
     ("invalid", errors.InvalidRequestError),
 )
+
+
+# Limits. The status says little: 402, 403 and 429 may each mean "for a moment" or "for the rest of the month".
+
+
+#: Codes, in ``snake_case``, of what is used up for long, and of what is too much for a moment.
+_USED_UP = re.compile(
+    r"quota(?!tion)|weekly|monthly|(?:^|_)(?:weeks?|months?)(?:_|$)|usage_?limit|billing_(?:\w+_)?limit"
+    r"|insufficient_?(?:credit|fund|balance)"
+)
+_TOO_MUCH = re.compile(r"(?:^|_)rate_?limit|too_?many_?requests")
+_FILTERED = re.compile(r"content_?(?:filter|policy)|responsible_?ai")
+#: The same in sentences, for replies without a code. A quota for each minute is no lasting one.
+_SAYS_USED_UP = re.compile(
+    r"\bquota\b.*\b(?:exceeded|exhausted|reached|used up)|\bexceeded\b.*\bquota\b|\bno quota\b"
+    r"|\b(?:weekly|monthly)\b.*\blimit|\blimit\b.*\b(?:week|month)\b",
+    re.IGNORECASE,
+)
+_SAYS_FOR_A_MOMENT = re.compile(r"\bper[ -](?:second|minute|hour)|\b(?:seconds?|minutes?)\b", re.IGNORECASE)
+_SAYS_TOO_MUCH = re.compile(r"rate[ _-]?limit|abuse detection|too many requests", re.IGNORECASE)
+#: Keys under which a code may stand.
+_CODE_KEYS = ("code", "type", "error_code", "errorCode", "reason", "error")
+
+
+def _limit_of(reply: Reply, words: str) -> Optional[Type[errors.RateLimitError]]:
+    """Tell which limit a refusal speaks of: codes and headers count for more than the status; ``None`` for no limit."""
+    status = reply.status
+    if status < 400 or status == 401:
+        return None
+    said = _limit_of_codes(_codes_of(reply))
+    if status == 402 or said is errors.QuotaExceededError:
+        return errors.QuotaExceededError
+    headers = reply.headers
+    told = "retry-after" in headers or re.fullmatch(r"\s*0+\s*", headers.get("x-ratelimit-remaining", "")) is not None
+    if said or status == 429 or (status == 403 and (told or _SAYS_TOO_MUCH.search(words) is not None)):
+        lasting = _SAYS_USED_UP.search(words) is not None and _SAYS_FOR_A_MOMENT.search(words) is None
+        return errors.QuotaExceededError if lasting else errors.RateLimitError
+    return None
+
+
+def _limit_of_codes(codes: Iterable[str]) -> Optional[Type[errors.RateLimitError]]:
+    snakes = [_snake(code) for code in codes]
+    if any(_USED_UP.search(code) for code in snakes):
+        return errors.QuotaExceededError
+    return errors.RateLimitError if any(_TOO_MUCH.search(code) for code in snakes) else None
+
+
+def _snake(code: str) -> str:
+    """Write a code in one way, whichever of the usual ones it came in."""
+    return re.sub(r"[^a-z]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", code).lower())
+
+
+def _codes_of(reply: Reply) -> Set[str]:
+    """All that may be a code in the body of a refusal."""
+    text = reply.body.decode("utf-8-sig", "replace")
+    try:
+        data = loads(text)
+    except ValueError:
+        data = text
+    return _codes_in(data)
+
+
+def _codes_in(data: Any) -> Set[str]:
+    if isinstance(data, str):
+        code = data.strip()
+        return {code} if 0 < len(code) <= _LONGEST_CODE and " " not in code else set()
+    found: Set[str] = set()
+    if isinstance(data, Mapping):
+        nested = data.get("errors")
+        inner = [data.get("error"), *(nested[:10] if isinstance(nested, list) else [])]
+        for entry in (data, *(each for each in inner if isinstance(each, Mapping))):
+            for key in _CODE_KEYS:
+                if isinstance(entry.get(key), str):
+                    found |= _codes_in(entry[key])
+    return found
+
+
+#: Characters. What is longer is no code.
+_LONGEST_CODE = 64
+
+
+def _not_before(seconds: Optional[float], now: float) -> str:
+    """Say when a long wait ends, by the clock."""
+    if seconds is None or not _LONG_WAIT <= seconds < _ENDLESS:
+        return ""
+    moment = datetime.fromtimestamp(now + seconds, timezone.utc)
+    return f", not before {moment.isoformat(' ', 'minutes')[:-6]} UTC"
+
+
+#: Seconds: the shortest wait whose end is told, and what is no time that anybody means.
+_LONG_WAIT = 60.0
+_ENDLESS = 10 * 366 * 86400.0
 
 
 _SECONDS = re.compile(r"\d{1,18}(\.\d{1,9})?")
@@ -912,20 +1022,23 @@ def asks_to_come_again(headers: Mapping[str, str]) -> bool:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
-    """How many seconds the server asks to wait: ``Retry-After``, else ``x-ratelimit-reset``; ``None`` for no word.
+    """How many seconds the server asks to wait; ``None`` for no word.
 
-    An HTTP date and an epoch are compared with the server's own ``Date`` where it sends one, so that a clock
-    that is wrong here does no harm.
+    ``Retry-After`` comes first, then what GitHub says of the user's limit and of the quota (seconds, seen on the API of
+    editors), then ``x-ratelimit-reset``. An HTTP date and an epoch are compared with the server's own ``Date`` where it
+    sends one, so that a clock that is wrong here does no harm.
     """
     now = _server_time(headers, now)
     said = headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(said):
-        return float(said)
-    moment = read_date(said) if said else None
-    if moment is None:
-        reset = headers.get("x-ratelimit-reset", "").strip()
-        moment = float(reset) if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", reset) else None
-    return None if moment is None else max(0.0, moment - now)
+    moment = None if _SECONDS.fullmatch(said) else read_date(said)
+    if moment is not None:
+        return max(0.0, moment - now)
+    for name in ("retry-after", "x-ratelimit-user-retry-after", "x-ratelimit-quota-exceeded-retry-after"):
+        seconds = headers.get(name, "").strip()
+        if _SECONDS.fullmatch(seconds):
+            return float(seconds)
+    reset = headers.get("x-ratelimit-reset", "").strip()
+    return max(0.0, float(reset) - now) if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", reset) else None
 
 
 def server_words(reply: Reply, mask: Callable[[str], str]) -> str:

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from copilot_sync import (
     CopilotError,
     MissingCredentialsError,
     NetworkError,
+    PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
     RetryPolicy,
@@ -37,13 +39,14 @@ from copilot_sync import (
 )
 from copilot_sync import stream as stream_module
 from copilot_sync.batch import asking, crew, dispatch, jobs
+from copilot_sync.batch import gate as gate_module
 from copilot_sync.batch.gate import Gate
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.batch.results import Result
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.models import Receipt
-from copilot_sync.transport import fork
+from copilot_sync.transport import cooldown
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
@@ -68,7 +71,11 @@ def output(tmp_path: Path) -> Path:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
     monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
-    monkeypatch.setattr(dispatch, "_SETTLE", 0.0)
+    monkeypatch.setattr(dispatch, "_SETTLE", 0.001)
+    monkeypatch.setattr(gate_module, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(gate_module, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(gate_module, "_SPREAD", 0.0)
+    monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
 
 
 def by_id(results: Iterator[Result]) -> Dict[Any, Result]:
@@ -92,6 +99,11 @@ def fail_on(emulator: Emulator, content: str, *faults: Fault) -> None:
         return left.pop(0) if stage == "message" and left and request.json["content"] == content else None
 
     emulator.choose_fault = choose
+
+
+def forget_refusals() -> None:
+    """Let clients to come know nothing of what those before were told, as in another process later."""
+    cooldown._shared._known.clear()
 
 
 class Blocked:
@@ -441,6 +453,159 @@ def test_an_iterator_that_is_dropped_is_closed(emulator: Emulator) -> None:
         collect_garbage()
 
 
+# Closed from anywhere
+
+
+class Held:
+    """A run whose thread is in the middle of something, and how long it takes to be closed from elsewhere."""
+
+    def __init__(self, results: batch.Run) -> None:
+        self.results = results
+        self.iterating = Worker(lambda: list(results))
+
+    def close(self) -> None:
+        began = time.monotonic()
+        self.results.close()
+        self.results.close()
+        assert time.monotonic() - began < 1
+        assert self.iterating.ended_within(1)
+        with pytest.raises(StreamClosedError, match="closed by another thread"):
+            self.iterating.result()
+        with pytest.raises(StopIteration):
+            next(self.results)
+
+
+@pytest.mark.parametrize("stage", ["token", "thread", "message", "answer"])
+def test_another_thread_may_close_a_run_at_any_step(emulator: Emulator, output: Path, stage: str) -> None:
+    """What is under way ends at once, the files are closed, and no thread is left."""
+    blocked = Blocked(emulator)
+    if stage != "answer":
+        emulator.fail(stage, Fault.stall())
+    prompts = ["one", "two", "three"]
+    with nothing_left_open():
+        held = Held(batch.run(prompts, output=output))
+        assert emulator.wait_until(lambda: emulator.stalled or len(blocked.waiting) == 3)
+        held.close()
+        blocked.release()
+        emulator.release()
+        emulator.wait_until(lambda: not emulator.open_connections)
+    assert len(list(batch.run(prompts, output=output))) == 3
+
+
+@pytest.mark.parametrize("at_the_end", [False, True], ids=["meanwhile", "at the end"])
+def test_a_run_may_be_closed_while_a_conversation_is_deleted(
+    emulator: Emulator, output: Path, at_the_end: bool
+) -> None:
+    """Today it may take minutes; the next run deletes it."""
+    emulator.fail("delete", *[Fault.status(500)] * at_the_end, Fault.stall())
+    with nothing_left_open():
+        client = Client(retry=None)
+        held = Held(batch.run(["one"], client=client, delete_threads=True, output=output))
+        assert emulator.wait_until(lambda: emulator.stalled)
+        held.close()
+        emulator.release()
+        client.close()
+        emulator.wait_until(lambda: not emulator.open_connections)
+    assert list(batch.run(["one"], delete_threads=True, output=output)) == []
+    assert len(emulator.threads) == 0
+
+
+def test_a_run_may_be_closed_while_it_waits(emulator: Emulator) -> None:
+    """At a gate that others have filled, and in a pause."""
+    gate = Gate(1)
+    gate.refused(1000)
+    held = Held(batch.run(["one"], gate=gate))
+    held.close()
+    assert stages(emulator) == []
+    full = Gate(1)
+    full.enter()
+    held = Held(batch.run(["one"], gate=full))
+    held.close()
+    full.leave()
+    assert full.try_enter() == 0
+
+
+def test_a_run_may_be_closed_while_its_prompts_are_read(emulator: Emulator) -> None:
+    """They are taken no further."""
+    closed = threading.Event()
+
+    def prompts(*, endless: bool) -> Iterator[str]:
+        for number in itertools.count():
+            if number == 20:
+                runs[-1].close() if endless else None
+                closed.set()
+            yield str(number)
+
+    class Again:
+        def __iter__(self) -> Iterator[str]:
+            return prompts(endless=True)
+
+    runs = [batch.run(Again())]  # type: ignore[arg-type]
+    assert list(runs[-1]) == []
+    assert closed.is_set()
+    assert stages(emulator) == []
+    runs.append(batch.run(prompts(endless=True), workers=30))
+    assert list(runs[-1]) == []
+
+
+def test_a_signals_handler_may_close_the_run_that_it_interrupts(emulator: Emulator) -> None:
+    """The loop just ends."""
+    blocked = Blocked(emulator)
+    with nothing_left_open():
+        results = batch.run(["one", "two"])
+        before = signal.signal(signal.SIGALRM, lambda *_: results.close())
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            assert list(results) == []
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        blocked.release()
+        emulator.wait_until(lambda: not emulator.open_connections)
+
+
+def test_a_run_may_be_closed_between_two_results(emulator: Emulator) -> None:
+    """By its own thread or another one; closing frees everything."""
+    for way in (lambda close: close(), lambda close: Worker(close).result()):
+        with nothing_left_open():
+            results = batch.run(map(str, range(20)), workers=2)
+            next(results)
+            way(results.close)
+            emulator.wait_until(lambda: not emulator.open_connections)
+        if results._closed_by == threading.get_ident():
+            assert list(results) == []
+        else:
+            with pytest.raises(StreamClosedError):
+                next(results)
+
+
+def test_a_run_that_has_ended_may_be_closed_by_anybody(emulator: Emulator) -> None:
+    """It had its end."""
+    results = batch.run(["one"])
+    assert len(list(results)) == 1
+    Worker(results.close).result()
+    assert list(results) == []
+
+
+def test_a_client_that_is_made_too_late_is_stopped(emulator: Emulator) -> None:
+    """Closing may come while a run makes its client."""
+
+    def make() -> Client:
+        results.close()
+        return Client()
+
+    results = batch.run(["one"], client=make)
+    assert list(results) == []
+    assert stages(emulator) == []
+
+
+def test_a_run_over_an_executor_may_be_closed(emulator: Emulator) -> None:
+    """What its workers do can't be ended from here, and is not waited for."""
+    engine = Waiting()
+    held = Held(batch.run(["one", "two"], executor=engine))
+    assert emulator.wait_until(lambda: len(engine.futures) >= 2)
+    held.close()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_what_the_prompts_raise_gets_through(emulator: Emulator, error: Any) -> None:
     """Nothing of it is swallowed, nothing stays behind, and no result is lost that was there before."""
@@ -494,7 +659,6 @@ def test_too_many_failures_end_a_batch(emulator: Emulator) -> None:
     ("fault", "kind"),
     [
         (Fault.status(402), QuotaExceededError),
-        (Fault.status(403), AuthenticationError),
         (Fault.status(421), copilot_sync.WrongHostError),
         (Fault.status(429, retry_after=4000), RateLimitError),
     ],
@@ -532,6 +696,7 @@ def test_what_would_meet_all_prompts_ends_a_batch(
     assert sorted(sent(emulator)) == ["bad", "slow"]
     assert seen == [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["slow"]
     emulator.choose_fault = None
+    forget_refusals()
     assert sorted(texts(batch.run(prompts, output=output)).values()) == ["bad", "never", "never 2"]
 
 
@@ -606,11 +771,11 @@ def test_a_refusal_of_a_new_conversation_is_one_as_well(emulator: Emulator, clie
 
 
 def test_a_service_that_keeps_refusing_ends_a_batch(emulator: Emulator, client: Client) -> None:
-    """After a prompt was refused again and again, with a pause for everybody each time."""
+    """After eight refusals without an answer between, with a pause for everybody after each."""
     emulator.choose_fault = lambda stage, request: Fault.status(429, retry_after=0) if stage == "message" else None
     with pytest.raises(RateLimitError):
         list(batch.run(["one", "two", "three"], client=client, workers=1))
-    assert sorted(map(sent(emulator).count, ["one", "two", "three"])) == [0, 9, 10]
+    assert sorted(map(sent(emulator).count, ["one", "two", "three"])) == [0, 4, 4]
     assert len(emulator.threads) == 2
 
 
@@ -664,6 +829,151 @@ def test_an_outage_holds_a_batch_up(emulator: Emulator, monkeypatch: pytest.Monk
     with Client(retry=None) as client:
         assert sorted(texts(batch.run(["one", "two"], client=client, gate=gate)).values()) == ["one", "two"]
     assert len(waits) >= 3
+
+
+@pytest.mark.parametrize("stage", ["token", "thread", "message"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.status(503, retry_after=0),
+        Fault.status(500),
+        Fault.status(502),
+        Fault.drop(taken=False),
+        Fault.status(429),
+    ],
+    ids=["503 at once", "500", "502", "no reply", "429"],
+)
+def test_an_outage_of_any_endpoint_is_nobodys_failure(
+    emulator: Emulator, output: Path, stage: str, fault: Fault
+) -> None:
+    """It is tried by one, a few times, in the conversation it has; then the batch ends, and the next run goes on."""
+    emulator.choose_fault = lambda asked, request: fault if asked == stage else None
+    prompts = [str(number) for number in range(100)]
+    seen: List[Result] = []
+    with Client(retry=None) as client, pytest.raises(CopilotError):
+        seen.extend(batch.run(prompts, client=client, workers=4, output=output))
+    assert seen == []
+    assert ids(output) == []
+    # Four began at once; after that one at a time.
+    assert stages(emulator).count(stage) <= 4 + 8
+    assert len(emulator.threads) <= 4 + 8
+    emulator.choose_fault = None
+    forget_refusals()
+    assert len(list(batch.run(prompts, output=output))) == 100
+    assert sorted(sent(emulator).count(prompt) for prompt in prompts)[0] >= 1
+    assert sum(len(thread.user_messages) for thread in emulator.threads.values()) == 100
+
+
+def test_one_tries_while_the_others_wait(emulator: Emulator) -> None:
+    """The next one comes when it is known what came of that."""
+    under_way: List[str] = []
+    most: List[int] = []
+    down = [True]
+
+    def choose(stage: str, request: Any) -> Optional[Fault]:
+        if stage != "message" or not down[0]:
+            return None
+        most.append(len(under_way))
+        under_way.append(request.json["content"])
+        if len(most) == 12:
+            down[0] = False
+        try:
+            emulator.wait_until(lambda: len(under_way) > 1, timeout=0.03)
+        finally:
+            under_way.pop()
+        return Fault.status(503, retry_after=0)
+
+    emulator.choose_fault = choose
+    results = by_id(batch.run(map(str, range(40)), workers=8, client=functools.partial(Client, retry=None)))
+    assert all(result.error is None for result in results.values())
+    assert set(most[8:]) == {0}
+    assert len(emulator.threads) == 40
+
+
+def test_a_prompt_at_which_the_service_fails_fails_alone(emulator: Emulator, client: Client) -> None:
+    """Where others are answered meanwhile; a few times are enough."""
+    emulator.choose_fault = lambda stage, request: (
+        Fault.status(500) if stage == "message" and request.json["content"] == "bad" else None
+    )
+    prompts = [*map(str, range(10)), "bad", *map(str, range(10, 40))]
+    results = by_id(batch.run(prompts, client=client, workers=4))
+    error = results[10].error
+    assert error is not None
+    assert (error["type"], error["status"]) == ("ServerError", 500)
+    assert sum(result.error is None for result in results.values()) == 40
+    assert sent(emulator).count("bad") == 3 * AT_ONCE.attempts
+
+
+def test_the_last_prompt_may_be_the_one_at_which_the_service_fails(emulator: Emulator) -> None:
+    """Nobody is left to be answered meanwhile, but the others were."""
+    emulator.choose_fault = lambda stage, request: (
+        Fault.status(500) if stage == "message" and request.json["content"] == "bad" else None
+    )
+    with Client(retry=None) as client:
+        results = by_id(batch.run(["one", "two", "bad"], client=client, workers=1))
+    assert results[2].error is not None
+    assert sent(emulator).count("bad") == 8
+
+
+def test_a_forbidden_prompt_fails_alone(emulator: Emulator, client: Client) -> None:
+    """Its model may be one that a policy forbids; the credentials have just worked."""
+    fail_on(emulator, "bad", Fault.status(403, message="model forbidden"))
+    results = by_id(batch.run(["bad", "one", "two"], client=client, workers=1))
+    assert results[0].error is not None
+    assert (results[0].error["type"], results[0].error["status"]) == ("PermissionDeniedError", 403)
+    assert (results[1].text, results[2].text) == ("one", "two")
+
+
+def test_prompts_that_are_all_forbidden_end_a_batch(emulator: Emulator, client: Client) -> None:
+    """It is the account then."""
+    emulator.choose_fault = lambda stage, request: Fault.status(403) if stage == "message" else None
+    seen: List[Result] = []
+    with pytest.raises(PermissionDeniedError):
+        seen.extend(batch.run(map(str, range(100)), client=client, workers=1))
+    assert len(sent(emulator)) == 5
+    assert [result.error and result.error["status"] for result in seen] == [403] * 5
+
+
+def test_a_quota_that_is_used_up_ends_a_batch(emulator: Emulator, client: Client, output: Path) -> None:
+    """It says until when, and nobody else asks."""
+    body = {"error": {"message": "enough", "code": "user_weekly_rate_limited"}}
+    emulator.choose_fault = lambda stage, request: (
+        Fault.status(429, body=body, retry_after=465000) if stage == "message" else None
+    )
+    with pytest.raises(QuotaExceededError, match=r"used up, not before \d{4}-\d\d-\d\d \d\d:\d\d UTC") as caught:
+        list(batch.run(map(str, range(100)), client=client, workers=1, output=output))
+    assert caught.value.retry_after == 465000
+    assert (ids(output), len(sent(emulator))) == ([], 1)
+    with pytest.raises(QuotaExceededError, match="not before"):
+        list(batch.run(["one"], output=output.with_name("other.jsonl")))
+    assert len(sent(emulator)) == 1
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_a_limit_that_an_answer_speaks_of_is_no_message_twice(emulator: Emulator, client: Client, known: bool) -> None:
+    """The message is in its conversation: it goes into another one, or fails where it has to be that one."""
+    conversation = client.create_thread() if known else None
+    emulator.script(Reply(error={"message": "slow", "code": "rate_limited"}))
+    (result,) = batch.run([Prompt("a", "one", conversation=conversation)], client=client)
+    assert (result.error is None) is not known
+    for thread in emulator.threads.values():
+        assert len(thread.user_messages) <= 1
+
+
+def test_an_error_event_that_forbids_is_one_prompts_own(emulator: Emulator, client: Client) -> None:
+    """Its token was accepted for this very message."""
+    emulator.script(Reply(error={"message": "no", "code": "forbidden"}))
+    results = by_id(batch.run(["one", "two"], client=client, workers=1))
+    assert [results[0].error is None, results[1].text] == [False, "two"]
+
+
+def test_what_the_account_was_told_elsewhere_is_waited_for(emulator: Emulator, client: Client) -> None:
+    """It is no refusal of the prompt that meets it, however often."""
+    client.models()
+    account = client._access._tokens.cooldown
+    account._until, account._told, account.active = time.monotonic() + 0.5, True, True
+    impatient = functools.partial(Client, retry=RetryPolicy(max_wait=0.01))
+    assert texts(batch.run(["one"], client=impatient)) == {0: "one"}
 
 
 def test_a_service_that_is_not_there_ends_a_batch(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -936,17 +1246,21 @@ def test_a_message_of_a_killed_run_is_given_time_to_arrive(
     emulator: Emulator, output: Path, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may still be on its way when the next run begins."""
-    slept: List[float] = []
+    waited: List[float] = []
+    next_done = dispatch.Batch._next_done
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        left.send()
+    def arrives(self: dispatch.Batch, seconds: float) -> Any:
+        if seconds == 0.75:
+            waited.append(seconds)
+            left.send()
+            return None
+        return next_done(self, seconds)
 
-    monkeypatch.setattr(dispatch, "_SETTLE", 1.0)
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(dispatch, "_SETTLE", 0.75)
+    monkeypatch.setattr(dispatch.Batch, "_next_done", arrives)
     left.intend()
     (result,) = batch.run(["one"], output=output)
-    assert (slept, result.attempts, len(sent(emulator))) == ([1.0], 0, 1)
+    assert (waited, result.attempts, len(sent(emulator))) == ([0.75], 0, 1)
 
 
 @pytest.mark.parametrize(("prompt", "model"), [("another", ""), ("one", "o1-mini")])
@@ -1164,14 +1478,6 @@ def test_what_an_engine_has_not_begun_is_cancelled(output: Path) -> None:
     with batch.run(prompts(), executor=engine) as results:
         assert next(results).error is not None
     assert [future.cancelled() for future in engine.futures[1:]] == [True] * (len(engine.futures) - 1)
-
-
-def test_a_child_does_not_wait_for_its_parents_lock(client: Client) -> None:
-    """One that was held when it was forked."""
-    asker = asking.Asker(client)
-    asker._lock.acquire()
-    fork._renew_all()
-    asker.stop()
 
 
 def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 from support import Worker
 
-from copilot_sync.batch.gate import Gate, MemoryCache
+from copilot_sync.batch.gate import BY_HOST, Gate, MemoryCache, pace_for
 from copilot_sync.transport import fork
 
 
@@ -74,11 +74,61 @@ def test_a_rate_is_kept_over_a_long_time(clock: Clock) -> None:
     assert count in (70, 71)
 
 
-def test_a_turn_that_a_rounded_clock_just_misses_is_waited_for(clock: Clock) -> None:
+def test_a_start_that_a_rounded_clock_just_misses_is_waited_for(clock: Clock) -> None:
     """The wait is never so short that it is none."""
-    clock.now = 1001.9999999
     gate = Gate(8, rate=30, clock=clock)
     gate.try_enter()
+    clock.now += 1.9999999
+    assert gate.try_enter() == 0.001
+
+
+@pytest.mark.parametrize("idle", [0.0, 1.3, 1.999, 59.0, 119.99, 5000.7])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_no_two_starts_are_closer_than_the_rate_has_it(clock: Clock, idle: float, processes: int) -> None:
+    """Whenever the first one comes, after however long a time in which none began."""
+    cache = MemoryCache(clock=clock)
+    gates = [Gate(100, rate=30, cache=cache, clock=clock) for _ in range(processes)]
+    starts: List[float] = []
+
+    def begin(count: int) -> None:
+        for _ in range(count):
+            waits = [gate.try_enter() for gate in gates]
+            starts.extend([clock.now] * waits.count(0.0))
+            clock.now += 0.1
+
+    begin(35)
+    clock.now += idle
+    begin(70)
+    distances = [later - sooner for sooner, later in zip(starts, starts[1:])]
+    assert min(distances) >= 2.0 - 1e-6
+    assert len(starts) >= 5
+
+
+def test_a_clock_that_is_set_back_stops_nobody(clock: Clock) -> None:
+    """A start that lies ahead is none of this hour."""
+    clock.now = 1e9
+    gate = Gate(8, rate=30, clock=clock)
+    gate.try_enter()
+    clock.now -= 3600
+    gate._cache = MemoryCache(clock=clock)
+    assert gate.try_enter() == 0
+
+
+def test_a_start_that_another_process_just_took_is_respected(clock: Clock) -> None:
+    """It had not yet said so where others look first."""
+    cache = DjangoLike()
+    gates = [Gate(8, rate=30, cache=cache, clock=clock) for _ in range(2)]
+    gates[0].try_enter()
+    del cache.values["copilot-sync-gate-last"]
+    assert gates[1].try_enter() == 2.0
+
+
+@pytest.mark.parametrize("kept", ["nonsense", "nan", "-inf", None])
+def test_a_cache_that_holds_nonsense_for_a_start_does_no_harm(clock: Clock, kept: Any) -> None:
+    """It is asked again a moment later."""
+    cache = DjangoLike()
+    cache.values["copilot-sync-gate-after--inf"] = kept
+    gate = Gate(8, rate=30, cache=cache, clock=clock)
     assert gate.try_enter() == 0.001
 
 
@@ -94,11 +144,81 @@ def test_a_refusal_closes_the_gate_for_everybody(clock: Clock) -> None:
     assert (gate.try_enter(), gate.pause) == (0, 0)
 
 
-def test_a_refusal_is_one_however_short(clock: Clock) -> None:
-    """``Retry-After: 0`` closes the gate for a moment, and halves the places."""
+@pytest.mark.parametrize("told", [0, 0.001, -5, 0.9])
+def test_a_refusal_is_one_however_short(clock: Clock, told: float) -> None:
+    """Whatever the service calls a wait, it is never shorter than our own, which grows; and the places are halved."""
     gate = Gate(4, clock=clock)
-    assert gate.refused(0) == pytest.approx(0.1)
-    assert gate.limit == 2
+    pauses = []
+    for _ in range(4):
+        pauses.append(gate.refused(told))
+        clock.now += pauses[-1]
+    assert pauses == [1, 2, 4, 8]
+    assert gate.limit == 1
+
+
+def test_after_a_pause_one_tries_and_the_others_wait_for_what_comes_of_it(clock: Clock) -> None:
+    """Also those who come much later."""
+    gate = Gate(8, clock=clock)
+    assert entered(gate) == 8
+    for _ in range(8):
+        gate.refused(5)
+        gate.leave()
+    clock.now += 5
+    assert gate.try_enter() == 0
+    clock.now += 500
+    assert gate.try_enter() == math.inf
+    gate.refused()
+    gate.leave()
+    clock.now += 2
+    assert gate.try_enter() == 0
+    assert gate.try_enter() == math.inf
+    gate.answered()
+    gate.leave()
+    clock.now += 100
+    assert entered(gate) == gate.limit == 2
+
+
+def test_one_that_tried_and_tells_nothing_lets_the_next_one_try(clock: Clock) -> None:
+    """Its prompt may have been one that can't be sent."""
+    gate = Gate(8, clock=clock)
+    gate.refused(1)
+    clock.now += 1
+    gate.enter()
+    gate.leave()
+    clock.now += 2
+    assert gate.try_enter() == 0
+
+
+def test_those_who_were_inside_do_not_count_as_the_one_that_tries(clock: Clock) -> None:
+    """An answer that takes long is no reason for nobody to try."""
+    gate = Gate(8, clock=clock)
+    assert [gate.try_enter(), gate.try_enter()] == [0, 0]
+    gate.refused(1)
+    gate.leave()
+    clock.now += 1
+    assert gate.try_enter() == 0
+    assert gate.try_enter() == math.inf
+
+
+def test_starts_after_a_pause_are_spread(clock: Clock) -> None:
+    """For a minute, none is in the same instant as another, in no process; then it is as before."""
+    cache = MemoryCache(clock=clock)
+    gates = [Gate(50, cache=cache, clock=clock) for _ in range(3)]
+    gates[0].refused(10)
+    clock.now += 10
+    starts: List[float] = []
+    end = clock.now + 59.9
+    while clock.now < end:
+        for gate in gates:
+            if gate.try_enter() == 0:
+                starts.append(clock.now)
+                gate.answered()
+                gate.leave()
+        clock.now += 0.1
+    assert min(later - sooner for sooner, later in zip(starts, starts[1:])) >= 2.0 - 1e-6
+    assert 28 <= len(starts) <= 30
+    clock.now += 1
+    assert entered(gates[0], 3) == 3
 
 
 def test_a_longer_pause_wins_over_a_shorter_one(clock: Clock) -> None:
@@ -126,9 +246,10 @@ def test_places_come_back_slowly(clock: Clock) -> None:
     """Each takes more answers than the last, and there are never more than at first."""
     gate = Gate(4, clock=clock)
     gate.refused(1)
-    clock.now += 2
+    clock.now += 100
+    answered(gate, 1)
     assert (entered(gate), gate.limit) == (2, 2)
-    answered(gate, 7)
+    answered(gate, 6)
     assert gate.limit == 2
     answered(gate, 1)
     assert gate.limit == 3
@@ -176,7 +297,7 @@ def test_enter_waits_for_pause_pace_and_place(clock: Clock) -> None:
 
     gate.enter(sleep=somebody_leaves)
     assert clock.slept[1] == 0.05
-    assert sum(clock.slept[2:]) == pytest.approx(0.95)
+    assert sum(clock.slept[2:]) == pytest.approx(1.95)
 
 
 def test_what_interrupts_the_sleep_ends_the_waiting(clock: Clock) -> None:
@@ -251,13 +372,13 @@ def test_a_pause_that_is_over_is_not_told_again(clock: Clock) -> None:
 
 
 def test_processes_share_one_pace(clock: Clock) -> None:
-    """Each turn belongs to one of them; another rate has turns of its own."""
+    """Each start is one of theirs, also of one that has another rate."""
     cache = DjangoLike()
     gates = [Gate(8, rate=60, cache=cache, clock=clock) for _ in range(3)]
     assert [gate.try_enter() for gate in gates] == [0, 1, 1]
     clock.now += 1
     assert [gate.try_enter() for gate in gates] == [0, 1, 1]
-    assert Gate(8, rate=30, cache=cache, clock=clock).try_enter() == 0
+    assert Gate(8, rate=30, cache=cache, clock=clock).try_enter() == 2
 
 
 def test_nothing_stays_in_the_cache_for_ever(clock: Clock) -> None:
@@ -266,9 +387,9 @@ def test_nothing_stays_in_the_cache_for_ever(clock: Clock) -> None:
     gate = Gate(8, rate=7, cache=cache, clock=clock)
     gate.try_enter()
     gate.refused(20.5)
-    assert [type(timeout) for timeout in cache.timeouts] == [int, int]
-    assert cache.timeouts[0] > 60 / 7
-    assert cache.timeouts[1] > 20.5
+    assert [type(timeout) for timeout in cache.timeouts] == [int, int, int]
+    assert min(cache.timeouts[:2]) > 60 / 7
+    assert cache.timeouts[2] > 20.5
 
 
 @pytest.mark.parametrize("nonsense", ["soon", b"\xff", [], object()], ids=["text", "bytes", "list", "object"])
@@ -364,3 +485,27 @@ def test_wrong_arguments_are_told_at_once(arguments: Any, kind: Any, words: str)
     """With what was expected and what came."""
     with pytest.raises(kind, match=words):
         Gate(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "pace"),
+    [
+        (None, {}, (2, 20.0)),
+        ("https://api.individual.githubcopilot.com", {}, (2, 20.0)),
+        ("https://api.individual.githubcopilot.com", {"places": 5}, (5, 20.0)),
+        ("https://api.individual.githubcopilot.com", {"rate": None}, (2, None)),
+        ("https://api.individual.githubcopilot.com", {"rate": 7}, (2, 7)),
+        ("http://127.0.0.1:8080", {}, (8, None)),
+        ("http://[::1]:8080", {}, (8, None)),
+        ("http://localhost", {"places": 1, "rate": 3}, (1, 3)),
+        ("https://localhost.example.com", {}, (2, 20.0)),
+    ],
+)
+def test_the_defaults_are_careful_against_the_service(url: Optional[str], said: Any, pace: Any) -> None:
+    """Two prompts at once and twenty a minute; an emulator on this machine has no account to lose."""
+    assert pace_for(url, **said) == pace
+
+
+def test_the_default_rate_shows_what_it_is() -> None:
+    """In signatures."""
+    assert repr(BY_HOST) == "<by the host>"

@@ -3,6 +3,7 @@
 What needs real workers in real processes stands in ``tests/engines``.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,9 +19,10 @@ import pytest
 from support import stages
 
 from copilot_sync import Client, RetryPolicy, errors
-from copilot_sync.batch import MemoryCache, Prompt
+from copilot_sync.batch import MemoryCache, Prompt, gate
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.models import Conversation, Usage
+from copilot_sync.transport import cooldown
 
 with warnings.catch_warnings():
     # A library below warns, when it is imported, on each Python that it is going to leave behind.
@@ -38,6 +40,14 @@ CACHE = MemoryCache(clock=time.time)
 @pytest.fixture
 def emulator(served: Emulator) -> Emulator:
     return served
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(gate, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(gate, "_SPREAD", 0.0)
+    monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
 
 
 @pytest.fixture
@@ -207,7 +217,7 @@ def test_names_have_a_prefix_in_djangos_settings(app: Any, task: Any) -> None:
     app.config_from_object(Settings(), namespace="CELERY")
     assert (task.gate.limit, task.shared) == (2, CACHE)
     assert task.gate.try_enter() == 0
-    assert 0 < task.gate.try_enter() <= 1
+    assert 0.5 < task.gate.try_enter() <= 1
 
 
 class Redis:
@@ -471,3 +481,263 @@ def test_without_celery_the_module_says_what_to_install() -> None:
         check=False,
     )
     assert 'pip install "copilot-sync[celery]"' in done.stderr.splitlines()[-1]
+
+
+# Waits that are too long for a delivery
+
+
+class Delivery:
+    """Gives the task to a worker of this process, as a broker does, and has what the task gave back to the broker."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self.countdowns: List[float] = []
+        self.id = str(uuid.uuid4())
+        self.retries = 0
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """Run it; where it goes back to the broker, give what it is called with next."""
+        self.task.push_request(
+            id=self.id,
+            args=list(arguments),
+            kwargs=options,
+            called_directly=False,
+            is_eager=False,
+            retries=self.retries,
+            delivery_info={"exchange": "", "routing_key": "celery"},
+        )
+        try:
+            return self.task.run(*arguments, **options)
+        except celery.exceptions.Retry as retry:
+            self.task.backend.mark_as_retry(self.id, retry.exc or retry)
+            self.countdowns.append(retry.when)
+            self.retries += 1
+            return self._given_back()
+        finally:
+            self.task.pop_request()
+
+    def _given_back(self) -> Any:
+        with self.task.app.connection_for_read() as connection:
+            message = connection.SimpleQueue("celery").get(block=False)
+            message.ack()
+        args, kwargs, _ = message.payload
+        assert (message.headers["id"], message.headers["retries"]) == (self.id, self.retries)
+        return args, kwargs
+
+
+@pytest.fixture
+def delivery(task: Any) -> Delivery:
+    return Delivery(task)
+
+
+def sleep_like(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Any]) -> None:
+    """Let the task, and nothing else, sleep in another way."""
+    monkeypatch.setattr(adapter, "time", SimpleNamespace(sleep=sleep, time=time.time))
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> List[float]:
+    """What the task would have slept."""
+    times: List[float] = []
+    sleep_like(monkeypatch, times.append)
+    return times
+
+
+def test_a_long_pause_is_waited_for_by_the_broker(emulator: Emulator, delivery: Delivery, slept: List[float]) -> None:
+    """The worker is free meanwhile; the conversation and what finds the message go along, so nothing is asked twice."""
+    emulator.fail("message", Fault.status(429, retry_after=100))
+    args, kwargs = delivery.run("Hello")
+    assert slept == []
+    assert 99 <= delivery.countdowns[0] <= 121
+    assert (args, kwargs["resumed"]["refusals"]) == (["Hello"], 1)
+    (thread,) = emulator.threads.values()
+    assert kwargs["resumed"]["receipt"]["conversation_id"] == thread.id
+    delivery.task.gate._until = 0.0
+    delivery.task.shared.set("copilot-sync-gate-pause", "0", 1)
+    delivery.task.asker._client._access._tokens.cooldown._until = 0.0
+    answer = delivery.run(*args, **kwargs)
+    assert (answer["text"], answer["attempts"]) == ("Hello", 2)
+    assert stages(emulator) == ["token", "thread", "message", "messages", "message"]
+    assert asked(emulator) == {"Hello": 1}
+
+
+def test_no_delivery_waits_for_longer_than_a_part_of_what_the_broker_allows(
+    emulator: Emulator, app: Any, delivery: Delivery, slept: List[float]
+) -> None:
+    """A pause of half an hour is many deliveries, each far shorter than the time after which another worker gets it."""
+    app.conf.broker_transport_options = {"visibility_timeout": 200}
+    emulator.fail("thread", Fault.status(429, retry_after=1700))
+    args, kwargs = delivery.run("Hello")
+    for _ in range(5):
+        args, kwargs = delivery.run(*args, **kwargs)
+    assert delivery.countdowns == [50.0] * 6
+    assert slept == []
+    assert kwargs["resumed"] == {"receipt": None, "refusals": 1, "attempts": 0}
+    assert stages(emulator) == ["token", "thread"]
+
+
+def test_short_waits_stay_with_the_worker_until_they_add_up(
+    emulator: Emulator, app: Any, delivery: Delivery, slept: List[float]
+) -> None:
+    """A tenth of what the broker allows."""
+    app.conf.broker_transport_options = {"visibility_timeout": 100}
+    app.conf.copilot_sync_places = 1
+    delivery.task.gate.enter()
+    delivery.run("Hello")
+    assert 9.5 <= sum(slept) <= 10
+    assert 5 <= delivery.countdowns[0] <= 6
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize("options", [{}, None, {"visibility_timeout": 0}, {"visibility_timeout": "long"}])
+def test_a_broker_of_which_nothing_is_known_is_taken_for_an_impatient_one(app: Any, task: Any, options: Any) -> None:
+    """Half an hour, as RabbitMQ and SQS have it."""
+    app.conf.broker_transport_options = options
+    assert task.visibility == 1800
+
+
+def test_a_broker_that_can_not_be_reached_keeps_the_task(
+    emulator: Emulator, app: Any, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given out, and not acknowledged."""
+
+    def gone(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError("gone")
+
+    emulator.fail("thread", Fault.status(429, retry_after=100))
+    monkeypatch.setattr("celery.canvas.Signature.apply_async", gone)
+    with pytest.raises(celery.exceptions.Reject) as caught:
+        delivery.run("Hello")
+    assert caught.value.requeue is True
+
+
+@pytest.mark.parametrize("seconds", [0.01, 20.0], ids=["short", "long"])
+def test_what_another_delivery_did_meanwhile_is_noticed(
+    emulator: Emulator, task: Any, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """After a wait, the result is taken from it, or its message looked for."""
+    id, other = str(uuid.uuid4()), {"text": "from another"}
+    task.gate.refused(seconds)
+
+    def sleep(slept: float) -> None:
+        task.backend.store_result(id, other, "SUCCESS")
+        task.gate._until = 0.0
+        task.shared.set("copilot-sync-gate-pause", "0", 1)
+
+    sleep_like(monkeypatch, sleep)
+    assert run(task, "Hello", id=id) == other
+    assert emulator.requests == []
+    assert task.gate.limit == task.gate._limit
+    assert task.gate._inside == 0
+
+
+def test_a_message_that_another_delivery_sent_meanwhile_is_looked_for(
+    emulator: Emulator, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker gave the task out twice, because the first worker seemed dead."""
+    id = str(uuid.uuid4())
+    first = run(task, "Hello")
+    (thread,) = emulator.threads.values()
+    receipt = {"conversation_id": thread.id, "answer_id": first["message_id"], "parent_id": "root"}
+    task.gate.refused(5)
+
+    def sleep(slept: float) -> None:
+        task.backend.store_result(id, receipt, adapter.SENDING)
+        task.gate._until = 0.0
+        task.shared.set("copilot-sync-gate-pause", "0", 1)
+
+    sleep_like(monkeypatch, sleep)
+    answer = run(task, "Hello", id=id)
+    assert (answer["text"], answer["attempts"]) == ("Hello", 0)
+    assert asked(emulator) == {"Hello": 1}
+
+
+# What is everybody's, and what is one prompt's
+
+
+def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:
+    """In the conversation that was begun, after a look at it."""
+    task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)
+    emulator.fail("message", Fault.status(502), Fault.status(502))
+    answer = run(task, "Hello")
+    assert (answer["text"], answer["attempts"]) == ("Hello", 3)
+    assert asked(emulator) == {"Hello": 1}
+    assert len(emulator.threads) == 1
+
+
+def test_a_prompt_that_the_service_fails_at_fails(emulator: Emulator, task: Any) -> None:
+    """After three times: it may be the prompt."""
+    task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)
+    emulator.fail("message", *[Fault.status(500)] * 9)
+    with pytest.raises(errors.ServerError):
+        run(task, "Hello")
+    assert stages(emulator).count("message") == 3
+
+
+def test_a_forbidden_prompt_fails_alone(emulator: Emulator, task: Any) -> None:
+    """The credentials have just worked."""
+    run(task, "one")
+    emulator.fail("message", Fault.status(403))
+    with pytest.raises(errors.PermissionDeniedError):
+        run(task, "two")
+    assert run(task, "three")["text"] == "three"
+
+
+def test_a_quota_that_is_used_up_is_told_to_all(emulator: Emulator, task: Any) -> None:
+    """With how long it will be."""
+    body = {"error": {"code": "user_weekly_rate_limited", "message": "enough for this week"}}
+    emulator.fail("message", Fault.status(429, body=body, retry_after=465000))
+    for _ in range(3):
+        with pytest.raises(errors.QuotaExceededError, match="not before") as caught:
+            run(task, "Hello")
+        assert caught.value.retry_after == 465000
+    assert stages(emulator).count("message") == 1
+
+
+def test_a_limit_that_an_answer_speaks_of_holds_the_others_back(emulator: Emulator, task: Any) -> None:
+    """The message was taken, so it is not sent again."""
+    emulator.script(Reply(error={"message": "slow down", "code": "rate_limited"}))
+    with pytest.raises(errors.RateLimitError):
+        run(task, "Hello")
+    assert task.gate.limit == 4
+    assert stages(emulator).count("message") == 1
+
+
+def test_a_cooldown_of_the_account_is_waited_for(
+    emulator: Emulator, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody else in this process was told counts, and is no refusal of this prompt."""
+    run(task, "one")
+    tokens = task.asker._client._access._tokens
+    tokens.cooldown._until = time.monotonic() + 1000
+    tokens.cooldown.active = True
+    slept: List[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        tokens.cooldown._until = 0.0
+
+    sleep_like(monkeypatch, sleep)
+    assert run(task, "two")["text"] == "two"
+    assert len(slept) == 1
+    assert 990 < slept[0] <= 1000
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "places", "is_paced"),
+    [
+        ("https://api.individual.githubcopilot.com", {}, 2, True),
+        ("https://api.individual.githubcopilot.com", {"copilot_sync_rate": None, "copilot_sync_places": 3}, 3, False),
+        ("http://127.0.0.1:1", {}, 8, False),
+        ("http://127.0.0.1:1", {"copilot_sync_rate": 60}, 8, True),
+    ],
+)
+def test_the_defaults_are_careful_against_the_service(
+    app: Any, task: Any, url: str, settings: Dict[str, Any], places: int, is_paced: bool
+) -> None:
+    """Two prompts at once and twenty a minute; against an emulator on this machine more."""
+    app.conf.copilot_sync_client = lambda: Client("key", api_url=url)
+    app.conf.update(settings)
+    assert task.gate.limit == places
+    assert task.gate.try_enter() == 0
+    assert bool(task.gate.try_enter()) is is_paced

@@ -1306,9 +1306,10 @@ def test_a_moment_is_told_by_the_servers_clock(headers: Dict[str, str], here: fl
 
 
 @pytest.mark.parametrize(
-    "status, seconds", [(429, 7.0), (503, 7.0), (500, None), (502, None), (402, None), (409, None)]
+    "status, seconds",
+    [(429, 7.0), (503, 7.0), (402, 7.0), (403, 7.0), (500, None), (502, None), (409, None)],
 )
-def test_only_429_and_503_say_how_long_to_wait(status: int, seconds: Optional[float]) -> None:
+def test_only_limits_and_503_say_how_long_to_wait(status: int, seconds: Optional[float]) -> None:
     """Elsewhere the header means nothing to a retry; for 503 it tells that the message was not taken."""
     error = failure(status, retry_after="7")
     assert isinstance(error, (RateLimitError, ServerError))

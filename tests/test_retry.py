@@ -25,7 +25,7 @@ from copilot_sync.errors import (
 )
 from copilot_sync.settings import Timeout
 from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import Backoff, Outcome, Pause, RetryPolicy, outcome_of, retry
+from copilot_sync.transport.retry import Backoff, Outcome, RetryPolicy, outcome_of, retry
 
 BROKEN = NetworkError("broken", stage="message")
 UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
@@ -133,11 +133,11 @@ def test_the_last_failure_comes_out_as_it_is(policy: Optional[RetryPolicy], wait
 @pytest.mark.usefixtures("longest")
 @pytest.mark.parametrize("kind", [RateLimitError, ServerError])
 def test_the_server_says_how_long_to_wait(kind: Type[Any]) -> None:
-    """Retry-After takes the place of our own wait, zero included; without it ours is taken."""
+    """Retry-After makes our own wait longer and never shorter; without it ours is taken."""
     call = PatientCall()
-    errors = [kind("slow", status=503, retry_after=seconds, stage="message") for seconds in (7.0, 0.0, 60.0)]
-    retry(failing(*errors, RateLimitError("slow")), RetryPolicy(attempts=5), call)
-    assert call.slept == [7.0, 0.0, 60.0, 4.0]
+    errors = [kind("slow", status=503, retry_after=seconds, stage="message") for seconds in (7.0, 0.0, 0.001, 60.0)]
+    retry(failing(*errors, RateLimitError("slow", status=429)), RetryPolicy(attempts=6), call)
+    assert call.slept == [7.0, 1.0, 2.0, 60.0, 8.0]
 
 
 # fmt: off
@@ -158,8 +158,8 @@ def test_a_wait_that_does_not_fit_raises_at_once(
 ) -> None:
     """Rather than sleeping for an hour, or until the time of the call is over anyway."""
     call = PatientCall(total)
-    error = RateLimitError("slow", retry_after=told)
-    policy = RetryPolicy(max_wait=max_wait)
+    error = RateLimitError("slow", status=429, retry_after=told)
+    policy = RetryPolicy(base=0.1, max_wait=max_wait)
     if waits:
         assert retry(failing(error), policy, call) == "done"
         assert call.slept == [told]
@@ -184,7 +184,7 @@ def test_on_retry_is_told_before_each_wait() -> None:
     """With the error and the seconds, for logs and metrics."""
     call = PatientCall()
     told: List[Any] = []
-    errors = [NetworkError("one"), RateLimitError("two", retry_after=9.0)]
+    errors = [NetworkError("one"), RateLimitError("two", status=429, retry_after=9.0)]
     policy = RetryPolicy(on_retry=lambda error, seconds: told.append((error, seconds, list(call.slept))))
     retry(failing(*errors), policy, call)
     assert told == [(errors[0], 0.5, []), (errors[1], 9.0, [0.5])]
@@ -251,6 +251,8 @@ OUTCOMES = [
     (RequestTimeoutError("", phase="read"),                   Outcome.UNKNOWN),
     (RequestTimeoutError("", phase="total"),                  Outcome.FINAL),
     (RateLimitError("", status=429),                          Outcome.NOT_TAKEN),
+    (RateLimitError("", status=403),                          Outcome.NOT_TAKEN),
+    (RateLimitError("we have waited for it"),                 Outcome.FINAL),
     (QuotaExceededError("", status=402),                      Outcome.FINAL),
     (ServerError("", status=408),                             Outcome.NOT_TAKEN),
     (ServerError("", status=409),                             Outcome.NOT_TAKEN),
@@ -293,65 +295,6 @@ def test_only_what_is_not_final_is_tried_again(error: CopilotError, outcome: Out
     else:
         assert retry(failing(error), RetryPolicy(), call) == "done"
     assert len(call.slept) == (outcome is not Outcome.FINAL)
-
-
-# The pause of a credential
-
-
-def test_a_pause_holds_calls_back_until_it_is_over() -> None:
-    """As long as the service said, counted from when it said so; of two, the later end counts."""
-    pause, call = Pause(), PatientCall()
-    pause.wait(RetryPolicy(), call, "message")
-    pause.begin(RateLimitError("slow", retry_after=10.0), RetryPolicy(), call)
-    call.now += 4
-    pause.begin(RateLimitError("slow", retry_after=2.0), RetryPolicy(), call)
-    pause.wait(RetryPolicy(), call, "message")
-    pause.wait(RetryPolicy(), call, "message")
-    assert call.slept == [6.0]
-
-
-def test_a_pause_lasts_an_hour_at_most() -> None:
-    """A service that asks for years may have meant something else; after an hour it is asked again."""
-    pause, call = Pause(), PatientCall()
-    pause.begin(RateLimitError("slow", retry_after=99999999.0), RetryPolicy(), call)
-    with pytest.raises(RateLimitError, match="another 3600"):
-        pause.wait(RetryPolicy(), call, "message")
-    call.now += 3600
-    pause.wait(RetryPolicy(), call, "message")
-
-
-@pytest.mark.parametrize(
-    ("policy", "slept"),
-    [
-        pytest.param(RetryPolicy(base=0.25), [0.25], id="the policy's first wait"),
-        pytest.param(RetryPolicy(base=5, cap=0.5), [0.5], id="its longest wait"),
-        pytest.param(RetryPolicy(base=0.25, max_wait=0), [0.25], id="though nothing is waited for the service"),
-        pytest.param(None, [], id="no policy"),
-    ],
-)
-def test_a_pause_of_unknown_length_is_what_the_policy_would_wait(
-    policy: Optional[RetryPolicy], slept: List[float]
-) -> None:
-    """A service that says no more than "too many" is given a moment, where the caller has any patience."""
-    pause, call = Pause(), PatientCall()
-    pause.begin(RateLimitError("slow"), policy, call)
-    pause.wait(policy, call, "message")
-    assert call.slept == slept
-
-
-@pytest.mark.parametrize(
-    ("policy", "total"),
-    [(None, None), (RetryPolicy(max_wait=9.9), None), (RetryPolicy(), 10.0)],
-    ids=["no retries", "too long for the policy", "too long for the call"],
-)
-def test_a_pause_that_does_not_fit_raises_at_once(policy: Optional[RetryPolicy], total: Optional[float]) -> None:
-    """With what is left of it, and without a request that would make it worse."""
-    pause, call = Pause(), PatientCall(total)
-    pause.begin(RateLimitError("slow", retry_after=10.0), RetryPolicy(), call)
-    with pytest.raises(RateLimitError, match=r"for another 10\.0 s \[stage threads\]") as caught:
-        pause.wait(policy, call, "threads")
-    assert caught.value.retry_after == 10.0
-    assert call.slept == []
 
 
 # The policy itself

@@ -1,7 +1,7 @@
 """Requests to ``api_url``: sent with a token, checked for success, held back where the service asked for it.
 
 A token that is refused is renewed once and the request sent again: a request that was refused was not taken. All
-calls of one credential share one ``Access``, and with it the pause after a 429.
+calls of one account share one ``Cooldown``, which lets requests start after a refusal.
 """
 
 import time
@@ -9,11 +9,11 @@ from typing import Any, Callable, Dict, Optional
 
 from copilot_sync import protocol
 from copilot_sync.auth.tokens import TokenSource, mask_of, send_token
-from copilot_sync.errors import QuotaExceededError, RateLimitError
+from copilot_sync.errors import CopilotError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Urls
 from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import Pause, RetryPolicy, retry
+from copilot_sync.transport.retry import RetryPolicy, prepare, retry
 from copilot_sync.transport.session import Response, Transport
 
 #: How often a request is sent with yet another token while many calls see tokens come to their end.
@@ -37,7 +37,7 @@ class Access:
         self._transport = transport
         self._tokens = tokens
         self._now = now
-        self._pause = Pause()
+        prepare()
 
     @property
     def limits(self) -> Limits:
@@ -52,14 +52,11 @@ class Access:
         Raises:
             CopilotError: There was no reply, or it was not one of success.
         """
-        self._pause.wait(policy, call, request.stage)
         try:
-            response = self._accepted(request, call, policy)
-            return self._successful(request, response)
-        except QuotaExceededError:
-            raise
-        except RateLimitError as error:
-            self._pause.begin(error, policy, call)
+            return self._successful(request, self._accepted(request, call, policy))
+        except CopilotError as error:
+            if error.stage == request.stage:  # else the token's source has taken note of it
+                self._tokens.cooldown.failed(error, policy, call)
             raise
 
     def _accepted(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:
@@ -67,6 +64,8 @@ class Access:
         renewals = 0
         while True:
             token = self._tokens.get(call, policy)
+            if self._tokens.cooldown.active:
+                self._tokens.cooldown.wait(policy, call, request.stage)
             response = self._transport.open(request, send_token(token, self.urls), call)
             response.mask = mask_of(token)
             if response.head.status != 401:
@@ -78,10 +77,14 @@ class Access:
             renewals += 1
 
     def _successful(self, request: Request, response: Response) -> Response:
+        cooldown = self._tokens.cooldown
         if 200 <= response.head.status < 300:
+            cooldown.proven = True
+            if cooldown.active:
+                cooldown.succeeded(request.stage)
             return response
         reply = self._transport.read(response)
-        error = protocol.error_of_status(request, reply, now=self._now(), mask=response.mask)
+        error = protocol.error_of_status(request, reply, now=self._now(), mask=response.mask, proven=cooldown.proven)
         assert error is not None  # noqa: S101 - it is one for every status but success
         raise error
 
@@ -101,9 +104,6 @@ class Access:
         """Close the idle connections."""
         self._transport.close()
 
-    def __getstate__(self) -> Dict[str, Any]:
-        return {**self.__dict__, "_pause": None}
-
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._pause = Pause()
+        prepare()

@@ -61,7 +61,7 @@ class Credentials:
     def token_source(self, urls: Urls, transport: Transport, cache: Optional[TokenCache]) -> TokenSource:
         """Give where tokens come from with these credentials."""
         if self._api_key is not None:
-            return StaticToken(Secret(self._api_key))
+            return StaticToken(Secret(self._api_key), urls)
         return ExchangedTokens(_Search(self, cookie_domain(urls)), urls, transport, cache)
 
     def look(self, urls: Urls) -> None:

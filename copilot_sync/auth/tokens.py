@@ -21,6 +21,7 @@ from copilot_sync.errors import AuthenticationError, CopilotError, RequestTimeou
 from copilot_sync.models import MaskedText, Secret
 from copilot_sync.settings import TOKEN_MARGIN, Urls
 from copilot_sync.transport.call import Call
+from copilot_sync.transport.cooldown import Cooldown, cooldown_of
 from copilot_sync.transport.fork import renew_in_child
 from copilot_sync.transport.retry import RetryPolicy, retry
 from copilot_sync.transport.session import Auth, Transport
@@ -38,7 +39,13 @@ E = TypeVar("E", bound=BaseException)
 
 
 class TokenSource(Protocol):
-    """Where the token of a request comes from."""
+    """Where the token of a request comes from.
+
+    Attributes:
+        cooldown: What holds back the calls of the account that the token belongs to.
+    """
+
+    cooldown: Cooldown
 
     def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
         """Give a token that should be valid."""
@@ -55,10 +62,20 @@ class TokenSource(Protocol):
 
 
 class StaticToken:
-    """A token that the user gave. It is used as it is and can't be renewed."""
+    """A token that the user gave. It is used as it is and can't be renewed.
 
-    def __init__(self, api_key: Secret) -> None:
+    Args:
+        api_key: The token.
+        urls: The two hosts: with them it is known who else in this process uses the same account.
+    """
+
+    def __init__(self, api_key: Secret, urls: Optional[Urls] = None) -> None:
         self._token = api_key
+        self._urls = urls
+        self._share()
+
+    def _share(self) -> None:
+        self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._token, self._urls)
 
     def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
         """Give the token."""
@@ -70,6 +87,13 @@ class StaticToken:
     def refused(self, token: Secret, *, renewed: bool) -> bool:
         """There is no other one."""
         return False
+
+    def __getstate__(self) -> Dict[str, object]:
+        return {"_token": self._token, "_urls": self._urls}
+
+    def __setstate__(self, state: Dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._share()
 
 
 class _Kept(NamedTuple):
@@ -115,6 +139,7 @@ class ExchangedTokens:
         self._proven: Optional[Secret] = None
         self._failure: Optional[CopilotError] = None
         self._rounds = 0
+        self.cooldown = Cooldown()  # of nobody yet, because it is not known whose cookies there are
         self.renew()
 
     def renew(self) -> None:
@@ -211,12 +236,11 @@ class ExchangedTokens:
         return token
 
     def _fetched(self, call: Call, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
-        if self._cookies is None:
-            self._cookies = cookie_header(self._find_cookies())
+        self._look_for_cookies()
         try:
             # The token is for a request to the other host.
             with self._transport.connecting(self._urls.api, call):
-                token, lifetime = retry(lambda: self._exchange(call), policy, call)
+                token, lifetime = retry(lambda: self._exchange(call, policy), policy, call)
         except AuthenticationError:
             # The user may renew the file or the browser's session meanwhile.
             self._cookies = None
@@ -225,17 +249,27 @@ class ExchangedTokens:
             keep(self._cache, self._key(), self._entry(token, lifetime), max(1, int(lifetime)))
         return token, lifetime
 
-    def _exchange(self, call: Call) -> Tuple[Secret, float]:
-        cookies = self._cookies or Secret("")
+    def _look_for_cookies(self) -> None:
+        if self._cookies is None:
+            self._cookies = cookie_header(self._find_cookies())
+            self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
+
+    def _exchange(self, call: Call, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
+        cookies, cooldown = self._cookies or Secret(""), self.cooldown
         request = protocol.token_request(self._urls)
+        if cooldown.active:
+            cooldown.wait(policy, call, request.stage)
         try:
             reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
             failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
             if failure is None:
                 value, lifetime = protocol.read_token(reply, self._now(), mask_of(cookies))
+                if cooldown.active:
+                    cooldown.succeeded(request.stage)
                 return Secret(value), lifetime
         except CopilotError as error:
             failure = bare(error)
+        cooldown.failed(failure, policy, call)
         raise failure
 
     def _entry(self, token: Secret, lifetime: float) -> str:
@@ -244,8 +278,7 @@ class ExchangedTokens:
     def _cached(self) -> Optional[Tuple[Secret, float]]:
         if self._cache is None:
             return None
-        if self._cookies is None:
-            self._cookies = cookie_header(self._find_cookies())
+        self._look_for_cookies()
         kept = look_up(self._cache, self._key())
         try:
             data = json.loads(kept) if isinstance(kept, str) else None
@@ -263,14 +296,28 @@ class ExchangedTokens:
 
     def __getstate__(self) -> Dict[str, object]:
         # What is kept goes by this process's clock.
-        left_behind = ("_lock", "_turn", "_failure", "_kept")
+        left_behind = ("_lock", "_turn", "_failure", "_kept", "cooldown")
         return {name: value for name, value in self.__dict__.items() if name not in left_behind}
 
     def __setstate__(self, state: Dict[str, object]) -> None:
         self.__dict__.update(state)
         self._failure = None
         self._kept = None
+        self.cooldown = Cooldown()
+        if self._cookies is not None:
+            self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
         self.renew()
+
+
+def _cooldown(kind: str, secret: Secret, urls: Urls) -> Cooldown:
+    """The one that everything in this process shares that uses the same account on the same hosts."""
+    return cooldown_of(fingerprint(kind, secret.reveal(), urls.github, urls.api))
+
+
+def _session_of(cookies: Secret) -> Secret:
+    """What of the cookies says whose they are: the others come and go."""
+    pairs = dict(pair.partition("=")[::2] for pair in cookies.reveal().split("; "))
+    return Secret(pairs.get("user_session") or cookies.reveal())
 
 
 def fingerprint(*parts: str) -> str:

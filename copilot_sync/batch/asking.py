@@ -7,16 +7,17 @@ for others keeps one client for each such way, for as long as it lives.
 
 import dataclasses
 import pickle
-import threading
 import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Set, Union
 
+from copilot_sync import protocol
 from copilot_sync.client import Client, TimeoutValue
-from copilot_sync.errors import CopilotError, RateLimitError, StreamClosedError
+from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Receipt
 from copilot_sync.stream import Stream
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.cooldown import is_refusal
 from copilot_sync.transport.retry import RetryPolicy
 
 #: Where a refusal is waited out by the call itself: a look at a conversation may not be given up half-way.
@@ -48,22 +49,24 @@ class Step:
 
 
 class Asker:
-    """Asks over one client. Safe for any number of threads.
+    """Asks over one client. Safe for any number of threads; ``stop`` also for a signal's handler: there are no locks.
 
     Args:
         client: What is asked with.
+        max_wait: Seconds that a call waits by itself at most; what takes longer is told instead. Default: as the
+            client's policy has it.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, max_wait: Optional[float] = None) -> None:
         self._client = client
-        self._open: Set[Stream] = set()
+        self._max_wait = max_wait
+        self._under_way: Set[Callable[[], None]] = set()  # what ends it
         self._stopped = False
-        self.renew()
 
-    def renew(self) -> None:
-        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.Lock()
-        renew_in_child(self)
+    @property
+    def api_url(self) -> str:
+        """Who is asked."""
+        return self._client.api_url
 
     def begin(self, task: Task) -> Step:
         """Begin a conversation; nothing is said in it yet."""
@@ -75,21 +78,23 @@ class Asker:
 
     def delete(self, conversation_id: str) -> Step:
         """Delete a conversation."""
-        if self._stopped:
-            return Step(conversation_id, error=StreamClosedError("the batch was stopped", stage="delete"))
+        access = self._client._access  # for a call of our own, which can be stopped
+        call = Call(self._client._rules.timeout)
+        call.begin()
         try:
-            self._client.delete_thread(conversation_id)
+            self._note(call.cancel)
+            access.fetch(protocol.delete_request(access.urls, conversation_id), call, self._client.retry)
         except CopilotError as error:
-            return Step(conversation_id, error=error)
+            return Step(conversation_id, error=error.with_traceback(None))
+        finally:
+            self._under_way.discard(call.cancel)
         return Step(conversation_id)
 
     def stop(self) -> None:
         """End everything that is under way, at once, and begin nothing any more."""
-        with self._lock:
-            self._stopped = True
-            streams = list(self._open)
-        for stream in streams:
-            stream.close()
+        self._stopped = True
+        for end in self._under_way.copy():
+            end()
 
     def _step(self, task: Task, work: Callable[[Stream], Optional[Answer]]) -> Step:
         began = time.monotonic()
@@ -100,13 +105,12 @@ class Asker:
         answer: Optional[Answer] = None
         failure: Optional[Exception] = None
         try:
-            self._note(stream)
+            self._note(stream.close)
             answer = work(stream)
         except CopilotError as error:
             failure = error.with_traceback(None)
         finally:
-            with self._lock:
-                self._open.discard(stream)
+            self._under_way.discard(stream.close)
             stream.close()
         known = stream.conversation
         conversation_id = None if known is None else known.conversation_id
@@ -117,35 +121,35 @@ class Asker:
             task.content,
             model=task.model,
             timeout=task.timeout,
-            retry=_telling_refusals(self._client.retry),
+            retry=_telling_refusals(self._client.retry, self._max_wait),
             only_whole=True,
             receipt=task.receipt,
         )
 
-    def _note(self, stream: Stream) -> None:
-        with self._lock:
-            self._open.add(stream)
-            if self._stopped:
-                stream.close()
+    def _note(self, end: Callable[[], None]) -> None:
+        self._under_way.add(end)
+        if self._stopped:  # whoever stopped may have looked before this was noted
+            end()
 
 
 def _begun(stream: Stream) -> None:
     stream.start()
 
 
-def _telling_refusals(policy: Optional[RetryPolicy]) -> Optional[RetryPolicy]:
+def _telling_refusals(policy: Optional[RetryPolicy], max_wait: Optional[float]) -> Optional[RetryPolicy]:
     """Have a refusal end the call instead of being waited out, so that whoever lets prompts through hears of it."""
     if policy is None:
         return None
     own = policy.on_retry
 
     def tell(error: CopilotError, seconds: float) -> None:
-        if isinstance(error, RateLimitError) and error.stage not in _PATIENT_STAGES:
+        if is_refusal(error) and error.stage not in _PATIENT_STAGES:
             raise error
         if own is not None:
             own(error, seconds)
 
-    return dataclasses.replace(policy, on_retry=tell)
+    longest = policy.max_wait if max_wait is None else min(policy.max_wait, max_wait)
+    return dataclasses.replace(policy, on_retry=tell, max_wait=longest)
 
 
 # In a process that works for others

@@ -9,31 +9,53 @@ from typing import Callable, Optional, Set, Union
 
 from copilot_sync.batch.asking import Asker, ClientSource, Step, Task, work
 from copilot_sync.client import Client
+from copilot_sync.settings import Environment
 
 
 class Threads:
-    """Threads of this process over one client."""
+    """Threads of this process over one client. ``start`` is called once it was entered."""
 
     #: Whether a step may be done again by another worker without anybody here knowing.
     repeats = False
 
-    def __init__(self, client: Union[Client, Callable[[], Client]], workers: int) -> None:
+    def __init__(self, client: Union[Client, Callable[[], Client]]) -> None:
         self._client = client
-        self._workers = workers
+        self._asker: Optional[Asker] = None
+        self._pool: Optional[concurrent.futures.ThreadPoolExecutor] = None
+        self._stopped = False
 
     def __enter__(self) -> "Threads":
         self._own = None if isinstance(self._client, Client) else self._client()
         self._asker = Asker(self._own or self._client)  # type: ignore[arg-type]
-        self._pool = concurrent.futures.ThreadPoolExecutor(self._workers, "copilot-sync-batch")
+        if self._stopped:  # meanwhile
+            self._asker.stop()
         return self
+
+    @property
+    def api_url(self) -> Optional[str]:
+        """Who is asked, where that is known here."""
+        assert self._asker is not None  # noqa: S101 - it is made on entering
+        return self._asker.api_url
+
+    def start(self, workers: int) -> None:
+        """Have so many steps done at once."""
+        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "copilot-sync-batch")
 
     def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[Step]":
         """Have a step done: ``begin`` or ``ask`` for a task, ``delete`` for a conversation's id."""
+        assert self._pool is not None  # noqa: S101 - it is there from start on
         return self._pool.submit(getattr(self._asker, step), subject)
 
+    def stop(self) -> None:
+        """End what is under way. May be called from any thread and from a signal's handler."""
+        self._stopped = True
+        if self._asker is not None:
+            self._asker.stop()
+
     def __exit__(self, *exc_info: object) -> None:
-        self._asker.stop()
-        self._pool.shutdown()
+        self.stop()
+        if self._pool is not None:
+            self._pool.shutdown()
         if self._own is not None:
             self._own.close()
 
@@ -43,13 +65,17 @@ class Elsewhere:
 
     repeats = True
 
-    def __init__(self, executor: concurrent.futures.Executor, source: ClientSource) -> None:
+    def __init__(self, executor: concurrent.futures.Executor, source: ClientSource, api_url: Optional[str]) -> None:
         self._executor = executor
         self._source = source
+        self.api_url = api_url
         self._under_way: Set[concurrent.futures.Future[Step]] = set()
 
     def __enter__(self) -> "Elsewhere":
         return self
+
+    def start(self, workers: int) -> None:
+        """Nothing is to be started: the executor has its workers."""
 
     def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[Step]":
         """Have a step done, as ``Threads.submit`` does."""
@@ -58,8 +84,11 @@ class Elsewhere:
         future.add_done_callback(self._under_way.discard)
         return future
 
+    def stop(self) -> None:
+        """Nothing that can be ended from here is under way."""
+
     def __exit__(self, *exc_info: object) -> None:
-        for future in list(self._under_way):
+        for future in self._under_way.copy():
             future.cancel()
 
 
@@ -70,7 +99,6 @@ def crew_of(
     client: Union[None, Client, Callable[[], Client]],
     executor: Optional[concurrent.futures.Executor],
     share_credentials: bool,
-    workers: int,
 ) -> Crew:
     """Choose who works, as ``run`` is told.
 
@@ -81,15 +109,16 @@ def crew_of(
     if not (client is None or isinstance(client, Client) or callable(client)):
         raise TypeError(f"client must be a Client or a function that makes one, not {type(client).__name__}")
     if executor is None:
-        return Threads(client or Client, workers)
+        return Threads(client or Client)
     if not isinstance(client, Client):
-        return Elsewhere(executor, ClientSource(client or Client))
+        # Workers have this process's environment, or one of their own; what a function makes is not known here.
+        return Elsewhere(executor, ClientSource(client or Client), None if client else Environment.read().api_url)
     if not share_credentials:
         raise ValueError(
             "a Client would carry its credentials to the executor's workers: give a function that makes one there, "
             "or share_credentials=True"
         )
-    return Elsewhere(executor, ClientSource(Given(client)))
+    return Elsewhere(executor, ClientSource(Given(client)), client.api_url)
 
 
 class Given:

@@ -16,13 +16,22 @@ import logging
 import math
 import os
 import queue
-import time
+import threading
 from collections import deque
 from typing import Callable, Deque, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 from copilot_sync.batch.asking import Step, Task
 from copilot_sync.batch.crew import Crew, crew_of
-from copilot_sync.batch.gate import Gate, checked_count
+from copilot_sync.batch.failures import (
+    is_everybodys,
+    is_hopeless,
+    is_own_word,
+    may_be_the_prompts,
+    may_have_been_taken,
+    obstacle_of,
+    was_in_answer,
+)
+from copilot_sync.batch.gate import BY_HOST, Gate, checked_count, checked_rate, pace_for
 from copilot_sync.batch.index import Index
 from copilot_sync.batch.jobs import AsTheyCome, InOrder, Job, Lanes, Outcome, Tasks
 from copilot_sync.batch.journal import Journal, Unrecorded
@@ -30,18 +39,11 @@ from copilot_sync.batch.prompts import BadLine, Prompt, PromptSource, read_promp
 from copilot_sync.batch.results import Result, may_have_answer, result_of_bad_line
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import (
-    AuthenticationError,
     CopilotError,
-    MissingCredentialsError,
-    NetworkError,
     NotFoundError,
-    QuotaExceededError,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
+    PermissionDeniedError,
     StreamClosedError,
     StreamInterruptedError,
-    WrongHostError,
 )
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.protocol import ROOT
@@ -49,13 +51,16 @@ from copilot_sync.settings import Timeout
 
 logger = logging.getLogger(__name__)
 
-#: What would meet every other prompt as well: going on would only be more of it. A 401 is believed the second time: the
-#: service may have ended a token early, and then another one.
-_HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
 #: Seconds that everybody waits at most for the service; where it asks for more, the batch ends.
 _LONGEST_WAIT = 3600.0
-#: How often a prompt is refused or meets nobody, with everybody waiting after each time, before that is the end of it.
+#: Refusals and failures of the service without one answer between, with a pause for everybody after each, that end a
+#: batch: some two minutes.
+_MOST_IN_ROW = 8
+#: How often a prompt is refused, or meets what looks like an outage, while others are answered, before it fails.
 _MOST_REFUSALS = 10
+_MOST_FAILURES = 3
+#: Forbidden prompts without one answer between that end a batch: it is the account then, and not the prompts.
+_MOST_FORBIDDEN = 5
 #: Prompts that are under way or waiting for an earlier one, for each worker and at least.
 _WINDOW_PER_WORKER = 8
 _SMALLEST_WINDOW = 64
@@ -74,8 +79,8 @@ def run(
     prompts: PromptSource,
     *,
     client: Union[None, Client, Callable[[], Client]] = None,
-    workers: int = 8,
-    rate: Optional[float] = None,
+    workers: Optional[int] = None,
+    rate: Optional[float] = BY_HOST,
     max_failures: Optional[int] = None,
     model: Optional[str] = None,
     system: Optional[str] = None,
@@ -93,12 +98,13 @@ def run(
     >>> for result in run(["Explain WSGI", "Explain ASGI"], workers=2):  # doctest: +SKIP
     ...     print(result.id, result.text or result.error)
 
-    A prompt that fails gives a result with an ``error`` and does not stop the others. Where the service asks to slow
-    down, or can't be reached, all of them wait and go on. What would meet all of them ends the batch: credentials that
-    are refused, a quota that is used up, a service that is not there after some minutes.
+    A prompt that fails gives a result with an ``error`` and does not stop the others. If the service asks to slow
+    down, fails or can't be reached, all of them wait, one tries again, and the others follow. What would meet all of
+    them ends the batch: credentials that are refused, a quota that is used up, a service that is not there after two
+    minutes.
 
     Nothing is read or sent before the first result is asked for, and nothing new is begun between two of them.
-    Closing the iterator, or leaving its ``with`` block, ends what is under way; no thread is left.
+    Closing the iterator, from wherever, or leaving its ``with`` block, ends what is under way; no thread is left.
 
     Args:
         prompts: Texts, dictionaries as lines of JSON have them, ``Prompt`` values, or what ``read`` gives. They are
@@ -106,8 +112,10 @@ def run(
             are checked before anything is sent. Prompts without an id have their place in a list, from 0, or
             their line's number as theirs.
         client: What is asked with, or a function that makes it. Default: a client of its own, from the environment.
-        workers: How many prompts are under way at once, at most.
-        rate: How many prompts may begin in a minute. Default: no limit but the workers.
+        workers: How many prompts are under way at once, at most. Default: 2; 8 if the API is on this machine, such as
+            an emulator's.
+        rate: How many prompts may begin in a minute, at equal distances; ``None`` for any number. Default: 20; any
+            number if the API is on this machine.
         max_failures: After so many failed prompts no further one is begun, and ``TooManyFailuresError`` is raised
             when those that are under way have ended. Default: any number may fail.
         model: The model of prompts that name none. Default: the client's.
@@ -135,8 +143,10 @@ def run(
     """
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise TypeError(f"prompts must be a list or what read() gives, not {type(prompts).__name__}")
-    if gate is not None and rate is not None:
-        raise ValueError("a gate has its own rate: give one of the two")
+    if rate is not BY_HOST and rate is not None:
+        if gate is not None:
+            raise ValueError("a gate has its own rate: give one of the two")
+        checked_rate(rate)
     if max_failures is not None:
         checked_count("max_failures", max_failures)
     if retry_failed and output is None:
@@ -145,24 +155,30 @@ def run(
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
     Timeout.of(timeout)
-    checked_count("workers", workers)
-    crew = crew_of(client, executor, share_credentials, workers)
-    tasks = Tasks(model, system, timeout)
+    if workers is not None:
+        checked_count("workers", workers)
+    crew = crew_of(client, executor, share_credentials)
+
+    def pace(api_url: Optional[str]) -> Tuple[int, Gate]:
+        if gate is not None:
+            return workers or gate.limit, gate
+        places, a_minute = pace_for(api_url, workers, rate)
+        return places, Gate(places, rate=a_minute)
+
     batch = Batch(
         prompts,
-        tasks,
+        Tasks(model, system, timeout),
         crew,
-        gate or Gate(workers, rate=rate),
+        pace,
         max_failures=math.inf if max_failures is None else max_failures,
         ordered=ordered,
         delete_threads=delete_threads,
-        ahead=workers,
     )
     return Run(batch, None if output is None else os.fsdecode(output), retry_failed)
 
 
 class Run:
-    """The results of a batch, as they come. For one thread.
+    """The results of a batch, as they come. For one thread, but for ``close``.
 
     Runs are made by ``run``.
     """
@@ -170,6 +186,11 @@ class Run:
     def __init__(self, batch: "Batch", output: Optional[str], retry_failed: bool) -> None:
         self._batch = batch
         self._results = _results(batch, output, retry_failed)
+        # Re-entrant, because a signal's handler may close the very run whose next result its thread waits for.
+        self._lock = threading.RLock()
+        self._waiting = False  # whether a thread is inside of the generator
+        self._ended = False
+        self._closed_by: Optional[int] = None
 
     @property
     def total(self) -> Optional[int]:
@@ -190,12 +211,46 @@ class Run:
         return self
 
     def __next__(self) -> Result:
-        """Wait for the next result."""
-        return next(self._results)
+        """Wait for the next result.
+
+        Raises:
+            StreamClosedError: Another thread closed the run.
+        """
+        if self._closed_by is not None:
+            raise self._end_of_closed()
+        with self._lock:
+            self._waiting = True
+            try:
+                return next(self._results)
+            except (StopIteration, CopilotError):
+                if self._closed_by is None:
+                    self._ended = True
+                    raise
+            finally:
+                self._waiting = False
+                if self._closed_by is not None:
+                    self._results.close()
+        raise self._end_of_closed()
+
+    def _end_of_closed(self) -> Exception:
+        """What ends the iteration of a run that was closed, for the thread that asks."""
+        if self._ended or self._closed_by == threading.get_ident():
+            return StopIteration()
+        return StreamClosedError("the batch was closed by another thread")
 
     def close(self) -> None:
-        """End what is under way and leave no thread. What had no result yet has none in the output either."""
-        self._results.close()
+        """End what is under way and leave no thread. What had no result yet has none in the output either.
+
+        May be called from any thread and from a signal's handler, any number of times. A thread that waits for a result
+        gets ``StreamClosedError``, or the end of its loop if it is the one that closed.
+        """
+        if self._closed_by is None:
+            self._closed_by = threading.get_ident()
+        self._batch.stop()
+        # A thread that is inside wakes up, and closes everything itself.
+        if not self._waiting:
+            with self._lock:
+                self._results.close()
 
     def __enter__(self) -> "Run":
         return self
@@ -210,23 +265,33 @@ def _results(batch: "Batch", output: Optional[str], retry_failed: bool) -> Gener
         if output is not None:
             batch.journal = stack.enter_context(Journal(output, retry_failed=retry_failed))
         stack.enter_context(batch.crew)
+        batch.start()
         yield from batch.results()
 
 
 class Batch:
-    """The state of a run. For the one thread that iterates it."""
+    """The state of a run. For the one thread that iterates it, but for ``stop``.
+
+    Args:
+        prompts: What is asked.
+        tasks: What they have in common.
+        crew: Who asks.
+        pace: Gives, for the API that is asked, how many workers there are and the gate.
+        max_failures: After so many failures no further prompt is begun.
+        ordered: Whether results are handed out in the order of the prompts.
+        delete_threads: Whether conversations are deleted in the end.
+    """
 
     def __init__(
         self,
         prompts: PromptSource,
         tasks: Tasks,
         crew: Crew,
-        gate: Gate,
+        pace: Callable[[Optional[str]], Tuple[int, Gate]],
         *,
         max_failures: float,
         ordered: bool,
         delete_threads: bool,
-        ahead: int,
     ) -> None:
         self.crew = crew
         self.journal: Union[Journal, Unrecorded] = Unrecorded()
@@ -235,24 +300,41 @@ class Batch:
         self.skipped_failures = 0
         self._prompts = prompts
         self._tasks = tasks
-        self._gate = gate
+        self._pace = pace
         self._failures_left = max_failures
         self._ordered = ordered
         self._delete_threads = delete_threads
-        self._ahead = ahead
-        self._window = max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * ahead)
         self._source = self._jobs()
         self._ids: Optional[Index] = None
-        self._done: queue.SimpleQueue[Tuple[Job, concurrent.futures.Future[Step]]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Optional[_Done]] = queue.SimpleQueue()  # None wakes who waits
+        self._stopped = False
         self._under_way = 0  # steps
         self._open = 0  # prompts that were taken and whose result was not handed out
         self._answers = 0
+        self._in_row = 0  # refusals and failures of the service since the last answer
+        self._forbidden = 0  # prompts since the last answer
         self._places = 0  # of the gate, that are taken
         self._ready: List[Job] = []  # hold a place and wait for their next step
         self._waiting: Deque[Job] = deque()  # for a place
         self._lanes = Lanes()
         self._outcomes: Union[AsTheyCome, InOrder] = InOrder() if ordered else AsTheyCome()
         self._final: Optional[CopilotError] = None  # why no further prompt is begun
+
+    def start(self) -> None:
+        """Choose how many work, now that it is known who is asked."""
+        self._ahead, self._gate = self._pace(self.crew.api_url)
+        self._window = max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * self._ahead)
+        self.crew.start(self._ahead)
+
+    def stop(self) -> None:
+        """End what is under way, and wake the thread that iterates. Safe from anywhere."""
+        self._stopped = True
+        self.crew.stop()
+        self._done.put(None)
+
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise StreamClosedError("the batch was closed")
 
     def check_ids(self, stack: contextlib.ExitStack) -> None:
         """Refuse prompts of the same id: before anything is sent where they can be gone through twice.
@@ -266,6 +348,7 @@ class Batch:
             self._ids = ids
             return
         for number, value in enumerate(prompts):
+            self._check_stopped()
             _check_new(ids, read_prompt(value, number))
         self.total = len(ids)
 
@@ -286,8 +369,9 @@ class Batch:
 
     def _steps(self) -> Iterator[Result]:
         if self.journal.interrupted:
-            time.sleep(_SETTLE)
+            self._next_done(_SETTLE)
         while True:
+            self._check_stopped()
             wait = self._begin_steps()
             outcomes = self._outcomes.take()
             if outcomes:
@@ -337,6 +421,7 @@ class Batch:
         """
         open_before = self._open
         while self._final is None and len(self._waiting) < self._ahead and self._open < self._window:
+            self._check_stopped()
             try:
                 job = next(self._source)
             except StopIteration:
@@ -358,12 +443,12 @@ class Batch:
     def _admitted(self) -> Tuple[List[Job], float]:
         if self._final is not None:
             return [], math.inf
-        starting: List[Job] = []
-        if self._ready:
-            pause = self._gate.pause
-            if pause > 0:
-                return [], pause
-            starting, self._ready = self._ready, []
+        if self._ready and self._gate.pause > 0:
+            # After the pause, they go in again one by one.
+            self._leave(len(self._ready))
+            self._waiting.extendleft(reversed(self._ready))
+            self._ready = []
+        starting, self._ready = self._ready, []
         while self._waiting:
             wait = self._gate.try_enter()
             if wait > 0:
@@ -386,14 +471,26 @@ class Batch:
     def _finish_steps(self, seconds: float) -> None:
         """Wait for the end of a step, and go on with all that have ended."""
         after = {"begin": self._after_begin, "ask": self._after_ask, "delete": self._after_delete}
+        done = self._next_done(seconds)
+        while done is not None:
+            job, future = done
+            self._under_way -= 1
+            step = future.result()
+            job.count(step)
+            after[job.step](job, step)
+            done = self._next_done(0)
+
+    def _next_done(self, seconds: float) -> "Optional[_Done]":
+        """Wait so long for the end of a step; ``None`` if none came.
+
+        Raises:
+            StreamClosedError: The batch was closed.
+        """
+        done = None
         with contextlib.suppress(queue.Empty):
-            job, future = self._done.get(timeout=seconds)
-            while True:
-                self._under_way -= 1
-                step = future.result()
-                job.count(step)
-                after[job.step](job, step)
-                job, future = self._done.get_nowait()
+            done = self._done.get(timeout=seconds) if seconds else self._done.get_nowait()
+        self._check_stopped()
+        return done
 
     def _after_begin(self, job: Job, step: Step) -> None:
         if step.error is not None:
@@ -423,6 +520,7 @@ class Batch:
     def _answered(self, job: Job, answer: Answer) -> None:
         self._gate.answered()
         self._answers += 1
+        self._in_row = self._forbidden = 0
         if not answer.complete:
             words = "the service did not say that the answer is whole"
             self._failed(job, StreamInterruptedError(words, stage="stream", partial=answer.text))
@@ -430,32 +528,60 @@ class Batch:
         self._conclude(job, job.answer(answer), answer.message_id)
 
     def _failed(self, job: Job, error: Exception) -> None:
-        obstacle = _obstacle(error)
+        obstacle = obstacle_of(error)
         if obstacle is not None:
             # The message may have been sent, and nobody could look whether it was.
             job.is_looked_for()
             error = obstacle
-        if isinstance(error, _HOPELESS) and not (error.status == 401 and not job.refusals):
+        # A 401 is believed the second time: the service may have ended a token early, and then another one.
+        is_first_401 = getattr(error, "status", None) == 401 and not job.refusals
+        if isinstance(error, CopilotError) and is_hopeless(error) and not is_first_401:
             self._end(error)
-        elif isinstance(error, CopilotError) and _is_everybodys(error):
+        elif isinstance(error, CopilotError) and is_everybodys(error):
             self._refused(job, error)
         else:
-            self._conclude(job, job.failure(error), None)
+            self._fail(job, error)
 
     def _refused(self, job: Job, error: CopilotError) -> None:
         """Have everybody wait, and ask again then."""
-        if not job.refusals:
-            job.answers_before = self._answers
-        job.refusals += 1
+        if may_have_been_taken(error):
+            job.is_looked_for()
+        if not is_own_word(error):
+            if not job.refusals:
+                job.answers_before = self._answers
+            job.refusals += 1
+            # What else was under way when the pause began says nothing new.
+            self._in_row += self._gate.pause == 0
         pause = self._gate.refused(getattr(error, "retry_after", None))
-        if job.refusals == _MOST_REFUSALS and self._answers > job.answers_before:
-            # Others were answered meanwhile: it has to do with this prompt.
-            self._conclude(job, job.failure(error), None)
-        elif job.refusals == _MOST_REFUSALS or pause > _LONGEST_WAIT:
+        if self._is_its_own(job, error):
+            self._fail(job, error)
+        elif self._in_row >= _MOST_IN_ROW or pause > _LONGEST_WAIT:
             self._end(error)
         else:
+            if was_in_answer(error):  # the message is there: it goes into another conversation
+                job.begins_anew()
             self._leave(1)
             self._waiting.append(job)
+
+    def _is_its_own(self, job: Job, error: CopilotError) -> bool:
+        """Whether what looks like everybody's failure has to do with this prompt alone."""
+        if was_in_answer(error) and job.lane is not None:
+            return True  # it can't be asked again
+        most = _MOST_FAILURES if may_be_the_prompts(error) else _MOST_REFUSALS
+        if job.refusals >= most and self._answers > job.answers_before:
+            return True  # others were answered meanwhile
+        is_last = not self._waiting and not self._under_way
+        return is_last and self._in_row >= _MOST_IN_ROW and self._answers > 0 and may_be_the_prompts(error)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Give a prompt up: it is its own failure."""
+        if getattr(error, "status", None) is not None and not is_everybodys(error):
+            self._gate.answered()  # the service was there, and did not ask to slow down
+        self._conclude(job, job.failure(error), None)
+        if isinstance(error, PermissionDeniedError):
+            self._forbidden += 1
+            if self._forbidden >= _MOST_FORBIDDEN:
+                self._end(error)
 
     def _end(self, error: CopilotError) -> None:
         """Begin no further prompt. This one has no result: it was not its fault, and it is asked by the next run."""
@@ -496,32 +622,21 @@ class Batch:
     def _deleted_leftovers(self) -> bool:
         """Delete, one by one, what earlier runs left and what this one could not; tell whether all is gone."""
         for conversation_id in self.journal.leftovers():
-            step = self.crew.submit("delete", conversation_id).result()
+            step = self._deleted(conversation_id)
             if step.error is None or isinstance(step.error, NotFoundError):
                 self.journal.deleted(conversation_id)
         return not self.journal.leftovers()
 
-
-def _obstacle(error: Exception) -> Optional[CopilotError]:
-    """What kept everybody from looking for a message, where it would keep the others as well."""
-    cause = error.__cause__
-    if not isinstance(error, StreamInterruptedError) or not isinstance(cause, CopilotError):
-        return None
-    return cause if cause.stage == "messages" and _is_everybodys(cause) else None
-
-
-def _is_everybodys(error: Exception) -> bool:
-    """Whether others would have met the same failure."""
-    return isinstance(error, (RateLimitError, *_HOPELESS)) or _is_outage(error)
+    def _deleted(self, conversation_id: str) -> Step:
+        future = self.crew.submit("delete", conversation_id)
+        future.add_done_callback(lambda future: self._done.put(None))
+        while not future.done():
+            self._next_done(_WAKE)
+        return future.result()
 
 
-def _is_outage(error: Exception) -> bool:
-    """Whether a prompt failed before its message was sent, because the service could not be reached."""
-    if isinstance(error, RequestTimeoutError) and error.phase == "total":
-        return False
-    if isinstance(error, NetworkError):
-        return not error.sent or error.stage in ("token", "thread", "messages")
-    return isinstance(error, ServerError) and error.stage in ("token", "thread")
+#: A job, and the step of it that has ended.
+_Done = Tuple[Job, "concurrent.futures.Future[Step]"]
 
 
 def _check_new(ids: Index, prompt: Union[Prompt, BadLine]) -> None:

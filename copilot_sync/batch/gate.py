@@ -1,9 +1,11 @@
 """The gate that all prompts of a batch go through: how many at once, how many a minute, and when nobody may.
 
-Rules: a refusal (429) closes the gate for everybody, as long as the service says, and halves the number of places; each
-run of answers without a refusal gives one place back. What several processes must agree on, the end of the pause and
-the pace, lies in a cache that has ``get``, ``set`` and ``add`` as Django's caches have; by default it is this process's
-memory. Places are counted in each process for itself: a worker that dies could not give one back that was shared.
+Rules: a refusal closes the gate for everybody, for as long as the service says and never for less than a back-off of
+our own, and halves the number of places; each run of answers without a refusal gives one place back. After a pause one
+prompt tries first, and the others follow at a distance. What several processes must agree on, the end of the pause and
+the last start, lies in a cache that has ``get``, ``set`` and ``add`` as Django's caches have; by default it is this
+process's memory. Places are counted in each process for itself: a worker that dies could not give one back that was
+shared.
 
 Nothing here sends anything or sleeps by itself: ``try_enter`` says how long to wait, and ``enter`` waits with
 the function that it is given.
@@ -13,14 +15,17 @@ import math
 import threading
 import time
 from typing import Any, Callable, Dict, Optional, Protocol, Tuple
+from urllib.parse import urlsplit
 
+from copilot_sync.settings import is_loopback
 from copilot_sync.transport.fork import renew_in_child
 
-#: Seconds: the shortest pause, however soon the service wants to be asked again.
-_SHORTEST_PAUSE = 0.1
-#: Seconds: the first pause where the service does not say how long, and the longest; each further one doubles.
+#: Seconds: the shortest pause, and the longest of our own; each further one doubles until there is an answer.
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
+#: Seconds between two starts after a pause, and for how long.
+_SPREAD = 2.0
+_CAREFUL = 60.0
 #: Answers in a row, for each place there is, that give one place back.
 _ANSWERS_PER_PLACE = 4
 #: Seconds that what is shared is kept after it has lost its meaning, for clocks that differ.
@@ -87,8 +92,8 @@ class MemoryCache:
 class Gate:
     """Lets prompts through: so many at once, so many a minute, none during a pause. Safe for any thread.
 
-    Whoever got in says ``leave`` when the prompt is done, and ``refused`` before that where the service asked to
-    slow down.
+    Whoever got in calls ``leave`` when the prompt is done, ``answered`` before that if it was answered, and
+    ``refused`` if the service asked to slow down or was not there.
 
     >>> from copilot_sync.batch import Gate
     >>> gate = Gate(4, rate=60)
@@ -98,10 +103,11 @@ class Gate:
 
     Args:
         places: How many prompts may be under way at once in this process.
-        rate: How many may begin in a minute, in all processes that share the cache. They begin at equal distances.
-            Default: as many as there are places for.
+        rate: How many may begin in a minute, in all processes that share the cache. They begin at equal distances, also
+            after a while in which none began. Default: as many as there are places for.
         cache: What the pause and the pace are shared through: an object with ``get``, ``set`` and ``add``, such as
-            Django's cache. Default: this process's memory.
+            Django's cache on Redis or memcached. Its ``add`` has to exclude all others: Django's caches in files and
+            in local memory don't. Default: this process's memory.
         name: What the keys in the cache begin with. Gates of the same name share a pause and a pace.
         clock: Gives the time, in seconds. Processes that share a cache need one that they agree on, which is the
             default then; without a cache it is a clock that never jumps.
@@ -113,7 +119,7 @@ class Gate:
 
     def __init__(
         self,
-        places: int = 8,
+        places: int = 2,
         *,
         rate: Optional[float] = None,
         cache: Optional[GateCache] = None,
@@ -128,13 +134,16 @@ class Gate:
         self._limit = self._most
         self._until = 0.0  # the end of the last pause that is known here
         self._answers = 0  # in a row
-        self._untold = 0  # pauses in a row whose length the service did not say
+        self._pauses = 0  # in a row, without an answer between
+        self._last = -math.inf  # the last start that is known here
+        self._trying = False  # whether nothing was answered since the last pause began
+        self._before = 0  # how many of those inside began before it
         self.renew()
 
     def renew(self) -> None:
         """Begin with a lock of our own and nobody inside: who is inside of an inherited gate is not in this process."""
         self._lock = threading.Lock()
-        self._inside = 0
+        self._inside = self._before = 0
         renew_in_child(self)
 
     @property
@@ -160,7 +169,7 @@ class Gate:
             pause = self._paused_until() - now
             if pause > 0:
                 return pause
-            if self._inside >= self._limit:
+            if self._inside >= self._limit or (self._trying and self._inside > self._before):
                 return math.inf
             wait = self._wait_for_turn(now)
             if wait == 0:
@@ -183,11 +192,14 @@ class Gate:
         """Give the place back."""
         with self._lock:
             self._inside -= 1
+            if self._before:
+                self._before -= 1
 
     def answered(self) -> None:
         """Take note of an answer: after enough of them there is one place more, up to the number at first."""
         with self._lock:
-            self._untold = 0
+            self._pauses = 0
+            self._trying = False
             if self._limit == self._most:
                 return
             self._answers += 1
@@ -196,11 +208,12 @@ class Gate:
                 self._answers = 0
 
     def refused(self, retry_after: Optional[float] = None) -> float:
-        """Close the gate for everybody: the service asked to slow down.
+        """Close the gate for everybody: the service asked to slow down, or was not there.
+
+        The pause lasts a second at first, and twice as long with each further one until there is an answer.
 
         Args:
-            retry_after: For how many seconds, where the service said so. Default: a second at first, and twice
-                as long with each further refusal until there is an answer.
+            retry_after: Seconds that the service asked for. A longer pause than our own is kept.
 
         Returns:
             Seconds until the gate opens again.
@@ -208,23 +221,16 @@ class Gate:
         with self._lock:
             now = self._clock()
             known = self._paused_until()
-            if retry_after is not None:
-                seconds = max(_SHORTEST_PAUSE, retry_after)
-            else:
-                # What else was under way when the pause began says nothing new.
-                if known <= now:
-                    self._untold += 1
-                seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (max(1, self._untold) - 1))
-            self._pause_until(max(known, now + seconds), now)
+            # What else was under way when the pause began says nothing new.
+            if known <= now:
+                self._pauses += 1
+            own = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (max(1, self._pauses) - 1))
+            self._pause_until(max(known, now + max(own, retry_after or 0.0)), now)
             return self._until - now
 
     def _paused_until(self) -> float:
         """The end of the pause, as far as any process knows."""
-        told = self._cache.get(f"{self._name}-pause")
-        try:
-            shared = float(told) if told is not None else 0.0
-        except (TypeError, ValueError):
-            shared = 0.0
+        shared = _moment(self._cache.get(f"{self._name}-pause")) or 0.0
         if shared > self._until:
             self._notice(shared, self._clock())
         elif shared < self._until:
@@ -239,6 +245,7 @@ class Gate:
     def _notice(self, until: float, now: float) -> None:
         if self._until <= now < until:
             self._limit = max(1, self._limit // 2)
+            self._trying, self._before = True, self._inside
         self._answers = 0
         self._until = until
 
@@ -247,14 +254,74 @@ class Gate:
             self._cache.set(f"{self._name}-pause", repr(self._until), math.ceil(self._until - now) + _GRACE)
 
     def _wait_for_turn(self, now: float) -> float:
-        """Take the turn of this moment; give the seconds until the next one where somebody else has it."""
-        if not self._interval:
+        """Start now, if the last start of any process is long enough ago; else give the seconds until then.
+
+        Each start leaves its time under a key that the one before it names: whoever adds that key starts, nobody else.
+        """
+        careful = self._until <= now < self._until + _CAREFUL and self._until > 0
+        interval = max(self._interval, _SPREAD if careful else 0.0)
+        if not interval:
             return 0.0
-        turn = math.floor(now / self._interval)
-        # What it is about tells gates of another rate apart.
-        if self._cache.add(f"{self._name}-{self._interval!r}-{turn}", "taken", math.ceil(self._interval) + _GRACE):
-            return 0.0
-        return max((turn + 1) * self._interval - now, 0.001)
+        keep = math.ceil(interval) + _GRACE
+        last = self._last_start(now, interval)
+        while True:
+            if now < last + interval:
+                return max(last + interval - now, 0.001)
+            key = f"{self._name}-after-{last!r}"
+            if self._cache.add(key, repr(now), keep):
+                self._last = now
+                self._cache.set(f"{self._name}-last", repr(now), keep)
+                return 0.0
+            following = _moment(self._cache.get(key))
+            if following is None or following <= last:  # it is over just now, or it is none
+                return 0.001
+            last = following
+
+    def _last_start(self, now: float, interval: float) -> float:
+        # What lies ahead is left from before the clock was set back; what lies far back, the others have forgotten.
+        is_known = now - math.ceil(interval) - _GRACE < self._last <= now + interval
+        own = self._last if is_known else -math.inf
+        shared = _moment(self._cache.get(f"{self._name}-last"))
+        return own if shared is None else max(own, shared)
+
+
+def _moment(kept: object) -> Optional[float]:
+    """Read a time that another process may have left; ``None`` for what is none."""
+    try:
+        moment = float(kept)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return moment if math.isfinite(moment) else None
+
+
+#: How many prompts are under way at once and how many begin in a minute, if nobody says: against the service, whose
+#: limits are not known and which suspends accounts, and against an emulator on this machine.
+_AGAINST_THE_SERVICE: "Tuple[int, Optional[float]]" = (2, 20.0)
+_ON_THIS_MACHINE: "Tuple[int, Optional[float]]" = (8, None)
+
+
+class _ByHost:
+    def __repr__(self) -> str:
+        return "<by the host>"
+
+
+#: Stands for the rate that goes with the host, where ``None`` means "any".
+BY_HOST: Any = _ByHost()
+
+
+def pace_for(
+    api_url: Optional[str], places: Optional[int] = None, rate: Optional[float] = BY_HOST
+) -> Tuple[int, Optional[float]]:
+    """Choose places and rate for whoever is asked: what was said, else what is careful enough.
+
+    Args:
+        api_url: Who is asked; ``None`` if that is not known here.
+        places: How many prompts may be under way at once; ``None`` for the default.
+        rate: How many may begin in a minute, ``None`` for any.
+    """
+    is_local = api_url is not None and is_loopback(urlsplit(api_url).hostname or "")
+    usual = _ON_THIS_MACHINE if is_local else _AGAINST_THE_SERVICE
+    return places or usual[0], usual[1] if rate is BY_HOST else rate
 
 
 def checked_count(name: str, value: object) -> int:

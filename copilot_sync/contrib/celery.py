@@ -7,9 +7,10 @@
     for result in fan_out(batch.read("prompts.jsonl")):
         print(result.id, result.text or result.error)
 
-Workers ask with credentials of their own: none is ever in a task. What is tried again is for the client to know, so the
-task has no retries. Whoever is about to send a message first keeps what finds it again, in the result backend; another
-worker that gets the task looks there before it asks. ``app.conf`` says the rest:
+Workers ask with credentials of their own: none is ever in a task. What is tried again is for the client and the gate
+to know. Celery's own retry only serves to wait: a task that has to wait for long goes back to the broker meanwhile, so
+that no delivery lasts longer than the broker allows. Whoever is about to send a message first keeps what finds it
+again, in the result backend; another worker that gets the task looks there before it asks. ``app.conf`` says the rest:
 
 ``copilot_sync_client``
     A function that gives a client, or its dotted name. Default: ``copilot_sync.Client``, from the environment.
@@ -17,18 +18,30 @@ worker that gets the task looks there before it asks. ``app.conf`` says the rest
     What all workers share the pause after a refusal and the pace through: an object with ``get``, ``set`` and ``add``
     such as Django's cache, or its dotted name. Default: the result backend if it is Redis, else each process's memory.
 ``copilot_sync_rate`` and ``copilot_sync_places``
-    How many prompts begin in a minute, in all workers; default: any. How many are under way in a process; default: 8.
+    How many prompts begin in a minute, in all workers (``None``: any), and how many are under way in a process.
+    Default: 20 and 2; if the API is on this machine, such as an emulator's, any and 8.
 """
 
 import dataclasses
 import json
+import math
+import random
 import time
 import uuid
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 from copilot_sync import errors
 from copilot_sync.batch.asking import Asker, Step, Task
-from copilot_sync.batch.gate import Gate, GateCache, MemoryCache
+from copilot_sync.batch.failures import (
+    is_everybodys,
+    is_hopeless,
+    is_own_word,
+    may_be_the_prompts,
+    may_have_been_taken,
+    obstacle_of,
+    was_in_answer,
+)
+from copilot_sync.batch.gate import BY_HOST, Gate, GateCache, MemoryCache, pace_for
 from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_prompt
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.client import Client
@@ -39,6 +52,7 @@ try:
     import celery
     from celery import states
     from celery.backends.base import DisabledBackend
+    from celery.exceptions import Reject
     from celery.result import AsyncResult, GroupResult
     from celery.utils.imports import symbol_by_name
     from kombu.utils.objects import cached_property
@@ -50,20 +64,26 @@ SENDING = "COPILOT_SYNC_SENDING"
 
 #: Where the result backends are that keep results in Redis. It can't be imported where there is no Redis client.
 _REDIS = "celery.backends.redis"
-#: Prompts that are under way at once in one process.
-_PLACES = 8
-#: Seconds that everybody waits at most for the service, and how often a prompt is refused before it fails. Redis gives
-#: a task to another worker after an hour.
+#: Seconds that everybody waits at most for the service.
 _LONGEST_WAIT = 1800.0
+#: How often a prompt is refused, or meets a failure that looks like an outage, before it fails.
 _MOST_REFUSALS = 10
-#: What would meet every other prompt as well. Seconds for which the others fail with it instead of asking.
-_HOPELESS = (
-    errors.AuthenticationError,
-    errors.MissingCredentialsError,
-    errors.QuotaExceededError,
-    errors.WrongHostError,
-)
+_MOST_FAILURES = 3
+#: Seconds after which a broker gives a task that is not done to another worker, if the application does not say:
+#: Redis' hour, RabbitMQ's and SQS' half of it.
+_VISIBILITY = 1800.0
+#: Of them: how much a task sleeps at most, how long the broker is asked to keep it, and what a call waits by itself.
+_SLEEPING, _KEPT, _IN_CALLS = 0.1, 0.25, 0.02
+#: Seconds that a task sleeps at most, however patient the broker is.
+_LONGEST_SLEEP = 60.0
+#: Seconds of sleep after which it is looked whether another delivery has sent the message.
+_LONG = 10.0
+#: Seconds between two looks at a gate whose places are all taken, and until a task comes back that found none.
+_LOOK = 0.05
+_NO_PLACE = 5.0
+#: Seconds for which the others fail with what would meet them as well, instead of asking; at least, and at most.
 _HOPELESS_SECONDS = 60
+_HOPELESS_LONGEST = 3600
 _HOPELESS_KEY = "copilot-sync-hopeless"
 #: Seconds that the message of a worker that died may still be on its way.
 _SETTLE = 1.0
@@ -103,9 +123,19 @@ class _Ask(celery.Task):
     track_started = False
     ignore_result = False
 
+    #: Waiting for the service is no attempt, so no number of it is too many.
+    max_retries = None
+
     @cached_property
     def asker(self) -> Asker:
-        return Asker(_named(self.app.conf.get("copilot_sync_client") or Client)())
+        client = _named(self.app.conf.get("copilot_sync_client") or Client)()
+        return Asker(client, max_wait=_IN_CALLS * self.visibility)
+
+    @property
+    def visibility(self) -> float:
+        """Seconds that the broker leaves a task with a worker."""
+        said = (self.app.conf.broker_transport_options or {}).get("visibility_timeout")
+        return float(said) if isinstance(said, (int, float)) and said > 0 else _VISIBILITY
 
     @cached_property
     def shared(self) -> GateCache:
@@ -117,7 +147,10 @@ class _Ask(celery.Task):
     @cached_property
     def gate(self) -> Gate:
         conf = self.app.conf
-        return Gate(conf.get("copilot_sync_places", _PLACES), rate=conf.get("copilot_sync_rate"), cache=self.shared)
+        places, rate = pace_for(
+            self.asker.api_url, conf.get("copilot_sync_places"), conf.get("copilot_sync_rate", BY_HOST)
+        )
+        return Gate(places, rate=rate, cache=self.shared)
 
     def earlier(self) -> Mapping[str, Any]:
         """What the result backend knows of this task: more than nothing where it was given to a worker before."""
@@ -131,27 +164,6 @@ class _Ask(celery.Task):
         if not self.request.is_eager:
             self.update_state(state=SENDING, meta=dataclasses.asdict(receipt))
         return receipt
-
-    def step(self, task: Task) -> Step:
-        """Begin a conversation where there is none yet, and ask, when the gate lets it in."""
-        step = Step()
-        for _ in range(_MOST_REFUSALS):
-            self.check()
-            self.gate.enter()
-            try:
-                if task.receipt is None:
-                    step = self.asker.begin(task)
-                    if step.error is None:
-                        receipt = Receipt(str(step.conversation_id), str(uuid.uuid4()), ROOT)
-                        task = dataclasses.replace(task, receipt=self.keep(receipt))
-                if task.receipt is not None:
-                    step = self.asker.ask(task)
-            finally:
-                self.gate.leave()
-            if not isinstance(step.error, errors.RateLimitError) or isinstance(step.error, _HOPELESS):
-                break
-            self.gate.refused(step.error.retry_after)
-        return self.noted(step)
 
     def check(self) -> None:
         """Refuse to ask what would be in vain.
@@ -168,13 +180,139 @@ class _Ask(celery.Task):
         if pause > _LONGEST_WAIT:
             raise errors.RateLimitError(f"the service asked everybody to wait for {pause:.0f} s", retry_after=pause)
 
-    def noted(self, step: Step) -> Step:
+    def note_hopeless(self, error: errors.CopilotError) -> None:
         """Have the other prompts know what this one met."""
-        if step.answer is not None:
-            self.gate.answered()
-        if isinstance(step.error, _HOPELESS):
-            self.shared.set(_HOPELESS_KEY, json.dumps(error_of(step.error)), _HOPELESS_SECONDS)
-        return step
+        told = error_of(error)
+        seconds = float(_HOPELESS_SECONDS)
+        if isinstance(error, errors.RateLimitError):
+            told["retry_after"] = error.retry_after
+            seconds = max(seconds, error.retry_after or 0.0)
+        self.shared.set(_HOPELESS_KEY, json.dumps(told), math.ceil(min(seconds, _HOPELESS_LONGEST)))
+
+
+class _Delivery:
+    """One delivery of a task: what is to be asked, and how long it has waited.
+
+    Args:
+        task: The task as this process has it.
+        asked: What is to be asked.
+        refusals: How often the service refused it in earlier deliveries.
+        attempts: How often its message was sent in those.
+    """
+
+    def __init__(self, task: _Ask, asked: Task, refusals: int, attempts: int) -> None:
+        self._task = task
+        self._asked = asked
+        self._refusals = refusals
+        self._attempts = attempts
+        self._slept = 0.0
+        by_hand = task.request.is_eager or task.request.called_directly  # then there is no broker
+        self._most = math.inf if by_hand else min(_LONGEST_SLEEP, _SLEEPING * task.visibility)
+
+    def run(self) -> Dict[str, Any]:
+        """Ask until there is an answer, and give it as plain JSON.
+
+        Raises:
+            CopilotError: The answer could not be had.
+            celery.exceptions.Retry: The task comes back later.
+        """
+        while True:
+            known = self._enter()
+            if known is not None:
+                return known
+            try:
+                step = self._step()
+            finally:
+                self._task.gate.leave()
+            self._attempts += step.attempts
+            if step.answer is not None:
+                self._task.gate.answered()
+                details = details_of(step.answer)
+                seconds = round(step.seconds, 3)
+                return {"text": step.answer.text, **details, "seconds": seconds, "attempts": self._attempts}
+            self._failed(step.error or AssertionError("a step has an answer or an error"))
+
+    def _enter(self) -> Optional[Dict[str, Any]]:
+        """Wait until the gate lets the prompt in; give the result, if another delivery came to it meanwhile."""
+        gate, slept = self._task.gate, self._slept
+        self._task.check()
+        while True:
+            seconds = gate.try_enter()
+            if seconds == 0:
+                break
+            is_full = math.isinf(seconds)
+            self._wait(_LOOK if is_full else seconds, then=_NO_PLACE if is_full else seconds)
+            self._task.check()
+        if self._slept == slept:
+            return None
+        known = self._task.earlier()
+        if known["status"] == states.SUCCESS:
+            gate.leave()
+            return dict(known["result"])
+        if known["status"] == SENDING:
+            kept, own = Receipt(**known["result"]), self._asked.receipt
+            if own is None or kept.answer_id != own.answer_id or self._slept - slept >= _LONG:
+                self._asked = _looked_for(self._asked, kept)
+        return None
+
+    def _step(self) -> Step:
+        """Begin a conversation if there is none yet, and ask."""
+        asker: Asker = self._task.asker
+        if self._asked.receipt is None:
+            step = asker.begin(self._asked)
+            if step.error is not None:
+                return step
+            receipt = Receipt(str(step.conversation_id), str(uuid.uuid4()), ROOT)
+            self._asked = dataclasses.replace(self._asked, receipt=self._task.keep(receipt))
+        return asker.ask(self._asked)
+
+    def _failed(self, error: Exception) -> None:
+        """Raise a failure that is this prompt's own; have everybody wait after one that is not."""
+        obstacle = obstacle_of(error)
+        if self._asked.receipt is not None and (obstacle is not None or may_have_been_taken(error)):
+            self._asked = _looked_for(self._asked, self._asked.receipt)
+        error = obstacle or error
+        if is_own_word(error):
+            seconds = getattr(error, "retry_after", None) or _NO_PLACE
+            self._wait(seconds, then=seconds)
+            return
+        if isinstance(error, errors.CopilotError) and is_hopeless(error):
+            self._task.note_hopeless(error)
+            raise error
+        if not is_everybodys(error):
+            raise error
+        self._task.gate.refused(getattr(error, "retry_after", None))
+        self._refusals += 1
+        most = _MOST_FAILURES if may_be_the_prompts(error) else _MOST_REFUSALS
+        if self._refusals >= most or was_in_answer(error):
+            raise error
+
+    def _wait(self, seconds: float, then: float) -> None:
+        """Sleep, if this delivery may still last so long; else have the broker give the task out again later."""
+        if self._slept + seconds <= self._most:
+            self._slept += seconds
+            time.sleep(seconds)
+            return
+        self._come_back(then)
+
+    def _come_back(self, seconds: float) -> NoReturn:
+        receipt = self._asked.receipt
+        so_far = {
+            "receipt": None if receipt is None else dataclasses.asdict(receipt),
+            "refusals": self._refusals,
+            "attempts": self._attempts,
+        }
+        request = self._task.request
+        # Not all in the same instant, and sooner than the broker would take it for lost.
+        countdown = min(max(1.0, seconds) * random.uniform(1.0, 1.2), _KEPT * self._task.visibility)
+        try:
+            raise self._task.retry(args=request.args, kwargs={**request.kwargs, "resumed": so_far}, countdown=countdown)
+        except Reject as error:
+            raise Reject(error.reason, requeue=True) from None  # the broker could not be reached: it still has the task
+
+
+def _looked_for(asked: Task, receipt: Receipt) -> Task:
+    return dataclasses.replace(asked, receipt=dataclasses.replace(receipt, maybe_sent=True))
 
 
 @celery.shared_task(bind=True, base=_Ask, name="copilot_sync.ask")
@@ -186,6 +324,7 @@ def ask(  # noqa: D417 - Celery gives self
     model: Optional[str] = None,
     system: Optional[str] = None,
     timeout: Optional[float] = None,
+    resumed: Optional[Mapping[str, Any]] = None,
 ) -> Dict[str, Any]:
     """Ask, and give the whole answer. Arguments and result are plain JSON.
 
@@ -197,6 +336,7 @@ def ask(  # noqa: D417 - Celery gives self
         model: The model's id. Default: the client's.
         system: Instructions for the model.
         timeout: Seconds of silence allowed. Default: the client's.
+        resumed: What an earlier delivery of the same task came to. Not for callers.
 
     Returns:
         ``text``, ``conversation_id``, ``message_id``, ``model``, ``usage``, ``complete``, ``seconds`` and ``attempts``.
@@ -212,22 +352,16 @@ def ask(  # noqa: D417 - Celery gives self
         return dict(earlier["result"])  # the worker before died between its answer and its word to the broker
     known = Conversation.from_dict(conversation) if isinstance(conversation, Mapping) else Conversation.of(conversation)
     task = Task(Prompt("", prompt, conversation=known).content(system), model, timeout)
+    so_far: Mapping[str, Any] = resumed or {}
     if earlier["status"] == SENDING:
         time.sleep(_SETTLE)
-        task = dataclasses.replace(task, receipt=Receipt(**{**earlier["result"], "maybe_sent": True}))
+        task = _looked_for(task, Receipt(**earlier["result"]))
+    elif so_far.get("receipt"):
+        task = _looked_for(task, self.keep(Receipt(**so_far["receipt"])))
     elif known is not None:
         receipt = Receipt(known.conversation_id, str(uuid.uuid4()), known.message_id)
         task = dataclasses.replace(task, receipt=self.keep(receipt))
-    step = self.step(task)
-    if step.answer is None:
-        raise step.error or AssertionError("a step has an answer or an error")
-    answer = step.answer
-    return {
-        "text": answer.text,
-        **details_of(answer),
-        "seconds": round(step.seconds, 3),
-        "attempts": step.attempts,
-    }
+    return _Delivery(self, task, so_far.get("refusals", 0), so_far.get("attempts", 0)).run()
 
 
 def _named(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 What may be tried again is decided in one place, ``outcome_of``: whether a failed request was
 taken by the service decides whether sending it again is safe. How long to wait is a policy of the
-caller's, worked out with ``tenacity``'s strategies, unless the server said how long. ``tenacity`` is imported
-when something has failed, not before, and nothing of it shows outside of this module.
+caller's, worked out with ``tenacity``'s strategies; what the server says can only make it longer. ``tenacity`` is
+imported when a client is made, not before, and nothing of it shows outside of this module.
 """
 
 import enum
@@ -87,7 +87,8 @@ def outcome_of(error: CopilotError) -> Outcome:
     if isinstance(error, QuotaExceededError) or is_lasting(error):
         return Outcome.FINAL
     if isinstance(error, RateLimitError):
-        return Outcome.NOT_TAKEN
+        # Without a status it is our own word: it has been waited for already.
+        return Outcome.FINAL if error.status is None else Outcome.NOT_TAKEN
     if isinstance(error, ServerError):
         return _outcome_of_status(error)
     if isinstance(error, NetworkError):
@@ -103,44 +104,6 @@ def _outcome_of_status(error: ServerError) -> Outcome:
     if error.status in (500, 502, 503, 504):
         return Outcome.UNKNOWN
     return Outcome.FINAL
-
-
-#: Seconds after which it is tried again whatever the service said: it may have said more than it meant.
-_LONGEST_PAUSE = 3600.0
-
-
-class Pause:
-    """Holds all calls of one credential back after the service said that there were too many. Safe for any thread."""
-
-    def __init__(self) -> None:
-        self._until, self._told = 0.0, False
-
-    def begin(self, error: RateLimitError, policy: Optional[RetryPolicy], call: Call) -> None:
-        """Note that the service asked to slow down; where it did not say how long, for the policy's first wait."""
-        told = error.retry_after is not None
-        untold = 0.0 if policy is None else min(policy.base, policy.cap)
-        seconds = untold if error.retry_after is None else min(error.retry_after, _LONGEST_PAUSE)
-        until = call.clock() + seconds
-        if until > self._until:
-            self._until, self._told = until, told
-
-    def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:
-        """Wait until the pause is over.
-
-        Raises:
-            RateLimitError: The wait does not fit what the policy and the call allow.
-        """
-        until, told = self._until, self._told
-        seconds = until - call.clock()
-        if seconds <= 0:
-            return
-        remaining = call.remaining()
-        too_long = policy is None or (told and seconds > policy.max_wait)
-        if too_long or (remaining is not None and seconds >= remaining):
-            raise RateLimitError(
-                f"the service asked to slow down for another {seconds:.1f} s", retry_after=seconds, stage=stage
-            )
-        call.sleep(seconds)
 
 
 class Backoff:
@@ -178,9 +141,14 @@ class Backoff:
     def _seconds(self, policy: RetryPolicy, error: CopilotError) -> Optional[float]:
         """How long to wait; ``None`` where the server asks for more than the policy allows."""
         told: Optional[float] = getattr(error, "retry_after", None)
-        if told is not None:
-            return told if told <= policy.max_wait else None
-        return _jittered(policy, self._failures)
+        if told is not None and told > policy.max_wait:
+            return None
+        return max(told or 0.0, _jittered(policy, self._failures))
+
+
+def prepare() -> None:
+    """Import what waits are worked out with, so that no call does it: a fork at that moment could hang its child."""
+    import tenacity  # noqa: F401
 
 
 def _jittered(policy: RetryPolicy, failures: int) -> float:

@@ -1,0 +1,240 @@
+"""How the calls of one account are held back after the service refused one of them, or kept failing.
+
+Rules: while nothing fails, a call looks at one flag and goes on. After a refusal (a rate limit, or 503 with
+``Retry-After``) nothing is sent for as long as the service said, and never for less than the policy's first wait; then
+one request starts at a time, at distances that grow, until a minute has passed without a refusal. In the second after
+a refusal no more than four requests start, in the minute no more than thirty. A stage that fails again and again
+without one success is asked at the same distances. A quota that is used up is told to everybody without asking again,
+but for a bare 402: other models may cost nothing.
+
+One ``Cooldown`` is shared by everything in this process that uses the same credentials for the same hosts.
+"""
+
+import random
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Dict, Optional, Tuple
+
+from copilot_sync.errors import CopilotError, NetworkError, QuotaExceededError, RateLimitError, ServerError
+from copilot_sync.transport.call import Call
+from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.retry import RetryPolicy
+
+#: Seconds for which requests are spread after a refusal.
+_CAREFUL = 60.0
+#: Seconds between the first two starts and the longest between two, how each distance follows from the one before, and
+#: how much chance may add. At most three starts fit into the first second and 29 into the first minute.
+_FIRST_GAP = 0.3
+_LONGEST_GAP = 2.5
+_GROWTH = 1.5
+_JITTER = 0.25
+#: Failures of a stage in a row, without a success, that make an outage.
+_OUTAGE = 4
+#: Seconds after which the service is asked again whatever it said: it may have said more than it meant.
+_LONGEST_PAUSE = 3600.0
+#: Seconds for which a quota counts as used up where the service did not say.
+_QUOTA_PAUSE = 60.0
+#: The stages that use a quota up, or are of no use without it.
+_ON_QUOTA = ("token", "thread", "message")
+#: Seconds that a call waits for its turn at least, however little its policy would wait for the service.
+_PATIENCE = 5.0
+
+
+class _Turns:
+    """Starts of requests, one at a time, at growing distances."""
+
+    def __init__(self, now: float) -> None:
+        self.until = now + _CAREFUL
+        self._gap = _FIRST_GAP
+        self._next = now + _FIRST_GAP
+
+    def wait(self, now: float) -> float:
+        return max(0.0, self._next - now)
+
+    def take(self, now: float) -> None:
+        self._next = now + self._gap * random.uniform(1.0, 1.0 + _JITTER)
+        self._gap = min(_GROWTH * self._gap, _LONGEST_GAP)
+
+
+@dataclass
+class _Failing:
+    """A stage that has failed in a row, and the turns that its requests take when that is an outage."""
+
+    count: int
+    until: float
+    turns: Optional[_Turns] = None
+
+
+class Cooldown:
+    """What the calls of one account know of refusals. Safe for any thread.
+
+    Attributes:
+        active: Whether there is anything to obey. As long as nothing has failed, that is all that a call looks at.
+        proven: Whether the service has accepted the credentials.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.proven = False
+        self._until, self._told = 0.0, False  # the end of the pause, and whether the service said how long it is
+        self._turns: Optional[_Turns] = None  # after a refusal
+        self._failing: Dict[str, _Failing] = {}  # by stage
+        self._quota: Optional[Tuple[str, float, float]] = None  # words, when to ask again, when it ends
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: Call) -> None:
+        """Take note of a request that failed."""
+        if error.stage is None:
+            return
+        now = call.clock()
+        with self._lock:
+            if isinstance(error, QuotaExceededError) and error.status is not None:
+                self._refused(error.stage, now, 0.0, told=False)
+                if error.stage in _ON_QUOTA and (error.status != 402 or error.retry_after is not None):
+                    left = _QUOTA_PAUSE if error.retry_after is None else error.retry_after
+                    self._quota = (str(error.args[0]), now + min(left, _LONGEST_PAUSE), now + left)
+            elif is_refusal(error):
+                told: Optional[float] = getattr(error, "retry_after", None)
+                floor = 0.0 if policy is None else min(policy.base, policy.cap)
+                seconds = max(floor, min(told or 0.0, _LONGEST_PAUSE))
+                self._refused(error.stage, now, seconds, told=told is not None)
+            elif _is_no_answer(error):
+                self._count(error.stage, now)
+
+    def _refused(self, stage: str, now: float, seconds: float, *, told: bool) -> None:
+        if now + seconds > self._until:
+            self._until, self._told = now + seconds, told
+        if self._turns is None:
+            self._turns = _Turns(now)
+        self._turns.until = now + seconds + _CAREFUL
+        self.active = True
+
+    def _count(self, stage: str, now: float) -> None:
+        failing = self._failing.setdefault(stage, _Failing(0, now))
+        failing.count += 1
+        failing.until = now + _CAREFUL
+        if failing.count >= _OUTAGE and failing.turns is None:
+            failing.turns = _Turns(now)
+        self.active = True
+
+    def succeeded(self, stage: str) -> None:
+        """Take note of a request that did not fail; only needed while ``active``."""
+        with self._lock:
+            self._failing.pop(stage, None)
+
+    def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:
+        """Wait until a request may start, and take its turn.
+
+        Raises:
+            QuotaExceededError: The quota was used up a moment ago.
+            RateLimitError: The wait does not fit what the policy and the call allow.
+            ServerError: The same, and what is waited for is the end of an outage.
+            StreamClosedError: The call was stopped.
+        """
+        waited = 0.0
+        while self.active:
+            seconds, allowed, held = self._try_turn(call.clock(), policy, stage)
+            if held is None:
+                return
+            left = call.remaining()
+            if waited + seconds > allowed or (left is not None and seconds >= left):
+                raise held
+            call.sleep(seconds)
+            waited += seconds
+
+    def _try_turn(
+        self, now: float, policy: Optional[RetryPolicy], stage: str
+    ) -> Tuple[float, float, Optional[CopilotError]]:
+        """Take the turn, if it is there; else give the seconds until then, how long to wait at most, and the error."""
+        with self._lock:
+            self._forget(now)
+            if self._quota is not None and stage in _ON_QUOTA:
+                words, _, end = self._quota
+                return 0.0, -1.0, QuotaExceededError(words, retry_after=max(0.0, end - now), stage=stage)
+            most = _PATIENCE if policy is None else max(policy.max_wait, _PATIENCE)
+            if now < self._until:
+                seconds = self._until - now
+                if policy is None:
+                    most = -1.0
+                elif self._told:
+                    most = policy.max_wait
+                return seconds, most, _slow_down(seconds, stage)
+            refused, outages = self._turns, self._outages_of(stage)
+            turns = [*outages, *([] if refused is None else [refused])]
+            seconds = max((each.wait(now) for each in turns), default=0.0)
+            if seconds > 0:
+                return seconds, most, _slow_down(seconds, stage) if refused is not None else _gone(seconds, stage)
+            for each in turns:
+                each.take(now)
+            return 0.0, 0.0, None
+
+    def _outages_of(self, stage: str) -> Tuple[_Turns, ...]:
+        """The turns of a stage. Where no message goes through, there is no use for new conversations."""
+        stages = ("thread", "message") if stage == "thread" else (stage,)
+        known = [self._failing[each].turns for each in stages if each in self._failing]
+        return tuple(turns for turns in known if turns is not None)
+
+    def _forget(self, now: float) -> None:
+        """Let go of what is over."""
+        if self._turns is not None and now >= self._turns.until:
+            self._turns = None
+        if self._quota is not None and now >= self._quota[1]:
+            self._quota = None
+        self._failing = {stage: each for stage, each in self._failing.items() if now < each.until}
+        self.active = now < self._until or bool(self._turns or self._quota or self._failing)
+
+
+def is_refusal(error: CopilotError) -> bool:
+    """Whether the service said that it has not taken a request, and to come again later."""
+    if error.status is None:
+        return False  # our own word, or an event of an answer
+    return isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.turned_away)
+
+
+def _is_no_answer(error: CopilotError) -> bool:
+    """Whether the service failed or was not there."""
+    if isinstance(error, ServerError):
+        return error.status is not None and error.status >= 500
+    return isinstance(error, NetworkError) and error.status is None and getattr(error, "phase", "") != "total"
+
+
+def _slow_down(seconds: float, stage: str) -> CopilotError:
+    words = f"the service asked to slow down for another {seconds:.1f} s"
+    return RateLimitError(words, retry_after=seconds, stage=stage)
+
+
+def _gone(seconds: float, stage: str) -> CopilotError:
+    words = f"the service failed again and again, and is asked again in {seconds:.1f} s"
+    return ServerError(words, retry_after=seconds, stage=stage)
+
+
+class _Shared:
+    """The accounts that this process uses, as long as anything uses them. Safe for any thread."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[str, Cooldown] = weakref.WeakValueDictionary()
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Begin with a lock of our own."""
+        self._lock = threading.Lock()
+
+    def get(self, account: str) -> Cooldown:
+        """Give the one of an account."""
+        with self._lock:
+            found = self._known.get(account)
+            if found is None:
+                found = self._known[account] = Cooldown()
+            return found
+
+
+_shared = _Shared()
+#: Gives the ``Cooldown`` of an account, by a name that shows none of its secrets.
+cooldown_of = _shared.get
