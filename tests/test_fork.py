@@ -10,7 +10,7 @@ import weakref
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import pytest
 from support import PATIENCE, Peer, Server, answering, authority_file, collect_garbage, server_context, wait_for
@@ -19,7 +19,7 @@ from copilot_sync import Client, StreamClosedError
 from copilot_sync.emulator import Emulator, Fault, Script
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
-from copilot_sync.transport import fork
+from copilot_sync.transport import fork, trust
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.fork import renew_in_child
 from copilot_sync.transport.session import Transport
@@ -327,9 +327,9 @@ from copilot_sync import Client, CopilotError
 
 client = Client(token_cache=sys.argv[1])
 modules, codecs = set(sys.modules), set(encodings._cache)
-for number in range(8):
+for key in (None, *sys.argv[2:]):  # each refusal slows the account down that it met
     try:
-        client.ask("\u00fcber")
+        Client(key).ask("\u00fcber")
     except CopilotError as error:
         str(error)
 thread = client.threads()[0].id
@@ -345,14 +345,67 @@ client.close()
 def test_a_call_does_nothing_for_the_first_time(tmp_path: Path) -> None:
     """An import or the look-up of a codec takes a lock, which a child that is forked at that moment inherits locked."""
     dated = {"Date": "Sun, 06 Nov 1994 08:49:37 GMT", "Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}
-    page = {"headers": {"Content-Type": "text/html"}, "body": "<title>No &amp; no</title>"}
+    page: Dict[str, Any] = {"headers": {"Content-Type": "text/html"}, "body": "<title>No &amp; no</title>"}
+    faults = [
+        Fault.status(429, headers=dated),
+        Fault.cut(1),
+        Fault.drop(taken=False),
+        Fault.status(400, **page),
+        Fault.garbage(b"\xef\xbb\xbfsomething else", "text/plain"),
+        Fault.status(403, body={"error": {"code": "quota_exceeded"}}),
+    ]
+    keys = [f"key-{number}" for number in range(len(faults))]
     with Emulator() as emulator:
+        emulator.options.accept_api_keys = tuple(keys)
         emulator.fail("token", Fault.status(503))
         emulator.fail("thread", Fault.status(500, **page))
-        emulator.fail("message", Fault.status(429, headers=dated))
-        emulator.fail("message", Fault.cut(1))
-        emulator.fail("message", Fault.drop(taken=False))
-        emulator.fail("message", Fault.status(400, **page))
         emulator.fail("message", Fault.expired_token())
-        emulator.fail("message", Fault.garbage(b"\xef\xbb\xbfsomething else", "text/plain"))
-        run(FIRST_TIMES_PROGRAM, str(tmp_path / "tokens"), env=emulator.environment)
+        for fault in faults:
+            emulator.fail("message", fault)
+        run(FIRST_TIMES_PROGRAM, str(tmp_path / "tokens"), *keys, env=emulator.environment)
+
+
+# A thread reads CAs, or is as good as in the middle of it.
+READING_PROGRAM = """
+import os, threading
+from copilot_sync.transport import trust
+
+reads, may_end = threading.Event(), threading.Event()
+
+def read():
+    with trust._reading:
+        reads.set()
+        may_end.wait()
+
+reader = threading.Thread(target=read)
+reader.start()
+reads.wait()
+threading.Timer(0.2, may_end.set).start()
+child = os.fork()
+if not child:
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+        reader.join(10)
+    os._exit(not may_end.is_set() or any(reader.is_alive() for reader in readers))
+assert os.waitpid(child, 0)[1] == 0
+reader.join()
+with trust._reading:  # the parent's is free as well
+    pass
+"""
+
+
+@needs_fork
+def test_a_fork_waits_until_authorities_are_read() -> None:
+    """OpenSSL has locks of its own for that, and nothing could free them in the child."""
+    run(READING_PROGRAM, env={})
+
+
+def test_a_fork_that_was_not_waited_for_does_no_harm() -> None:
+    """An exception out of a signal handler may have ended the wait; the hooks run all the same."""
+    trust._wait_for_reading()
+    trust._go_on_reading()
+    trust._go_on_reading()
+    before = trust._reading
+    trust._read_for_itself()
+    assert trust._reading is not before

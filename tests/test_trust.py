@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import ssl
 from pathlib import Path
 from typing import List, Optional
@@ -55,6 +56,18 @@ def test_a_file_that_has_changed_is_read_again(ca: str) -> None:
     before = trusted.context(ca)
     os.utime(ca, (1, 1))
     assert trusted.context(ca) is not before
+
+
+def test_only_so_many_files_are_remembered(ca: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that lives long and meets many stays small."""
+    monkeypatch.setattr(trust, "_MOST", 2)
+    trusted = Trust()
+    places = [ca, *(str(tmp_path / name) for name in ("one", "two"))]
+    for place in places[1:]:
+        shutil.copy(ca, place)
+    first, *others = [trusted.context(place) for place in places]
+    assert [trusted.context(place) for place in places[1:]] == others
+    assert trusted.context(ca) is not first
 
 
 def test_a_file_of_another_size_is_read_again(ca: str) -> None:

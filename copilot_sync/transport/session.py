@@ -28,7 +28,7 @@ from copilot_sync.transport.call import Call
 from copilot_sync.transport.connection import seams, watch
 from copilot_sync.transport.fork import abandoned, renew_in_child
 from copilot_sync.transport.route import Route
-from copilot_sync.transport.trust import Trust
+from copilot_sync.transport.trust import trust
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,6 @@ class _Session(requests.Session):
 
 class _Adapter(HTTPAdapter):
     def __init__(self, **kwargs: Any) -> None:
-        self._trust = Trust()
         self._pools: MutableMapping[Any, Any] = weakref.WeakValueDictionary()
         super().__init__(**kwargs)
 
@@ -276,7 +275,7 @@ class _Adapter(HTTPAdapter):
         # A proxy that speaks TLS itself is checked with what the pool names.
         through_tls = conn.proxy is not None and conn.proxy.scheme == "https"
         if place is not None and not through_tls:
-            conn.conn_kw["ssl_context"] = self._trust.context(place)
+            conn.conn_kw["ssl_context"] = trust.context(place)
             conn.ca_certs = conn.ca_cert_dir = None
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

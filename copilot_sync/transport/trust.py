@@ -1,9 +1,14 @@
-"""Which CAs the connections trust, read once.
+"""Which CAs the connections trust, read once for the whole process.
 
 By itself ``requests`` reads the file of CAs for each new connection, which costs more than everything else that a
 call does. ``Trust`` keeps what was read, and reads it again when the file has changed.
+
+OpenSSL holds locks of its own while it reads, and a child that is forked at that moment inherits them locked (seen
+with OpenSSL 3.0 and CPython 3.11). So a fork waits for the end of the reading, and a child reads nothing that its
+parent has read.
 """
 
+import contextlib
 import errno
 import os
 import ssl
@@ -12,12 +17,16 @@ from typing import Dict, Optional, Tuple
 
 from urllib3.util.ssl_ import create_urllib3_context
 
+#: Held while CAs are read, and across a fork. A signal handler may fork in the middle of it, in the same thread.
+_reading = threading.RLock()
+#: Files and folders of CAs that are remembered. The one that was read first makes room.
+_MOST = 16
+
 
 class Trust:
     """The TLS settings of connections, by the CAs that they trust. Safe for any number of threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._contexts: Dict[str, Tuple[object, ssl.SSLContext]] = {}
 
     def context(self, place: str) -> ssl.SSLContext:
@@ -28,11 +37,19 @@ class Trust:
         """
         found = os.stat(place)
         state = found.st_ino, found.st_size, found.st_mtime_ns
-        with self._lock:
-            known = self._contexts.get(place)
-            if known is None or known[0] != state:
-                known = self._contexts[place] = state, _read(place)
-            return known[1]
+        known = self._contexts.get(place)
+        if known is None or known[0] != state:
+            with _reading:
+                known = self._contexts.get(place)
+                if known is None or known[0] != state:
+                    known = self._contexts[place] = state, _read(place)
+                    if len(self._contexts) > _MOST:
+                        del self._contexts[next(iter(self._contexts))]
+        return known[1]
+
+
+#: What all connections of this process use.
+trust = Trust()
 
 
 class AuthoritiesError(OSError):
@@ -53,9 +70,28 @@ def fault_of(place: str) -> Optional[AuthoritiesError]:
 
 
 def _read(place: str) -> ssl.SSLContext:
-    context = create_urllib3_context()
-    if os.path.isdir(place):
-        context.load_verify_locations(capath=place)
-    else:
-        context.load_verify_locations(cafile=place)
+    with _reading:
+        context = create_urllib3_context()
+        if os.path.isdir(place):
+            context.load_verify_locations(capath=place)
+        else:
+            context.load_verify_locations(cafile=place)
     return context
+
+
+def _wait_for_reading() -> None:
+    _reading.acquire()
+
+
+def _go_on_reading() -> None:
+    with contextlib.suppress(RuntimeError):  # a signal handler's exception had ended the wait
+        _reading.release()
+
+
+def _read_for_itself() -> None:
+    global _reading
+    _reading = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(before=_wait_for_reading, after_in_parent=_go_on_reading, after_in_child=_read_for_itself)
