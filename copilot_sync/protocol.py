@@ -452,6 +452,12 @@ def read_token(reply: Reply, now: float, mask: Callable[[str], str] = str) -> Tu
     return token, _lifetime(data.get("expiration"), _server_time(reply.headers, now))
 
 
+def _decoded(body: bytes) -> str:
+    """UTF-8 with or without a byte order mark. The codec that knows the mark is a module, imported when first used."""
+    text = body.decode("utf-8", "replace")
+    return text[1:] if text.startswith("\ufeff") else text
+
+
 def _first(reply: Reply) -> bytes:
     """What a body begins with, blanks and a byte order mark aside."""
     return reply.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
@@ -575,7 +581,7 @@ def _optional_text(entry: Mapping[str, Any], key: str) -> Optional[str]:
 
 def _read_json(reply: Reply, stage: str) -> Any:
     try:
-        return loads(reply.body.decode("utf-8-sig", "replace"))
+        return loads(_decoded(reply.body))
     except ValueError:
         kind = "HTML" if _is_html(reply) else "something else"
     # Raised out here: the error of json carries the whole reply.
@@ -1043,7 +1049,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
 
 def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
     """What the server said about a failure, without secrets and control characters, bounded in length."""
-    text = reply.body.decode("utf-8-sig", "replace")
+    text = _decoded(reply.body)
     try:
         said = _said_in_json(loads(text))
     except ValueError:
