@@ -35,7 +35,7 @@ from copilot_sync import (
     Usage,
     batch,
 )
-from copilot_sync import stream as stream_module
+from copilot_sync import recovery
 from copilot_sync.batch import asking, crew, dispatch, jobs
 from copilot_sync.batch.gate import Gate
 from copilot_sync.batch.journal import Intent, Journal
@@ -66,8 +66,8 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
     monkeypatch.setattr(dispatch, "_SETTLE", 0.0)
 
 
@@ -963,7 +963,7 @@ def test_an_answer_that_a_killed_run_lost_is_a_failure(
     emulator: Emulator, output: Path, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service may have given it up; only when that is said, the prompt is asked in another conversation."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.05)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.05)
     emulator.options.finish_when_disconnected = False
     emulator.script(Reply(["one ", "two"], pace=0.05))
     left.intend().send()

@@ -24,7 +24,7 @@ from copilot_sync import (
     StreamInterruptedError,
     Timeout,
 )
-from copilot_sync import stream as stream_module
+from copilot_sync import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
@@ -46,8 +46,8 @@ def client(emulator: Emulator) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
 
 
 def silence(fault: Fault) -> float:
@@ -265,7 +265,7 @@ def test_an_answer_that_does_not_appear_in_time_is_an_error_that_says_so(
     timeout: Optional[Timeout],
 ) -> None:
     """Looking ends with the patience, or with the time that the call may take in all."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", patience)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", patience)
     over = threading.Event()
 
     def pieces() -> Iterator[str]:
@@ -382,7 +382,7 @@ def test_a_message_that_may_be_ours_in_another_form_is_not_sent_again(
     known: bool,
 ) -> None:
     """Whatever stands behind the message that ours answers may be ours: then it can't be told, and nothing is sent."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.02)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.02)
     conversation = client.ask("hello").conversation if known else None
 
     def kept_otherwise(stage: str, request: Any) -> None:
@@ -402,8 +402,8 @@ def test_an_answer_that_comes_late_is_looked_for_until_the_end(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that would go beyond the time that is left is cut short, and a last look follows it."""
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 60.0)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 60.0)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 60.0)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 60.0)
     waiting = threading.Event()
 
     def pieces() -> Iterator[str]:

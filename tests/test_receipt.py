@@ -8,7 +8,7 @@ from typing import Iterator, List, Optional
 import pytest
 
 from copilot_sync import Client, NotFoundError, RateLimitError, RetryPolicy, StreamInterruptedError
-from copilot_sync import stream as stream_module
+from copilot_sync import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.models import Receipt
 from copilot_sync.protocol import ROOT
@@ -31,8 +31,8 @@ def client(emulator: Emulator) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
 
 
 def receipt_of(client: Client, parent_id: Optional[str] = ROOT) -> Receipt:
@@ -103,7 +103,7 @@ def test_an_answer_that_never_comes_is_an_error(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is there, so it is not sent again."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.05)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.05)
     emulator.script(Reply(["half"], error="boom"))
     receipt = receipt_of(client)
     with client.stream("hi", receipt=receipt) as left:
