@@ -404,11 +404,11 @@ def _part_text(number: int, part: object) -> str:
         return part
     if not isinstance(part, Mapping):
         raise TypeError(f"a part of message {number} must be a dictionary, not {type(part).__name__}")
-    kind = part.get("type", "text")
-    if kind != "text" or "text" not in part:
-        what = f"of type {kind!r}" if kind != "text" else "without text"
+    kind = part.get("type", "text" if "text" in part else None)
+    if kind != "text":
+        what = f"of type {kind!r}" if kind else "without a type or text"
         raise ValueError(f"message {number} has a part {what}, which can't be sent: only text can")
-    text = part["text"]
+    text = part.get("text", "")
     if not isinstance(text, str):
         raise TypeError(f"a text part of message {number} must hold a string, not {type(text).__name__}")
     return text
@@ -564,8 +564,9 @@ def _entries(reply: Reply, stage: str, keys: Tuple[str, ...]) -> List[Mapping[st
     An empty list may come as ``null``, or not at all.
     """
     data = _read_json(reply, stage)
-    known = isinstance(data, Mapping) and any(key in data for key in keys)
-    entries = (data.get(keys[0]) or []) if known else None
+    entries = data.get(keys[0]) if isinstance(data, Mapping) else None
+    if entries is None and isinstance(data, Mapping) and any(key in data for key in keys):
+        return []
     if not isinstance(entries, list):
         raise errors.ProtocolError(f"the reply held no list of {stage}", stage=stage, status=reply.status)
     return [entry for entry in entries if isinstance(entry, Mapping) and _optional_text(entry, "id")]
@@ -992,6 +993,8 @@ def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
 
 # What says that something failed, wherever it stands: in a stream, under ``event: error``, in a body of its own
 
+#: What tells a web page from words, whatever its label says.
+_PAGE = re.compile(r"\A\s*<|<(?:!doctype|html|head|title|body)\b", re.IGNORECASE)
 _WORDS = ("message", "description", "error_description", "detail", "error", "body", "code")
 _CODE_KEYS = ("code", "status", "type")
 
@@ -1001,7 +1004,7 @@ def read_error(text: str) -> ErrorEvent:
     try:
         value = loads(text)
     except ValueError:
-        value = _page_title(text) if text.lstrip().startswith("<") else text
+        value = _page_title(text) if _PAGE.search(text) else text
     if isinstance(value, Mapping):
         return _error(value)
     return ErrorEvent("error", {}, well_formed(value if isinstance(value, str) else text), "")

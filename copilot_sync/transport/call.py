@@ -43,7 +43,7 @@ class Call:
         self.attempts: CounterType[str] = Counter()
         self._deadline: Optional[float] = None
         self._total: Optional[float] = None  # how many seconds that deadline allowed
-        self._quiet_since = 0.0
+        self._quiet_since = clock()
         self._limit: Optional[float] = None
         # Re-entrant, because a signal handler may cancel the very call that it interrupts.
         self._lock = threading.RLock()
