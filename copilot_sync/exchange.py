@@ -220,17 +220,18 @@ class _Exchange:
     def _whole_document(self, beginning: bytes, pieces: Iterator[bytes]) -> Tuple[Event, ...]:
         """Read a document; one that is as short as errors are, as soon as it is whole, though its body may go on."""
         limit = self._access.limits.reply
-        document = bytearray(beginning)
-        events = protocol.read_document(beginning)
-        while events is None:
-            piece = next(pieces, b"")
+        document = bytearray()
+        for piece in itertools.chain([beginning], pieces):
             document += piece
             if len(document) > limit:
                 raise ResponseTooLargeError(f"the reply is longer than {limit} bytes", stage="stream")
-            if not piece or (len(document) <= ERROR_BODY and piece.rstrip().endswith((b"}", b"]"))):
+            if len(document) <= ERROR_BODY and piece.rstrip().endswith((b"}", b"]")):
                 events = protocol.read_document(bytes(document))
-            if events is None and not piece:
-                raise NetworkError("the reply ended before the answer was whole", stage="stream")
+                if events is not None:
+                    return events
+        events = protocol.read_document(bytes(document))
+        if events is None:
+            raise NetworkError("the reply ended before the answer was whole", stage="stream")
         return events
 
     def _streamed(self, response: Response, pieces: Iterator[bytes]) -> Iterator[Event]:

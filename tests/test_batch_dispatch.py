@@ -34,8 +34,8 @@ from copilot_sync import (
     Timeout,
     Usage,
     batch,
+    recovery,
 )
-from copilot_sync import recovery
 from copilot_sync.batch import asking, crew, dispatch, jobs
 from copilot_sync.batch.gate import Gate
 from copilot_sync.batch.journal import Intent, Journal
