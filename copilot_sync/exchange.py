@@ -243,8 +243,9 @@ class _Exchange:
                 try:
                     event = decode(data) if type(data) is str else _event_of(data)
                 except ProtocolError as error:
+                    if not reading.has_hole:  # told once, for there may be thousands
+                        logger.warning("an event of the answer was skipped: %s", error)
                     reading.has_hole = True
-                    logger.warning("an event of the answer was skipped: %s", error)
                     continue
                 if type(event) is ContentEvent:
                     reading.add(event.body, limit)
