@@ -396,6 +396,20 @@ def test_total_bounds_all_stages_together(emulator: Emulator) -> None:
     assert (caught.value.phase, caught.value.stage) == ("total", "message")
 
 
+def test_the_two_addresses_of_the_models_share_one_total(emulator: Emulator) -> None:
+    """Whoever asks has asked once."""
+
+    def slow(stage: str, request: Any) -> Fault:
+        time.sleep(0.7 * SHORT)
+        return Fault.status(404)
+
+    emulator.choose_fault = slow
+    with Client(emulator.api_key, api_url=emulator.api_url, timeout=TOTAL, retry=None) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.models()
+    assert (caught.value.phase, caught.value.attempts) == ("total", 2)
+
+
 @pytest.mark.parametrize("stage", ["token", "thread", "message"])
 def test_total_bounds_retries_and_their_sleeps(emulator: Emulator, stage: str) -> None:
     """However many attempts a policy has, the call ends in time, with the last failure or the limit."""
