@@ -112,7 +112,7 @@ class _Exchange:
         self._reading = reading
         self._conversation = conversation
         self._maybe_sent = turn.receipt is not None and turn.receipt.maybe_sent
-        sent = _message_of(turn, conversation, reading.response_id)
+        self._sent = sent = _message_of(turn, conversation, reading.response_id)
         self._request = protocol.message_request(
             access.urls,
             sent.conversation_id,
@@ -122,11 +122,10 @@ class _Exchange:
             parent_id=sent.parent_id,
             response_id=sent.answer_id,
         )
-        self._search = Search(access, call, rules.retry, sent, self._interrupted)
 
     def events(self) -> Iterator[Event]:
         """Send the message, as often as it is safe, and yield the events of its answer."""
-        stored = self._search.until_settled(_sent_earlier(), self._call.clock()) if self._maybe_sent else None
+        stored = self._search().until_settled(_sent_earlier(), self._call.clock()) if self._maybe_sent else None
         if stored is not None:
             yield from self._deliver(stored)
             return
@@ -164,7 +163,7 @@ class _Exchange:
             if outcome is Outcome.NOT_TAKEN or error is not failure:
                 raise
             gave_up = error
-        stored = self._search.until_settled(failure, failed_at) if outcome is Outcome.UNKNOWN else None
+        stored = self._search().until_settled(failure, failed_at) if outcome is Outcome.UNKNOWN else None
         if stored is None and gave_up is not None:
             raise gave_up
         self._reading.has_hole = False  # whatever came of this attempt, the next one begins anew
@@ -328,7 +327,7 @@ class _Exchange:
         Raises:
             StreamInterruptedError: It was cut, and what was handed out is not how the answer begins.
         """
-        stored = self._search.once() if self._rules.resume else None
+        stored = self._search().once() if self._rules.resume else None
         if stored is not None and self._fits(stored):
             yield from self._deliver(stored, end)
             return
@@ -341,6 +340,10 @@ class _Exchange:
 
     # What the thread knows
 
+    def _search(self) -> Search:
+        # Made when it is needed: it knows this object, which must be free as soon as nobody holds it.
+        return Search(self._access, self._call, self._rules.retry, self._sent, self._interrupted)
+
     def _rest(self, failure: CopilotError, failed_at: float) -> Iterator[Event]:
         """Yield the rest of an answer that was cut, as far as the thread has it."""
         if not isinstance(failure, NetworkError) or getattr(failure, "phase", "") == "total":
@@ -349,7 +352,7 @@ class _Exchange:
         if not self._rules.resume:
             raise interruption
         try:
-            stored = self._search.until_settled(failure, failed_at)
+            stored = self._search().until_settled(failure, failed_at)
         except StreamInterruptedError:
             stored = None
         if stored is None or not self._fits(stored):

@@ -423,6 +423,7 @@ def test_a_failure_is_a_result(emulator: Emulator, eager: Any) -> None:
 def test_an_answer_that_is_not_vouched_for_is_a_failure(emulator: Emulator, eager: Any) -> None:
     """As in a batch: it may be incomplete. An answer whose cost is unknown is one all the same."""
     emulator.script(Reply("half an", complete=False), Reply("Hello", usage={}))
+    emulator.fail("messages", Fault.status(404))
     failed, well = fan_out(["one", "two"])
     assert failed.error is not None
     assert (failed.text, failed.error["type"]) == ("half an", "StreamInterruptedError")

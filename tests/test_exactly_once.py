@@ -262,7 +262,7 @@ def test_an_answer_that_is_being_written_is_waited_for(
 
 @pytest.mark.parametrize(
     "patience, timeout",
-    [pytest.param(0.05, None, id="patience"), pytest.param(30.0, Timeout(read=5, total=0.8), id="total")],
+    [pytest.param(0.5, None, id="patience"), pytest.param(30.0, Timeout(read=5, total=0.8), id="total")],
 )
 def test_an_answer_that_does_not_appear_in_time_is_an_error_that_says_so(
     emulator: Emulator,
@@ -526,7 +526,7 @@ def test_a_message_that_may_be_ours_in_another_form_is_not_sent_again(
     known: bool,
 ) -> None:
     """Whatever stands behind the message that ours answers may be ours: then it can't be told, and nothing is sent."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.02)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
     conversation = client.ask("hello").conversation if known else None
 
     def kept_otherwise(stage: str, request: Any) -> None:

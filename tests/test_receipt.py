@@ -102,7 +102,7 @@ def test_an_answer_that_never_comes_is_an_error(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is there, so it is not sent again."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.05)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
     emulator.script(Reply(["half"], error="boom"))
     receipt = receipt_of(client)
     with client.stream("hi", receipt=receipt) as left:
