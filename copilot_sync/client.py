@@ -5,10 +5,11 @@ threads, and by a child that was forked; it pickles, for ``spawn``. A ``Chat`` i
 to one thread at a time.
 """
 
+import contextlib
 import os
 import weakref
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Union
 from urllib.parse import urlsplit
 
 from copilot_sync import protocol
@@ -19,8 +20,9 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer, Conversation, Message, Model, Receipt, Secret, Thread
 from copilot_sync.protocol import Options, Reply, Request
+from copilot_sync.reading import Rules, Turn
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
-from copilot_sync.stream import Rules, Stream, Turn
+from copilot_sync.stream import Stream
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.preload import preload
 from copilot_sync.transport.retry import RetryPolicy
@@ -30,7 +32,6 @@ from copilot_sync.transport.session import Transport
 Prompt = Union[str, Iterable[Mapping[str, Any]]]
 #: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
 TimeoutValue = Union[None, int, float, Timeout]
-T = TypeVar("T")
 
 _OPTIONS = tuple(field.name for field in fields(Options))
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -111,6 +112,7 @@ class Client:
         self._model = _checked_model(model, environment.model or MODEL)
         self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), _checked_resume(resume))
         self._streams: Set[weakref.ref[Stream]] = set()
+        self._calls: Set[Call] = set()
 
     @property
     def retry(self) -> Optional[RetryPolicy]:
@@ -234,11 +236,12 @@ class Client:
         Raises:
             CopilotError: They could not be had.
         """
-        urls = self._access.urls
-        try:
-            return self._call(protocol.models_request(urls), protocol.read_models)
-        except NotFoundError:
-            return self._call(protocol.models_request(urls, older=True), protocol.read_models)
+        with self._calling() as fetch:
+            try:
+                reply = fetch(protocol.models_request(self._access.urls))
+            except NotFoundError:
+                reply = fetch(protocol.models_request(self._access.urls, older=True))
+            return protocol.read_models(reply)
 
     def threads(self) -> List[Thread]:
         """List the account's threads.
@@ -246,7 +249,8 @@ class Client:
         Raises:
             CopilotError: They could not be had.
         """
-        return self._call(protocol.threads_request(self._access.urls), protocol.read_threads)
+        with self._calling() as fetch:
+            return protocol.read_threads(fetch(protocol.threads_request(self._access.urls)))
 
     def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
         """List the messages of a conversation.
@@ -255,7 +259,9 @@ class Client:
             NotFoundError: There is no such conversation.
             CopilotError: They could not be had.
         """
-        return self._call(protocol.messages_request(self._access.urls, _id_of(conversation)), protocol.read_messages)
+        request = protocol.messages_request(self._access.urls, _id_of(conversation))
+        with self._calling() as fetch:
+            return protocol.read_messages(fetch(request))
 
     def create_thread(self) -> Conversation:
         """Begin a conversation without saying anything yet.
@@ -263,9 +269,8 @@ class Client:
         Raises:
             CopilotError: It could not be begun.
         """
-        return self._call(
-            protocol.thread_request(self._access.urls), lambda reply: Conversation(protocol.read_thread_id(reply))
-        )
+        with self._calling() as fetch:
+            return Conversation(protocol.read_thread_id(fetch(protocol.thread_request(self._access.urls))))
 
     def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
         """Give a conversation a name.
@@ -280,7 +285,9 @@ class Client:
             raise TypeError(f"a name must be a string, not {type(name).__name__}")
         if not name.strip():
             raise ValueError("a name must not be blank")
-        self._call(protocol.rename_request(self._access.urls, _id_of(id), name), lambda reply: None)
+        request = protocol.rename_request(self._access.urls, _id_of(id), name)
+        with self._calling() as fetch:
+            fetch(request)
 
     def delete_thread(self, id: Union[str, Conversation]) -> None:
         """Delete a conversation.
@@ -289,17 +296,25 @@ class Client:
             NotFoundError: There is no such conversation.
             CopilotError: It could not be deleted.
         """
+        request = protocol.delete_request(self._access.urls, _id_of(id))
         try:
-            self._call(protocol.delete_request(self._access.urls, _id_of(id)), lambda reply: None)
+            with self._calling() as fetch:
+                fetch(request)
         except NotFoundError as error:
             if error.attempts < 2:
                 raise
             # An earlier attempt, whose reply was lost, had deleted it.
 
     def close(self) -> None:
-        """End the streams that are open and close the connections. May be called from any thread and more than once."""
+        """End every call under way and close the connections.
+
+        Whoever waits for one of these calls in another thread gets ``StreamClosedError`` at once, wherever it is. May
+        be called from any thread, and more than once; the client can be used again afterwards.
+        """
         for stream in filter(None, [reference() for reference in list(self._streams)]):
             stream.close()
+        for call in list(self._calls):
+            call.cancel()
         self._access.close()
 
     def __enter__(self) -> "Client":
@@ -314,7 +329,7 @@ class Client:
         return f"<Client of {self._access.urls.api}, model {self._model!r}>"
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {**self.__dict__, "_streams": set()}
+        return {**self.__dict__, "_streams": set(), "_calls": set()}
 
     def _rules_of(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> Rules:
         return Rules(
@@ -323,14 +338,19 @@ class Client:
             resume=self._rules.resume if resume is None else _checked_resume(resume),
         )
 
-    def _call(self, request: Request, read: Callable[[Reply], T]) -> T:
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[Callable[[Request], Reply]]:
+        """Give what fetches replies within the time of one call, which ``close`` ends."""
         call = Call(self._rules.timeout)
         call.begin()
+        self._calls.add(call)
         try:
-            return read(self._access.fetch(request, call, self._rules.retry))
+            yield lambda request: self._access.fetch(request, call, self._rules.retry)
         except CopilotError as error:
             call.counted(error)
             raise
+        finally:
+            self._calls.discard(call)
 
 
 class Chat:

@@ -139,8 +139,8 @@ class RequestTimeoutError(NetworkError, TimeoutError):
     """A limit of ``Timeout`` was reached. It is a builtin ``TimeoutError`` as well.
 
     Attributes:
-        phase: What was being waited for: ``connect``, ``send``, ``reply``, ``read``, or ``total`` where the
-            limit of the whole call was reached.
+        phase: What was being waited for: ``connect``, ``send``, ``reply``, ``read``, ``stall`` if bytes came but
+            nothing of the answer, or ``total`` if the limit of the whole call was reached.
         seconds: The limit, in seconds.
     """
 
@@ -172,7 +172,7 @@ class StreamInterruptedError(CopilotError):
 
 
 class StreamClosedError(CopilotError):
-    """The stream was closed by another thread while this one was reading it."""
+    """The stream, or the client, was closed by another thread while this one was waiting."""
 
 
 #: Causes of causes that travel with an error.

@@ -8,6 +8,7 @@ and only errors of the ``CopilotError`` family come out of reading.
 """
 
 import contextlib
+import enum
 import html
 import json
 import re
@@ -313,11 +314,11 @@ def format_prompt(messages: Iterable[Mapping[str, Any]]) -> str:
     """Render a whole transcript as the one string that a message takes.
 
     A single message is its content alone; several become ``Role: content`` lines, blank ones left out, closed
-    by a line ``Assistant:``.
+    by a line ``Assistant:``. Content that is ``None`` is blank.
 
     Raises:
         TypeError: The messages, or one of them, have the wrong type.
-        ValueError: There are none, one lacks its role or content, or all are blank.
+        ValueError: There are none, one lacks its role or content or holds a part that is no text, or all are blank.
     """
     turns = _turns(messages)
     if not any(content.strip() for _, content in turns):
@@ -335,7 +336,8 @@ def last_user_turn(messages: Iterable[Mapping[str, Any]]) -> str:
 
     Raises:
         TypeError: The messages, or one of them, have the wrong type.
-        ValueError: There are none, one lacks its role or content, or the user said nothing.
+        ValueError: There are none, one lacks its role or content or holds a part that is no text, or the user said
+            nothing.
     """
     run: List[str] = []
     for role, content in reversed(_turns(messages)):
@@ -376,10 +378,11 @@ def _turns(messages: Iterable[Mapping[str, Any]]) -> List[Tuple[str, str]]:
 def _turn(number: int, message: object) -> Tuple[str, str]:
     if not isinstance(message, Mapping):
         raise TypeError(f"message {number} must be a dictionary, not {type(message).__name__}")
-    for key in ("role", "content"):
-        if message.get(key) is None:
-            raise ValueError(f"message {number} has no {key}")
-    role = message["role"]
+    role = message.get("role")
+    if role is None:
+        raise ValueError(f"message {number} has no role")
+    if "content" not in message:
+        raise ValueError(f"message {number} has no content")
     if not isinstance(role, str):
         raise TypeError(f"the role of message {number} must be a string, not {type(role).__name__}")
     if not role.strip():
@@ -388,6 +391,8 @@ def _turn(number: int, message: object) -> Tuple[str, str]:
 
 
 def _text_of(number: int, content: object) -> str:
+    if content is None:  # as in an assistant's turn that only called a tool
+        return ""
     if isinstance(content, str):
         return content
     if not isinstance(content, (list, tuple)):
@@ -400,8 +405,10 @@ def _part_text(number: int, part: object) -> str:
         return part
     if not isinstance(part, Mapping):
         raise TypeError(f"a part of message {number} must be a dictionary, not {type(part).__name__}")
-    if part.get("type", "text") != "text":
-        return ""
+    kind = part.get("type", "text" if "text" in part else None)
+    if kind != "text":
+        what = f"of type {kind!r}" if kind else "without a type or text"
+        raise ValueError(f"message {number} has a part {what}, which can't be sent: only text can")
     text = part.get("text", "")
     if not isinstance(text, str):
         raise TypeError(f"a text part of message {number} must hold a string, not {type(text).__name__}")
@@ -450,12 +457,6 @@ def read_token(reply: Reply, now: float, mask: Callable[[str], str] = str) -> Tu
     if not is_header_value(token):
         raise errors.ProtocolError("the token holds characters that can't be sent", stage="token", status=reply.status)
     return token, _lifetime(data.get("expiration"), _server_time(reply.headers, now))
-
-
-def _decoded(body: bytes) -> str:
-    """UTF-8 with or without a byte order mark. The codec that knows the mark is a module, imported when first used."""
-    text = body.decode("utf-8", "replace")
-    return text[1:] if text.startswith("\ufeff") else text
 
 
 def _first(reply: Reply) -> bytes:
@@ -530,7 +531,7 @@ def read_threads(reply: Reply) -> List[Thread]:
             created_at=_optional_text(entry, "createdAt"),
             updated_at=_optional_text(entry, "updatedAt"),
         )
-        for entry in _entries(reply, "threads", "threads")
+        for entry in _entries(reply, "threads", ("threads",))
     ]
 
 
@@ -545,7 +546,7 @@ def read_messages(reply: Reply) -> List[Message]:
             created_at=_optional_text(entry, "createdAt"),
             interrupted=entry.get("interrupted") is True,
         )
-        for entry in _entries(reply, "messages", "messages")
+        for entry in _entries(reply, "messages", ("messages", "thread"))
     ]
 
 
@@ -558,13 +559,19 @@ def read_models(reply: Reply) -> List[Model]:
             vendor=_text(entry, "vendor"),
             preview=entry.get("preview") is True,
         )
-        for entry in _entries(reply, "models", "data")
+        for entry in _entries(reply, "models", ("data", "object"))
     ]
 
 
-def _entries(reply: Reply, stage: str, key: str) -> List[Mapping[str, Any]]:
+def _entries(reply: Reply, stage: str, keys: Tuple[str, ...]) -> List[Mapping[str, Any]]:
+    """Read a list that stands under the first of the keys; the others, too, tell that this is the reply.
+
+    An empty list may come as ``null``, or not at all.
+    """
     data = _read_json(reply, stage)
-    entries = data.get(key) if isinstance(data, Mapping) else None
+    entries = data.get(keys[0]) if isinstance(data, Mapping) else None
+    if entries is None and isinstance(data, Mapping) and any(key in data for key in keys):
+        return []
     if not isinstance(entries, list):
         raise errors.ProtocolError(f"the reply held no list of {stage}", stage=stage, status=reply.status)
     return [entry for entry in entries if isinstance(entry, Mapping) and _optional_text(entry, "id")]
@@ -581,59 +588,114 @@ def _optional_text(entry: Mapping[str, Any], key: str) -> Optional[str]:
 
 def _read_json(reply: Reply, stage: str) -> Any:
     try:
-        return loads(_decoded(reply.body))
+        return loads(decoded(reply.body))
     except ValueError:
-        kind = "HTML" if _is_html(reply) else "something else"
+        kind = "HTML" if _is_html(reply.body) else "something else"
     # Raised out here: the error of json carries the whole reply.
     raise errors.ProtocolError(f"JSON was expected and {kind} came", stage=stage, status=reply.status)
 
 
-def _is_html(reply: Reply) -> bool:
-    return "html" in reply.headers.get("content-type", "").lower() or reply.body.lstrip()[:1] == b"<"
+def _is_html(body: bytes) -> bool:
+    return without_leading(body).startswith(b"<")
 
 
-#: What begins a tag of HTML. A ``<`` by itself stands in many a text.
-_TAG = re.compile(
-    r"<(!doctype|/?(html|head|title|meta|body|h[1-6]|p|div|center|pre|br|hr|script|style)\b)", re.IGNORECASE
-)
+# What answers a message
 
 
-def _is_page(reply: Reply, text: str) -> bool:
-    """Whether a text is a web page. A label of HTML says so of plain words, too."""
-    return text.lstrip()[:1] == "<" or (_is_html(reply) and _TAG.search(text) is not None)
+class Form(enum.Enum):
+    """What the body of a message's reply is, whatever its label says."""
+
+    #: Events, as they should be.
+    STREAM = "stream"
+    #: One JSON document, as some versions of the service answer, and as errors come.
+    DOCUMENT = "document"
+    #: Anything else: a web page, the words of a gateway.
+    WORDS = "words"
 
 
-def is_event_stream(reply: Reply) -> bool:
-    """Whether the body of a message's reply is to be read as events. ``False``: it is one JSON document.
+#: What may stand in front of a body: blanks and a byte order mark, which may come in single bytes.
+_LEADING = re.compile(rb"(?:[ \t\r\n]|\xef\xbb\xbf|\xef\xbb?\Z)*")
+_FIELDS = (b"data", b"event", b"id", b"retry")
+_FIELD = re.compile(rb"(?:data|event|id|retry|)[:\r\n]")
+#: An event behind lines that mean nothing.
+_LATER_EVENT = re.compile(rb"^data: ?\{", re.MULTILINE)
 
-    Raises:
-        ProtocolError: It is HTML, which some gateway made.
+
+def form_of(beginning: bytes, *, at_end: bool = False) -> Optional[Form]:
+    """Tell what a body is by its first bytes.
+
+    Args:
+        beginning: What has come of it.
+        at_end: Whether that is all that will be looked at.
+
+    Returns:
+        The form; ``None`` where more has to come to tell, which ``at_end`` rules out.
     """
-    content_type = reply.headers.get("content-type", "").lower()
-    if "html" in content_type:
-        raise errors.ProtocolError(
-            "a web page came instead of an answer; a proxy or gateway may be in between",
-            stage="message",
-            status=reply.status,
-        )
-    return "json" not in content_type
+    text = without_leading(beginning)
+    if _FIELD.match(text):
+        return Form.STREAM
+    if text.startswith((b"{", b"[")):
+        return Form.DOCUMENT
+    if text.startswith(b"<"):
+        return Form.WORDS
+    if _LATER_EVENT.search(text):
+        return Form.STREAM
+    if not at_end:
+        return None
+    return Form.STREAM if is_beginning_of_stream(text) else Form.WORDS
 
 
-def read_plain_answer(reply: Reply) -> Tuple[Event, ...]:
-    """Read the plain JSON that some versions answer with as the events of a stream.
+def is_beginning_of_stream(beginning: bytes) -> bool:
+    """Whether the first bytes of a body, which may be none, are the beginning of a stream's first field."""
+    text = without_leading(beginning)
+    return any(field.startswith(text) for field in _FIELDS)
+
+
+def without_leading(body: bytes) -> bytes:
+    """Take off what may stand in front of a body: blanks and a byte order mark."""
+    leading = _LEADING.match(body)
+    return body[leading.end() :] if leading else body
+
+
+def read_document(body: bytes) -> Optional[Tuple[Event, ...]]:
+    """Read the one JSON document that some versions answer with as the events of a stream.
+
+    Returns:
+        The answer's text and its end, or an error; ``None`` where the document is not whole.
 
     Raises:
         ProtocolError: There is neither a message in it nor an error.
     """
-    data = _read_json(reply, "message")
+    text = decoded(body)
+    try:
+        data = loads(text)
+    except ValueError as failure:
+        return None if _is_torn(failure, text) else (read_error(text),)
     message = data.get("message") if isinstance(data, Mapping) else None
-    if isinstance(data, Mapping) and data.get("error"):
-        return (_error(data),)
-    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
-        raise errors.ProtocolError("the reply held no answer", stage="message", status=reply.status)
-    complete = _complete(message)
-    content = well_formed(message["content"])
-    return (ContentEvent("content", message, content), complete) if content else (complete,)
+    if isinstance(message, Mapping) and isinstance(message.get("content"), str) and not data.get("error"):
+        complete = _complete(message)
+        content = well_formed(message["content"])
+        return (ContentEvent("content", message, content), complete) if content else (complete,)
+    failed = read_error(text)
+    if failed.message or failed.code:
+        return (failed,)
+    raise errors.ProtocolError("the reply held no answer", stage="message")
+
+
+def decoded(body: bytes) -> str:
+    """The text of a body."""
+    return without_leading(body).decode("utf-8", "replace")
+
+
+#: The beginning of a word, a number or an escape of JSON, or nothing.
+_TORN = re.compile(r"(?:t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}|)\s*")
+
+
+def _is_torn(failure: ValueError, text: str) -> bool:
+    """Whether JSON can't be read because its end is missing, and not for what is there."""
+    if not isinstance(failure, json.JSONDecodeError):
+        return False
+    return failure.msg.startswith("Unterminated") or _TORN.fullmatch(text, failure.pos) is not None
 
 
 # Events
@@ -651,7 +713,7 @@ def decode(data: str) -> Optional[Event]:
     """Read one event's data.
 
     Returns:
-        The event; ``DONE`` at the stream's end; ``None`` for a piece of content without any text.
+        The event; ``DONE`` at the stream's end; ``None`` where there is nothing in it, such as content without text.
 
     Raises:
         ProtocolError: It is not a JSON object, or its ``body`` is not a string.
@@ -666,12 +728,16 @@ def decode(data: str) -> Optional[Event]:
     except ValueError:
         value = None
     if value is None:  # out here, because the error of json carries the whole event
+        if not text:
+            return None
         value, end = _read_again(text)
     if end != len(text) or not isinstance(value, dict):
         raise errors.ProtocolError("an event was not one JSON object", stage="stream")
     kind = value.get("type")
-    if kind == "content":
+    if kind == "content" and "error" not in value:
         return _content(value)
+    if _is_error(value):
+        return _error(value)
     reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is not None:
         return reader(value)
@@ -754,20 +820,12 @@ def _annotations(value: Mapping[str, Any]) -> Event:
     return AnnotationsEvent("annotations", value, found if isinstance(found, dict) else {})
 
 
-def _error(value: Mapping[str, Any]) -> Event:
-    nested = value.get("error")
-    source = nested if isinstance(nested, dict) else value
-    message = _text(source, "message") or _text(source, "description") or _text(value, "error") or _text(value, "body")
-    code = source.get("code", source.get("status", ""))
-    return ErrorEvent("error", value, message, str(code) if isinstance(code, (str, int)) else "")
-
-
-_READERS: Dict[str, Callable[[Dict[str, Any]], Event]] = {
+_READERS: Dict[str, Callable[[Dict[str, Any]], Optional[Event]]] = {
+    "content": _content,
     "complete": _complete,
     "routedModel": _routed_model,
     "threadAutoPickedModel": _routed_model,
     "annotations": _annotations,
-    "error": _error,
 }
 
 
@@ -805,7 +863,8 @@ def error_of_status(
     status = reply.status
     if 200 <= status < 300:
         return None
-    words = server_words(reply, mask)
+    told = read_error(decoded(reply.body))
+    words, codes = clean(mask(told.message)), _codes_of(told)
     facts: Dict[str, Any] = {
         "stage": request.stage,
         "status": status,
@@ -815,7 +874,7 @@ def error_of_status(
         return _redirect_error(reply, mask, facts)
     if status == 407:
         return errors.NetworkError("the proxy wants a user name and a password" + _said(words), sent=False, **facts)
-    limit = _limit_of(reply, words)
+    limit = _limit_of(reply, codes, words)
     if limit is not None:
         seconds = retry_after(reply.headers, now)
         return limit(_LIMITS[limit] + _not_before(seconds, now) + _said(words), retry_after=seconds, **facts)
@@ -833,7 +892,7 @@ def error_of_status(
     if status == 403 and proven and request.stage == "message":
         words_of_ours = "the service forbids this message: a policy may not allow its model"
         return errors.PermissionDeniedError(words_of_ours + _said(words), **facts)
-    if status in (400, 422) and any(_FILTERED.search(_snake(code)) for code in _codes_of(reply)):
+    if status in (400, 422) and any(_FILTERED.search(_snake(code)) for code in codes):
         return errors.InvalidRequestError("the service's content filter refused the message" + _said(words), **facts)
     if status == 404 and request.subject is not None:
         return errors.NotFoundError(f"there is no conversation {clean(request.subject)!r}" + _said(words), **facts)
@@ -900,11 +959,12 @@ def _said(words: str) -> str:
     return f" (the server said: {words})" if words else ""
 
 
-def error_of_event(event: ErrorEvent, mask: Callable[[str], str]) -> errors.CopilotError:
+def error_of_event(
+    event: ErrorEvent, mask: Callable[[str], str], what: str = "the service failed in the middle of the answer"
+) -> errors.CopilotError:
     """Turn an error event into the error that its code says, a ``ServerError`` where it says nothing."""
-    codes = [event.code, *_codes_in(event.data)]
-    kind = _limit_of_codes(codes) or _kind_of_code(event.code)
-    return kind("the service failed in the middle of the answer" + _said(clean(mask(event.message))), stage="stream")
+    kind = _limit_of_codes(_codes_of(event)) or _kind_of_code(event.code)
+    return kind(what + _said(clean(mask(event.message))), stage="stream")
 
 
 def _kind_of_code(code: str) -> Callable[..., errors.CopilotError]:
@@ -944,16 +1004,16 @@ _SAYS_USED_UP = re.compile(
 )
 _SAYS_FOR_A_MOMENT = re.compile(r"\bper[ -](?:second|minute|hour)|\b(?:seconds?|minutes?)\b", re.IGNORECASE)
 _SAYS_TOO_MUCH = re.compile(r"rate[ _-]?limit|abuse detection|too many requests", re.IGNORECASE)
-#: Keys under which a code may stand.
+#: All keys under which a code may stand.
 _CODE_KEYS = ("code", "type", "error_code", "errorCode", "reason", "error")
 
 
-def _limit_of(reply: Reply, words: str) -> Optional[Type[errors.RateLimitError]]:
+def _limit_of(reply: Reply, codes: Set[str], words: str) -> Optional[Type[errors.RateLimitError]]:
     """Tell which limit a refusal speaks of: codes and headers count for more than the status; ``None`` for no limit."""
     status = reply.status
     if status < 400 or status == 401:
         return None
-    said = _limit_of_codes(_codes_of(reply))
+    said = _limit_of_codes(codes)
     if status == 402 or said is errors.QuotaExceededError:
         return errors.QuotaExceededError
     headers = reply.headers
@@ -976,14 +1036,9 @@ def _snake(code: str) -> str:
     return re.sub(r"[^a-z]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", code).lower())
 
 
-def _codes_of(reply: Reply) -> Set[str]:
-    """All that may be a code in the body of a refusal."""
-    text = reply.body.decode("utf-8-sig", "replace")
-    try:
-        data = loads(text)
-    except ValueError:
-        data = text
-    return _codes_in(data)
+def _codes_of(event: ErrorEvent) -> Set[str]:
+    """All that may be a code in what tells of an error."""
+    return {event.code, *(_codes_in(event.data) if event.data else _codes_in(event.message))}
 
 
 def _codes_in(data: Any) -> Set[str]:
@@ -1049,30 +1104,78 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
 
 def server_words(reply: Reply, mask: Callable[[str], str]) -> str:
     """What the server said about a failure, without secrets and control characters, bounded in length."""
-    text = _decoded(reply.body)
+    return clean(mask(read_error(decoded(reply.body)).message))
+
+
+# What says that something failed, wherever it stands: in a stream, under ``event: error``, in a body of its own
+
+#: What tells a web page from words, whatever its label says. A ``<`` by itself stands in many a text.
+_PAGE = re.compile(
+    r"\A\s*<|<(?:!doctype|/?(?:html|head|title|meta|body|h[1-6]|p|div|center|pre|br|hr|script|style)\b)", re.IGNORECASE
+)
+#: Where an error has its words, in the order of how telling they are.
+_WORDS = (
+    "message",
+    "description",
+    "error_description",
+    "detail",
+    "title",
+    "error",
+    "error_details",
+    "reason",
+    "body",
+    "code",
+)
+#: Where an error has the code that names its kind.
+_MAIN_CODE_KEYS = ("code", "status", "type")
+
+
+def read_error(text: str) -> ErrorEvent:
+    """Read what is known to tell of an error: JSON of any shape, a web page, or plain words."""
     try:
-        said = _said_in_json(loads(text))
+        value = loads(text)
     except ValueError:
-        said = None
-    if said is None:
-        said = _page_title(text) if _is_page(reply, text) else text
-    return clean(mask(said))
+        value = _page_title(text) if _PAGE.search(text) else text
+    if isinstance(value, Mapping):
+        return _error(value)
+    return ErrorEvent("error", {}, well_formed(value if isinstance(value, str) else text), "")
 
 
-#: Where a refusal has its words, beside an object of the error.
-_WORDS = ("message", "error", "error_description", "error_details", "reason", "detail")
+def _is_error(value: Mapping[str, Any]) -> bool:
+    """Whether an event tells of an error: by its type, by an ``error`` in it, or as the service's API words one."""
+    if value.get("error") or value.get("type") == "error":
+        return True
+    if value.get("type") or not isinstance(value.get("message"), str):
+        return False
+    code = _code_in(value)
+    return "documentation_url" in value or (code.isdigit() and len(code) == 3 and code >= "400")
 
 
-def _said_in_json(data: Any) -> Optional[str]:
-    if not isinstance(data, Mapping):
-        return None
-    for nested in (data.get("error"), data.get("error_details")):
-        said = isinstance(nested, Mapping) and (
-            _text(nested, "message") or _text(nested, "title") or _text(nested, "code")
-        )
-        if said:
-            return said
-    return next(filter(None, (_text(data, key) for key in _WORDS)), "")
+def _error(value: Mapping[str, Any]) -> ErrorEvent:
+    nested, details = value.get("error"), value.get("error_details")
+    inner = nested if isinstance(nested, Mapping) else details if isinstance(details, Mapping) else {}
+    found = (_text(source, key) for source in (inner, value) for key in _WORDS)
+    code = _code_in(inner) or _code_in(value) or (_code_of(nested) if _is_code(nested) else "")
+    return ErrorEvent("error", value, next(filter(None, found), ""), code)
+
+
+def _code_in(source: Mapping[str, Any]) -> str:
+    """The code of an error, which may be a word or a number; ``""`` for none."""
+    codes = (_code_of(source.get(key)) for key in _MAIN_CODE_KEYS)
+    return next((code for code in codes if code and code not in _READERS and code != "error"), "")
+
+
+def _code_of(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not value:
+        return ""
+    return well_formed(str(value).strip())
+
+
+def _is_code(value: object) -> bool:
+    """Whether what stands under ``error`` is a code by itself, and no sentence."""
+    return not isinstance(value, str) or (value.isascii() and " " not in value.strip())
 
 
 def clean(text: str) -> str:

@@ -28,8 +28,10 @@ ALLOW_HTTP_VARIABLE = "COPILOT_SYNC_ALLOW_HTTP"
 TOKEN_MARGIN = 60.0
 #: Seconds that a token is taken to live where the service does not say.
 TOKEN_LIFETIME = 600.0
-#: Seconds that the thread is looked at for an answer that is still being written.
+#: Seconds that a lost answer is looked for in its thread, or ``Timeout.read`` if that is less.
 LOOK_PATIENCE = 30.0
+#: Seconds after a failure before a message that isn't in its thread counts as not taken: it may still be on its way.
+RECOVERY_DELAY = 2.0
 #: What may follow the end of an answer before its connection is given up: bytes, and seconds.
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.05
@@ -46,11 +48,13 @@ class Timeout:
 
     Args:
         connect: For a connection to be made, TLS included. Default 10.
-        read: Of silence: between two pieces of an answer (keep-alive comments don't count), and before the
-            head of a reply. Default 60.
+        read: Of silence: before the head of a reply, and then between any two bytes, comments that keep the
+            connection alive included. Default 60.
+        stall: Without a piece of the answer once the head of its reply is there, whatever else arrives; for a reply
+            that is no stream, until all of it is there. Default 600.
         total: For the whole call: token, thread, message, retries, waiting and reading. Default ``None``: no limit.
 
-    ``None`` for ``connect`` or ``read`` means the default: no call waits for ever.
+    ``None`` for ``connect``, ``read`` or ``stall`` means the default: no call waits for ever.
 
     Raises:
         TypeError: A value is not a number.
@@ -59,11 +63,13 @@ class Timeout:
 
     connect: Optional[float] = 10.0
     read: Optional[float] = 60.0
+    stall: Optional[float] = 600.0
     total: Optional[float] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "connect", _seconds("connect", 10.0 if self.connect is None else self.connect))
-        object.__setattr__(self, "read", _seconds("read", 60.0 if self.read is None else self.read))
+        for name, default in (("connect", 10.0), ("read", 60.0), ("stall", 600.0)):
+            value = getattr(self, name)
+            object.__setattr__(self, name, _seconds(name, default if value is None else value))
         if self.total is not None:
             object.__setattr__(self, "total", _seconds("total", self.total))
 

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 from support import Trouble
 
-from copilot_sync import settings
+from copilot_sync import recovery, settings
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.transport.session import Transport
 
@@ -42,6 +42,12 @@ def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     home = tmp_path_factory.getbasetemp() / f"home-{uuid.uuid4()}"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe a second look at once: no test but the one about it has anything between client and service."""
+    monkeypatch.setattr(recovery, "RECOVERY_DELAY", 0.0)
 
 
 @pytest.fixture

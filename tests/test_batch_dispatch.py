@@ -36,8 +36,8 @@ from copilot_sync import (
     Timeout,
     Usage,
     batch,
+    recovery,
 )
-from copilot_sync import stream as stream_module
 from copilot_sync.batch import asking, crew, dispatch, jobs
 from copilot_sync.batch import gate as gate_module
 from copilot_sync.batch.gate import Gate
@@ -69,9 +69,9 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
-    monkeypatch.setattr(dispatch, "_SETTLE", 0.001)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(dispatch, "_SETTLE", 0.0)
     monkeypatch.setattr(gate_module, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(gate_module, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(gate_module, "_SPREAD", 0.0)
@@ -209,8 +209,9 @@ def test_a_prompt_that_fails_does_not_stop_the_others(emulator: Emulator, client
 
 
 def test_an_answer_that_is_not_complete_is_a_failure(emulator: Emulator) -> None:
-    """The connection ended in good order, but nobody said that this was all."""
+    """The connection ended in good order, but nobody said that this was all, nor does the thread."""
     emulator.reply = Reply(["half"], complete=False)
+    emulator.fail("messages", Fault.status(404))
     (result,) = batch.run(["one"])
     assert result.text == "half"
     assert result.error is not None
@@ -1058,6 +1059,7 @@ def test_conversations_may_be_deleted(emulator: Emulator, output: Path) -> None:
 def test_a_conversation_in_which_the_answer_may_come_is_kept(emulator: Emulator, output: Path) -> None:
     """Until the prompt is asked again: then the answer is found there, and the conversation deleted."""
     emulator.script(Reply(["half"], complete=False))
+    emulator.fail("messages", Fault.status(503))
     (result,) = batch.run(["one"], delete_threads=True, output=output)
     assert result.error is not None
     assert list(emulator.threads) == [result.conversation_id]
@@ -1277,7 +1279,7 @@ def test_an_answer_that_a_killed_run_lost_is_a_failure(
     emulator: Emulator, output: Path, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service may have given it up; only when that is said, the prompt is asked in another conversation."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.05)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
     emulator.options.finish_when_disconnected = False
     emulator.script(Reply(["one ", "two"], pace=0.05))
     left.intend().send()

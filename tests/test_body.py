@@ -298,19 +298,21 @@ def test_a_body_past_its_limit_is_left(transport: Transport) -> None:
     assert connections(transport, sized(11) + b"x" * 11, use) == 2
 
 
-def test_silence_in_a_body_begins_anew_with_each_piece(transport: Transport) -> None:
-    """A long list that keeps coming is read to its end."""
-    now = [0.0]
+def test_a_body_that_drips_is_given_up(transport: Transport) -> None:
+    """Each byte comes in time, but a list has to be there within ``stall``, though the call has no ``total``."""
+    over = threading.Event()
 
-    def read(size: int) -> bytes:
-        now[0] += 50
-        return b"x" if now[0] < 500 else b""
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(sized(1_000_000))
+        while not over.wait(0.01):
+            peer.send(b"x")
 
-    call = Call(PATIENT, clock=lambda: now[0])
-    raw = _Raw(b"")
-    raw.read = read  # type: ignore[assignment]
-    assert Body(raw, call, "messages").read(100) == b"x" * 9
-    assert call.silence_seconds() == 10
+    with replying(transport, script, Call(Timeout(read=60, stall=0.4))) as body:
+        with pytest.raises(RequestTimeoutError, match="came no further for 0.4 s") as caught:
+            body.read(2_000_000)
+        over.set()
+    assert caught.value.phase == "stall"
 
 
 def test_silence_in_a_body_is_a_time_out(transport: Transport) -> None:

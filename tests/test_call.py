@@ -49,7 +49,7 @@ def is_shut_down(theirs: socket.socket) -> bool:
 
 
 def begun(clock: Clock, total: Optional[float] = None) -> Call:
-    call = Call(Timeout(connect=10, read=60, total=total), clock=clock)
+    call = Call(Timeout(connect=10, read=60, stall=90, total=total), clock=clock)
     call.begin()
     return call
 
@@ -63,11 +63,13 @@ BOUNDS = [
     ("connect",   None,  11.0,         0.001),
     ("send",      None,   0.0,          60.0),
     ("reply",     None,  20.0,          40.0),
-    ("read",      None,  59.5,           0.5),
+    ("reply",     None,  99.0,         0.001),
+    ("read",      None,  20.0,          60.0),
+    ("read",      None,  40.0,          50.0),
     ("read",      None,  99.0,         0.001),
     ("read",      30.0,  20.0,          10.0),
     ("read",      30.0,  40.0,         0.001),
-    ("read",     300.0,  20.0,          40.0),
+    ("read",     300.0,  20.0,          60.0),
 ]
 # fmt: on
 
@@ -83,17 +85,77 @@ def test_a_step_may_block_for_what_is_left(
     assert call.silence_seconds() == pytest.approx(left)
 
 
-def test_progress_begins_the_silence_anew_but_not_the_whole_call(clock: Clock) -> None:
+def test_progress_begins_the_limits_anew_but_not_the_whole_call(clock: Clock) -> None:
     """An answer that keeps coming may take any time, unless there is a limit for all of it."""
-    call = begun(clock, total=100)
+    call = begun(clock, total=150)
     call.phase = "read"
-    clock.now += 50
+    clock.now += 80
+    assert call.silence_seconds() == pytest.approx(10)
     call.progress()
-    assert call.silence_seconds() == pytest.approx(50)
-    assert call.remaining() == pytest.approx(50)
+    assert call.silence_seconds() == pytest.approx(60)
+    assert call.remaining() == pytest.approx(70)
     clock.now += 40
     call.progress()
-    assert call.silence_seconds() == pytest.approx(10)
+    assert call.silence_seconds() == pytest.approx(30)
+
+
+def test_the_time_of_the_caller_is_not_the_servers(clock: Clock) -> None:
+    """What passes while something is handed out counts for no limit but that of the whole call."""
+    call = begun(clock, total=300)
+    call.phase = "read"
+    clock.now += 10
+    with call.paused():
+        clock.now += 200
+    clock.now += 10
+    assert call.silence_seconds() == pytest.approx(60)
+    clock.now += 20
+    assert call.silence_seconds() == pytest.approx(50)
+    assert call.remaining() == pytest.approx(60)
+
+
+# fmt: off
+REACHED = [
+    # phase       seconds gone  the limit
+    ("connect",   10.0,         ("connect", 10.0)),
+    ("send",      60.0,         ("send", 60.0)),
+    ("reply",     60.0,         ("reply", 60.0)),
+    ("read",      60.0,         ("read", 60.0)),
+    ("read",      90.0,         ("stall", 90.0)),
+    ("read",     500.0,         ("total", 500.0)),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("phase", "gone", "limit"), REACHED)
+def test_the_limit_that_was_reached_is_told(clock: Clock, phase: str, gone: float, limit: Tuple[str, float]) -> None:
+    """A connection that is alive and brings nothing is told from one that is silent."""
+    call = begun(clock, total=500)
+    call.phase = phase
+    clock.now += gone
+    error = call.silence("stream")
+    assert (error.phase, error.seconds, error.stage) == (*limit, "stream")
+
+
+def test_a_part_of_a_call_can_be_limited(clock: Clock) -> None:
+    """Waiting included; afterwards the limits are what they were, and they always count as well."""
+    call = begun(clock)
+    with call.limited(5.0):
+        assert (call.remaining(), call.silence_seconds()) == (5.0, 5.0)
+        with call.limited(7.0):
+            assert call.remaining() == 5.0
+        clock.now += 5.0
+        with pytest.raises(RequestTimeoutError, match="longer than the 5 s"):
+            call.check("messages")
+    assert call.remaining() is None
+    call.check("messages")
+
+
+def test_a_part_of_a_call_lasts_no_longer_than_the_call(clock: Clock) -> None:
+    """Its own limit is what an error tells where that is the nearer one."""
+    call = begun(clock, total=3)
+    with call.limited(5.0):
+        clock.now += 3.0
+        assert (call.silence().phase, call.silence().seconds) == ("total", 3.0)
 
 
 def test_a_window_bounds_the_reads_inside_of_it_altogether(clock: Clock) -> None:
@@ -109,7 +171,7 @@ def test_a_window_bounds_the_reads_inside_of_it_altogether(clock: Clock) -> None
         clock.now += 0.5
         assert call.window_closed
     assert not call.window_closed
-    assert call.silence_seconds() == pytest.approx(59.5)
+    assert call.silence_seconds() == pytest.approx(60)
 
 
 @pytest.mark.parametrize("total", [2.0, None], ids=["the call's time", "a window's time"])
@@ -125,11 +187,11 @@ def test_a_read_is_not_begun_when_its_time_is_over(clock: Clock, total: Optional
             call.read_seconds()
 
 
-def test_what_arrives_after_the_silence_is_too_late(clock: Clock) -> None:
+def test_what_arrives_without_progress_is_too_late(clock: Clock) -> None:
     """A server that never pauses, and never says anything, runs into no time-out of a socket."""
     call = begun(clock)
     call.phase = "read"
-    clock.now += 60
+    clock.now += 90
     with pytest.raises(socket.timeout):
         call.read_seconds()
 
@@ -175,7 +237,7 @@ def test_a_call_whose_time_is_over_says_so(clock: Clock) -> None:
     assert (caught.value.phase, caught.value.seconds, caught.value.stage) == ("total", 5.0, "token")
 
 
-@pytest.mark.parametrize("phase", ["connect", "send", "reply", "read", "total"])
+@pytest.mark.parametrize("phase", ["connect", "send", "reply", "read", "stall", "total"])
 def test_a_time_out_names_its_phase_and_its_seconds(clock: Clock, phase: str) -> None:
     """Users see at once which limit to raise."""
     error = begun(clock).timed_out(phase, 2.5, "message")

@@ -444,6 +444,7 @@ def test_what_had_come_of_a_failed_answer_is_in_its_result(emulator: Emulator, e
 def test_an_answer_that_is_not_vouched_for_is_a_failure(emulator: Emulator, eager: Any) -> None:
     """As in a batch: it may be incomplete. An answer whose cost is unknown is one all the same."""
     emulator.script(Reply("half an", complete=False), Reply("Hello", usage={}))
+    emulator.fail("messages", Fault.status(404))
     failed, well = fan_out(["one", "two"])
     assert failed.error is not None
     assert (failed.text, failed.error["type"], failed.complete) == ("half an", "StreamInterruptedError", False)

@@ -95,6 +95,7 @@ def test_an_answer_is_its_pieces_and_its_end(client: Client, face: Face) -> None
 def test_an_end_that_was_not_announced_is_told(emulator: Emulator, client: Client, face: Face) -> None:
     """A page can say that something may be missing; and an answer without a bill has none."""
     emulator.reply = Reply(["one"], complete=False)
+    emulator.fail("messages", Fault.status(404))
     end = events(face(client.stream("hi")))[-1]
     assert (end["type"], end["complete"], end["usage"]) == ("complete", False, None)
 

@@ -10,13 +10,14 @@ import time
 from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
-from support import PATIENCE, Peer, Server
+from support import PATIENCE, Peer, Server, answering
 
 from copilot_sync import (
     Client,
     CopilotError,
     NetworkError,
     RequestTimeoutError,
+    ResponseTooLargeError,
     RetryPolicy,
     ServerError,
     Stream,
@@ -25,10 +26,12 @@ from copilot_sync import (
 )
 from copilot_sync.aio import iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.settings import Limits
 
 #: A limit that is reached, and one that is not. Between two steps of one call a busy machine may take 0.2 s.
 SHORT, LONG = 0.4, 20.0
 READ, TOTAL = Timeout(read=SHORT), Timeout(read=LONG, total=SHORT)
+STALL = Timeout(read=LONG, stall=SHORT)
 # For what has to get through earlier stages first, which takes a busy machine a while.
 TOTAL_OF_ALL = Timeout(read=LONG, total=3 * SHORT)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -98,7 +101,9 @@ def test_silence_ends_a_call_wherever_it_is(
         assert isinstance(error, TimeoutError) and isinstance(error, NetworkError)
 
 
-@pytest.mark.parametrize("limit, phase", [(READ, "read"), (TOTAL_OF_ALL, "total")], ids=["read", "total"])
+@pytest.mark.parametrize(
+    "limit, phase", [(READ, "read"), (STALL, "stall"), (TOTAL_OF_ALL, "total")], ids=["read", "stall", "total"]
+)
 def test_a_task_meets_the_same_limits(emulator: Emulator, limit: Timeout, phase: str) -> None:
     """The async face raises the very error."""
     emulator.fail("message", Fault.stall(("after_events", 1)))
@@ -111,14 +116,138 @@ def test_a_task_meets_the_same_limits(emulator: Emulator, limit: Timeout, phase:
 # A server that keeps talking
 
 
-def test_comments_are_silence(emulator: Emulator) -> None:
-    """A stream that is only kept alive ends at ``read``."""
+def test_comments_are_no_silence_and_no_progress(emulator: Emulator) -> None:
+    """A stream that is only kept alive ends at ``stall``, in words of its own."""
     emulator.script(Reply(["one", "two"], comments=0.02))
     emulator.fail("message", Fault.stall(("after_events", 1)))
-    with client_of(emulator, READ) as client:
-        with pytest.raises(RequestTimeoutError) as caught:
+    with client_of(emulator, Timeout(read=SHORT / 2, stall=2 * SHORT)) as client:
+        with pytest.raises(RequestTimeoutError, match="came no further for 0.8 s, though") as caught:
             client.ask("hi")
-    assert (caught.value.phase, caught.value.partial) == ("read", "one")
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.phase, error.seconds, error.stage, error.partial) == ("stall", 2 * SHORT, "stream", "one")
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["before the first piece", "between two pieces"])
+def test_a_service_that_thinks_is_waited_for_while_it_is_alive(emulator: Emulator, before: int) -> None:
+    """Comments keep a call alive for longer than it may be silent, and then the answer goes on."""
+
+    def pieces() -> Iterator[Any]:
+        yield from ["one"][:before]
+        for _ in range(8):
+            time.sleep(SHORT / 4)
+            yield b": thinking\n\n"
+        yield "two"
+
+    emulator.script(Reply(pieces()))
+    with client_of(emulator, READ) as client:
+        assert client.ask("hi").text == ["two", "onetwo"][before]
+
+
+@pytest.mark.parametrize("resume, expected", [(True, "onetwo"), (False, None)], ids=["looked up", "not looked up"])
+def test_an_answer_that_stalls_is_cut(emulator: Emulator, resume: bool, expected: Optional[str]) -> None:
+    """As one that fell silent is: its rest is fetched, or the error has what had come."""
+    emulator.script(Reply(["one", "two"], comments=0.02))
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    with client_of(emulator, STALL, resume=resume) as client:
+        stream = client.stream("hi")
+        assert next(stream) == "one"
+        if expected is None:
+            with pytest.raises(RequestTimeoutError):
+                stream.read()
+        else:
+            assert stream.read().text == expected
+
+
+EVENTS = [
+    pytest.param(b'data: {"type":"thinking","body":"hm"}\n\n', id="unknown events"),
+    pytest.param(b'data: {"type":"content","body":""}\n\n', id="empty content"),
+    pytest.param(b"data: {nonsense\n\n", id="events that can't be read"),
+    pytest.param(b": x\n\n", id="comments"),
+    pytest.param(b"\n\n", id="blank lines"),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_events_without_text_are_no_progress(event: bytes) -> None:
+    """Whatever else a service says, the answer has to go on."""
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(HEAD + ONE)
+        while not over.wait(0.01):
+            peer.send(event)
+
+    with Server(script) as server:
+        with Client("key", api_url=server.url, timeout=STALL, retry=None, resume=False) as client:
+            with pytest.raises(RequestTimeoutError) as caught:
+                client.ask("hi", conversation="t-1")
+        over.set()
+    assert (caught.value.phase, caught.value.partial) == ("stall", "one")
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("begun", [True, False], ids=["behind text", "before any"])
+def test_a_flood_of_events_without_text_is_bounded_in_bytes(event: bytes, begun: bool) -> None:
+    """Without any limit of time as well."""
+    limits = Limits(event=500_000, answer=300_000)
+    script = flooding(HEAD + (ONE if begun else b""), event * (50_000 // len(event)))
+    with Server(script) as server:
+        with Client("key", api_url=server.url, limits=limits, retry=None, resume=False) as client:
+            with pytest.raises(ResponseTooLargeError, match="500000 bytes came without any text") as caught:
+                client.ask("hi", conversation="t")
+    assert (caught.value.partial, caught.value.stage) == ("one" if begun else "", "stream")
+
+
+def test_what_lies_between_two_pieces_of_text_is_counted_for_itself() -> None:
+    """A long answer with much around its text is no flood."""
+    around = b": " + b"x" * 400 + b"\n\n"
+    body = (around + ONE + around) * 20 + b"data: [DONE]\n\n"
+    script = answering(HEAD.replace(b"Connection: close", b"Content-Length: %d" % len(body)) + body)
+    with Server(script) as server:
+        with Client("key", api_url=server.url, limits=Limits(event=100_000, answer=100), retry=None) as client:
+            assert client.ask("hi", conversation="t").text == "one" * 20
+
+
+def test_a_reply_that_drips_is_given_up(emulator: Emulator) -> None:
+    """A thread's id, a list, a token: each has to be there within ``stall``."""
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{")
+        while not over.wait(0.01):
+            peer.send(b" ")
+
+    with Server(script) as server:
+        with Client("key", api_url=server.url, timeout=STALL, retry=None) as client:
+            for ask in (
+                client.models,
+                client.threads,
+                client.create_thread,
+                lambda: client.ask("hi", conversation="t"),
+            ):
+                with pytest.raises(RequestTimeoutError) as caught:
+                    ask()
+                assert caught.value.phase == "stall"
+        over.set()
+
+
+def test_an_error_that_drips_hides_no_status() -> None:
+    """Its words are waited for a moment, and its status is told."""
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 99999\r\n\r\nNot you")
+        while not over.wait(0.01):
+            peer.send(b" ")
+
+    with Server(script) as server, Client("key", api_url=server.url, retry=None) as client:
+        with pytest.raises(CopilotError, match="Not you") as caught:
+            client.models()
+        over.set()
+    assert caught.value.status == 403
 
 
 def test_content_that_drips_for_ever_ends_at_total(emulator: Emulator) -> None:
@@ -136,15 +265,15 @@ def test_content_that_drips_for_ever_ends_at_total(emulator: Emulator) -> None:
     "beginning, drip, timeout, phase, partial",
     [
         pytest.param(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", READ, "reply", "", id="a head"),
-        pytest.param(HEAD + ONE, b":", READ, "read", "one", id="one long comment"),
-        pytest.param(HEAD + ONE, b"\n", READ, "read", "one", id="blank lines"),
+        pytest.param(HEAD + ONE, b":", STALL, "stall", "one", id="one long comment"),
+        pytest.param(HEAD + ONE + b"data: ", b"x", STALL, "stall", "one", id="one long event"),
         pytest.param(HEAD + ONE + b"data: ", b"x", TOTAL_OF_ALL, "total", "one", id="an endless event"),
     ],
 )
 def test_bytes_that_drip_do_not_hold_a_call_up(
     beginning: bytes, drip: bytes, timeout: Timeout, phase: str, partial: str
 ) -> None:
-    """What brings the answer no further is silence; what does is bounded by ``total``."""
+    """What brings the answer no further ends at ``stall``; what does is bounded by ``total``."""
     over = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -181,13 +310,32 @@ def test_a_consumer_that_takes_its_time_is_not_silence(emulator: Emulator, face:
         yield "two"
 
     emulator.script(Reply(pieces()))
-    with client_of(emulator, READ) as client, client.stream("hi") as stream:
+    limit = Timeout(read=SHORT, stall=SHORT)
+    with client_of(emulator, limit) as client, client.stream("hi") as stream:
         assert stream.start()
         time.sleep(1.5 * SHORT)  # before the message is sent
         assert next(stream) == "one"
         time.sleep(1.5 * SHORT)  # between two pieces
         gate.set()
         assert face(stream) == ["two"]
+
+
+def test_a_consumer_of_events_that_takes_its_time_is_no_stall(emulator: Emulator) -> None:
+    """Also at an event that is no piece of the answer."""
+    gate = threading.Event()
+
+    def pieces() -> Iterator[Any]:
+        yield {"type": "thinking"}
+        gate.wait(PATIENCE)
+        yield "two"
+
+    emulator.script(Reply(pieces()))
+    with client_of(emulator, Timeout(read=SHORT, stall=SHORT)) as client, client.stream("hi") as stream:
+        events = stream.events()
+        assert next(events).type == "thinking"
+        time.sleep(1.5 * SHORT)
+        gate.set()
+        assert [event.type for event in events] == ["content", "complete"]
 
 
 # Before there is a connection
@@ -248,6 +396,20 @@ def test_total_bounds_all_stages_together(emulator: Emulator) -> None:
     assert (caught.value.phase, caught.value.stage) == ("total", "message")
 
 
+def test_the_two_addresses_of_the_models_share_one_total(emulator: Emulator) -> None:
+    """Whoever asks has asked once."""
+
+    def slow(stage: str, request: Any) -> Fault:
+        time.sleep(0.7 * SHORT)
+        return Fault.status(404)
+
+    emulator.choose_fault = slow
+    with Client(emulator.api_key, api_url=emulator.api_url, timeout=TOTAL, retry=None) as client:
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.models()
+    assert (caught.value.phase, caught.value.attempts) == ("total", 2)
+
+
 @pytest.mark.parametrize("stage", ["token", "thread", "message"])
 def test_total_bounds_retries_and_their_sleeps(emulator: Emulator, stage: str) -> None:
     """However many attempts a policy has, the call ends in time, with the last failure or the limit."""
@@ -304,11 +466,12 @@ def flooding(start: bytes, more: bytes) -> Callable[[Peer], None]:
 
 
 @pytest.mark.parametrize("more", [b": x\n\n" * 5000, b"\n" * 50_000], ids=["comments", "blank lines"])
-@pytest.mark.parametrize("limit, phase", [(READ, "read"), (TOTAL, "total")], ids=["read", "total"])
-def test_a_flood_of_nothing_is_silence(more: bytes, limit: Timeout, phase: str) -> None:
+@pytest.mark.parametrize("limit, phase", [(STALL, "stall"), (TOTAL, "total")], ids=["stall", "total"])
+def test_a_flood_of_nothing_ends_in_time(more: bytes, limit: Timeout, phase: str) -> None:
     """However fast it comes, and though no read ever has to wait."""
+    limits = Limits(answer=10**12)
     with Server(flooding(HEAD + ONE, more)) as server:
-        with Client("key", api_url=server.url, timeout=limit, retry=None, resume=False) as client:
+        with Client("key", api_url=server.url, timeout=limit, limits=limits, retry=None, resume=False) as client:
             with pytest.raises(RequestTimeoutError) as caught:
                 client.ask("hi", conversation="t")
     assert (caught.value.phase, caught.value.partial) == (phase, "one")

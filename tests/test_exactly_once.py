@@ -1,11 +1,15 @@
 """A message that may have been taken: nothing is lost, and nothing is asked twice."""
 
+import dataclasses
 import itertools
 import threading
+import time
+import uuid
 from typing import Any, Callable, Iterator, List, Optional, Tuple, Type, Union
 
 import pytest
-from support import PATIENCE, Worker
+import requests
+from support import PATIENCE, Peer, Server, Worker, wait_for
 
 from copilot_sync import (
     AuthenticationError,
@@ -23,9 +27,12 @@ from copilot_sync import (
     StreamClosedError,
     StreamInterruptedError,
     Timeout,
+    protocol,
+    recovery,
+    settings,
 )
-from copilot_sync import stream as stream_module
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.models import Receipt
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 ONE = b'data: {"type":"content","body":"one"}\n\n'
@@ -46,8 +53,8 @@ def client(emulator: Emulator) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
 
 
 def silence(fault: Fault) -> float:
@@ -197,12 +204,12 @@ def test_a_message_that_was_taken_is_not_sent_again(emulator: Emulator, client: 
 def test_a_message_that_is_not_in_its_thread_is_sent_again(
     emulator: Emulator, client: Client, fault: Fault, ask: Ask
 ) -> None:
-    """It is sent with the same id for its answer, and counts as an attempt."""
+    """It is sent after a second look, with the same id for its answer, and counts as an attempt."""
     emulator.fail("message", fault)
     assert ask(client, timeout=silence(fault)) == (TEXT, True)
     first, second = sent(emulator)
     assert first == second
-    assert (questions(emulator), looks(emulator)) == (["hi"], 1)
+    assert (questions(emulator), looks(emulator)) == (["hi"], 2)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +262,7 @@ def test_an_answer_that_is_being_written_is_waited_for(
 
 @pytest.mark.parametrize(
     "patience, timeout",
-    [pytest.param(0.05, None, id="patience"), pytest.param(30.0, Timeout(read=5, total=0.8), id="total")],
+    [pytest.param(0.5, None, id="patience"), pytest.param(30.0, Timeout(read=5, total=0.8), id="total")],
 )
 def test_an_answer_that_does_not_appear_in_time_is_an_error_that_says_so(
     emulator: Emulator,
@@ -265,7 +272,7 @@ def test_an_answer_that_does_not_appear_in_time_is_an_error_that_says_so(
     timeout: Optional[Timeout],
 ) -> None:
     """Looking ends with the patience, or with the time that the call may take in all."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", patience)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", patience)
     over = threading.Event()
 
     def pieces() -> Iterator[str]:
@@ -339,6 +346,143 @@ def test_a_stream_that_is_closed_while_it_looks_is_closed(emulator: Emulator, cl
         reader.result()
 
 
+# What is still on its way
+
+
+class Middlebox:
+    """Has a message taken late: it answers itself, or cuts, and delivers half a second later."""
+
+    def __init__(self, emulator: Emulator, delay: float) -> None:
+        self._emulator = emulator
+        self._timer: Optional[threading.Timer] = None
+        self._delay = delay
+        self.delivered = threading.Event()
+
+    def __call__(self, stage: str, request: Any) -> Optional[Fault]:
+        if stage == "message" and self._timer is None:
+            self._timer = threading.Timer(self._delay, self._deliver, (request,))
+            self._timer.start()
+        return None
+
+    def _deliver(self, request: Any) -> None:
+        url = f"{self._emulator.api_url}{request.path}"
+        names = ("authorization", "content-type", "copilot-integration-id", "x-github-api-version")
+        headers = {name: value for name, value in request.headers.items() if name in names}
+        requests.post(url, json=request.json, headers=headers, timeout=PATIENCE)
+        self.delivered.set()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(Fault.status(504), id="504"), pytest.param(Fault.drop(taken=False), id="cut")],
+)
+@pytest.mark.parametrize("taken_up", [False, True], ids=["by the call itself", "by another process"])
+def test_a_message_that_is_still_on_its_way_is_not_sent_again(
+    emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch, fault: Fault, taken_up: bool
+) -> None:
+    """That it is not there is believed two seconds after the failure, and it comes half a second after it."""
+    monkeypatch.setattr(recovery, "RECOVERY_DELAY", settings.RECOVERY_DELAY)
+    middlebox = Middlebox(emulator, 0.5)
+    receipt = Receipt(client.create_thread().conversation_id, str(uuid.uuid4()), protocol.ROOT)
+    late = [fault]
+
+    def choose(stage: str, request: Any) -> Optional[Fault]:
+        middlebox(stage, request)
+        return late.pop() if stage == "message" and late else None
+
+    emulator.choose_fault = choose
+    stream = client.stream("hi", receipt=receipt, retry=None if taken_up else AT_ONCE)
+    if taken_up:
+        with pytest.raises(CopilotError):
+            stream.read()
+        stream = client.stream("hi", receipt=dataclasses.replace(receipt, maybe_sent=True))
+    answer = stream.read()
+    wait_for(middlebox.delivered)
+    assert (answer.text, answer.complete, questions(emulator)) == (TEXT, True, ["hi"])
+    assert looks(emulator) == 2
+
+
+def test_a_message_that_never_comes_is_sent_after_two_seconds(
+    emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not before."""
+    monkeypatch.setattr(recovery, "RECOVERY_DELAY", settings.RECOVERY_DELAY)
+    times: List[float] = []
+    emulator.choose_fault = lambda stage, request: times.append(time.monotonic()) if stage == "message" else None
+    emulator.fail("message", Fault.status(504))
+    began = time.monotonic()
+    assert client.ask("hi").text == TEXT
+    assert 2.0 <= times[-1] - began < PATIENCE
+    assert (len(sent(emulator)), looks(emulator)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [pytest.param(Timeout(read=1.0), id="read"), pytest.param(Timeout(total=1.0), id="total")],
+)
+def test_a_message_that_can_not_be_waited_for_stays_unknown(
+    emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch, timeout: Timeout
+) -> None:
+    """Less time than it may be on its way is not enough to tell, and that is told at once."""
+    monkeypatch.setattr(recovery, "RECOVERY_DELAY", settings.RECOVERY_DELAY)
+    emulator.fail("message", Fault.status(504))
+    with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
+        client.ask("hi", timeout=timeout)
+    assert (len(sent(emulator)), looks(emulator)) == (1, 1)
+
+
+def test_a_message_that_was_seen_once_is_not_sent_again(
+    emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a later look, at another of the service's machines, does not show it any more."""
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
+    emulator.options.finish_when_disconnected = False
+    emulator.fail("message", Fault.drop())
+    emulator.fail("messages", None, *[Fault.garbage('{"messages": []}', "application/json")] * 1000)
+    with pytest.raises(StreamInterruptedError, match="was taken, but its answer did not appear"):
+        client.ask("hi")
+    assert len(sent(emulator)) == 1
+
+
+@pytest.mark.parametrize("timeout", [Timeout(read=0.6), Timeout(read=5, total=1.0)], ids=["read", "total"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault.stall(), id="silent"),
+        pytest.param(Fault.status(503, retry_after=1), id="busy"),
+    ],
+)
+def test_looking_ends_with_its_time_whatever_it_waits_for(
+    emulator: Emulator, client: Client, fault: Fault, timeout: Timeout
+) -> None:
+    """Its own requests and their retries are part of it."""
+    emulator.fail("message", Fault.drop())
+    emulator.fail("messages", *[fault] * 50)
+    patient = RetryPolicy(attempts=50, base=0.0, cap=0.0)
+    began = time.monotonic()
+    with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
+        client.ask("hi", timeout=timeout, retry=patient)
+    assert time.monotonic() - began < 2.0
+    assert looks(emulator) < 3
+
+
+def test_a_look_that_drips_ends_with_the_time_of_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that comes byte by byte is no list."""
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        if peer.receive().startswith(b"GET"):
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
+            while not over.wait(0.01):
+                peer.send(b" ")
+
+    with Server(script) as server, Client("key", api_url=server.url, retry=AT_ONCE) as client:
+        with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
+            client.ask("hi", conversation="t-1")
+        over.set()
+
+
 # Which message is ours
 
 
@@ -382,7 +526,7 @@ def test_a_message_that_may_be_ours_in_another_form_is_not_sent_again(
     known: bool,
 ) -> None:
     """Whatever stands behind the message that ours answers may be ours: then it can't be told, and nothing is sent."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.02)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
     conversation = client.ask("hello").conversation if known else None
 
     def kept_otherwise(stage: str, request: Any) -> None:
@@ -402,8 +546,8 @@ def test_an_answer_that_comes_late_is_looked_for_until_the_end(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait that would go beyond the time that is left is cut short, and a last look follows it."""
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 60.0)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 60.0)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 60.0)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 60.0)
     waiting = threading.Event()
 
     def pieces() -> Iterator[str]:
@@ -462,12 +606,12 @@ def test_our_message_is_waited_for_where_only_its_words_tell_it(emulator: Emulat
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_attempts_are_counted_and_bounded(emulator: Emulator, client: Client, attempts: int) -> None:
-    """As many requests are made as the policy has, each after a look, and the error says how many they were."""
+    """As many requests are made as the policy has, each after two looks, and the error says how many they were."""
     emulator.fail("message", *[Fault.status(502)] * 5)
     with pytest.raises(ServerError) as caught:
         client.ask("hi", retry=RetryPolicy(attempts=attempts, base=0.0, cap=0.0))
     assert (caught.value.attempts, caught.value.stage, caught.value.status) == (attempts, "message", 502)
-    assert (len(sent(emulator)), looks(emulator), questions(emulator)) == (attempts, attempts, [])
+    assert (len(sent(emulator)), looks(emulator), questions(emulator)) == (attempts, 2 * attempts, [])
     assert len({message["responseMessageID"] for message in sent(emulator)}) == 1
 
 
@@ -482,7 +626,7 @@ def test_what_is_not_taken_and_what_is_unknown_share_the_attempts(emulator: Emul
     """One budget for the stage, whatever goes wrong."""
     emulator.fail("message", Fault.status(409), Fault.drop(taken=False), Fault.status(503, retry_after=0), Fault.cut(0))
     assert client.ask("hi").text == TEXT
-    assert (len(sent(emulator)), looks(emulator), questions(emulator)) == (4, 2, ["hi"])
+    assert (len(sent(emulator)), looks(emulator), questions(emulator)) == (4, 3, ["hi"])
 
 
 def test_the_last_failure_is_raised_where_none_of_the_attempts_was_taken(emulator: Emulator, client: Client) -> None:
@@ -490,7 +634,7 @@ def test_the_last_failure_is_raised_where_none_of_the_attempts_was_taken(emulato
     emulator.fail("message", Fault.drop(taken=False), Fault.status(409))
     with pytest.raises(ServerError) as caught:
         client.ask("hi", retry=RetryPolicy(attempts=2, base=0.0, cap=0.0))
-    assert (caught.value.status, caught.value.attempts, looks(emulator)) == (409, 2, 1)
+    assert (caught.value.status, caught.value.attempts, looks(emulator)) == (409, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -660,7 +804,7 @@ def test_a_rest_that_is_not_had_is_an_error_with_what_had_come(
 def test_a_thread_without_our_message_can_not_give_the_rest(emulator: Emulator, client: Client) -> None:
     """The answer had begun, so the message is not sent again even where the thread does not show it."""
     emulator.fail("message", Fault.cut(1))
-    emulator.fail("messages", Fault.garbage('{"messages": []}', "application/json"))
+    emulator.fail("messages", *[Fault.garbage('{"messages": null}', "application/json")] * 2)
     with pytest.raises(StreamInterruptedError) as caught:
         client.ask("hi")
     assert (caught.value.partial, len(sent(emulator))) == ("one ", 1)

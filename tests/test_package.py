@@ -134,7 +134,7 @@ def test_values_have_the_documented_order_of_fields() -> None:
         "Message": "id role content parent_id created_at interrupted",
         "Model": "id name vendor preview",
         "Usage": "input_tokens output_tokens",
-        "Timeout": "connect read total",
+        "Timeout": "connect read stall total",
     }
 
 

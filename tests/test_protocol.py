@@ -33,7 +33,7 @@ from copilot_sync.events import (
     UnknownEvent,
 )
 from copilot_sync.models import Message, Model, Thread, Usage
-from copilot_sync.protocol import Options, Reply, Request
+from copilot_sync.protocol import Form, Options, Reply, Request
 from copilot_sync.settings import Urls
 
 URLS = Urls("https://github.com", "https://api.individual.githubcopilot.com")
@@ -383,7 +383,6 @@ def turn(role: str, content: Any) -> Dict[str, Any]:
 
 PARTS = [
     {"type": "text", "text": "What is "},
-    {"type": "image_url", "image_url": {"url": "https://a"}, "text": "not this"},
     {"text": "this"},
     "?",
     {"type": "text"},
@@ -404,7 +403,7 @@ CHAT = [turn("system", "Be brief"), turn("user", "Hi"), turn("assistant", "Hello
         ([turn("user", "a"), turn("assistant", " \n"), turn("user", "")], "User: a\nAssistant:"),
         ([turn("user", "a\nb"), turn("user", PARTS)], "User: a\nb\nUser: What is this?\nAssistant:"),
         ([turn("assistant", "a"), turn("assistant", "b")], "Assistant: a\nAssistant: b\nAssistant:"),
-        ([turn("user", "a"), turn("user", [{"type": "image_url"}])], "User: a\nAssistant:"),
+        ([turn("user", "a"), turn("assistant", None), turn("tool", "b")], "User: a\nTool: b\nAssistant:"),
         ([{"role": "user", "content": "a", "name": "me", "extra": object()}], "a"),
     ],
     ids=[
@@ -418,7 +417,7 @@ CHAT = [turn("system", "Be brief"), turn("user", "Hi"), turn("assistant", "Hello
         "blank-left-out",
         "lines-and-parts",
         "no-user",
-        "no-text-left-out",
+        "null-left-out",
         "other-fields",
     ],
 )
@@ -435,12 +434,13 @@ def test_a_transcript_becomes_one_string(messages: Any, prompt: str) -> None:
         ([*CHAT, turn("user", " And how?\n")], "Why?\nAnd how?"),
         ([*CHAT, turn("user", " "), turn("user", "And how?")], "Why?\nAnd how?"),
         ([*CHAT, turn("assistant", "Because")], "Why?"),
+        ([*CHAT, turn("user", None), turn("assistant", None)], "Why?"),
         ([*CHAT, turn("assistant", "Because"), turn("system", "Stop")], "Why?"),
         ([turn("user", "a"), turn("user", "b"), turn("tool", "c")], "a\nb"),
         ([turn("user", PARTS), turn("user", "a\nb ")], "What is this?\na\nb"),
         (iter(CHAT), "Why?"),
     ],
-    ids=["single", "last", "run", "blank-dropped", "answered", "behind", "whole", "parts", "iterator"],
+    ids=["single", "last", "run", "blank-dropped", "answered", "null", "behind", "whole", "parts", "iterator"],
 )
 def test_a_known_conversation_gets_the_last_run_of_user_messages(messages: Any, prompt: str) -> None:
     """Each stripped, blank ones dropped, joined by newlines; what stands behind the run is left out."""
@@ -461,7 +461,23 @@ def test_a_known_conversation_gets_the_last_run_of_user_messages(messages: Any, 
         ([turn("user", "a"), None], TypeError, "message 1 must be a dictionary, not NoneType"),
         ([{"content": "Hi"}], ValueError, "message 0 has no role"),
         ([turn("user", "a"), {"role": "user"}], ValueError, "message 1 has no content"),
-        ([turn("user", None)], ValueError, "message 0 has no content"),
+        ([turn("user", None)], ValueError, "the messages hold no text"),
+        ([turn(None, "Hi")], ValueError, "message 0 has no role"),
+        (
+            [turn("user", [{"type": "image_url", "image_url": {"url": "https://a"}, "text": "not this"}])],
+            ValueError,
+            "message 0 has a part of type 'image_url', which can't be sent: only text can",
+        ),
+        (
+            [turn("user", [{"type": "file"}]), turn("assistant", "a"), turn("user", "b")],
+            ValueError,
+            "message 0 has a part of type 'file'",
+        ),
+        (
+            [turn("user", "a"), turn("user", ["b", {"image_url": {"url": "https://a"}}])],
+            ValueError,
+            "message 1 has a part without a type or text",
+        ),
         ([turn("", "Hi")], ValueError, "message 0 has no role"),
         ([turn(" ", "Hi")], ValueError, "message 0 has no role"),
         ([{"role": 5, "content": "Hi"}], TypeError, "the role of message 0 must be a string, not int"),
@@ -764,15 +780,30 @@ each_list = pytest.mark.parametrize("stage, read, key", LISTS, ids=[stage for st
 
 
 @each_list
-def test_an_empty_list_is_one(stage: str, read: Callable[[Reply], List[Any]], key: str) -> None:
+@pytest.mark.parametrize("value", [[], None], ids=repr)
+def test_an_empty_list_is_one(stage: str, read: Callable[[Reply], List[Any]], key: str, value: Any) -> None:
     """A new account has no threads."""
-    assert read(Reply(200, {}, json.dumps({key: []}).encode())) == []
+    assert read(Reply(200, {}, json.dumps({key: value}).encode())) == []
+
+
+@pytest.mark.parametrize(
+    "read, body",
+    [
+        (protocol.read_messages, {"thread": {"id": "t-1"}}),
+        (protocol.read_messages, {"thread": None, "messages": None}),
+        (protocol.read_models, {"object": "list"}),
+    ],
+    ids=["a thread", "nothing", "models"],
+)
+def test_a_list_that_is_absent_is_empty(read: Callable[[Reply], List[Any]], body: Dict[str, Any]) -> None:
+    """If what stands beside it tells that this is the reply."""
+    assert read(Reply(200, {}, json.dumps(body).encode())) == []
 
 
 @each_list
 @pytest.mark.parametrize(
     "body",
-    [b"{}", b"[]", b"null", b'{"KEY":null}', b'{"KEY":{"id":"a"}}', *NOT_JSON],
+    [b"{}", b"[]", b"null", b'{"KEY":"x"}', b'{"KEY":{}}', b'{"other":null}', b'{"KEY":{"id":"a"}}', *NOT_JSON],
     ids=lambda body: ascii(body[:30]),
 )
 def test_a_reply_that_holds_no_list_is_told(
@@ -788,7 +819,8 @@ def test_a_reply_that_holds_no_list_is_told(
     "headers, body, words",
     [
         ({}, b" <html>", "HTML"),
-        ({"content-type": "Text/HTML"}, b"Sign in", "HTML"),
+        ({"content-type": "text/plain"}, b"\xef\xbb\xbf\n<!doctype html>", "HTML"),
+        ({"content-type": "Text/HTML"}, b"Sign in", "something else"),
         ({"content-type": "text/plain"}, b"Sign in", "something else"),
     ],
 )
@@ -801,38 +833,67 @@ def test_what_came_instead_of_json_is_named(headers: Dict[str, str], body: bytes
 # Answers
 
 
-@pytest.mark.parametrize(
-    "content_type, stream",
-    [
-        ("text/event-stream", True),
-        ("text/event-stream; charset=utf-8", True),
-        ("TEXT/Event-Stream", True),
-        ("text/plain", True),
-        ("application/octet-stream", True),
-        (None, True),
-        ("application/json", False),
-        ("Application/JSON; charset=utf-8", False),
-        ("application/problem+json", False),
-    ],
-)
-def test_an_answer_is_read_as_its_content_type_says(content_type: Optional[str], stream: bool) -> None:
-    """Events are what was asked for, so that only JSON is read as JSON."""
-    headers = {} if content_type is None else {"content-type": content_type}
-    assert protocol.is_event_stream(Reply(200, headers)) is stream
+EVENT = b'data: {"type":"content","body":"x"}\n\n'
+MARK = b"\xef\xbb\xbf"
+# fmt: off
+FORMS = [
+    # the first bytes                        what they tell, and what if no more come
+    (b"data: {",                             Form.STREAM,   Form.STREAM),
+    (b"data:",                               Form.STREAM,   Form.STREAM),
+    (b"data\n",                              Form.STREAM,   Form.STREAM),
+    (b": keep-alive",                        Form.STREAM,   Form.STREAM),
+    (b":",                                   Form.STREAM,   Form.STREAM),
+    (b"event: ping",                         Form.STREAM,   Form.STREAM),
+    (b"id: 7",                               Form.STREAM,   Form.STREAM),
+    (b"retry: 10",                           Form.STREAM,   Form.STREAM),
+    (MARK + b"data:",                        Form.STREAM,   Form.STREAM),
+    (b"\r\n\r\n data:",                      Form.STREAM,   Form.STREAM),
+    (b"foo: bar\n" + EVENT,                  Form.STREAM,   Form.STREAM),
+    (b'{"message": {',                       Form.DOCUMENT, Form.DOCUMENT),
+    (b"[",                                   Form.DOCUMENT, Form.DOCUMENT),
+    (MARK + b' \n{"error"',                  Form.DOCUMENT, Form.DOCUMENT),
+    (b"\n" + MARK + b"{",                    Form.DOCUMENT, Form.DOCUMENT),
+    (b"<!DOCTYPE html>",                     Form.WORDS,    Form.WORDS),
+    (b" <html>\n" + EVENT,                   Form.WORDS,    Form.WORDS),
+    (b"",                                    None,          Form.STREAM),
+    (b" \r\n",                               None,          Form.STREAM),
+    (MARK,                                   None,          Form.STREAM),
+    (MARK[:1],                               None,          Form.STREAM),
+    (b" " + MARK[:2],                        None,          Form.STREAM),
+    (b"da",                                  None,          Form.STREAM),
+    (b"retry",                               None,          Form.STREAM),
+    (b"dat:",                                None,          Form.WORDS),
+    (b"database is locked",                  None,          Form.WORDS),
+    (b"identity: unknown",                   None,          Form.WORDS),
+    (b"upstream timed out",                  None,          Form.WORDS),
+    (b"error: data: missing",                None,          Form.WORDS),
+    (b"\xef\xbc\x88\xe9",                     None,          Form.WORDS),
+    (b"\x00\x01",                            None,          Form.WORDS),
+    (b'"words"',                             None,          Form.WORDS),
+]
+# fmt: on
 
 
-@pytest.mark.parametrize("content_type", ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"])
-def test_a_web_page_is_no_answer(content_type: str) -> None:
-    """A gateway's page under status 200 must not look like an empty answer."""
-    with pytest.raises(ProtocolError, match="a web page came instead of an answer") as caught:
-        protocol.is_event_stream(Reply(200, {"content-type": content_type}))
-    assert (caught.value.stage, caught.value.status) == ("message", 200)
+@pytest.mark.parametrize(("beginning", "form", "at_end"), FORMS, ids=lambda value: ascii(value)[:40])
+def test_a_body_is_what_its_first_bytes_say(beginning: bytes, form: Optional[Form], at_end: Form) -> None:
+    """Whatever its label says; where they don't tell yet, more has to come, unless that is all."""
+    assert protocol.form_of(beginning) is form
+    assert protocol.form_of(beginning, at_end=True) is at_end
+
+
+@pytest.mark.parametrize(("beginning", "form", "at_end"), FORMS, ids=lambda value: ascii(value)[:40])
+def test_a_body_of_single_bytes_is_never_taken_for_another_form(
+    beginning: bytes, form: Optional[Form], at_end: Form
+) -> None:
+    """What its first bytes tell, further ones don't change."""
+    told = [protocol.form_of(beginning[:length]) for length in range(len(beginning) + 1)]
+    assert set(told) - {None} <= {form}
 
 
 def test_a_plain_answer_is_read_as_events() -> None:
     """Its text, and its end with what is known of it: callers need not know that it was no stream."""
     message = {"content": "Hello", "references": [], "id": "m1", "model": "gpt-4o", "usage": {"outputTokens": 2}}
-    assert protocol.read_plain_answer(sent(message=message)) == (
+    assert protocol.read_document(sent(message=message).body) == (
         ContentEvent("content", message, "Hello"),
         CompleteEvent("complete", message, "m1", "gpt-4o", Usage(None, 2), {}),
     )
@@ -840,46 +901,150 @@ def test_a_plain_answer_is_read_as_events() -> None:
 
 def test_a_plain_answer_may_be_empty_or_badly_encoded() -> None:
     """No content event is ever empty, and lone surrogates are replaced."""
-    assert [type(event) for event in protocol.read_plain_answer(sent(message={"content": ""}))] == [CompleteEvent]
-    (content, _) = protocol.read_plain_answer(sent(message={"content": "a\ud800"}, error=None))
+    events = protocol.read_document(sent(message={"content": ""}, error="").body)
+    assert [type(event) for event in events or ()] == [CompleteEvent]
+    content, _ = protocol.read_document(sent(message={"content": "a\ud800"}, error=None).body) or ()
     assert content == ContentEvent("content", {"content": "a\ud800"}, "a\ufffd")
 
 
 @pytest.mark.parametrize(
-    "body, message, code",
-    [
-        (
-            {"error": {"message": "no such model", "code": "model_not_supported"}},
-            "no such model",
-            "model_not_supported",
-        ),
-        ({"error": "overloaded", "message": {"content": "Hel"}}, "overloaded", ""),
-    ],
-    ids=["object", "text"],
-)
-def test_a_plain_answer_may_be_an_error(body: Dict[str, Any], message: str, code: str) -> None:
-    """As an error event of a stream would be; text beside it is not an answer."""
-    assert protocol.read_plain_answer(sent(**body)) == (ErrorEvent("error", body, message, code),)
-
-
-@pytest.mark.parametrize(
     "body",
-    [
-        b"{}",
-        b"[]",
-        b'{"message":null}',
-        b'{"message":"Hi"}',
-        b'{"message":{}}',
-        b'{"message":{"content":5}}',
-        *NOT_JSON,
-    ],
+    [b"{}", b'{"message":null}', b'{"message":{}}', b'{"message":{"content":5}}', b'{"answer":42}', b'{"error":{}}'],
     ids=lambda body: ascii(body[:30]),
 )
 def test_a_plain_reply_without_an_answer_is_told(body: bytes) -> None:
     """It must not look like an empty answer."""
     with pytest.raises(ProtocolError) as caught:
-        protocol.read_plain_answer(Reply(200, {"content-type": "application/json"}, body))
-    assert (caught.value.stage, caught.value.status) == ("message", 200)
+        protocol.read_document(body)
+    assert caught.value.stage == "message"
+
+
+WHOLE = '{"message": {"content": "a\\u00e9\\n é", "n": -1.5e+3, "t": [true, false, null], "r": {}}}'
+
+
+@pytest.mark.parametrize("length", range(1, len(WHOLE.encode())))
+def test_a_torn_document_is_told_from_a_broken_one(length: int) -> None:
+    """Wherever it ends, it is not whole, and not something else."""
+    assert protocol.read_document(WHOLE.encode()[:length]) is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"{nonsense", b'{"message" 42}', b"{oops}", b'{"a":1}}', b"[" * 1000, b"[1, 2]", b'{"a": abc']
+)
+def test_a_broken_document_is_words(body: bytes) -> None:
+    """Somebody's, who does not speak this protocol."""
+    (event,) = protocol.read_document(body) or ()
+    assert isinstance(event, ErrorEvent)
+    assert (event.message, event.code) == (body.decode(), "")
+
+
+# Errors, wherever they stand
+
+
+# fmt: off
+TOLD = [
+    # what is there                                                    its words     its code
+    ({"error": {"message": "boom", "code": "rate_limited"}},            "boom",       "rate_limited"),
+    ({"error": {"message": "boom", "code": 429}},                       "boom",       "429"),
+    ({"error": {"message": "boom", "code": 429.0}},                     "boom",       "429"),
+    ({"error": {"message": "boom", "code": " 429 "}},                   "boom",       "429"),
+    ({"error": {"message": "boom", "status": 503}},                     "boom",       "503"),
+    ({"error": {"message": "boom", "status": "503"}},                   "boom",       "503"),
+    ({"error": {"message": "boom", "type": "insufficient_quota"}},      "boom",       "insufficient_quota"),
+    ({"error": {"message": "boom", "code": None, "type": "quota"}},     "boom",       "quota"),
+    ({"error": {"message": "boom", "code": True, "status": 0}},         "boom",       ""),
+    ({"error": {"message": "boom", "type": "error"}},                   "boom",       ""),
+    ({"error": {"message": "boom"}, "code": 402},                       "boom",       "402"),
+    ({"error": {"message": "boom"}, "status": "401", "type": "error"},  "boom",       "401"),
+    ({"error": {"description": "boom"}},                                "boom",       ""),
+    ({"error": {"code": "overloaded"}},                                 "overloaded", "overloaded"),
+    ({"error": {"x": 1}, "message": "boom"},                            "boom",       ""),
+    ({"error": "something failed"},                                     "something failed", ""),
+    ({"error": "rate_limited"},                                         "rate_limited", "rate_limited"),
+    ({"error": "rate_limited", "error_description": "slow down"},       "slow down",  "rate_limited"),
+    ({"error": "boom", "code": 429},                                    "boom",       "429"),
+    ({"error": 429},                                                    "",           "429"),
+    ({"error": True, "message": "boom"},                                "boom",       ""),
+    ({"error": ["boom"], "detail": "bang"},                             "bang",       ""),
+    ({"error": "boom", "message": {"content": "Hel"}},                  "boom",       "boom"),
+    ({"type": "error", "message": "boom", "code": "x"},                 "boom",       "x"),
+    ({"type": "error", "description": "boom"},                          "boom",       ""),
+    ({"type": "error", "body": "boom"},                                 "boom",       ""),
+    ({"type": "error", "error": {"type": "x", "message": "boom"}},      "boom",       "x"),
+    ({"type": "error"},                                                 "",           ""),
+    ({"type": "content", "body": "Hel", "error": "it broke"},           "it broke",   ""),
+    ({"type": "complete", "error": {"message": "boom"}},                "boom",       ""),
+    ({"type": "thinking", "error": {"message": "boom"}},                "boom",       "thinking"),
+    ({"message": "boom", "status": "403"},                              "boom",       "403"),
+    ({"message": "boom", "code": 500},                                  "boom",       "500"),
+    ({"message": "boom", "documentation_url": "https://d"},             "boom",       ""),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("value", "message", "code"), TOLD, ids=lambda value: str(value)[:60])
+def test_an_error_is_read_wherever_it_stands(value: Dict[str, Any], message: str, code: str) -> None:
+    """The same of it as an event, under ``event: error``, as a body of its own, and as the body of a bad status."""
+    expected = ErrorEvent("error", value, message, code)
+    text = json.dumps(value)
+    assert protocol.decode(text) == expected
+    assert protocol.read_error(text) == expected
+    if message or code:
+        assert protocol.read_document(text.encode()) == (expected,)
+        assert protocol.server_words(Reply(500, {}, text.encode()), plain) == message
+
+
+# fmt: off
+NO_ERRORS = [
+    {"type": "thinking", "error": None},
+    {"type": "thinking", "error": ""},
+    {"type": "thinking", "error": False},
+    {"type": "thinking", "error": {}},
+    {"type": "thinking", "message": "hm", "status": "500"},
+    {"error": None, "step": 1},
+    {"message": "warming up", "status": "ok"},
+    {"message": "warming up", "status": 200},
+    {"message": "warming up"},
+    {"message": {"text": "x"}, "status": "500"},
+    {"status": "500"},
+    {},
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("value", NO_ERRORS, ids=str)
+def test_what_is_no_error_passes_on(value: Dict[str, Any]) -> None:
+    """An event that is not known here is handed out as it is."""
+    assert protocol.decode(json.dumps(value)) == UnknownEvent(value.get("type", ""), value)
+
+
+@pytest.mark.parametrize("error", [None, "", False, {}, 0, []], ids=repr)
+def test_an_error_that_is_empty_takes_nothing_from_an_event(error: Any) -> None:
+    """Some services send the key in every event."""
+    content = {"type": "content", "body": "x", "error": error}
+    assert protocol.decode(json.dumps(content)) == ContentEvent("content", content, "x")
+    complete = {"type": "complete", "id": "m", "error": error}
+    assert isinstance(protocol.decode(json.dumps(complete)), CompleteEvent)
+
+
+# fmt: off
+WORDS = [
+    ("upstream failed",                                  "upstream failed"),
+    ('"upstream failed"',                                "upstream failed"),
+    ("",                                                 ""),
+    ("[1]",                                              "[1]"),
+    ("null",                                             "null"),
+    ("{half",                                            "{half"),
+    ("<html><head><title>502 &amp; more</title></head>", "502 & more"),
+    (" <p>no title",                                     ""),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("text", "words"), WORDS)
+def test_an_error_may_be_mere_words(text: str, words: str) -> None:
+    """They are told as they are, and those of a web page by its title."""
+    assert protocol.read_error(text) == ErrorEvent("error", {}, words, "")
 
 
 # Events
@@ -940,7 +1105,7 @@ CAPTURED_END = (
         ('{"type":"error","description":"d","status":503}', ErrorEvent, {"message": "d", "code": "503"}),
         ('{"type":"error","message":"","description":"d"}', ErrorEvent, {"message": "d", "code": ""}),
         ('{"type":"error","error":{"message":"m","code":429}}', ErrorEvent, {"message": "m", "code": "429"}),
-        ('{"type":"error","error":"m"}', ErrorEvent, {"message": "m", "code": ""}),
+        ('{"type":"error","error":"m n"}', ErrorEvent, {"message": "m n", "code": ""}),
         ('{"type":"error","body":"m","code":null}', ErrorEvent, {"message": "m", "code": ""}),
         ('{"type":"error","message":["m"],"code":{}}', ErrorEvent, {"message": "", "code": ""}),
         ('{"type":"error"}', ErrorEvent, {"message": "", "code": ""}),
@@ -976,11 +1141,15 @@ def test_the_end_marker_is_one_event(data: str) -> None:
     assert protocol.decode(data) is protocol.DONE
 
 
+@pytest.mark.parametrize("data", ["", " \n"], ids=ascii)
+def test_an_event_without_data_is_nothing(data: str) -> None:
+    """It keeps a connection alive, and nothing can be missing from it."""
+    assert protocol.decode(data) is None
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        "",
-        " ",
         "Hel",
         '{"type":"content","body":"Hel"',
         '{"type":"content","body":"Hel"}{"type":"content"}',
@@ -1352,7 +1521,7 @@ def test_only_the_server_s_own_word_says_that_nothing_was_taken(headers: Dict[st
         (b'\xef\xbb\xbf{"message":"Bad"}', "Bad"),
         (b'{"message":"a\\u0000b\\u001b[31mc\\r\\nd\\u202ee\\ud800"}', "a b [31mc d e\ufffd"),
         (b'["not", "an object"]', '["not", "an object"]'),
-        (b'"quoted"', '"quoted"'),
+        (b'"quoted"', "quoted"),
         (b"upstream connect error\n  reset\x00", "upstream connect error reset"),
         (b'{"message":"cut', '{"message":"cut'),
         (b"\xff\xfeoops", "\ufffd\ufffdoops"),
@@ -1405,10 +1574,13 @@ def test_a_label_of_html_does_not_hide_plain_words(body: bytes, words: str) -> N
     assert bool(said) is bool(words)
 
 
-def test_a_page_is_known_by_its_content_type_too() -> None:
-    """Text before the first tag does not make a page quotable."""
-    reply = Reply(502, {"content-type": "text/html"}, b"\xef\xbb\xbf\n(gateway) <html><title>Bad Gateway</title>")
-    assert protocol.server_words(reply, plain) == "Bad Gateway"
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+def test_a_page_is_known_by_its_tags(content_type: str) -> None:
+    """Text before the first one does not make a page quotable, and a label does not make words a page."""
+    headers = {"content-type": content_type}
+    page = Reply(502, headers, b"\xef\xbb\xbf\n(gateway) <html><title>Bad Gateway</title>")
+    assert protocol.server_words(page, plain) == "Bad Gateway"
+    assert protocol.server_words(Reply(403, headers, b"No seat: a < b"), plain) == "No seat: a < b"
 
 
 @pytest.mark.parametrize("before", [0, 480, 495, 505, 1990, 5000])
@@ -1520,8 +1692,9 @@ READERS: List[Callable[[Reply], Any]] = [
     protocol.read_threads,
     protocol.read_messages,
     protocol.read_models,
-    protocol.read_plain_answer,
-    protocol.is_event_stream,
+    lambda reply: protocol.read_document(reply.body),
+    lambda reply: protocol.read_error(protocol.decoded(reply.body)),
+    lambda reply: protocol.form_of(reply.body),
 ]
 
 
@@ -1535,7 +1708,6 @@ def sendable(value: Any) -> None:
 @example(b'{"token":"a","expiration":"9999-12-31T23:59:59-23:59"}', {}, READERS[0])
 @example(b'{"thread_id":"\\ud800"}', {}, READERS[1])
 @example(b'{"n":' + b"9" * 5000 + b"}", {}, READERS[2])
-@example(b"", {}, protocol.is_event_stream)
 def test_reading_any_reply_raises_nothing_but_a_copilot_error(
     body: bytes, headers: Dict[str, str], read: Callable[[Reply], Any]
 ) -> None:

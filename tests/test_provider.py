@@ -147,7 +147,8 @@ def test_the_documented_steps_in_their_order(emulator: Emulator, monkeypatch: py
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", header)
     options = given(emulator, cookies=None, stream=True, return_conversation=True)
     conversation, *pieces = face("", TRANSCRIPT, **options)
-    token, thread, message = emulator.requests
+    token, thread, message, look = emulator.requests
+    assert look.stage == "messages"  # one of the lines could not be read
     assert (token.method, token.path) == ("POST", "/github-copilot/chat/token")
     assert token.headers["Cookie"] == header
     assert (thread.method, thread.path, thread.body) == ("POST", "/github/chat/threads", b"")

@@ -7,8 +7,7 @@ from typing import Iterator, List, Optional
 
 import pytest
 
-from copilot_sync import Client, NotFoundError, RateLimitError, RetryPolicy, StreamInterruptedError
-from copilot_sync import stream as stream_module
+from copilot_sync import Client, NotFoundError, RateLimitError, RetryPolicy, StreamInterruptedError, recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.models import Receipt
 from copilot_sync.protocol import ROOT
@@ -31,8 +30,8 @@ def client(emulator: Emulator) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "_FIRST_LOOK", 0.001)
-    monkeypatch.setattr(stream_module, "_LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
 
 
 def receipt_of(client: Client, parent_id: Optional[str] = ROOT) -> Receipt:
@@ -74,13 +73,13 @@ def test_an_answer_that_is_there_is_not_asked_for_again(emulator: Emulator, clie
 
 @pytest.mark.parametrize("parent_id", [ROOT, None])
 def test_a_message_that_is_not_there_is_sent(emulator: Emulator, client: Client, parent_id: Optional[str]) -> None:
-    """With the same ids, so that it can be taken up once more."""
+    """After a second look, with the same ids, so that it can be taken up once more."""
     receipt = replace(receipt_of(client, parent_id), maybe_sent=True)
     stream = finished(client.stream("hi", receipt=receipt))
     assert (stream.text, stream.attempts) == ("one two", 1)
-    assert stages(emulator) == ["messages", "message"]
+    assert stages(emulator) == ["messages", "messages", "message"]
     finished(client.stream("hi", receipt=receipt))
-    assert stages(emulator) == ["messages", "message", "messages"]
+    assert stages(emulator) == ["messages", "messages", "message", "messages"]
 
 
 def test_an_answer_that_is_being_written_is_waited_for(emulator: Emulator, client: Client) -> None:
@@ -103,7 +102,7 @@ def test_an_answer_that_never_comes_is_an_error(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is there, so it is not sent again."""
-    monkeypatch.setattr(stream_module, "LOOK_PATIENCE", 0.05)
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
     emulator.script(Reply(["half"], error="boom"))
     receipt = receipt_of(client)
     with client.stream("hi", receipt=receipt) as left:

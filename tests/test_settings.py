@@ -18,10 +18,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.GITHUB_URL == "https://github.com"
     assert settings.API_URL == "https://api.individual.githubcopilot.com"
     assert settings.MODEL == "gpt-4o"
-    assert dataclasses.astuple(Timeout()) == (10.0, 60.0, None)
+    assert dataclasses.astuple(Timeout()) == (10.0, 60.0, 600.0, None)
     assert dataclasses.astuple(Limits()) == (16 * 1024**2, 64 * 1024**2, 8 * 1024**2)
     assert settings.SERVER_WORDS == 500
-    assert settings.LOOK_PATIENCE == 30.0
+    assert (settings.LOOK_PATIENCE, settings.RECOVERY_DELAY) == (30.0, 2.0)
     assert (settings.DRAIN_BYTES, settings.DRAIN_SECONDS) == (64 * 1024, 0.05)
 
 
@@ -31,12 +31,12 @@ def test_the_defaults_are_the_documented_ones() -> None:
 @pytest.mark.parametrize(
     "value, expected",
     [
-        (None, (10.0, 60.0, None)),
-        (5, (5.0, 5.0, None)),
-        (0.25, (0.25, 0.25, None)),
-        (1_000_000, (1e6, 1e6, None)),
-        (Timeout(connect=1, total=3), (1.0, 60.0, 3.0)),
-        (Timeout(connect=None, read=None, total=None), (10.0, 60.0, None)),
+        (None, (10.0, 60.0, 600.0, None)),
+        (5, (5.0, 5.0, 600.0, None)),
+        (0.25, (0.25, 0.25, 600.0, None)),
+        (1_000_000, (1e6, 1e6, 600.0, None)),
+        (Timeout(connect=1, total=3), (1.0, 60.0, 600.0, 3.0)),
+        (Timeout(connect=None, read=None, stall=None, total=None), (10.0, 60.0, 600.0, None)),
     ],
 )
 def test_a_time_limit_may_be_given_in_three_ways(value: Any, expected: Any) -> None:
@@ -44,7 +44,7 @@ def test_a_time_limit_may_be_given_in_three_ways(value: Any, expected: Any) -> N
     assert dataclasses.astuple(Timeout.of(value)) == expected
 
 
-@pytest.mark.parametrize("name", ["connect", "read", "total"])
+@pytest.mark.parametrize("name", ["connect", "read", "stall", "total"])
 @pytest.mark.parametrize("value", ["5", True, False, b"5", [5], 5j, Timeout()], ids=repr)
 def test_a_time_limit_must_be_a_number(name: str, value: Any) -> None:
     """The error names the argument and what came."""
@@ -52,7 +52,7 @@ def test_a_time_limit_must_be_a_number(name: str, value: Any) -> None:
         Timeout(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["connect", "read", "total"])
+@pytest.mark.parametrize("name", ["connect", "read", "stall", "total"])
 @pytest.mark.parametrize("value", [0, 0.0, -0.0, -1, math.nan, math.inf, -math.inf, 1_000_001, 10**400], ids=str)
 def test_a_time_limit_must_be_one_that_can_be_waited_for(name: str, value: float) -> None:
     """Zero, less, endless, and what no socket takes are refused at once and not when it is waited for."""
@@ -93,7 +93,7 @@ def test_a_limit_may_be_as_small_as_one_byte() -> None:
     assert dataclasses.astuple(Limits(event=1, answer=2, reply=3)) == (1, 2, 3)
 
 
-@pytest.mark.parametrize("value", [Timeout(1, 2, 3), Limits(1, 2, 3), Urls("https://a", "https://b")], ids=repr)
+@pytest.mark.parametrize("value", [Timeout(1, 2, 3, 4), Limits(1, 2, 3), Urls("https://a", "https://b")], ids=repr)
 def test_settings_are_frozen_values(value: Any) -> None:
     """They compare by value, pickle, can be keys of a dictionary, and can't be changed behind a client's back."""
     assert pickle.loads(pickle.dumps(value)) == value

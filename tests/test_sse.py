@@ -1,7 +1,7 @@
 """Events from bytes, as the WHATWG standard has it, however the bytes are cut."""
 
 import re
-from typing import Dict, Iterable, Iterator, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from sseclient import SSEClient
 
 from copilot_sync.errors import ResponseTooLargeError
 from copilot_sync.transport import sse
-from copilot_sync.transport.sse import EventParser
+from copilot_sync.transport.sse import ErrorData, EventParser
 
 MARK = b"\xef\xbb\xbf"
 LIMIT = 1024 * 1024
@@ -132,16 +132,6 @@ def test_a_carriage_return_ends_an_event_at_once() -> None:
     assert parser.feed(b"\r") == ["two"]
 
 
-def test_the_next_event_makes_progress_from_its_first_bytes_on() -> None:
-    """Wherever the lines of the one before it ended."""
-    parser = EventParser(LIMIT)
-    parser.feed(b"data: one\ndata: two\nda")
-    assert parser.feed(b"ta: three\n\n") == ["one\ntwo\nthree"]
-    parser.feed(b"da")
-    parser.feed(b"ta: fo")
-    assert parser.progressed
-
-
 @each_sample
 def test_both_readings_of_an_event_agree(stream: bytes, events: List[str]) -> None:
     """The short reading of plain events is an economy, not another meaning."""
@@ -184,42 +174,64 @@ def test_any_cutting_of_any_bytes_gives_what_the_standard_says(stream: bytes, da
 
 
 # fmt: off
-PROGRESS = [
-    # the pieces                            after each: was that progress?
-    ([b"data: one\n\n"],                    [True]),
-    ([b"da", b"ta: one", b"\n", b"\n"],     [True, True, True, True]),
-    ([b": ping\n\n"],                       [False]),
-    ([b": ping\n", b"\n", b": p", b"ing\n", b"\n\n"], [False] * 5),
-    ([b"\n", b"\r", b"\r\n", b""],          [False] * 4),
-    ([b": a\ndata: one", b"\n: b\n"],       [True, True]),
-    ([b"data: a\n", b": ping\n", b"data"],  [True, False, True]),
-    ([b":", b"data: not data", b"\n", b"d"], [False, False, False, True]),
-    ([b"event: ping\n\n", b"id", b": 7\n"], [False] * 3),
-    ([MARK + b": ping\n\n"],                [False]),
+ENDS = [
+    # the end of a stream                       is torn   what has come of its last event
+    (b"",                                       False,    None),
+    (b"data: one\n\n",                          False,    None),
+    (b"data: one\n\n: bye",                     False,    None),
+    (b"data: one\n\n: bye\n",                   False,    None),
+    (b"data: one\n\n\n",                        False,    None),
+    (b"data: one\n\nd",                         True,     ["d"]),
+    (b"data: one\n\nda",                        True,     ["da"]),
+    (b"data: one\n\ndata: tw",                  True,     ["tw"]),
+    (b"data: one\n\ndata: two\n",               True,     ["two"]),
+    (b"data: one\r\rdata: two\r",               True,     ["two"]),
+    (b"data: one\n\ndata: two\n: bye",          True,     ["two"]),
+    (b"data: one\n\n: hello\nid: 7\n",          True,     [": hello\nid: 7\n"]),
+    (b"data: one\n\n{}",                        True,     ["{}"]),
+    (MARK[:2],                                  True,     ["\ufffd"]),
 ]
 # fmt: on
 
 
-@pytest.mark.parametrize(("pieces", "expected"), PROGRESS, ids=repr)
-def test_what_holds_no_data_is_no_progress(pieces: List[bytes], expected: List[bool]) -> None:
-    """A server that only keeps the connection alive is silent all the same."""
-    parser = EventParser(LIMIT)
-    progress = []
-    for piece in pieces:
-        parser.feed(piece)
-        progress.append(parser.progressed)
-    assert progress == expected
+@pytest.mark.parametrize(("stream", "torn", "unfinished"), ENDS, ids=repr)
+def test_a_stream_that_ends_inside_an_event_is_torn(stream: bytes, torn: bool, unfinished: Optional[List[str]]) -> None:
+    """However it was cut into pieces; a comment is no event."""
+    for pieces in ([stream], single_bytes(stream)):
+        parser = EventParser(LIMIT)
+        for piece in pieces:
+            parser.feed(piece)
+        assert parser.torn is torn
+        assert not torn or parser.unfinished() == unfinished
+
+
+# fmt: off
+NAMED = [
+    # an event                                     its data, if its name is error
+    (b"event: error\ndata: boom\n\n",              "boom"),
+    (b"event:error\ndata:boom\n\n",                "boom"),
+    (b"data: boom\nevent: error\n\n",              "boom"),
+    (b"event:  Error \nid: 7\ndata: a\ndata: b\n\n", "a\nb"),
+    (b"event: error\n\n",                          ""),
+    (b"event: error\ndata:\n\n",                   ""),
+    (b"event: error\nevent: ping\ndata: x\n\n",    None),
+    (b"event: errors\ndata: x\n\n",                None),
+    (b"event\ndata: error\n\n",                    None),
+    (b": event: error\ndata: x\n\n",               None),
+    (b"data: event: error\n\n",                    None),
+]
+# fmt: on
 
 
 @each_end
-def test_comments_are_no_progress_in_single_bytes(end: bytes) -> None:
-    """A comment's text counts as little as its beginning, and a line after it counts again."""
-    parser = EventParser(LIMIT)
-    progress = []
-    for piece in single_bytes(b": data: x" + end + end + b":" + end + b"data"):
-        parser.feed(piece)
-        progress.append(parser.progressed)
-    assert progress == [False] * (len(progress) - 4) + [True] * 4
+@pytest.mark.parametrize(("stream", "data"), NAMED, ids=repr)
+def test_an_event_that_is_named_error_is_told(stream: bytes, data: Optional[str], end: bytes) -> None:
+    """Its name is the last one, blanks and capitals aside; whatever it holds, and also if it holds nothing."""
+    stream = b"data: before\n\n" + stream + b"data: after\n\n"
+    for pieces in ([stream.replace(b"\n", end)], single_bytes(stream.replace(b"\n", end))):
+        events = parsed(pieces)
+        assert [event for event in events if isinstance(event, ErrorData)] == ([] if data is None else [data])
+        assert (events[0], events[-1], len(events)) == ("before", "after", 3)
 
 
 # fmt: off

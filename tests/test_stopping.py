@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Coroutine, Iterator, List, NamedTuple
+from typing import Any, Callable, Coroutine, Dict, Iterator, List, NamedTuple
 
 import pytest
 from support import PATIENCE, Peer, Server, Worker, authority_file, nothing_left_open, server_context, wait_for
 
-from copilot_sync import Client, RetryPolicy, Stream, StreamClosedError
+from copilot_sync import Client, Conversation, RetryPolicy, Stream, StreamClosedError
 from copilot_sync.aio import iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -260,6 +260,106 @@ def test_ctrl_c_gets_through_wherever_the_call_is(
     scene.let_go()
     before, after = json.loads(child.stdout.readline())
     assert before == after
+
+
+# Closing the client
+
+Call = Callable[[Client, Conversation], Any]
+CALLS: Dict[str, Call] = {
+    "thread": lambda client, conversation: client.create_thread(),
+    "models": lambda client, conversation: client.models(),
+    "threads": lambda client, conversation: client.threads(),
+    "messages": lambda client, conversation: client.messages(conversation),
+    "rename": lambda client, conversation: client.rename_thread(conversation, "name"),
+    "delete": lambda client, conversation: client.delete_thread(conversation),
+    "message": lambda client, conversation: client.ask("hi", conversation=conversation),
+}
+IN_THE_REPLY = "in the reply"
+AT = {
+    BEFORE_THE_HEAD: Fault.stall(taken=False),
+    IN_THE_REPLY: Fault.stall(("after_events", 0)),
+    ASLEEP: Fault.status(503, retry_after=50),
+}
+PLACES = [
+    (stage, where) for stage in CALLS for where in AT if (stage, where) != ("delete", IN_THE_REPLY)
+]  # it has none
+
+
+@pytest.mark.parametrize(("stage", "where"), PLACES)
+def test_closing_the_client_ends_every_call(emulator: Emulator, stage: str, where: str) -> None:
+    """Wherever it is; whoever waits for it is told, and the client goes on serving others."""
+    asleep = threading.Event()
+    retry = RetryPolicy(on_retry=lambda error, seconds: asleep.set())
+    with nothing_left_open(), Client(emulator.api_key, api_url=emulator.api_url, retry=retry) as client:
+        conversation = client.create_thread()
+        emulator.fail(stage, AT[where])
+        call = Worker(lambda: CALLS[stage](client, conversation))
+        if where == ASLEEP:
+            wait_for(asleep)
+        else:
+            assert emulator.wait_until(lambda: emulator.stalled, PATIENCE)
+        began = time.monotonic()
+        client.close()
+        with pytest.raises(StreamClosedError):
+            call.result()
+        assert time.monotonic() - began < 1
+        assert not client._calls
+        assert client.ask("hi").text == "hi"
+
+
+def test_closing_the_client_ends_the_wait_for_a_token(emulator: Emulator) -> None:
+    """That of the call that fetches it, and that of those that wait for this one."""
+    emulator.fail("token", Fault.stall())
+    urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
+    with nothing_left_open(), Client(cookies=emulator.cookies, **urls) as client:
+        calls = [Worker(lambda: client.models())]
+        assert emulator.wait_until(lambda: emulator.stalled, PATIENCE)
+        calls += [Worker(lambda: client.threads()), Worker(lambda: client.ask("hi"))]
+        wait_until(lambda: len(client._calls) + len(client._streams) == 3)
+        client.close()
+        for call in calls:
+            with pytest.raises(StreamClosedError):
+                call.result()
+        assert client.ask("hi").text == "hi"
+
+
+def test_closing_the_client_ends_the_wait_for_the_end_of_a_pause(emulator: Emulator) -> None:
+    """The service had asked everybody to slow down."""
+    asleep = threading.Event()
+    emulator.fail("threads", Fault.status(429, retry_after=30))
+    retry = RetryPolicy(on_retry=lambda error, seconds: asleep.set())
+    with nothing_left_open(), Client(emulator.api_key, api_url=emulator.api_url, retry=retry) as client:
+        first = Worker(client.threads)
+        wait_for(asleep)
+        second = Worker(client.models)
+        wait_until(lambda: len(client._calls) == 2)
+        client.close()
+        for call in (first, second):
+            with pytest.raises(StreamClosedError):
+                call.result()
+
+
+def test_a_signal_may_close_the_client_inside_of_a_call(emulator: Emulator) -> None:
+    """The call that it interrupts is told like any other."""
+    emulator.fail("models", Fault.stall())
+    with nothing_left_open(), Client(emulator.api_key, api_url=emulator.api_url) as client:
+        previous = signal.signal(signal.SIGUSR1, lambda number, frame: client.close())
+        caller = threading.current_thread()
+
+        def interrupt() -> None:
+            assert emulator.wait_until(lambda: emulator.stalled, PATIENCE)
+            assert caller.ident is not None and caller.native_id is not None
+            wait_until_blocked(os.getpid(), caller.native_id)
+            signal.pthread_kill(caller.ident, signal.SIGUSR1)
+
+        interrupter = Worker(interrupt)
+        try:
+            with pytest.raises(StreamClosedError):
+                client.models()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        interrupter.result()
+        assert client.models()
 
 
 # A task that is waiting

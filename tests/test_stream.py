@@ -1,6 +1,7 @@
 """One reply being read: what a stream hands out, and how it ends."""
 
 import gc
+import gzip
 import io
 import itertools
 import logging
@@ -8,11 +9,12 @@ import pickle
 import platform
 import sys
 import threading
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
+import time
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Type
 
 import pytest
 import responses
-from support import Worker, stages
+from support import Peer, Server, Worker, stages
 
 from copilot_sync import (
     Answer,
@@ -33,6 +35,7 @@ from copilot_sync import (
     StreamClosedError,
     StreamInterruptedError,
     Usage,
+    recovery,
 )
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.settings import Limits
@@ -42,6 +45,24 @@ TWO = b'data: {"type":"content","body":"two"}\n\n'
 COMPLETE = b'data: {"type":"complete","id":"m-1"}\n\n'
 DONE = b"data: [DONE]\n\n"
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
+#: Where a mock is asked.
+URL = "https://api.example/github/chat/threads/t-1/messages"
+
+
+def in_pieces(pieces: Iterable[bytes]) -> io.BufferedReader:
+    """A body that gives one piece for each read."""
+    parts = iter(pieces)
+
+    class Reads(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            piece = next(parts, b"")
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    return io.BufferedReader(Reads())
 
 
 @pytest.fixture
@@ -257,20 +278,173 @@ def test_a_plain_json_reply_is_an_answer_too(emulator: Emulator, client: Client,
     assert stream.answer is not None and stream.answer.complete
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(Fault.garbage('{"answer": 42}', "application/json"), id="JSON without an answer"),
-        pytest.param(Fault.garbage("{nonsense", "application/json"), id="broken JSON"),
-        pytest.param(Fault.garbage(), id="a web page"),
-    ],
-)
-def test_a_reply_that_holds_no_answer_is_told_at_once(emulator: Emulator, client: Client, fault: Fault) -> None:
+def test_a_reply_that_holds_no_answer_is_told_at_once(emulator: Emulator, client: Client) -> None:
     """It would come again, so the message is not sent again."""
-    emulator.fail("message", fault)
+    emulator.fail("message", Fault.garbage('{"answer": 42}', "application/json"))
     with pytest.raises(ProtocolError):
         client.ask("hi")
     assert stages(emulator) == ["thread", "message"]
+
+
+LABELS = ["text/event-stream", "application/json", "text/html; charset=utf-8", "text/plain", "image/png", None]
+each_label = pytest.mark.parametrize("label", LABELS, ids=str)
+DOCUMENT = b'{"message": {"content": "onetwo", "id": "m-1"}}'
+MARK = b"\xef\xbb\xbf"
+
+
+def labelled(body: bytes, label: Optional[str], encoding: str = "identity") -> Fault:
+    """A reply of a good status, under whatever label."""
+    headers = {} if label is None else {"Content-Type": label}
+    if encoding == "gzip":
+        body, headers = gzip.compress(body), {**headers, "Content-Encoding": "gzip"}
+    return Fault.status(200, headers=headers, body=body, taken=True)
+
+
+@each_label
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(ONE + TWO + COMPLETE, id="events"),
+        pytest.param(MARK + b"\r\n\n : hello\n\n" + ONE + TWO + DONE, id="events behind blanks"),
+        pytest.param(b"foo: bar\n" + ONE + TWO + DONE, id="events behind a field that means nothing"),
+        pytest.param(b"event: message\n" + ONE + b"id: 7\n" + TWO + DONE, id="events with names"),
+        pytest.param(DOCUMENT, id="a document"),
+        pytest.param(MARK + b" \n" + DOCUMENT + b"\n", id="a document behind blanks"),
+    ],
+)
+def test_a_reply_is_read_for_what_it_is(
+    emulator: Emulator, client: Client, body: bytes, label: Optional[str], encoding: str
+) -> None:
+    """Its first bytes tell, and its label does not."""
+    emulator.fail("message", labelled(body, label, encoding))
+    answer = client.ask("hi")
+    assert (answer.text, answer.complete) == ("onetwo", True)
+    assert stages(emulator) == ["thread", "message"]
+
+
+@pytest.mark.parametrize(
+    "body", [ONE + TWO + COMPLETE, DOCUMENT, MARK + b"\n" + DOCUMENT, b"\n" + MARK + ONE + TWO + DONE]
+)
+@responses.activate
+def test_a_reply_may_come_byte_by_byte(body: bytes) -> None:
+    """What it is is told by the first that means something."""
+    responses.post(URL, in_pieces(body[at : at + 1] for at in range(len(body))))
+    assert Client("key", api_url="https://api.example").ask("hi", conversation="t-1").text == "onetwo"
+
+
+@each_label
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize(
+    "body, kind, words",
+    [
+        pytest.param(
+            b'{"error": {"message": "slow down", "code": "rate_limited"}}', RateLimitError, "slow down", id="JSON"
+        ),
+        pytest.param(b'{"error": "quota_exceeded"}', QuotaExceededError, "quota_exceeded", id="a code"),
+        pytest.param(
+            b'{"message": "Bad credentials", "status": "401"}', AuthenticationError, "Bad credentials", id="API"
+        ),
+        pytest.param(b'{"message": "no words of a code"}', ServerError, "no words of a code", id="a message"),
+        pytest.param(b"{nonsense", ServerError, "{nonsense", id="broken JSON"),
+        pytest.param(b"upstream timed out\nretry later", ServerError, "upstream timed out retry later", id="words"),
+        pytest.param(MARK + b"\n no healthy upstream", ServerError, "no healthy upstream", id="words behind blanks"),
+        pytest.param(b"<html><title>502 Bad Gateway</title>", ServerError, "502 Bad Gateway", id="a web page"),
+        pytest.param(b'"just a string"', ServerError, "just a string", id="a string"),
+        pytest.param(b'data: {"error": {"message": "boom"}}\n\n' + DONE, ServerError, "boom", id="an event"),
+        pytest.param(b"event: error\ndata: it broke\n\n" + COMPLETE, ServerError, "it broke", id="a named event"),
+    ],
+)
+def test_an_error_under_a_good_status_is_raised_whatever_its_label(
+    emulator: Emulator,
+    client: Client,
+    body: bytes,
+    kind: Type[CopilotError],
+    words: str,
+    label: Optional[str],
+    encoding: str,
+) -> None:
+    """With the words that came; the service has answered, so the message is not sent again."""
+    emulator.fail("message", labelled(body, label, encoding))
+    with pytest.raises(kind) as caught:
+        client.ask("hi")
+    assert type(caught.value) is kind
+    assert f"(the server said: {words})" in str(caught.value)
+    assert stages(emulator) == ["thread", "message"]
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        pytest.param(b'{"error": {"message": "boom"}}', "boom", id="a document"),
+        pytest.param(b"no healthy upstream", "no healthy upstream", id="words"),
+        pytest.param(b"<title>Bad Gateway</title>", "Bad Gateway", id="a web page"),
+        pytest.param(b'data: {"error": "it broke"}\n\n', "it broke", id="an event"),
+        pytest.param(DOCUMENT, None, id="an answer"),
+    ],
+)
+def test_what_was_said_is_told_though_the_connection_stays_open(body: bytes, words: Optional[str]) -> None:
+    """At once, and not when silence has lasted too long."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + body)
+        peer.wait_closed()
+
+    began = time.monotonic()
+    with Server(script) as server, Client("key", api_url=server.url) as client:
+        if words is None:
+            assert client.ask("hi", conversation="t-1").text == "onetwo"
+        else:
+            with pytest.raises(ServerError, match=words):
+                client.ask("hi", conversation="t-1")
+    assert time.monotonic() - began < 3
+
+
+def test_mere_words_without_an_end_are_not_read_for_ever() -> None:
+    """They are cut like those of any error."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while not peer.gone.is_set():
+            peer.send(b"oops " * 1000)
+
+    with Server(script) as server, Client("key", api_url=server.url) as client:
+        with pytest.raises(ServerError, match="oops oops"):
+            client.ask("hi", conversation="t-1")
+
+
+def test_blanks_without_an_end_are_no_reply(emulator: Emulator) -> None:
+    """Their bytes are counted, also where nothing has told yet what the reply is."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while not peer.gone.is_set():
+            peer.send(b"\n" * 10_000)
+
+    limits = Limits(event=50_000, answer=50_000)
+    with Server(script) as server, Client("key", api_url=server.url, limits=limits) as client:
+        with pytest.raises(ResponseTooLargeError, match="50000 bytes came without any text"):
+            client.ask("hi", conversation="t-1")
+
+
+def test_a_document_has_a_largest_size(emulator: Emulator) -> None:
+    """As any reply that is no stream."""
+    emulator.script(Reply("x" * 1000, as_json=True))
+    with client_of(emulator, limits=Limits(reply=500)) as client:
+        with pytest.raises(ResponseTooLargeError, match="longer than 500 bytes"):
+            client.ask("hi")
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+@pytest.mark.parametrize("length", [1, 12, 25, len(DOCUMENT) - 1])
+def test_a_torn_document_is_looked_up(emulator: Emulator, client: Client, framing: Any, length: int) -> None:
+    """It is a cut, whatever the framing says, and its answer is in the thread."""
+    emulator.script(Reply(raw=DOCUMENT[:length], pieces=["onetwo"], framing=framing))
+    assert client.ask("hi").text == "onetwo"
+    assert stages(emulator) == ["thread", "message", "messages"]
 
 
 # How it ends
@@ -286,7 +460,7 @@ def test_a_reply_that_holds_no_answer_is_told_at_once(emulator: Emulator, client
         pytest.param(Reply(raw=ONE), False, id="the last chunk"),
         pytest.param(Reply(raw=ONE, framing="length"), False, id="Content-Length reached"),
         pytest.param(Reply(raw=ONE, encoding="gzip"), False, id="the last chunk of gzip"),
-        pytest.param(Reply(raw=ONE + TWO[:-1]), False, id="the last chunk, inside an event"),
+        pytest.param(Reply(raw=ONE + b": by"), False, id="the last chunk, inside a comment"),
     ],
 )
 def test_a_stream_that_ends_in_good_order_is_an_answer(
@@ -300,11 +474,113 @@ def test_a_stream_that_ends_in_good_order_is_an_answer(
     assert ["did not say that the answer is complete" in record.message for record in caplog.records] == (
         [] if complete else [True]
     )
+    assert stages(emulator) == ["thread", "message"] + ([] if complete else ["messages"])
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+@pytest.mark.parametrize("whole", [False, True], ids=["stream", "ask"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(ONE, id="without a word"),
+        pytest.param(ONE + TWO[:-1], id="inside an event"),
+        pytest.param(ONE + b"d", id="one byte of an event"),
+        pytest.param(ONE + TWO + COMPLETE[:-1], id="inside complete"),
+        pytest.param(ONE + b"data: {nonsense\n\n", id="behind an event that can't be read"),
+    ],
+)
+def test_an_answer_without_its_end_is_the_one_in_the_thread(
+    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, raw: bytes, framing: Any, whole: bool
+) -> None:
+    """Whatever the framing says: a proxy may put a last chunk behind what it cut."""
+    emulator.script(Reply(raw=raw, pieces=["one", "two", "three"], framing=framing))
+    stream = client.stream("hi", only_whole=whole)
+    pieces = list(stream)
+    assert "".join(pieces) == "onetwothree"
+    assert pieces[0] == ("onetwothree" if whole else "one")
+    assert stream.answer is not None and stream.answer.complete
+    assert stream.answer.message_id == stream.start().message_id == emulator.requests[1].json["responseMessageID"]
+    assert stages(emulator) == ["thread", "message", "messages"]
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_another_text_in_the_thread_means_that_the_answer_was_cut(
+    emulator: Emulator, client: Client, framing: Any
+) -> None:
+    """What was handed out can't be taken back; where nothing was, the thread is right."""
+    other = Reply(raw=ONE, pieces=["quite another"], framing=framing)
+    emulator.script(other, other)
+    pieces: List[str] = []
+    stream = client.stream("hi")
+    with pytest.raises(StreamInterruptedError, match="its thread has another text") as caught:
+        pieces.extend(stream)
+    assert (pieces, caught.value.partial, caught.value.conversation) == (["one"], "one", stream.conversation)
+    assert stream.answer is None
+    answer = client.ask("hi")
+    assert (answer.text, answer.complete) == ("quite another", True)
+
+
+LOOKS = [
+    pytest.param(Fault.status(404), id="404"),
+    pytest.param(Fault.status(405), id="405"),
+    pytest.param(Fault.status(501), id="501"),
+    pytest.param(Fault.status(503), id="503"),
+    pytest.param(Fault.status(429, retry_after=30), id="429"),
+    pytest.param(Fault.drop(), id="cut"),
+    pytest.param(Fault.garbage(), id="a web page"),
+    pytest.param(Fault.garbage('{"messages": []}', "application/json"), id="not there"),
+    pytest.param(Fault.garbage('{"thread": {}, "messages": null}', "application/json"), id="null"),
+]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("whole", [False, True], ids=["stream", "ask"])
+def test_an_answer_that_ended_in_good_order_needs_no_thread(
+    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, look: Fault, whole: bool
+) -> None:
+    """One look that brings nothing leaves it as it is: not known to be complete. It is not tried again."""
+    emulator.script(Reply(raw=ONE, pieces=["one", "two"]))
+    emulator.fail("messages", look)
+    answer = client.ask("hi") if whole else client.stream("hi").read()
+    assert (answer.text, answer.complete) == ("one", False)
+    assert stages(emulator) == ["thread", "message", "messages"]
+    assert ["did not say that the answer is complete" in record.message for record in caplog.records] == [True]
+
+
+def test_a_look_that_takes_too_long_is_given_up(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an answer that ended in good order there is no more time than for one that was lost."""
+    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
+    emulator.script(Reply(raw=ONE))
+    emulator.fail("messages", Fault.stall())
+    with client_of(emulator) as client:
+        assert client.ask("hi").text == "one"
+
+
+def test_a_stream_that_is_closed_while_it_looks_for_its_end_is_closed(emulator: Emulator, client: Client) -> None:
+    """It does not become an answer that way."""
+    emulator.script(Reply(raw=ONE))
+    emulator.fail("messages", Fault.stall())
+    stream = client.stream("hi")
+    reader = Worker(stream.read)
+    assert emulator.wait_until(lambda: emulator.stalled)
+    stream.close()
+    with pytest.raises(StreamClosedError):
+        reader.result()
+    assert stream.answer is None
+
+
+def test_nothing_is_looked_for_where_that_is_not_wanted(emulator: Emulator, client: Client) -> None:
+    """``resume=False`` gives what came."""
+    hole = ONE + b"data: {nonsense\n\n" + COMPLETE
+    emulator.script(Reply(raw=ONE), Reply(raw=hole))
+    answers = [client.ask("hi", resume=False) for _ in range(2)]
+    assert [(answer.text, answer.complete) for answer in answers] == [("one", False)] * 2
+    assert "messages" not in stages(emulator)
 
 
 @responses.activate
 def test_a_body_with_no_connection_behind_it_ends_in_good_order() -> None:
-    """The body of a mock is taken as it is."""
+    """The body of a mock is taken as it is, at once, though nobody can look at its thread."""
     responses.post("https://api.example/github/chat/threads/t-1/messages", ONE, content_type="text/event-stream")
     answer = Client("key", api_url="https://api.example").ask("hi", conversation="t-1")
     assert (answer.text, answer.complete) == ("one", False)
@@ -313,20 +589,7 @@ def test_a_body_with_no_connection_behind_it_ends_in_good_order() -> None:
 @responses.activate
 def test_pieces_of_a_mock_come_one_by_one() -> None:
     """A mock that hands over its body in reads of its own is read like a socket."""
-
-    parts = [ONE[:7], ONE[7:] + TWO, COMPLETE]
-
-    class Reads(io.RawIOBase):
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            piece = parts.pop(0) if parts else b""
-            buffer[: len(piece)] = piece
-            return len(piece)
-
-    url = "https://api.example/github/chat/threads/t-1/messages"
-    responses.post(url, io.BufferedReader(Reads()), content_type="text/event-stream")
+    responses.post(URL, in_pieces([ONE[:7], ONE[7:] + TWO, COMPLETE]), content_type="text/event-stream")
     assert list(Client("key", api_url="https://api.example").stream("hi", conversation="t-1")) == ["one", "two"]
 
 
@@ -410,26 +673,77 @@ def test_an_error_event_does_not_echo_the_token(emulator: Emulator, client: Clie
     assert emulator.api_key not in str(caught.value)
 
 
+HOLES = [
+    pytest.param(b"data: {nonsense\n\n", id="not JSON"),
+    pytest.param(b"data: [1, 2]\n\n", id="a list"),
+    pytest.param(b'data: "text"\n\n', id="a string"),
+    pytest.param(b"data: null\n\n", id="null"),
+    pytest.param(b'data: {"type":"content","body":"a"} {"type":"content","body":"b"}\n\n', id="two objects"),
+    pytest.param(b'data: {"type":"content","body":7}\n\n', id="a body that is no string"),
+    pytest.param(b'data: {"type":"content","body":{"text":"x"}}\n\n', id="a body that is an object"),
+    pytest.param(b"data: " + b"[" * 100_000 + b"\n\n", id="nested without end"),
+]
+
+
+@pytest.mark.parametrize("event", HOLES)
+@pytest.mark.parametrize("end", [COMPLETE, DONE], ids=["complete", "[DONE]"])
+@pytest.mark.parametrize("whole", [False, True], ids=["stream", "ask"])
+def test_an_answer_with_a_hole_is_not_complete(
+    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, event: bytes, end: bytes, whole: bool
+) -> None:
+    """An event that can't be read may have held some of the text. It is told, and does not cost the rest."""
+    emulator.script(Reply(raw=ONE + event + TWO + end))
+    stream = client.stream("hi", only_whole=whole)
+    with caplog.at_level(logging.WARNING, "copilot_sync"):
+        events = list(stream.events())
+    assert [event.type for event in events[-2:]] == (["content", "complete"] if end is COMPLETE else ["content"] * 2)[
+        -2 if not whole or end is COMPLETE else -1 :
+    ]
+    assert stream.answer is not None
+    assert (stream.text, stream.answer.complete) == ("onetwo", False)
+    assert stream.answer.conversation.message_id is None
+    assert ["was skipped" in record.message for record in caplog.records] == [True, False]
+    assert "could not be read" in caplog.text
+
+
+@pytest.mark.parametrize("end", [COMPLETE, DONE], ids=["complete", "[DONE]"])
 @pytest.mark.parametrize(
-    "event",
+    "stored, whole, text, complete",
     [
-        pytest.param(b"data: {nonsense\n\n", id="not JSON"),
-        pytest.param(b"data: [1, 2]\n\n", id="a list"),
-        pytest.param(b'data: "text"\n\n', id="a string"),
-        pytest.param(b'data: {"type":"content","body":"a"} {"type":"content","body":"b"}\n\n', id="two objects"),
-        pytest.param(b'data: {"type":"content","body":7}\n\n', id="a body that is no string"),
-        pytest.param(b"data: " + b"[" * 100_000 + b"\n\n", id="nested without end"),
+        pytest.param("onetwo", False, "onetwo", True, id="nothing was in it"),
+        pytest.param("onetwo", True, "onetwo", True, id="nothing was in it, ask"),
+        pytest.param("onetwothree", False, "onetwothree", True, id="it was the last"),
+        pytest.param("one and two", True, "one and two", True, id="in the middle, ask"),
+        pytest.param("one and two", False, "onetwo", False, id="in the middle"),
     ],
 )
-def test_an_event_that_makes_no_sense_is_skipped_with_a_warning(
-    emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture, event: bytes
+def test_a_hole_is_mended_from_the_thread(
+    emulator: Emulator, client: Client, stored: str, whole: bool, text: str, complete: bool, end: bytes
 ) -> None:
-    """One bad event does not cost the whole answer."""
-    emulator.script(Reply(raw=ONE + event + TWO + COMPLETE))
-    with caplog.at_level(logging.WARNING, "copilot_sync"):
-        answer = client.ask("hi")
-    assert (answer.text, answer.complete) == ("onetwo", True)
-    assert ["was skipped" in record.message for record in caplog.records] == [True]
+    """As far as what was handed out is the beginning of it; what the service said at the end is kept."""
+    said = end.replace(b'"m-1"', b'"m-1","usage":{"inputTokens":1,"outputTokens":2}')
+    emulator.script(Reply(raw=ONE + TWO + b"data: {nonsense\n\n" + said, pieces=[stored]))
+    stream = client.stream("hi", only_whole=whole)
+    assert "".join(stream) == text
+    assert stream.answer is not None
+    assert (stream.answer.text, stream.answer.complete) == (text, complete)
+    if end is COMPLETE:
+        assert (stream.answer.message_id, stream.answer.usage) == ("m-1", Usage(1, 2))
+    assert stages(emulator) == ["thread", "message", "messages"]
+
+
+def test_a_hole_of_one_attempt_is_none_of_the_next(emulator: Emulator, client: Client) -> None:
+    """What was sent again begins anew."""
+    emulator.fail("message", Fault.garbage("data: {nonsense\n\n", "text/event-stream"))
+    answer = client.ask("hi")
+    assert (answer.text, answer.complete) == ("hi", True)
+
+
+def test_an_answer_that_is_nothing_but_a_hole_is_not_complete(emulator: Emulator, client: Client) -> None:
+    """It looks like an empty answer, and may have been any."""
+    emulator.script(Reply(raw=b"data: {nonsense\n\n" + COMPLETE))
+    answer = client.ask("hi")
+    assert (answer.text, answer.complete) == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -453,9 +767,86 @@ def test_an_event_without_text_is_passed_over_quietly(
 
 
 def test_the_name_of_an_event_does_not_matter(emulator: Emulator, client: Client) -> None:
-    """Only ``data`` counts, whatever ``event:`` says."""
-    emulator.script(Reply(raw=b"event: error\n" + ONE + b"event: ping\n" + COMPLETE))
+    """Only ``data`` counts, unless ``event:`` says that it is an error."""
+    emulator.script(Reply(raw=b"event: content\n" + ONE + b"event: ping\n" + COMPLETE))
     assert client.ask("hi").text == "one"
+
+
+# fmt: off
+FAILURES = [
+    # what comes behind a piece of the answer                                   its kind              its words
+    (b'data: {"error":{"message":"boom","code":"rate_limited"}}\n\n',           RateLimitError,       "boom"),
+    (b'data: {"error":{"message":"boom","code":"server_error"}}\n\n',           ServerError,          "boom"),
+    (b'data: {"error":{"message":"boom","type":"insufficient_quota"}}\n\n',     QuotaExceededError,   "boom"),
+    (b'data: {"error":{"message":"boom","status":401}}\n\n',                    AuthenticationError,  "boom"),
+    (b'data: {"error":{"message":"boom"},"code":"429"}\n\n',                    RateLimitError,       "boom"),
+    (b'data: {"error":"it broke"}\n\n',                                         ServerError,          "it broke"),
+    (b'data: {"type":"content","body":"x","error":"it broke"}\n\n',             ServerError,          "it broke"),
+    (b'data: {"type":"complete","error":{"message":"boom"}}\n\n',               ServerError,          "boom"),
+    (b'data: {"type":"error","message":"boom","code":"bad_request"}\n\n',       InvalidRequestError,  "boom"),
+    (b'data: {"message":"Not you","status":"401"}\n\n',                         AuthenticationError,  "Not you"),
+    (b"event: error\ndata: it broke\n\n",                                      ServerError,          "it broke"),
+    (b"event:error\ndata:it broke\n\n",                                        ServerError,          "it broke"),
+    (b'event: error\ndata: {"message":"boom","code":"rate_limited"}\n\n',      RateLimitError,       "boom"),
+    (b'event: error\ndata: {"type":"content","body":"boom"}\n\n',              ServerError,          "boom"),
+    (b'event: error\ndata: {"type":"complete","message":"boom"}\n\n',          ServerError,          "boom"),
+    (b'event: error\ndata: {"error":{"message":"boom"}}\n\n',                  ServerError,          "boom"),
+    (b"event: error\ndata: [DONE]\n\n",                                        ServerError,          "[DONE]"),
+    (b"event: error\ndata: " + b"[" * 5000 + b"\n\n",                          ServerError,          "[[["),
+    (b"event: error\n\n",                                                      ServerError,          ""),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("end", [COMPLETE, DONE, b""], ids=["complete", "[DONE]", "no word"])
+@pytest.mark.parametrize("before", [ONE, b""], ids=["after content", "before any content"])
+@pytest.mark.parametrize(("event", "kind", "words"), FAILURES, ids=lambda value: str(value)[:60])
+def test_an_error_in_a_stream_is_raised_in_every_shape(
+    emulator: Emulator,
+    client: Client,
+    event: bytes,
+    kind: Type[CopilotError],
+    words: str,
+    before: bytes,
+    end: bytes,
+) -> None:
+    """Whatever follows: with its words, as what its code says, and with the text that had come."""
+    emulator.script(Reply(raw=before + event + end))
+    stream = client.stream("hi")
+    with pytest.raises(kind) as caught:
+        list(stream)
+    assert type(caught.value) is kind
+    assert words in str(caught.value)
+    assert (caught.value.partial, stream.answer) == ("one" if before else "", None)
+    assert stages(emulator) == ["thread", "message"]
+
+
+@pytest.mark.parametrize(
+    "last, words",
+    [
+        pytest.param(b'data: {"error":{"message":"boom"}}\n', "boom", id="a line"),
+        pytest.param(b'data: {"error":{"message":"boom"}}', "boom", id="half a line"),
+        pytest.param(b"event: error\ndata: it bro", "it bro", id="half of its words"),
+        pytest.param(b'{"error":{"message":"boom"}}', "boom", id="no event at all"),
+    ],
+)
+def test_an_error_is_told_though_it_is_not_a_whole_event(
+    emulator: Emulator, client: Client, last: bytes, words: str
+) -> None:
+    """A server that fails may not get as far as the blank line."""
+    emulator.script(Reply(raw=ONE + last))
+    with pytest.raises(ServerError, match=words) as caught:
+        client.ask("hi")
+    assert caught.value.partial == "one"
+
+
+def test_an_event_that_is_no_error_passes_on(emulator: Emulator, client: Client) -> None:
+    """Though it has a place for one."""
+    others = [{"type": "thinking", "error": None}, {"error": "", "step": 1}]
+    emulator.script(Reply(["one", *others]))
+    events = list(client.stream("hi").events())
+    assert [event.data for event in events[1:3]] == others
+    assert [event.type for event in events] == ["content", "thinking", "", "complete"]
 
 
 @pytest.mark.parametrize("end", [COMPLETE, DONE], ids=["complete", "[DONE]"])

@@ -55,6 +55,7 @@ class Body:
             ProtocolError: The framing or the compression is broken.
         """
         self._call.phase = "read"
+        self._call.progress()
         if self._encoding in ("", "identity"):
             return self._arriving()
         return self._unpacked()
@@ -126,7 +127,6 @@ class Body:
         size = 0
         try:
             for piece in self.pieces():
-                self._call.progress()
                 parts.append(piece)
                 size += len(piece)
                 if size > limit:

@@ -107,11 +107,10 @@ def _why_stopped(chain: List[BaseException], call: Call, stage: Optional[str]) -
     if call.cancelled:
         return StreamClosedError("the stream was closed", stage=stage)
     if call.expired:
-        return call.timed_out("total", call.timeout.total, stage)
+        return call.silence(stage)
     if any(isinstance(item, _TIMEOUTS) and not isinstance(item, NewConnectionError) for item in chain):
-        connecting = call.phase == "connect"
-        error = call.timed_out(call.phase, call.timeout.connect if connecting else call.timeout.read, stage)
-        error.sent = not connecting
+        error = call.silence(stage)
+        error.sent = call.phase != "connect"
         return error
     return None
 

@@ -45,7 +45,8 @@ class Call:
         #: How many requests were made, by stage.
         self.attempts: CounterType[str] = Counter()
         self._deadline: Optional[float] = None
-        self._quiet_since = 0.0
+        self._total: Optional[float] = None  # how many seconds that deadline allowed
+        self._quiet_since = clock()
         self._limit: Optional[float] = None
         # Re-entrant, because a signal handler may cancel the very call that it interrupts.
         self._lock = threading.RLock()
@@ -62,7 +63,19 @@ class Call:
         renew_in_child(self)
         self.progress()
         if self.timeout.total is not None:
-            self._deadline = self.clock() + self.timeout.total
+            self._deadline, self._total = self.clock() + self.timeout.total, self.timeout.total
+
+    @contextlib.contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Let everything inside, waiting included, take no longer than so many seconds, nor than the call may."""
+        before = self._deadline, self._total
+        end = self.clock() + seconds
+        if self._deadline is None or end < self._deadline:
+            self._deadline, self._total = end, seconds
+        try:
+            yield
+        finally:
+            self._deadline, self._total = before
 
     @property
     def cancelled(self) -> bool:
@@ -90,7 +103,7 @@ class Call:
             self.check_process()
             raise StreamClosedError("the stream was closed", stage=stage)
         if self._deadline is not None and self.expired:
-            raise self.timed_out("total", self.timeout.total, stage)
+            raise self.timed_out("total", self._total, stage)
 
     def timed_out(self, phase: str, seconds: Optional[float], stage: Optional[str]) -> RequestTimeoutError:
         """The error for a limit that was reached."""
@@ -101,16 +114,35 @@ class Call:
     def silence_seconds(self) -> float:
         """How long the next step may block: what is left of the silence allowed, of the call, and of a ``window``.
 
-        While a connection is being made, that is what is left of the time for making it.
+        While a connection is being made, that is what is left of the time for making it. In a body, each read may be
+        silent for as long as it is allowed, while there is progress.
         """
-        allowed = self.timeout.connect if self.phase == "connect" else self.timeout.read
-        end = self._quiet_since + (allowed or 0.0)
-        if self._deadline is not None and self._deadline < end:
-            end = self._deadline
-        if self._limit is not None and self._limit < end:
-            end = self._limit
-        left = end - self.clock()
+        now = self.clock()
+        timeout = self.timeout
+        if self.phase == "read":
+            left: float = timeout.read  # type: ignore[assignment] # None has become the default
+            end = self._quiet_since + timeout.stall  # type: ignore[operator]
+            if end - now < left:
+                left = end - now
+        else:
+            allowed = timeout.connect if self.phase == "connect" else timeout.read
+            left = self._quiet_since + allowed - now  # type: ignore[operator]
+        if self._deadline is not None and self._deadline - now < left:
+            left = self._deadline - now
+        if self._limit is not None and self._limit - now < left:
+            left = self._limit - now
         return left if left > _INSTANT else _INSTANT
+
+    def silence(self, stage: Optional[str] = None) -> RequestTimeoutError:
+        """The error for a step that blocked for as long as it may."""
+        if self.expired:
+            return self.timed_out("total", self._total, stage)
+        if self.phase == "connect":
+            return self.timed_out("connect", self.timeout.connect, stage)
+        stall = self.timeout.stall or 0.0
+        if self.phase == "read" and self.clock() - self._quiet_since > stall - _INSTANT:
+            return self.timed_out("stall", stall, stage)
+        return self.timed_out(self.phase, self.timeout.read, stage)
 
     def read_seconds(self) -> float:
         """How long the next read may block. Asked before each one, so it takes the fewest steps that it can.
@@ -132,8 +164,17 @@ class Call:
             raise StreamClosedError("the stream belongs to the process that this one was forked from")
 
     def progress(self) -> None:
-        """Note that something came: the silence begins anew."""
+        """Note a step forward, in a body one of what is waited for: its limit begins anew."""
         self._quiet_since = self.clock()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time that passes inside, which is the caller's, out of that of the present step."""
+        began = self.clock()
+        try:
+            yield
+        finally:
+            self._quiet_since += self.clock() - began
 
     @contextlib.contextmanager
     def window(self, seconds: float) -> Iterator[None]:
@@ -143,16 +184,6 @@ class Call:
             yield
         finally:
             self._limit = None
-
-    def check_quiet(self, stage: Optional[str] = None) -> None:
-        """Raise where nothing has come for longer than is allowed, though something keeps arriving.
-
-        Raises:
-            RequestTimeoutError: The limit of silence is reached.
-        """
-        silence = self.timeout.read or 0.0
-        if self.clock() - self._quiet_since > silence:
-            raise self.timed_out("read", silence, stage)
 
     @property
     def window_closed(self) -> bool:
@@ -239,6 +270,7 @@ _TIMEOUT_WORDS = {
     "send": "the request could not be sent within {seconds:g} s",
     "reply": "no reply came within {seconds:g} s",
     "read": "nothing more came for {seconds:g} s",
+    "stall": "the reply came no further for {seconds:g} s, though the connection was alive",
     "total": "the call took longer than the {seconds:g} s that it may take in all",
 }
 

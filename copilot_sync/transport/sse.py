@@ -7,26 +7,30 @@ the half event at the end of a cut stream, fails on bytes that are not UTF-8, an
 
 There are two readings of an event here. The general one is ``sseclient-py``. The short one takes whole events that
 are a single ``data:`` line each, as nearly all are, directly: more than half the cost of an event. Both go
-through the same tests. ``event``, ``id`` and ``retry`` mean nothing to this service and are ignored.
+through the same tests. ``id`` and ``retry`` mean nothing to this service and are ignored; of the names of events,
+``error`` alone means something.
 """
 
 import codecs
 import re
-from typing import List, Union
+from typing import List, Sequence, Union
 
 from sseclient import SSEClient
 
 from copilot_sync.errors import ResponseTooLargeError
 
-#: The beginning of a line of data, which may come in single bytes.
-_SUBSTANCE = re.compile(rb"^d", re.MULTILINE)
 #: More than two line ends in a row, which say no more than two.
 _BLANKS = re.compile(rb"\n{3,}")
 _END = b"\n\n"
 _START = "data: "
+_NAME = b"event:"
 #: Lines that ``sseclient-py`` gets at once.
 _GROUP = 256
 _Bytes = Union[bytes, bytearray]
+
+
+class ErrorData(str):
+    """The data of an event that is named ``error``; ``""`` where it has none."""
 
 
 class EventParser:
@@ -39,29 +43,35 @@ class EventParser:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()  # the beginning of an event that is not whole yet
-        self._line_start = 0  # where the last line in the buffer begins
         self._after_cr = False
         self._at_start = True
         self._too_large = False
-        #: Whether the last piece held anything of an event's data.
-        self.progressed = False
+
+    @property
+    def torn(self) -> bool:
+        """Whether what came last is the beginning of an event that is not whole."""
+        return any(line and not line.startswith(b":") for line in self._buffer.split(b"\n"))
+
+    def unfinished(self) -> List[str]:
+        """What has come of an event that is not whole: its data, or what stands there without a field's name."""
+        text = self._buffer.decode("utf-8", "replace")
+        return _general(self._buffer) or [text]
 
     def feed(self, piece: bytes) -> List[str]:
-        """Take the next piece and give the data of all events that are whole with it. ``check`` comes after it."""
+        """Take the next piece and give the data of all events that are whole with it. ``check`` comes after it.
+
+        The data of an event that is named ``error`` is ``ErrorData``.
+        """
         if self._at_start:
             piece = self._without_mark(piece)
         if not self._buffer and not self._after_cr and len(piece) <= self._limit and piece.endswith(_END):
             events = _short(piece)
             if events:  # as nearly all are
-                self.progressed = True
                 return events
         if self._after_cr or b"\r" in piece:
             piece = self._with_plain_line_ends(piece)
-        line_so_far = self._buffer[self._line_start : self._line_start + 1] if self._buffer else b""
         whole = self._whole_part(piece) if b"\n" in piece else self._kept(piece)
-        events = _short(whole) or [data for block in whole.split(_END) if block for data in _general(block)]
-        self.progressed = bool(events) or _SUBSTANCE.search(line_so_far + piece) is not None
-        return events
+        return _short(whole) or [data for block in whole.split(_END) if block for data in _general(block)]
 
     def _without_mark(self, piece: bytes) -> bytes:
         """Take a byte order mark off the beginning of the stream, though it may come in several pieces."""
@@ -99,7 +109,6 @@ class EventParser:
         buffer += piece
         if buffer.endswith(_END):  # all of it, which may be much: it is not copied
             self._buffer = bytearray()
-            self._line_start = 0
             return self._within_limit(buffer)
         end = buffer.rfind(_END, max(0, before - 1))
         whole: _Bytes = b""
@@ -107,10 +116,6 @@ class EventParser:
             with memoryview(buffer) as view:
                 whole = bytes(view[: end + 2])
             del buffer[: end + 2]
-            before = self._line_start = 0
-        newline = buffer.rfind(b"\n", before)
-        if newline >= 0:
-            self._line_start = newline + 1
         whole = self._within_limit(whole)
         self._too_large = self._too_large or len(buffer) > self._limit
         return whole
@@ -150,8 +155,17 @@ def _general(block: _Bytes) -> List[str]:
 
     ``sseclient-py`` copies what it has with each further line, so it gets the data lines in groups.
     """
-    lines = [line for line in block.split(b"\n") if line.startswith(b"data")]
+    every = block.split(b"\n")
+    lines = [line for line in every if line.startswith(b"data")]
     groups = (b"\n".join(lines[start : start + _GROUP]) for start in range(0, len(lines), _GROUP))
     texts = [group.decode("utf-8", "replace").encode("utf-8") + b"\n\n" for group in groups]
     parts = [event.data for event in SSEClient(iter(texts)).events()]
+    if _is_error(every):
+        return [ErrorData("\n".join(parts))]
     return ["\n".join(parts)] if parts else []
+
+
+def _is_error(lines: Sequence[_Bytes]) -> bool:
+    """Whether the name of an event is ``error``: its last name counts, and a blank after the colon does not."""
+    names = [line[len(_NAME) :] for line in lines if line.startswith(_NAME)]
+    return bool(names) and names[-1].strip().lower() == b"error"

@@ -1,0 +1,301 @@
+"""Closing a stream that is being read: at every point, the reader learns that it was closed, or gets a whole answer."""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional, Tuple
+
+import pytest
+from support import PATIENCE, Worker, events, wait_for
+
+from copilot_sync import Client, Stream, StreamClosedError, exchange, reading
+from copilot_sync import stream as stream_module
+from copilot_sync.aio import iterate_stream
+from copilot_sync.contrib.sse import EventStream
+from copilot_sync.contrib.sse_async import AsyncEventStream
+from copilot_sync.emulator import Emulator, Reply
+from copilot_sync.reading import Reading
+from copilot_sync.transport.body import Body
+
+TRACED = {str(Path(str(module.__file__))) for module in (exchange, reading, stream_module)}
+#: More lines than reading a short answer takes.
+MOST_LINES = 2000
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    emulator.reply = Reply(["one", "two"])
+    with Client(emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url) as opened:
+        yield opened
+
+
+def elsewhere(stream: Stream) -> None:
+    """Close it in another thread, and wait until that has returned."""
+    Worker(stream.close).result()
+
+
+def here(stream: Stream) -> None:
+    """Close it in the thread that reads it, as the handler of a signal does."""
+    stream.close()
+
+
+class AtLine:
+    """Does something when a thread is about to execute its nth line of the modules that read streams."""
+
+    def __init__(self, number: int, action: Callable[[], None]) -> None:
+        self._left = number
+        self._action = action
+        self.happened = False
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename not in TRACED:
+            return None
+        if event == "line" and not self.happened:
+            self._left -= 1
+            if self._left < 0:
+                self.happened = True
+                self._action()
+        return self
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+
+def read_with_a_close_at(
+    client: Client, conversation: str, line: int, close: Callable[[Stream], None], *, buffered: bool
+) -> Tuple[bool, Stream, List[str], Optional[StreamClosedError]]:
+    """Read a stream that is closed at one line, and tell what the reader got of it."""
+    stream = client.stream("hi", conversation=conversation, only_whole=buffered)
+    hook = AtLine(line, lambda: close(stream))
+    pieces: List[str] = []
+    error = None
+    with hook.watching():
+        try:
+            for piece in stream:
+                pieces.append(piece)
+        except StreamClosedError as caught:
+            error = caught
+    return hook.happened, stream, pieces, error
+
+
+@pytest.mark.parametrize("buffered", [False, True], ids=["in pieces", "at once"])
+@pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])
+def test_a_stream_closed_at_any_line_is_closed_or_whole(
+    client: Client, close: Callable[[Stream], None], buffered: bool
+) -> None:
+    """A reader whose loop ends without an error has the whole answer, or has closed the stream itself."""
+    conversation = client.create_thread().conversation_id
+    closed = 0
+    for line in range(MOST_LINES):  # pragma: no branch - there are fewer lines
+        happened, stream, pieces, error = read_with_a_close_at(client, conversation, line, close, buffered=buffered)
+        if stream.answer is not None:
+            assert ("".join(pieces), stream.answer.text, stream.answer.complete, error) == (
+                "onetwo",
+                "onetwo",
+                True,
+                None,
+            )
+        else:
+            closed += 1
+            assert (error is None) is (close is here), f"closed at line {line}"
+            assert "onetwo".startswith("".join(pieces))
+            assert error is None or error.partial == stream.text
+            with pytest.raises(StreamClosedError):
+                stream.read()
+        if not happened:
+            break
+    assert closed > 20
+    assert stream.answer is not None
+
+
+def test_a_stream_that_starts_may_be_closed_at_any_line(client: Client) -> None:
+    """Then there is no conversation to give, also if it was known before."""
+    for conversation in (None, client.create_thread()):
+        outcomes = set()
+        for line in range(MOST_LINES):  # pragma: no branch - there are fewer lines
+            stream = client.stream("hi", conversation=conversation)
+            hook = AtLine(line, stream.close)
+            with hook.watching():
+                try:
+                    outcomes.add(stream.start().conversation_id)
+                except StreamClosedError:
+                    outcomes.add("closed")
+            stream.close()
+            if not hook.happened:
+                break
+        assert "closed" in outcomes and len(outcomes) > 1
+
+
+class Hooked:
+    """The driver of a stream, with something done just before it is asked for the next item."""
+
+    def __init__(self, stream: Stream, action: Callable[[], object], asked: int = 2) -> None:
+        self._driver = stream._driver
+        self._action = action
+        self._asked = asked
+        stream._driver = self  # type: ignore[assignment]
+
+    def __next__(self) -> Any:
+        self._asked -= 1
+        if not self._asked:
+            self._action()
+        return next(self._driver)
+
+    def close(self) -> None:
+        self._driver.close()
+
+
+def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The closing thread is inside the driver, freeing the connection, when the reader asks for the next item."""
+    stream = client.stream("hi")
+    assert next(stream) == "one"
+    inside, over = threading.Event(), threading.Event()
+    close = Body.close
+
+    def slow(body: Body) -> None:
+        inside.set()
+        wait_for(over)
+        close(body)
+
+    monkeypatch.setattr(Body, "close", slow)
+    closers: List[Worker] = []
+
+    def begin_to_close() -> None:
+        closers.append(Worker(stream.close))
+        wait_for(inside)
+
+    Hooked(stream, begin_to_close, asked=1)
+    try:
+        with pytest.raises(StreamClosedError, match="closed by another thread"):
+            next(stream)
+        stream.close()  # and neither is another one that closes it
+    finally:
+        over.set()
+    closers[0].result()
+    assert stream.answer is None
+
+
+@pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])
+def test_of_an_end_and_a_close_the_first_counts(
+    client: Client, monkeypatch: pytest.MonkeyPatch, close: Callable[[Stream], None]
+) -> None:
+    """An answer that would be whole a moment after the close is none; a close behind it changes nothing."""
+    note = Reading.note_end
+    before, after = client.stream("hi"), client.stream("hi")
+
+    def noting(self: Reading, end: Any) -> Any:
+        monkeypatch.setattr(Reading, "note_end", note)
+        if self is before._reading:
+            close(before)
+            return note(self, end)
+        noted = note(self, end)
+        close(after)
+        return noted
+
+    monkeypatch.setattr(Reading, "note_end", noting)
+    with pytest.raises(StreamClosedError):
+        before.read()
+    assert (before.text, before.answer) == ("onetwo", None)
+    assert before.start().message_id is None
+    monkeypatch.setattr(Reading, "note_end", noting)
+    answer = after.read()
+    assert (answer.text, answer.complete, after.answer) == ("onetwo", True, answer)
+    assert answer.conversation.message_id == answer.message_id
+
+
+def test_a_stream_that_has_ended_is_not_closed_any_more(emulator: Emulator, client: Client) -> None:
+    """Neither one that is whole, nor one that has failed: who asks again gets what came of it."""
+    whole, failed = client.stream("hi"), client.stream("hi")
+    assert list(whole) == ["one", "two"]
+    emulator.script(Reply(["one"], error="boom"))
+    with pytest.raises(Exception, match="boom"):
+        list(failed)
+    for stream in (whole, failed):
+        elsewhere(stream)
+        assert (list(stream), repr(stream)[:17]) == ([], "<Stream finished,")
+    assert whole.read().text == "onetwo"
+
+
+def test_a_failure_behind_a_close_is_the_close(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a connection that was shut down says is nobody's business."""
+    stream = client.stream("hi")
+    add = Reading.add
+
+    def failing(self: Reading, piece: str, limit: int) -> None:
+        elsewhere(stream)
+        add(self, piece, 1)
+
+    monkeypatch.setattr(Reading, "add", failing)
+    with pytest.raises(StreamClosedError, match="closed by another thread"):
+        next(stream)
+
+
+def test_an_interruption_ends_a_stream_for_good(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C inside the reading leaves no stream that could be taken for a whole one."""
+    stream = client.stream("hi")
+
+    def interrupted(self: Reading, piece: str, limit: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reading, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert (list(stream), stream.answer) == ([], None)
+    with pytest.raises(StreamClosedError):
+        stream.read()
+
+
+# Readers in a thread of their own
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 4], ids="before item {}".format)
+def test_a_task_learns_that_its_stream_was_closed(client: Client, asked: int) -> None:
+    """Its loop does not end as if the answer were whole."""
+
+    async def read(stream: Stream) -> List[str]:
+        return [piece async for piece in iterate_stream(stream)]
+
+    stream = client.stream("hi")
+    Hooked(stream, lambda: elsewhere(stream), asked)
+    with pytest.raises(StreamClosedError):
+        asyncio.run(read(stream))
+    assert stream.answer is None
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 4], ids="before item {}".format)
+@pytest.mark.parametrize("face", ["WSGI", "ASGI"])
+def test_a_page_is_not_told_that_a_closed_answer_is_complete(client: Client, face: str, asked: int) -> None:
+    """It is told that the answer was stopped."""
+    told: List[Any] = []
+
+    async def note(answer: Any) -> None:
+        raise AssertionError("nothing is complete")
+
+    async def gathered(stream: Stream) -> bytes:
+        return b"".join([part async for part in AsyncEventStream(stream, on_complete=note)])
+
+    stream = client.stream("hi")
+    Hooked(stream, lambda: elsewhere(stream), asked)
+    if face == "WSGI":
+        body = b"".join(EventStream(stream, on_complete=told.append))
+    else:
+        body = asyncio.run(gathered(stream))
+    last = events(body)[-1]
+    assert (last["type"], last["code"], told, stream.answer) == ("error", "stopped", [], None)
+
+
+def test_a_page_that_closes_its_answer_hears_no_more(client: Client) -> None:
+    """The response ends at once: closing is what its reader wanted."""
+    stream = client.stream("hi")
+    body = EventStream(stream, heartbeat=PATIENCE)
+    assert next(body) == b": answering\n\n"
+    body.close()
+    assert (list(body), stream.answer) == ([], None)
