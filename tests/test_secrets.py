@@ -486,7 +486,7 @@ def test_no_foreign_frame_shows_a_secret_while_a_reply_is_waited_for(emulator: E
         emulator.wait_until(lambda: emulator.stalled)
         end = time.monotonic() + PATIENCE
         while "getresponse" not in functions_of(threading.main_thread()) and time.monotonic() < end:
-            time.sleep(0.001)
+            time.sleep(0.001)  # pragma: no cover - where the reply is not waited for yet
         os.kill(os.getpid(), signal.SIGUSR1)
 
     striking = threading.Thread(target=strike)

@@ -140,7 +140,7 @@ def _is_proxys(chain: List[BaseException]) -> bool:
 _NOT_TRUSTED = "the server's certificate is not trusted: {reason}; give verify= the file of your company's CA"
 #: What is told of a failure, the most telling first.
 _WORDS: Tuple[Tuple[type, str], ...] = (
-    (AuthoritiesError, "the certificates to check servers with can't be used: {reason}"),
+    (AuthoritiesError, "TLS failed: the certificates to check servers with can't be used: {reason}"),
     (ssl.SSLCertVerificationError, _NOT_TRUSTED),
     (CertificateError, _NOT_TRUSTED),
     (requests.exceptions.InvalidSchema, 'this proxy needs an extra: pip install "copilot-sync[socks]"'),

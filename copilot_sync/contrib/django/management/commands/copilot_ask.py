@@ -30,7 +30,7 @@ class Command(BaseCommand):
                     self.stdout.write(printable(piece) if self.stdout.isatty() else piece, ending="")
                     self.stdout.flush()
                 self.stdout.write("")
-                if stream.conversation is not None:
-                    self.stderr.write(f"conversation {one_line(stream.conversation.conversation_id)}")
+                conversation = stream.conversation and one_line(stream.conversation.conversation_id)
+                self.stderr.write(f"conversation {conversation}")
         except (CopilotError, ImproperlyConfigured, ValueError) as error:
             raise CommandError(one_line(str(error))) from error
