@@ -19,9 +19,9 @@ from copilot_sync.emulator import Emulator, Fault, Options
 
 
 def faults():
-    """What goes wrong, by the stage in which it does."""
-    anywhere = [Fault.status(502), Fault.status(503, retry_after=0), Fault.drop(taken=False), Fault.drop()]
-    refused = [Fault.status(429, retry_after=0), Fault.expired_token()]
+    """What goes wrong, by the stage in which it does. A refusal is none of it: it slows the account for a minute."""
+    anywhere = [Fault.status(502), Fault.status(503), Fault.drop(taken=False), Fault.drop()]
+    refused = [Fault.status(425), Fault.expired_token()]
     answer = [Fault.status(409), Fault.status(502, taken=True), Fault.drop("in_headers"), Fault.cut(0), Fault.cut(1)]
     reset = [Fault.cut(0, reset=True), Fault.cut(1, mid_event=True)]
     return {"message": [*anywhere, *refused, *answer, *reset], "thread": [*anywhere, *refused], "messages": anywhere}

@@ -549,6 +549,7 @@ class _Exchange:
 
     def _deliver(self, stored: Message) -> Iterator[Event]:
         """Yield what of an answer that the thread holds was not yielded yet, and its end."""
+        self._access.note_success("message")
         rest = stored.content[len(self._reading.text) :]
         if rest:
             self._reading.add(rest, self._access.limits.answer)

@@ -160,6 +160,7 @@ def test_a_failure_of_who_waits_for_the_end_comes_out(client: Client, face: Face
 ERRORS = [
     (errors.MissingCredentialsError, "not_configured"),
     (errors.AuthenticationError, "not_authorized"),
+    (errors.PermissionDeniedError, "not_permitted"),
     (errors.WrongHostError, "not_configured"),
     (errors.InvalidRequestError, "invalid_request"),
     (errors.NotFoundError, "not_found"),
