@@ -28,7 +28,7 @@ app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup
 FAULTS = [
     Fault.status(502),
     Fault.status(502, taken=True),
-    Fault.status(503, retry_after=0),
+    Fault.status(425),
     Fault.drop(),
     Fault.cut(1),
 ]

@@ -382,6 +382,7 @@ class _Exchange:
 
     def _deliver(self, stored: Message, end: Optional[CompleteEvent] = None) -> Iterator[Event]:
         """Yield what of an answer that the thread holds was not yielded yet, and its end."""
+        self._access.note_success("message")
         if not stored.content.startswith(self._reading.text):
             self._reading.forget_text()  # of which nothing was handed out
         rest = stored.content[len(self._reading.text) :]

@@ -186,6 +186,7 @@ def test_what_ends_a_program_gets_through_a_failure_to_keep(client: Client) -> N
 ERRORS = [
     (errors.MissingCredentialsError, "not_configured"),
     (errors.AuthenticationError, "not_authorized"),
+    (errors.PermissionDeniedError, "not_permitted"),
     (errors.WrongHostError, "not_configured"),
     (errors.InvalidRequestError, "invalid_request"),
     (errors.NotFoundError, "not_found"),

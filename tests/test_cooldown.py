@@ -14,9 +14,11 @@ from copilot_sync import Client, GithubCopilot, RetryPolicy, batch
 from copilot_sync.auth.tokens import StaticToken
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
+    AuthenticationError,
     CopilotError,
     InvalidRequestError,
     NetworkError,
+    PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
     RequestTimeoutError,
@@ -226,9 +228,9 @@ def test_many_who_wait_do_not_wait_for_ever(clock: Clock) -> None:
     ids=repr,
 )
 def test_a_stage_that_keeps_failing_is_asked_rarely(call: Patient, failure: CopilotError) -> None:
-    """Four failures in a row are free; other stages are left alone, but for conversations without use."""
+    """Eight failures in a row are free; other stages are left alone, but for conversations without use."""
     cooldown = Cooldown()
-    for _ in range(3):
+    for _ in range(7):
         cooldown.failed(failure, None, call)
     cooldown.wait(None, call, "message")
     assert call.slept == []
@@ -260,7 +262,7 @@ def test_one_success_ends_an_outage(call: Patient) -> None:
 def test_an_outage_that_does_not_fit_is_told_as_one(clock: Clock) -> None:
     """It is no limit of the account."""
     cooldown, call = Cooldown(), Patient(clock, 0.2)
-    for _ in range(4):
+    for _ in range(8):
         cooldown.failed(ServerError("", status=500, stage="message"), None, call)
     with pytest.raises(ServerError, match=r"failed again and again, and is asked again in 0\.3 s") as caught:
         cooldown.wait(PATIENT, call, "message")
@@ -459,8 +461,32 @@ def test_normal_traffic_is_not_slowed(emulator: Emulator) -> None:
         cooldown = client._access._tokens.cooldown
         with cooldown._lock:
             assert client.ask("Hello").text == "Hello"
-        assert cooldown.proven
         assert not cooldown.active
+
+
+def test_credentials_are_proven_by_another_call(emulator: Emulator) -> None:
+    """What one call has come to says nothing about its own message; what others have come to does."""
+    with Client(emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url) as client:
+        emulator.choose_fault = lambda stage, request: Fault.status(403) if stage == "message" else None
+        for kind in (AuthenticationError, PermissionDeniedError, PermissionDeniedError):
+            with pytest.raises(AuthenticationError) as caught:
+                client.ask("Hello")
+            assert type(caught.value) is kind
+        emulator.choose_fault = lambda stage, request: Fault.status(403)
+        with pytest.raises(AuthenticationError) as caught:
+            client.models()
+        assert type(caught.value) is AuthenticationError
+
+
+def test_an_answer_that_is_found_is_a_success(emulator: Emulator) -> None:
+    """A service that takes messages and loses replies is there."""
+    emulator.choose_fault = lambda stage, request: Fault.drop() if stage == "message" else None
+    policy = RetryPolicy(base=0.0)
+    options: Dict[str, Any] = {"github_url": emulator.github_url, "api_url": emulator.api_url, "retry": policy}
+    with Client(emulator.api_key, **options) as client:
+        for number in range(20):
+            assert client.ask(f"{number}").text == f"{number}"
+        assert client._access._tokens.cooldown._failing == {}
 
 
 def test_a_batch_and_a_client_wait_together(emulator: Emulator) -> None:
@@ -492,8 +518,8 @@ def test_a_host_that_is_not_there_is_not_called_again_and_again() -> None:
         client = Client("key", github_url=server.url, api_url=server.url, retry=None)
         storm(client.create_thread, clients=[client])
         assert gone.is_set()
-        # Four and what was on its way with them; then as after a refusal, for the seconds that calls wait for a turn.
-        assert server.connections <= 4 + 7 + 10
+        # Eight and what was on its way with them; then as after a refusal, for the seconds that calls wait for a turn.
+        assert server.connections <= 8 + 7 + 10
 
 
 def test_a_refusal_of_one_account_is_not_anothers(emulator: Emulator) -> None:

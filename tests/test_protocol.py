@@ -17,6 +17,7 @@ from copilot_sync.errors import (
     InvalidRequestError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     ProtocolError,
     QuotaExceededError,
     RateLimitError,
@@ -1233,9 +1234,12 @@ def test_success_is_no_error(status: int) -> None:
         (418, InvalidRequestError, "the service refused the request"),
         (421, WrongHostError, "set api_url (or COPILOT_SYNC_API_URL) to https://api.business.githubcopilot.com"),
         (422, InvalidRequestError, "the service found the request wrong"),
+        (424, ServerError, "something that the service depends on failed"),
         (425, ServerError, "the service asks to try again"),
         (429, RateLimitError, "too many requests: slow down"),
         (451, InvalidRequestError, "the service refused the request"),
+        (466, InvalidRequestError, "too old: upgrade copilot-sync"),
+        (499, ServerError, "the service cancelled the request"),
         (500, ServerError, "the service failed"),
         (501, ServerError, "the service failed"),
         (502, ServerError, "the service failed"),
@@ -1453,6 +1457,17 @@ def test_any_other_redirect_is_a_protocol_error(status: int, location: str, plac
         ({"retry-after": "Sat, 27 Jun 99999999999 13:16:06 GMT"}, None),
         ({"retry-after": "Sat, 27 Jun 2026 13:16:06 +99999999"}, None),
         ({"retry-after": ""}, None),
+        ({"x-ratelimit-user-retry-after": "465000"}, 465000.0),
+        ({"x-ratelimit-quota-exceeded-retry-after": "465000"}, 465000.0),
+        (
+            {"x-ratelimit-quota-exceeded-retry-after": "9", "x-ratelimit-user-retry-after": "8", "retry-after": "7"},
+            7.0,
+        ),
+        ({"x-ratelimit-quota-exceeded-retry-after": "9", "x-ratelimit-user-retry-after": "8"}, 8.0),
+        ({"x-ratelimit-user-retry-after": "8", "x-ratelimit-reset": str(int(NOW + 50))}, 8.0),
+        ({"retry-after": "-1", "x-ratelimit-user-retry-after": "8"}, 8.0),
+        ({"retry-after": "-1", "x-ratelimit-user-retry-after": "soon"}, None),
+        ({"x-ratelimit-reset": str(int(NOW - 50))}, 0.0),
         ({"x-ratelimit-reset": "tomorrow"}, None),
         ({"x-ratelimit-reset": "-5"}, None),
         ({"x-ratelimit-reset": "9" * 13}, None),
@@ -1501,6 +1516,110 @@ def test_only_the_server_s_own_word_says_that_nothing_was_taken(headers: Dict[st
     error = failure(503, **headers)
     assert isinstance(error, ServerError)
     assert error.turned_away is turned_away
+
+
+# Limits
+
+
+LIMITED: List[Tuple[int, Dict[str, str], bytes]] = [
+    (429, {}, b""),
+    (429, {}, b'{"error":{"code":"rate_limited","message":"Sorry, you have been rate-limited."}}'),
+    (429, {}, b'{"code":"user_global_rate_limited"}'),
+    (429, {}, b'{"error":{"code":"weakly_typed","message":"try the month view"}}'),
+    (429, {}, b'{"message":"Quota exceeded for requests per minute"}'),
+    (403, {"retry-after": "0"}, b""),
+    (403, {"retry-after": "soon"}, b""),
+    (403, {"x-ratelimit-remaining": "0"}, b""),
+    (403, {}, b'{"message":"You have exceeded a secondary rate limit. Please wait a few minutes."}'),
+    (403, {}, b"You have triggered an abuse detection mechanism."),
+    (403, {}, b"<title>Too Many Requests</title>"),
+    (403, {}, b'{"message":"API rate limit exceeded for user ID 1."}'),
+    (403, {}, b'{"error":"rate_limited"}'),
+    (400, {}, b'{"error":{"type":"RateLimitError","code":"RateLimitReached"}}'),
+    (503, {}, b'{"errors":[{"code":"too_many_requests"}]}'),
+]
+
+
+@pytest.mark.parametrize("request_", [TOKEN, THREAD, MESSAGE], ids=["token", "thread", "message"])
+@pytest.mark.parametrize(("status", "headers", "body"), LIMITED, ids=str)
+def test_a_rate_limit_is_one_whatever_its_shape(
+    request_: Request, status: int, headers: Dict[str, str], body: bytes
+) -> None:
+    """Codes, headers and words count for more than the status, at every stage."""
+    error = protocol.error_of_status(request_, Reply(status, headers, body), now=NOW, mask=plain, proven=True)
+    assert type(error) is RateLimitError
+    assert "too many requests: slow down" in str(error)
+
+
+USED_UP: List[Tuple[int, bytes]] = [
+    (402, b""),
+    (402, b'{"error":{"code":"rate_limited"}}'),
+    (429, b'{"error":{"code":"quota_exceeded","message":"You have exceeded your quota"}}'),
+    (429, b'{"error":{"code":"user_weekly_rate_limited"}}'),
+    (429, b'{"code":"userMonthlyRateLimited"}'),
+    (429, b'{"error":{"type":"insufficient_quota","code":null}}'),
+    (429, b'{"error_code":"WEEKLY-LIMIT"}'),
+    (429, b'{"error":{"code":"free_quota_exceeded","type":"rate_limited"}}'),
+    (429, b'{"error":"monthly_limit_reached"}'),
+    (429, b'"quota_exceeded"'),
+    (429, b"quota exceeded"),
+    (429, b'{"message":"You\'ve reached your monthly chat messages limit."}'),
+    (429, b'{"message":"limit of this week reached"}'),
+    (429, b'{"error":{"code":"usage_limit_reached"}}'),
+    (403, b'{"error":{"code":"quota_exceeded"}}'),
+    (403, b'{"error":{"reason":"billing_hard_limit_reached"}}'),
+    (400, b'{"error":{"code":"insufficient_credits"}}'),
+    (503, b'{"errors":[{"type":"month"}]}'),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), USED_UP, ids=str)
+def test_what_is_used_up_for_long_is_no_mere_rate_limit(status: int, body: bytes) -> None:
+    """A quota, a week, a month: waiting a moment does not help, so it is final, and how long it will be is kept."""
+    error = failure(status, MESSAGE, body, retry_after="465000")
+    assert type(error) is QuotaExceededError
+    assert error.retry_after == 465000.0
+    assert "the account's quota is used up, not before 2026-07-02 22:" in str(error)
+
+
+@pytest.mark.parametrize("seconds", ["7", "59", "999999999999999999"])
+def test_only_a_wait_that_means_something_is_told_by_the_clock(seconds: str) -> None:
+    """Neither a moment nor the end of time."""
+    assert "not before" not in str(failure(402, retry_after=seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, b""),
+        ({"x-ratelimit-remaining": "10"}, b"policy"),
+        ({"x-ratelimit-reset": "1"}, b'{"message":"Your organization has disabled this model"}'),
+        ({}, b'{"error":{"code":"corporate_limit","message":"weak months"}}'),
+        ({}, b'{"error":{"code":"quotation_forbidden"}}'),
+        ({}, b'{"type":7,"errors":"x","code":["quota"],"reason":"' + b"quota" * 20 + b'"}'),
+    ],
+    ids=str,
+)
+def test_a_plain_403_is_no_limit(headers: Dict[str, str], body: bytes) -> None:
+    """Of a message, it is the message's own where the credentials were accepted before; else they are refused."""
+    reply = Reply(403, headers, body)
+    for request_, proven, kind in (
+        (MESSAGE, False, AuthenticationError),
+        (MESSAGE, True, PermissionDeniedError),
+        (THREAD, True, AuthenticationError),
+        (TOKEN, True, AuthenticationError),
+    ):
+        error = protocol.error_of_status(request_, reply, now=NOW, mask=plain, proven=proven)
+        assert type(error) is kind
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("code", ["content_filter", "ContentFilterError", "responsible_ai_policy_violation"])
+def test_a_filtered_message_is_told_as_one(status: int, code: str) -> None:
+    """It is no mistake of the program."""
+    error = failure(status, body=json.dumps({"error": {"code": code, "message": "no"}}).encode())
+    assert type(error) is InvalidRequestError
+    assert "the service's content filter refused the message (the server said: no)" in str(error)
 
 
 # The server's words
@@ -1623,6 +1742,10 @@ def test_a_secret_is_masked_before_the_words_are_cut(body: bytes, before: int) -
         ("too_many_requests", RateLimitError),
         ("quota_exceeded", QuotaExceededError),
         ("insufficient-quota", QuotaExceededError),
+        ("user_weekly_rate_limited", QuotaExceededError),
+        ("monthlyLimitReached", QuotaExceededError),
+        ("weakly_limited", ServerError),
+        ("content_filter", InvalidRequestError),
         ("unauthorized", AuthenticationError),
         ("FORBIDDEN", AuthenticationError),
         ("thread_not_found", NotFoundError),
@@ -1639,6 +1762,23 @@ def test_an_error_event_is_the_error_its_code_says(code: str, kind: Type[Copilot
     assert type(error) is kind
     assert error.args == ("the service failed in the middle of the answer (the server said: it broke)",)
     assert (error.stage, error.status) == ("stream", None)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ({"error": {"type": "insufficient_quota"}}, QuotaExceededError),
+        ({"type": "error", "error": {"type": "rate_limit_error"}}, RateLimitError),
+        ({"error": "user_weekly_rate_limited"}, QuotaExceededError),
+        ({"type": "error", "message": "quota"}, ServerError),
+    ],
+    ids=str,
+)
+def test_an_error_event_may_say_its_code_in_other_places(data: Dict[str, Any], kind: Type[CopilotError]) -> None:
+    """As a refusal may; a status that stands beside it says less."""
+    assert type(protocol.error_of_event(ErrorEvent("error", data, "it broke", ""), plain)) is kind
+    expected = RateLimitError if kind is ServerError else kind
+    assert type(protocol.error_of_event(ErrorEvent("error", data, "it broke", "429"), plain)) is expected
 
 
 @pytest.mark.parametrize(
@@ -1680,7 +1820,17 @@ OBJECTS = st.dictionaries(
 )
 BODIES = st.binary(max_size=60) | (OBJECTS | JSON_VALUES).map(lambda value: json.dumps(value).encode())
 HEADERS = st.dictionaries(
-    st.sampled_from(["content-type", "location", "retry-after", "x-ratelimit-reset", "date", "x-request-id"]),
+    st.sampled_from(
+        [
+            "content-type",
+            "location",
+            "retry-after",
+            "x-ratelimit-reset",
+            "x-ratelimit-remaining",
+            "date",
+            "x-request-id",
+        ]
+    ),
     st.text(st.characters(max_codepoint=255), max_size=30)
     | st.sampled_from(
         ["text/html", "application/json", "https://[a", "//a/login", "30", "Sat, 27 Jun 2026 25:15:06 +9"]

@@ -53,7 +53,7 @@ class Access:
             CopilotError: There was no reply, or it was not one of success.
         """
         try:
-            return self._successful(request, self._accepted(request, call, policy))
+            return self._successful(request, self._accepted(request, call, policy), call)
         except CopilotError as error:
             if error.stage == request.stage:  # else the token's source has taken note of it
                 self._tokens.cooldown.failed(error, policy, call)
@@ -76,17 +76,24 @@ class Access:
             self._transport.read(response)  # so that the connection serves the next request
             renewals += 1
 
-    def _successful(self, request: Request, response: Response) -> Response:
+    def _successful(self, request: Request, response: Response, call: Call) -> Response:
         cooldown = self._tokens.cooldown
         if 200 <= response.head.status < 300:
-            cooldown.proven = True
-            if cooldown.active:
-                cooldown.succeeded(request.stage)
+            if not cooldown.proven:
+                cooldown.accepted(call)
+            self.note_success(request.stage)
             return response
         reply = self._transport.read(response)
-        error = protocol.error_of_status(request, reply, now=self._now(), mask=response.mask, proven=cooldown.proven)
+        error = protocol.error_of_status(
+            request, reply, now=self._now(), mask=response.mask, proven=cooldown.is_proven_to(call)
+        )
         assert error is not None  # noqa: S101 - it is one for every status but success
         raise error
+
+    def note_success(self, stage: str) -> None:
+        """Take note that the service did what it was asked to, whatever its reply was like."""
+        if self._tokens.cooldown.active:
+            self._tokens.cooldown.succeeded(stage)
 
     def read(self, response: Response) -> Reply:
         """Read the rest of a reply that is no stream."""

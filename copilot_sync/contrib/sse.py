@@ -28,6 +28,7 @@ from copilot_sync.errors import (
     MissingCredentialsError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
     RequestTimeoutError,
@@ -82,6 +83,7 @@ _WORDS: Mapping[Type[BaseException], SafeWords] = {
     AuthenticationError: SafeWords(
         "not_authorized", "The chat's account was refused. Whoever runs this site can fix it."
     ),
+    PermissionDeniedError: SafeWords("not_permitted", "The service does not allow this question."),
     WrongHostError: SafeWords("not_configured", "The chat has not been set up rightly on this server."),
     InvalidRequestError: SafeWords("invalid_request", "The service did not accept this question."),
     NotFoundError: SafeWords("not_found", "This conversation does not exist any more. Please begin a new one."),

@@ -30,7 +30,7 @@ _LONGEST_GAP = 2.5
 _GROWTH = 1.5
 _JITTER = 0.25
 #: Failures of a stage in a row, without a success, that make an outage.
-_OUTAGE = 4
+_OUTAGE = 8
 #: Seconds after which the service is asked again whatever it said: it may have said more than it meant.
 _LONGEST_PAUSE = 3600.0
 #: Seconds for which a quota counts as used up where the service did not say.
@@ -71,12 +71,13 @@ class Cooldown:
 
     Attributes:
         active: Whether there is anything to obey. As long as nothing has failed, that is all that a call looks at.
-        proven: Whether the service has accepted the credentials.
+        proven: Whether the service has accepted the credentials, for two calls at least.
     """
 
     def __init__(self) -> None:
         self.active = False
         self.proven = False
+        self._first: Optional[weakref.ref[Call]] = None  # the first call for which it has
         self._until, self._told = 0.0, False  # the end of the pause, and whether the service said how long it is
         self._turns: Optional[_Turns] = None  # after a refusal
         self._failing: Dict[str, _Failing] = {}  # by stage
@@ -122,6 +123,17 @@ class Cooldown:
         if failing.count >= _OUTAGE and failing.turns is None:
             failing.turns = _Turns(now)
         self.active = True
+
+    def accepted(self, call: Call) -> None:
+        """Take note that the service accepted the credentials; only needed until they are ``proven``."""
+        if self.is_proven_to(call):
+            self.proven = True
+        elif self._first is None:
+            self._first = weakref.ref(call)
+
+    def is_proven_to(self, call: Call) -> bool:
+        """Whether the service has accepted the credentials for another call than this one."""
+        return self.proven or (self._first is not None and self._first() is not call)
 
     def succeeded(self, stage: str) -> None:
         """Take note of a request that did not fail; only needed while ``active``."""
