@@ -188,8 +188,8 @@ class Answer:
         usage: What it cost, ``None`` where the service did not say.
         message_id: The id of the answer in the thread.
         annotations: The service's code annotations as they came, ``{}`` where there were none.
-        complete: Whether the service said that the answer is whole. ``False`` means that the connection ended in
-            good order but the end of the answer was never announced.
+        complete: Whether the service said that the answer is whole, and all of it could be read. ``False`` means that
+            some of it may be missing, and that its thread could not tell.
     """
 
     text: str

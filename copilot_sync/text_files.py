@@ -62,7 +62,11 @@ def text_of(content: bytes) -> str:
     Raises:
         ValueError: It is not text; the message says what to do.
     """
-    text = decoded(content)
+    return with_plain_ends(decoded(content))
+
+
+def with_plain_ends(text: str) -> str:
+    r"""End the lines of a text with ``\n``. A lone CR ends a line only if the text has no LF."""
     return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
 

@@ -381,14 +381,26 @@ def test_a_part_of_another_type_is_refused(source: Any, message: str, save: Save
         (b"{", "its JSON is broken"),
         (b'["a"', "its JSON is broken"),
         (b"[" * 100, "its JSON is broken"),
-        (b"\xff\xfeg\x00i\x00t\x00", "it is not UTF-8 text"),
+        (b"g\x00i\x00t\x00", "it has NUL characters"),
+        (b"[" + b" " * 9 + b"\x00]", "it has NUL characters"),
         (b"user_session=abc", "line 1 does not have seven fields"),
         (b"# a comment\n\ngithub.com FALSE / TRUE 0 user_session abc\n", "line 3 does not have seven fields"),
         (b"github.com\tFALSE\t/\tTRUE\tsoon\tuser_session\tabc\n", "line 1 does not have seven fields"),
         (b"github.com\tFALSE\t/\tTRUE\t0\tuser_session\tabc\tdef\n", "line 1 does not have seven fields"),
         (b"<html>\n", "line 1 does not have seven fields"),
     ],
-    ids=["half an object", "half a list", "nested deeply", "UTF-16", "a header", "blanks", "a word", "eight", "HTML"],
+    ids=[
+        "half an object",
+        "half a list",
+        "nested deeply",
+        "UTF-16",
+        "a NUL",
+        "a header",
+        "blanks",
+        "a word",
+        "eight",
+        "HTML",
+    ],
 )
 def test_a_file_that_is_not_one_of_cookies_is_refused(save: Save, content: bytes, message: str) -> None:
     """The error names the file and what was expected, and nothing that stands in it."""
@@ -398,6 +410,19 @@ def test_a_file_that_is_not_one_of_cookies_is_refused(save: Save, content: bytes
     assert repr(str(path)) in str(caught.value)
     assert "abc" not in str(caught.value)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize(
+    "text",
+    [".github.com\tTRUE\t/\tTRUE\t0\tuser_session\tabc\n# a comment\n", '{\n"user_session":\n"abc"}'],
+    ids=["text", "JSON"],
+)
+def test_a_file_may_be_saved_as_any_text_is(save: Save, text: str, encoding: str, end: str) -> None:
+    """Editors and exports have their own ideas of encodings and line ends."""
+    (cookie,) = read(save(text.replace("\n", end).encode(encoding)))
+    assert (cookie.name, cookie.value) == ("user_session", "abc")
 
 
 def test_a_huge_file_is_refused(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,7 +324,14 @@ def test_a_reply_is_read_for_what_it_is(
 
 
 @pytest.mark.parametrize(
-    "body", [ONE + TWO + COMPLETE, DOCUMENT, MARK + b"\n" + DOCUMENT, b"\n" + MARK + ONE + TWO + DONE]
+    "body",
+    [
+        ONE + TWO + COMPLETE,
+        b"foo: bar\nbaz\n" + ONE + TWO + DONE,
+        b"\n" + MARK + ONE + TWO + DONE,
+        DOCUMENT,
+        MARK + b"\n" + DOCUMENT,
+    ],
 )
 @responses.activate
 def test_a_reply_may_come_byte_by_byte(body: bytes) -> None:
@@ -842,7 +849,7 @@ def test_an_error_is_told_though_it_is_not_a_whole_event(
 
 def test_an_event_that_is_no_error_passes_on(emulator: Emulator, client: Client) -> None:
     """Though it has a place for one."""
-    others = [{"type": "thinking", "error": None}, {"error": "", "step": 1}]
+    others: List[Any] = [{"type": "thinking", "error": None}, {"error": "", "step": 1}]
     emulator.script(Reply(["one", *others]))
     events = list(client.stream("hi").events())
     assert [event.data for event in events[1:3]] == others

@@ -20,6 +20,7 @@ from http.cookiejar import Cookie, CookieJar
 from typing import Any, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Union
 from urllib.parse import urlsplit
 
+from copilot_sync import text_files
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import is_address
 from copilot_sync.times import read_time
@@ -226,11 +227,17 @@ def _parse_header(header: str) -> List[StoredCookie]:
 def _text_of(path: str) -> str:
     """Read a file and decode it."""
     content = _content_of(path)
-    if b"\0" in content:
-        raise _no_cookie_file(path, "it is not UTF-8 text")
-    # A byte that is none of UTF-8 may stand in another site's line. In one of ours it can't be sent.
-    text = content.decode("utf-8", "surrogateescape")
-    return text[1:] if text.startswith("\ufeff") else text
+    try:
+        encoding = text_files.encoding_of(content[:4])
+    except ValueError as error:
+        problem = str(error)
+    else:
+        # A byte that is none of UTF-8 may stand in another site's line. In one of ours it can't be sent.
+        text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
+        if "\0" not in text:
+            return text_files.with_plain_ends(text)
+        problem = text_files.HAS_NULS
+    raise _no_cookie_file(path, problem)
 
 
 def _content_of(path: str) -> bytes:

@@ -11,7 +11,19 @@ import logging
 
 #: Imported inside functions, here or in what we stand on.
 _MODULES = ("html", "pickle", "signal", "tenacity", "uuid")
-_CODECS = ("ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16-le", "idna")
+_CODECS = (
+    "ascii",
+    "latin-1",
+    "utf-8",
+    "utf-8-sig",
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "utf-32-le",
+    "utf-32-be",
+    "idna",
+)
 #: Those of others that are used with each request. Ours are its parents' children.
 _LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry", "urllib3.response")
 
