@@ -9,7 +9,7 @@ import contextlib
 import os
 import weakref
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Protocol, Set, TypeVar, Union
 from urllib.parse import urlsplit
 
 from copilot_sync import protocol
@@ -24,7 +24,6 @@ from copilot_sync.reading import Rules, Turn
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import Call
-from copilot_sync.transport.preload import preload
 from copilot_sync.transport.retry import RetryPolicy
 from copilot_sync.transport.session import Transport
 
@@ -32,6 +31,8 @@ from copilot_sync.transport.session import Transport
 Prompt = Union[str, Iterable[Mapping[str, Any]]]
 #: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
 TimeoutValue = Union[None, int, float, Timeout]
+
+T = TypeVar("T")
 
 _OPTIONS = tuple(field.name for field in fields(Options))
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -104,7 +105,6 @@ class Client:
         # From here on, errors may come out, and a report of them may show this frame.
         del api_key, cookies, proxy, github_url, api_url
         credentials.check()
-        preload()
         urls = given.chosen(environment)
         transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
@@ -238,10 +238,9 @@ class Client:
         """
         with self._calling() as fetch:
             try:
-                reply = fetch(protocol.models_request(self._access.urls))
+                return fetch(protocol.models_request(self._access.urls), protocol.read_models)
             except NotFoundError:
-                reply = fetch(protocol.models_request(self._access.urls, older=True))
-            return protocol.read_models(reply)
+                return fetch(protocol.models_request(self._access.urls, older=True), protocol.read_models)
 
     def threads(self) -> List[Thread]:
         """List the account's threads.
@@ -250,7 +249,7 @@ class Client:
             CopilotError: They could not be had.
         """
         with self._calling() as fetch:
-            return protocol.read_threads(fetch(protocol.threads_request(self._access.urls)))
+            return fetch(protocol.threads_request(self._access.urls), protocol.read_threads)
 
     def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
         """List the messages of a conversation.
@@ -261,7 +260,7 @@ class Client:
         """
         request = protocol.messages_request(self._access.urls, _id_of(conversation))
         with self._calling() as fetch:
-            return protocol.read_messages(fetch(request))
+            return fetch(request, protocol.read_messages)
 
     def create_thread(self) -> Conversation:
         """Begin a conversation without saying anything yet.
@@ -270,7 +269,7 @@ class Client:
             CopilotError: It could not be begun.
         """
         with self._calling() as fetch:
-            return Conversation(protocol.read_thread_id(fetch(protocol.thread_request(self._access.urls))))
+            return Conversation(fetch(protocol.thread_request(self._access.urls), protocol.read_thread_id))
 
     def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
         """Give a conversation a name.
@@ -287,7 +286,7 @@ class Client:
             raise ValueError("a name must not be blank")
         request = protocol.rename_request(self._access.urls, _id_of(id), name)
         with self._calling() as fetch:
-            fetch(request)
+            fetch(request, protocol.read_nothing)
 
     def delete_thread(self, id: Union[str, Conversation]) -> None:
         """Delete a conversation.
@@ -299,7 +298,7 @@ class Client:
         request = protocol.delete_request(self._access.urls, _id_of(id))
         try:
             with self._calling() as fetch:
-                fetch(request)
+                fetch(request, protocol.read_nothing)
         except NotFoundError as error:
             if error.attempts < 2:
                 raise
@@ -339,18 +338,28 @@ class Client:
         )
 
     @contextlib.contextmanager
-    def _calling(self) -> Iterator[Callable[[Request], Reply]]:
-        """Give what fetches replies within the time of one call, which ``close`` ends."""
+    def _calling(self) -> Iterator["_Fetch"]:
+        """Give what fetches and reads replies within the time of one call, which ``close`` ends."""
         call = Call(self._rules.timeout)
         call.begin()
         self._calls.add(call)
         try:
-            yield lambda request: self._access.fetch(request, call, self._rules.retry)
+
+            def fetch(request: Request, understand: Callable[[Reply], T]) -> T:
+                return self._access.fetch(request, call, self._rules.retry, understand)
+
+            yield fetch
         except CopilotError as error:
             call.counted(error)
             raise
         finally:
             self._calls.discard(call)
+
+
+class _Fetch(Protocol):
+    """Sends a request and gives what is made of its reply."""
+
+    def __call__(self, request: Request, understand: Callable[[Reply], T]) -> T: ...
 
 
 class Chat:

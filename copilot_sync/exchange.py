@@ -72,8 +72,8 @@ def drive(access: Access, turn: Turn, rules: Rules, call: Call, reading: Reading
     call.begin()
     try:
         if reading.conversation is None:
-            reply = access.fetch(protocol.thread_request(access.urls), call, rules.retry)
-            reading.conversation = Conversation(protocol.read_thread_id(reply))
+            thread = protocol.thread_request(access.urls)
+            reading.conversation = Conversation(access.fetch(thread, call, rules.retry, protocol.read_thread_id))
         yield reading.conversation
         events = _Exchange(access, turn, rules, call, reading, reading.conversation).events()
         yield from _whole(events, reading) if turn.only_whole else events
@@ -290,7 +290,7 @@ class _Exchange:
         self._note(event, response)
         end = event if isinstance(event, CompleteEvent) else None
         if self._reading.has_hole:
-            response.body.finish()
+            response.body.close()
             yield from self._mended("an event of it could not be read", end)
             return
         self._reading.finish(complete=True)
@@ -305,7 +305,7 @@ class _Exchange:
             raise NetworkError("the reply ended before the answer began", stage="stream")
         if parser.torn or self._reading.has_hole or not response.body.vouched:
             raise NetworkError("the connection ended before the answer was whole", stage="stream")
-        response.body.finish()
+        response.body.close()
         yield from self._mended("the service did not say that the answer is complete", None, is_cut=True)
 
     def _check_unfinished(self, parser: EventParser, response: Response) -> None:

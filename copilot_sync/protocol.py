@@ -522,6 +522,10 @@ def _is_segment(identifier: str) -> bool:
     return True
 
 
+def read_nothing(reply: Reply) -> None:
+    """Read the reply to what has no more to say than that it was done."""
+
+
 def read_threads(reply: Reply) -> List[Thread]:
     """Read the list of threads; entries without an id are left out."""
     return [

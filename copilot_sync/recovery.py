@@ -193,7 +193,7 @@ class Search:
             raise doubt from error
 
     def _messages(self, retry: Optional[RetryPolicy]) -> List[Message]:
-        return protocol.read_messages(self._access.fetch(self._request, self._call, retry))
+        return self._access.fetch(self._request, self._call, retry, protocol.read_messages)
 
     def _seconds(self) -> float:
         """How long looking may take in all."""

@@ -68,7 +68,7 @@ def keyed(emulator: Emulator, urls: Urls, transport: Transport) -> Access:
 
 
 def models(access: Access, call: Optional[Call] = None, policy: Optional[RetryPolicy] = None) -> Any:
-    return access.fetch(protocol.models_request(access.urls), call or Call(Timeout()), policy)
+    return access.fetch(protocol.models_request(access.urls), call or Call(Timeout()), policy, lambda reply: reply)
 
 
 def test_requests_carry_the_token(emulator: Emulator, access: Access) -> None:

@@ -11,7 +11,7 @@ import pytest
 from support import Peer, Server, Worker, answering, authority_file, cutting, wait_for
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError
-from copilot_sync.protocol import Request
+from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import reply
 from copilot_sync.transport.call import Call
@@ -26,7 +26,7 @@ PATIENT = Timeout(connect=60, read=60)
 
 def fetched(transport: Transport, server: Server, call: Optional[Call] = None) -> Tuple[int, bytes]:
     request = Request("threads", "GET", f"{server.url}/threads", "/threads", {})
-    answered = transport.fetch(request, lambda prepared: prepared, call or Call(PATIENT))
+    answered: Reply = transport.fetch(request, lambda prepared: prepared, call or Call(PATIENT))
     return answered.status, answered.body
 
 
@@ -77,10 +77,11 @@ def test_each_user_gets_the_answer_to_their_own_question(transport: Transport) -
             peer.send(HINTS + b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
 
     def ask(user: int) -> List[bytes]:
-        answers = []
+        answers: List[bytes] = []
         for number in range(20):
             request = Request("threads", "GET", f"{server.url}/{user}/{number}", "/", {})
-            answers.append(transport.fetch(request, lambda prepared: prepared, Call(PATIENT)).body)
+            answered: Reply = transport.fetch(request, lambda prepared: prepared, Call(PATIENT))
+            answers.append(answered.body)
         return answers
 
     with Server(script) as server:

@@ -5,16 +5,19 @@ calls of one account share one ``Cooldown``, which lets requests start after a r
 """
 
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, TypeVar
 
 from copilot_sync import protocol
-from copilot_sync.auth.tokens import TokenSource, mask_of, send_token
+from copilot_sync.auth.tokens import TokenSource, known_error, mask_of, send_token
 from copilot_sync.errors import CopilotError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Urls
 from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import RetryPolicy, prepare, retry
+from copilot_sync.transport.preload import preload
+from copilot_sync.transport.retry import RetryPolicy, retry
 from copilot_sync.transport.session import Response, Transport
+
+T = TypeVar("T")
 
 #: How often a request is sent with yet another token while many calls see tokens come to their end.
 _RENEWALS = 8
@@ -37,7 +40,7 @@ class Access:
         self._transport = transport
         self._tokens = tokens
         self._now = now
-        prepare()
+        preload()
 
     @property
     def limits(self) -> Limits:
@@ -73,7 +76,7 @@ class Access:
                 return response
             if renewals == _RENEWALS or not self._tokens.refused(token, renewed=renewals > 0):
                 return response
-            self._transport.read(response)  # so that the connection serves the next request
+            self._transport.read(response, _known)  # so that the connection serves the next request
             renewals += 1
 
     def _successful(self, request: Request, response: Response, call: Call) -> Response:
@@ -83,29 +86,38 @@ class Access:
                 cooldown.accepted(call)
             self.note_success(request.stage)
             return response
-        reply = self._transport.read(response)
-        error = protocol.error_of_status(
-            request, reply, now=self._now(), mask=response.mask, proven=cooldown.is_proven_to(call)
-        )
-        assert error is not None  # noqa: S101 - it is one for every status but success
-        raise error
+        now, proven = self._now(), cooldown.is_proven_to(call)
+
+        def error_of(reply: Reply) -> CopilotError:
+            error = protocol.error_of_status(request, reply, now=now, mask=response.mask, proven=proven)
+            assert error is not None  # noqa: S101 - it is one for every status but success
+            return known_error(error)
+
+        raise self._transport.read(response, error_of)
 
     def note_success(self, stage: str) -> None:
         """Take note that the service did what it was asked to, whatever its reply was like."""
         if self._tokens.cooldown.active:
             self._tokens.cooldown.succeeded(stage)
 
-    def read(self, response: Response) -> Reply:
-        """Read the rest of a reply that is no stream."""
-        return self._transport.read(response)
+    def fetch(self, request: Request, call: Call, policy: Optional[RetryPolicy], understand: Callable[[Reply], T]) -> T:
+        """Send a request that does no harm if it is taken twice, as often as the policy has it.
 
-    def fetch(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Reply:
-        """Send a request that does no harm where it is taken twice, as often as the policy has it, and read its reply.
+        Args:
+            request: The request.
+            call: The call that it is made for.
+            policy: How often it is sent at most.
+            understand: Reads the whole reply. What it returns comes out.
 
         Raises:
             CopilotError: What the last attempt failed with.
         """
-        return retry(lambda: self.read(self.open(request, call, policy)), policy, call, stage=request.stage)
+        return retry(
+            lambda: self._transport.read(self.open(request, call, policy), understand),
+            policy,
+            call,
+            stage=request.stage,
+        )
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -113,4 +125,8 @@ class Access:
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
-        prepare()
+        preload()
+
+
+def _known(reply: Reply) -> None:
+    """All that is to be known of a reply is its status."""

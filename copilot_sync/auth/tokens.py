@@ -10,14 +10,20 @@ import hashlib
 import json
 import threading
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar
+from typing import Callable, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
 from urllib.parse import urlsplit
 
 import requests
 
 from copilot_sync import protocol
 from copilot_sync.auth.caches import TokenCache, keep, look_up
-from copilot_sync.errors import AuthenticationError, CopilotError, RequestTimeoutError, StreamClosedError
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    ProtocolError,
+    RequestTimeoutError,
+    StreamClosedError,
+)
 from copilot_sync.models import MaskedText, Secret
 from copilot_sync.settings import TOKEN_MARGIN, Urls
 from copilot_sync.transport.call import Call
@@ -259,18 +265,22 @@ class ExchangedTokens:
         request = protocol.token_request(self._urls)
         if cooldown.active:
             cooldown.wait(policy, call, request.stage)
+        now, mask = self._now(), mask_of(cookies)
+
+        def read(reply: protocol.Reply) -> Union[CopilotError, Tuple[str, float]]:
+            error = protocol.error_of_status(request, reply, now=now, mask=mask)
+            return protocol.read_token(reply, now, mask) if error is None else known_error(error)
+
         try:
-            reply = self._transport.fetch(request, send_cookies(cookies, self._urls), call)
-            failure = protocol.error_of_status(request, reply, now=self._now(), mask=mask_of(cookies))
-            if failure is None:
-                value, lifetime = protocol.read_token(reply, self._now(), mask_of(cookies))
-                if cooldown.active:
-                    cooldown.succeeded(request.stage)
-                return Secret(value), lifetime
+            found = self._transport.fetch(request, send_cookies(cookies, self._urls), call, read)
         except CopilotError as error:
-            failure = bare(error)
-        cooldown.failed(failure, policy, call)
-        raise failure
+            found = bare(error)
+        if isinstance(found, CopilotError):
+            cooldown.failed(found, policy, call)
+            raise found
+        if cooldown.active:
+            cooldown.succeeded(request.stage)
+        return Secret(found[0]), found[1]
 
     def _entry(self, token: Secret, lifetime: float) -> str:
         return json.dumps({"token": token.reveal(), "until": self._now() + lifetime})
@@ -323,6 +333,13 @@ def _session_of(cookies: Secret) -> Secret:
 def fingerprint(*parts: str) -> str:
     """A short name for what must not be shown itself."""
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def known_error(error: CopilotError) -> CopilotError:
+    """Give back what a reply was understood to say; one that means nothing known is raised."""
+    if isinstance(error, ProtocolError):
+        raise error
+    return error
 
 
 def bare(error: E) -> E:

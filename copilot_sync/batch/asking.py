@@ -83,7 +83,8 @@ class Asker:
         call.begin()
         try:
             self._note(call.cancel)
-            access.fetch(protocol.delete_request(access.urls, conversation_id), call, self._client.retry)
+            request = protocol.delete_request(access.urls, conversation_id)
+            access.fetch(request, call, self._client.retry, protocol.read_nothing)
         except CopilotError as error:
             return Step(conversation_id, error=error.with_traceback(None))
         finally:

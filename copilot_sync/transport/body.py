@@ -12,13 +12,15 @@ cut, which raises. It is read by one thread; ``Call.cancel`` is the way to end i
 import contextlib
 import http.client
 import zlib
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, TypeVar
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
 from copilot_sync.transport.boundary import FAILURES, translated
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.reply import WatchedResponse
+
+T = TypeVar("T")
 
 #: Bytes asked for in one read, and made in one step of decompression.
 PIECE = 65536
@@ -116,8 +118,10 @@ class Body:
             raise http.client.IncompleteRead(b"", source.length)
         return bool(source.length == 0)
 
-    def read(self, limit: int) -> bytes:
-        """Read the whole body and free the connection.
+    def read(self, limit: int, understand: Callable[[bytes], T] = bytes) -> T:  # type: ignore[assignment]
+        """Read the whole body, and give what ``understand`` makes of it. Free the connection.
+
+        If ``understand`` raises, the connection serves no other request.
 
         Raises:
             ResponseTooLargeError: It is longer than ``limit`` bytes.
@@ -131,15 +135,16 @@ class Body:
                 size += len(piece)
                 if size > limit:
                     raise ResponseTooLargeError(f"the reply is longer than {limit} bytes", stage=self._stage)
+            understood = understand(b"".join(parts))
             self._give_back()
         finally:
             self.close()
-        return b"".join(parts)
+        return understood
 
-    def read_some(self, limit: int) -> bytes:
-        """Read as much of a body's beginning as can be had, whatever is wrong with the rest. Free the connection."""
+    def read_some(self, limit: int, understand: Callable[[bytes], T] = bytes) -> T:  # type: ignore[assignment]
+        """Read as much of a body's beginning as can be had, whatever is wrong with the rest, as ``read`` does."""
         parts: List[bytes] = []
-        size = 0
+        size, is_whole = 0, False
         try:
             with self._call.window(ERROR_SECONDS), contextlib.suppress(NetworkError, ProtocolError):
                 for piece in self.pieces():
@@ -148,10 +153,13 @@ class Body:
                     if size > limit or self._call.window_closed:
                         break
                 else:
-                    self._give_back()
+                    is_whole = True
+            understood = understand(b"".join(parts)[:limit])
+            if is_whole:
+                self._give_back()
         finally:
             self.close()
-        return b"".join(parts)[:limit]
+        return understood
 
     def finish(self) -> None:
         """Give the connection back once the answer is whole, reading the little that may still follow it."""

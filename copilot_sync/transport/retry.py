@@ -146,14 +146,9 @@ class Backoff:
         return max(told or 0.0, _jittered(policy, self._failures))
 
 
-def prepare() -> None:
-    """Import what waits are worked out with, so that no call does it: a fork at that moment could hang its child."""
-    import tenacity  # noqa: F401
-
-
 def _jittered(policy: RetryPolicy, failures: int) -> float:
     """Exponential back-off with full jitter: anything between nothing and a bound that doubles."""
-    import tenacity
+    import tenacity  # loaded with the client
 
     state = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
     state.attempt_number = failures

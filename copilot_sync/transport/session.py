@@ -11,7 +11,7 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, MutableMapping, Optional, Union
+from typing import Any, Callable, Iterator, MutableMapping, Optional, TypeVar, Union
 from urllib.parse import urlsplit
 
 import requests
@@ -31,6 +31,7 @@ from copilot_sync.transport.route import Route
 from copilot_sync.transport.trust import trust
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Bytes of an error's body that are read for the server's words.
 ERROR_BODY = 64 * 1024
@@ -46,6 +47,10 @@ class Response:
     head: Reply
     body: Body
     mask: Callable[[str], str] = str
+
+
+def _as_it_is(reply: Reply) -> Reply:
+    return reply
 
 
 class Transport:
@@ -129,21 +134,38 @@ class Transport:
                 pool.drop_ahead()
             raise
 
-    def fetch(self, request: Request, auth: Auth, call: Call) -> Reply:
-        """Send a request and read its whole reply, whatever its status.
+    def fetch(
+        self,
+        request: Request,
+        auth: Auth,
+        call: Call,
+        understand: Callable[[Reply], T] = _as_it_is,  # type: ignore[assignment]
+    ) -> T:
+        """Send a request, read its whole reply, whatever its status, and give what is made of it.
 
         Raises:
             ResponseTooLargeError: The reply is larger than the limit.
-            CopilotError: As ``open`` raises them.
+            CopilotError: As ``open`` and ``understand`` raise them.
         """
-        return self.read(self.open(request, auth, call))
+        return self.read(self.open(request, auth, call), understand)
 
-    def read(self, response: Response) -> Reply:
-        """Read the rest of a reply. An error's body that can't be read never hides its status."""
-        head = response.head
+    def read(
+        self,
+        response: Response,
+        understand: Callable[[Reply], T] = _as_it_is,  # type: ignore[assignment]
+    ) -> T:
+        """Read the rest of a reply, and give what is made of it. An error's body that can't be read hides no status.
+
+        After a reply that was not understood, nothing that its connection brings is trusted: it is closed.
+        """
+        head, body = response.head, response.body
+
+        def whole(content: bytes) -> T:
+            return understand(Reply(head.status, head.headers, content))
+
         if 200 <= head.status < 300:
-            return Reply(head.status, head.headers, response.body.read(self.limits.reply))
-        return Reply(head.status, head.headers, response.body.read_some(ERROR_BODY))
+            return body.read(self.limits.reply, whole)
+        return body.read_some(ERROR_BODY, whole)
 
     def close(self) -> None:
         """Close the idle connections. The transport can be used again afterwards."""
