@@ -10,7 +10,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 import pytest
 from support import Peer, Server, Worker, answering, authority_file, cutting, wait_for
 
-from copilot_sync.errors import CopilotError, NetworkError, ProtocolError
+from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, RequestTimeoutError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import reply
@@ -102,6 +102,47 @@ def test_interim_replies_without_an_end_are_given_up(transport: Transport, monke
 
     with Server(script) as server, pytest.raises(ProtocolError, match="not valid HTTP"):
         fetched(transport, server)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "phase"),
+    [(Timeout(read=60, stall=0.5), "stall"), (Timeout(read=60, total=0.5), "total")],
+    ids=["stall", "total"],
+)
+def test_interim_replies_are_not_read_for_ever(transport: Transport, timeout: Timeout, phase: str) -> None:
+    """They are signs of life, but the reply has to come."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        for _ in range(100):
+            peer.send(HINTS)
+            if server.peer_closed.wait(0.05):  # pragma: no cover - it shows when something is sent
+                break
+
+    call = Call(timeout)
+    call.begin()
+    with Server(script) as server, pytest.raises(RequestTimeoutError) as caught:
+        fetched(transport, server, call)
+    assert caught.value.phase == phase
+
+
+def test_interim_replies_are_signs_of_life(transport: Transport) -> None:
+    """A reply that takes longer than silence may is waited for as long as they come."""
+    call = Call(Timeout(connect=60, read=1, stall=60))
+    call.begin()
+
+    peer_closed = threading.Event()  # which is never set: this is about time
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        for _ in range(8):
+            peer.send(HINTS)
+            peer_closed.wait(0.25)
+        peer.send(OK)
+        peer.wait_closed()
+
+    with Server(script) as server:
+        assert fetched(transport, server, call) == (200, b"ok")
 
 
 @pytest.mark.parametrize("said", [HINTS, HINTS[:30], HINTS + b"HTTP/1.1 2"], ids=["behind it", "in it", "in the reply"])

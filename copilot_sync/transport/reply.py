@@ -157,13 +157,18 @@ class WatchedResponse(http.client.HTTPResponse):
             raise http.client.HTTPException("there is a line in the head of the reply that is no field")
 
     def _read_status(self) -> Any:
-        """Read the line with the status, past any interim replies. By itself ``http.client`` knows only 100."""
-        last = self._reader.received + _INTERIM_LIMIT
+        """Read the line with the status, past any interim replies. By itself ``http.client`` knows only 100.
+
+        From the first one on, any byte is a sign of life, and ``stall`` limits how long the reply may take.
+        """
+        call, last = self._reader.call, self._reader.received + _INTERIM_LIMIT
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
                 return version, status, reason
-            self._reader.call.progress()
+            if call.phase != "read":
+                call.phase = "read"
+                call.progress()
             while self._reader.readline(_LONGEST_LINE) not in (b"\r\n", b"\n", b""):
                 if self._reader.received > last:
                     raise http.client.HTTPException("there are more interim replies than any server sends")
