@@ -291,7 +291,7 @@ class _Exchange:
         end = event if isinstance(event, CompleteEvent) else None
         if self._reading.has_hole:
             response.body.close()
-            yield from self._mended("an event of it could not be read", end)
+            yield from self._mended("an event of the answer could not be read: some of it may be missing", end)
             return
         self._reading.finish(complete=True)
         response.body.finish()
@@ -306,7 +306,8 @@ class _Exchange:
         if parser.torn or self._reading.has_hole or not response.body.vouched:
             raise NetworkError("the connection ended before the answer was whole", stage="stream")
         response.body.close()
-        yield from self._mended("the service did not say that the answer is complete", None, is_cut=True)
+        doubt = "the reply ended in good order, but the service did not say that the answer is complete"
+        yield from self._mended(doubt, None, is_cut=True)
 
     def _check_unfinished(self, parser: EventParser, response: Response) -> None:
         """Raise where the event that is not whole says enough: that the service failed."""
@@ -320,7 +321,7 @@ class _Exchange:
         """Look once whether the thread has the whole of an answer that may not be; else it is an incomplete one.
 
         Args:
-            doubt: Why it may not be.
+            doubt: Why it may not be, to warn with.
             end: What the service said at its end.
             is_cut: Whether another text in the thread means that this one was cut.
 
@@ -333,7 +334,7 @@ class _Exchange:
             return
         if stored is not None and is_cut:
             raise self._interrupted("the answer was cut before its end, and its thread has another text")
-        logger.warning("the answer may not be whole: %s", doubt)
+        logger.warning(doubt)
         self._reading.finish(complete=False)
         if end is not None:
             yield end

@@ -94,6 +94,7 @@ def test_ask_json_without_usage(served: Emulator, capsys: pytest.CaptureFixture[
 def test_an_end_that_was_not_announced_is_told(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """The answer may be cut: ``complete`` is false, and without ``--json`` a line on stderr says so."""
     served.reply = Reply(["x"], complete=False)
+    served.fail("messages", Fault.status(404), Fault.status(404))
     assert run(["ask", "--json", "x"]) == 0
     assert json.loads(capsys.readouterr().out)["complete"] is False
     assert run(["ask", "x"]) == 0
