@@ -1,14 +1,14 @@
 """What holds the calls of an account back after a refusal: on a clock that nobody waits for, and against servers."""
 
 import contextlib
-import gc
 import itertools
 import pickle
 import threading
+import weakref
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from support import Peer, Server, Worker, stages
+from support import Peer, Server, Worker, collect_garbage, stages
 
 from copilot_sync import Client, GithubCopilot, RetryPolicy, batch
 from copilot_sync.auth.tokens import StaticToken
@@ -351,13 +351,30 @@ def test_a_quota_that_may_not_be_everybodys_only_slows_down(call: Patient, failu
 
 
 def test_all_who_use_one_account_share_one() -> None:
-    """As long as there are any; the name shows nothing."""
+    """Also one after the other; but not all accounts that there ever were are remembered."""
     one = cooldown_of("an account")
     assert cooldown_of("an account") is one
     assert cooldown_of("another") is not one
+    reference = weakref.ref(one)
     del one
-    gc.collect()
-    assert "an account" not in module._shared._known
+    collect_garbage()
+    assert cooldown_of("an account") is reference()
+    for number in range(300):
+        cooldown_of(f"account {number}")
+    collect_garbage()
+    assert reference() is None
+
+
+def test_a_client_for_each_call_remembers_what_the_last_one_was_told(emulator: Emulator) -> None:
+    """Some programs make one each time."""
+    emulator.fail("models", Fault.status(429, retry_after=1000))
+    options: Dict[str, Any] = {"github_url": emulator.github_url, "api_url": emulator.api_url, "retry": None}
+    for _ in range(3):
+        with Client(cookies=emulator.cookies, **options) as client, pytest.raises(RateLimitError):
+            client.models()
+        del client
+        collect_garbage()
+    assert stages(emulator).count("models") == 1
 
 
 def test_a_token_that_travels_shares_the_cooldown_of_its_new_process() -> None:

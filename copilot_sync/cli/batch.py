@@ -54,8 +54,13 @@ Examples:
 )
 @click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
-@click.option("--workers", metavar="N", type=click.IntRange(1), default=8, show_default=True, help="Prompts at once.")
-@click.option("--rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Prompts a minute.  [default: any]")
+@click.option("--workers", metavar="N", type=click.IntRange(1), help="Prompts at once.  [default: 2; emulator: 8]")
+@click.option(
+    "--rate",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    help="Prompts a minute.  [default: 20; emulator: any]",
+)
 @click.option(
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for one answer.  [default: any]"
 )
@@ -94,7 +99,7 @@ def batch(
                 output=output if is_kept else None,
                 retry_failed=retry_failed,
                 timeout=None if timeout is None else Timeout(total=timeout),
-                **options,
+                **{name: value for name, value in options.items() if value is not None},
             )
         return _followed(stack.enter_context(results), output)
 

@@ -13,8 +13,9 @@ One ``Cooldown`` is shared by everything in this process that uses the same cred
 import random
 import threading
 import weakref
+from collections import deque
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Deque, Dict, Optional, Tuple
 
 from copilot_sync.errors import CopilotError, NetworkError, QuotaExceededError, RateLimitError, ServerError
 from copilot_sync.transport.call import Call
@@ -37,6 +38,8 @@ _LONGEST_PAUSE = 3600.0
 _QUOTA_PAUSE = 60.0
 #: The stages that use a quota up, or are of no use without it.
 _ON_QUOTA = ("token", "thread", "message")
+#: Accounts that are remembered though nothing uses them.
+_KEPT = 256
 #: Seconds that a call waits for its turn at least, however little its policy would wait for the service.
 _PATIENCE = 5.0
 
@@ -227,10 +230,14 @@ def _gone(seconds: float, stage: str) -> CopilotError:
 
 
 class _Shared:
-    """The accounts that this process uses, as long as anything uses them. Safe for any thread."""
+    """The accounts that this process uses or has used lately. Safe for any thread.
+
+    A program may make a client for each call: what the last one was told has to outlive it.
+    """
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[str, Cooldown] = weakref.WeakValueDictionary()
+        self._lately: Deque[Cooldown] = deque(maxlen=_KEPT)
         self.renew()
         renew_in_child(self)
 
@@ -244,6 +251,7 @@ class _Shared:
             found = self._known.get(account)
             if found is None:
                 found = self._known[account] = Cooldown()
+                self._lately.append(found)
             return found
 
 
