@@ -954,7 +954,7 @@ def _snake(code: str) -> str:
 
 def _codes_of(reply: Reply) -> Set[str]:
     """All that may be a code in the body of a refusal."""
-    text = reply.body.decode("utf-8-sig", "replace")
+    text = reply.body.decode("utf-8", "replace").lstrip("\ufeff")
     try:
         data = loads(text)
     except ValueError:
