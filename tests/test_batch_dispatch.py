@@ -71,7 +71,6 @@ def output(tmp_path: Path) -> Path:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
     monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
-    monkeypatch.setattr(dispatch, "_SETTLE", 0.0)
     monkeypatch.setattr(gate_module, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(gate_module, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(gate_module, "_SPREAD", 0.0)
@@ -1247,22 +1246,18 @@ def test_a_message_that_a_killed_run_did_not_send_is_sent(emulator: Emulator, ou
 def test_a_message_of_a_killed_run_is_given_time_to_arrive(
     emulator: Emulator, output: Path, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may still be on its way when the next run begins."""
-    waited: List[float] = []
-    next_done = dispatch.Batch._next_done
-
-    def arrives(self: dispatch.Batch, seconds: float) -> Any:
-        if seconds == 0.75:
-            waited.append(seconds)
-            left.send()
-            return None
-        return next_done(self, seconds)
-
-    monkeypatch.setattr(dispatch, "_SETTLE", 0.75)
-    monkeypatch.setattr(dispatch.Batch, "_next_done", arrives)
+    """It may still be on its way when the next run begins: what is not there at first is looked for again."""
+    monkeypatch.setattr(recovery, "RECOVERY_DELAY", 1.0)
     left.intend()
+
+    def arrive() -> None:
+        assert emulator.wait_until(lambda: "messages" in stages(emulator))
+        left.send()
+
+    arriving = Worker(arrive)
     (result,) = batch.run(["one"], output=output)
-    assert (waited, result.attempts, len(sent(emulator))) == ([0.75], 0, 1)
+    arriving.result()
+    assert (result.text, result.attempts, len(sent(emulator))) == ("one", 0, 1)
 
 
 @pytest.mark.parametrize(("prompt", "model"), [("another", ""), ("one", "o1-mini")])

@@ -426,14 +426,11 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
     """With all that finds its message; the last one for a prompt counts."""
     with opened(output) as journal:
-        assert not journal.interrupted
         journal.intend([intent("a"), intent("b", made=False)])
         journal.intend([intent("a", "t-2")])
     with opened(output) as journal:
-        assert journal.interrupted
         assert journal.intent("a") == intent("a", "t-2")
         journal.write([Result("a"), failure("b")])
-        assert not journal.interrupted
         assert journal.intent("b") == intent("b", made=False)
         assert journal.intent("c") is None
 

@@ -320,7 +320,6 @@ Die = Callable[..., str]
 @pytest.fixture
 def die(task: Any, monkeypatch: pytest.MonkeyPatch) -> Die:
     """Run the task up to a point at which its worker dies, and give its id. What was kept stays in the backend."""
-    monkeypatch.setattr(adapter, "_SETTLE", 0.0)
 
     def end(*arguments: Any) -> None:
         raise KilledError

@@ -67,8 +67,6 @@ _SMALLEST_WINDOW = 64
 #: Seconds between two looks at a gate that others have filled, and between two chances for a Ctrl-C on Windows.
 _LOOK = 0.05
 _WAKE = 1.0
-#: Seconds that a message of a run that was killed may still be on its way.
-_SETTLE = 1.0
 
 
 class TooManyFailuresError(CopilotError):
@@ -368,8 +366,6 @@ class Batch:
         self.journal.finish()
 
     def _steps(self) -> Iterator[Result]:
-        if self.journal.interrupted:
-            self._next_done(_SETTLE)
         while True:
             self._check_stopped()
             wait = self._begin_steps()

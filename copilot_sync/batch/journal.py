@@ -74,8 +74,6 @@ class Intent:
 class Unrecorded:
     """Stands for a journal where nothing is kept."""
 
-    interrupted = False
-
     def failed(self, id: Id) -> Optional[bool]:
         """Nothing is done."""
 
@@ -154,11 +152,6 @@ class Journal:
                 "line %d%s of %s was changed since a batch wrote it; what stands there now counts",
                 *(changed[0], more, self.path),
             )
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether an earlier run was about to send something that has no result."""
-        return any(self._states.get(id) is None for id, _ in self._intents.items())
 
     def failed(self, id: Id) -> Optional[bool]:
         """Whether a prompt has failed; ``None`` where the output has no result of it."""

@@ -85,8 +85,6 @@ _NO_PLACE = 5.0
 _HOPELESS_SECONDS = 60
 _HOPELESS_LONGEST = 3600
 _HOPELESS_KEY = "copilot-sync-hopeless"
-#: Seconds that the message of a worker that died may still be on its way.
-_SETTLE = 1.0
 
 
 class RedisCache:
@@ -354,7 +352,6 @@ def ask(  # noqa: D417 - Celery gives self
     task = Task(Prompt("", prompt, conversation=known).content(system), model, timeout)
     so_far: Mapping[str, Any] = resumed or {}
     if earlier["status"] == SENDING:
-        time.sleep(_SETTLE)
         task = _looked_for(task, Receipt(**earlier["result"]))
     elif so_far.get("receipt"):
         task = _looked_for(task, self.keep(Receipt(**so_far["receipt"])))
