@@ -557,7 +557,7 @@ def test_a_long_pause_is_waited_for_by_the_broker(emulator: Emulator, delivery: 
     delivery.task.asker._client._access._tokens.cooldown._until = 0.0
     answer = delivery.run(*args, **kwargs)
     assert (answer["text"], answer["attempts"]) == ("Hello", 2)
-    assert stages(emulator) == ["token", "thread", "message", "messages", "message"]
+    assert stages(emulator) == ["token", "thread", "message", "messages", "messages", "message"]
     assert asked(emulator) == {"Hello": 1}
 
 
