@@ -247,7 +247,7 @@ class _SharedClients:
 
     def renew(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self, given: _Given, options: Dict[str, Any]) -> Client:
         environment = settings.Environment.read()

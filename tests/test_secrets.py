@@ -15,13 +15,16 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
+import urllib3
 from requests.cookies import RequestsCookieJar
-from support import PATIENCE
+from support import PATIENCE, Server
+from urllib3.exceptions import InsecureRequestWarning
 
 from copilot_sync import Client, CopilotError, GithubCopilot, NetworkError, ProtocolError, RetryPolicy, provider
 from copilot_sync.emulator import Emulator, Fault, RecordedRequest, Reply
@@ -497,6 +500,37 @@ def test_no_foreign_frame_shows_a_secret_while_a_reply_is_waited_for(emulator: E
     finally:
         striking.join()
         signal.signal(signal.SIGUSR1, before)
+    assert [text for text in variables(caught.value) if "http/client.py" in text]
+    assert revelations(caught.value) == []
+
+
+@pytest.mark.skipif(urllib3.__version__.startswith("1."), reason="there, http.client keeps the joined bytes itself")
+def test_no_foreign_frame_shows_a_secret_while_a_request_is_sent() -> None:
+    """All of its head is in one variable of the libraries below then."""
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    def strike() -> None:
+        end = time.monotonic() + PATIENCE
+        while "sendall" not in functions_of(threading.main_thread()) and time.monotonic() < end:
+            time.sleep(0.001)  # pragma: no cover - where nothing is sent yet
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    striking = threading.Thread(target=strike)
+    # TLS, because there the frame that sends is one of Python's; and more than any buffer of the system takes.
+    with Server(lambda peer: peer.wait_closed(), tls=True) as server, Client(
+        TOKEN, api_url=server.url, verify=False
+    ) as client, warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureRequestWarning)
+        striking.start()
+        try:
+            with pytest.raises(StoppedError) as caught:
+                client.ask("x" * 30_000_000, conversation="a")
+        finally:
+            striking.join()
+            signal.signal(signal.SIGUSR1, before)
     assert [text for text in variables(caught.value) if "http/client.py" in text]
     assert revelations(caught.value) == []
 

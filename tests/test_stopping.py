@@ -527,3 +527,24 @@ def test_closing_may_be_repeated_from_anywhere(tls: bool, ca: str) -> None:
         with pytest.raises(StreamClosedError):
             reader.result()
         scene.let_go()
+
+
+# Locks
+
+LOCKED: Dict[str, Callable[[Client], Any]] = {
+    "of the connections": lambda client: client._access._transport,
+    "of the tokens": lambda client: client._access._tokens,
+    "of the cool-down": lambda client: client._access._tokens.cooldown,
+}
+
+
+@pytest.mark.parametrize("owner", LOCKED.values(), ids=LOCKED)
+def test_a_signal_handler_may_ask_whatever_it_interrupts(emulator: Emulator, owner: Callable[[Client], Any]) -> None:
+    """It runs in the thread that it interrupts, which may hold any lock of ours at that moment."""
+    with Client(cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url) as client:
+        emulator.fail("models", Fault.status(500))  # so that there is something to take note of
+        client.models()
+        emulator.expire_tokens()
+        client._access._transport.close()
+        with owner(client)._lock:
+            assert client.ask("Hello").text == "Hello"

@@ -150,7 +150,7 @@ class ExchangedTokens:
 
     def renew(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._turn: Optional[_Turn] = None
         renew_in_child(self)
 

@@ -61,7 +61,7 @@ class MemoryCache:
 
     def renew(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_in_child(self)
 
     def get(self, key: str) -> Optional[str]:
@@ -142,7 +142,7 @@ class Gate:
 
     def renew(self) -> None:
         """Begin with a lock of our own and nobody inside: who is inside of an inherited gate is not in this process."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._inside = self._before = 0
         renew_in_child(self)
 

@@ -52,7 +52,7 @@ class CopilotModel(_Model):
     def __init__(self, model: str) -> None:
         self.model_id = f"{NAME}/{model}"
         self._model = model
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._client: Optional[Tuple[Optional[str], Client]] = None
 
     def get_key(self, explicit_key: Optional[str] = None) -> Optional[str]:

@@ -54,7 +54,7 @@ class OneClient:
 
     def renew(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self) -> Client:
         """Give the client."""

@@ -28,6 +28,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, NewConnectionError
 from urllib3.util.connection import is_connection_dropped
 
+from copilot_sync.models import MaskedBytes
 from copilot_sync.transport.ahead import Ahead
 from copilot_sync.transport.call import Call, current_call, leave_to_parent, shut_down
 from copilot_sync.transport.reply import WatchedResponse
@@ -186,10 +187,10 @@ class _Watched:
     def send(self, data: bytes) -> None:
         """Send the head of a request together with its body: each by itself costs a call of the system and a packet."""
         if self._head == b"":
-            self._head = data
+            self._head = MaskedBytes(data)
             return
         head, self._head = self._head or b"", None
-        super().send(head + data)  # type: ignore[misc]
+        super().send(MaskedBytes(head + data))  # type: ignore[misc]
 
     def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = current_call()

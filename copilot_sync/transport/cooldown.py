@@ -89,7 +89,7 @@ class Cooldown:
 
     def renew(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         renew_in_child(self)
 
     def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: Call) -> None:
@@ -243,7 +243,7 @@ class _Shared:
 
     def renew(self) -> None:
         """Begin with a lock of our own."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self, account: str) -> Cooldown:
         """Give the one of an account."""

@@ -67,7 +67,7 @@ class Transport:
     ) -> None:
         self._route = Route(proxy, verify)
         self.limits = limits or Limits()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._session: Optional[_Session] = None
         renew_in_child(self)
 
@@ -185,7 +185,7 @@ class Transport:
 
     def renew(self) -> None:
         """Leave all connections to the process that this one was forked from."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         session, self._session = self._session, None
         if session is not None:
             abandoned.append(session)
