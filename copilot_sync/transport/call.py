@@ -310,8 +310,8 @@ def shut_down(sock: Any) -> None:
     in the clear; the plain one only tells the kernel. What ``urllib3`` makes for TLS inside of TLS is no socket,
     but has one. What tools for tests put in place of sockets may have nothing to shut down.
     """
-    plain = getattr(sock, "socket", sock)
     with contextlib.suppress(OSError, AttributeError):
+        plain = getattr(sock, "socket", sock)  # which a socket of gevent's that is closed answers with an OSError
         if isinstance(plain, ssl.SSLSocket):
             super(ssl.SSLSocket, plain).shutdown(socket.SHUT_RDWR)
         else:

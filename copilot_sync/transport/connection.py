@@ -126,7 +126,7 @@ class _Pool:
             leave_to_parent(connection.sock)
 
     def close(self) -> None:
-        super().close()  # type: ignore[misc]
+        self.pool = None  # the queue of urllib3, in which there is nothing
         self.drop_ahead()
         _close_all(self._idle)
 

@@ -43,6 +43,7 @@ def test_a_cassette_is_recorded_and_replayed(emulator: Emulator, client: Client,
     new.close()
 
 
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")  # of httpretty, since Python 3.12
 def test_replayed_sockets_will_do(emulator: Emulator, client: Client) -> None:
     """TLS as well; closing a client in the middle is nothing special."""
     assert client.ask("before").text == "before"
