@@ -19,7 +19,7 @@ from copilot_sync import Client, StreamClosedError
 from copilot_sync.emulator import Emulator, Fault, Script
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
-from copilot_sync.transport import fork, trust
+from copilot_sync.transport import fork, session, trust
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.fork import renew_in_child
 from copilot_sync.transport.session import Transport
@@ -409,3 +409,23 @@ def test_a_fork_that_was_not_waited_for_does_no_harm() -> None:
     before = trust._reading
     trust._read_for_itself()
     assert trust._reading is not before
+
+
+def test_a_childs_copies_of_idle_connections_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the parent's end is the end; what the child lets go of is never freed by it."""
+    abandoned: List[Any] = []
+    monkeypatch.setattr(session, "abandoned", abandoned)
+    with Server(answering(OK, OK)) as server:
+        request = Request("threads", "GET", server.url, "/", {})
+        transport = Transport()
+        for _ in range(2):
+            assert transport.fetch(request, lambda prepared: prepared, Call(Timeout())).body == b"ok"
+            transport.renew()  # as it is done in a child; the parent, which is none here, holds nothing any more
+            wait_for(server.peer_closed)
+        assert server.connections == 2
+        for each in abandoned:
+            each.__del__()
+            (pool,) = each.get_adapter(server.url)._pools.values()
+            assert len(pool._idle) == 1
+            pool.close()
+        assert len(abandoned) == 2

@@ -31,9 +31,6 @@ class ReplayedResponse(http.client.HTTPResponse):
         self.status, self.reason, self.length = 200, "OK", len(body)
         self.headers = self.msg = Message()  # type: ignore[assignment]
 
-    def read(self, amt: Any = -1, **options: Any) -> bytes:
-        return self._content.read(amt)
-
     def read1(self, n: int = -1) -> bytes:
         return self._content.read1(n)
 
@@ -98,9 +95,6 @@ class ReplayedSocket:
         if name in ("shutdown", "dup", "socket"):
             raise AttributeError(name)
         return lambda *args, **options: None
-
-    def fileno(self) -> int:
-        raise OSError("there is no descriptor")
 
     def sendall(self, data: bytes) -> None:
         self.sent.append(data)

@@ -6,18 +6,19 @@ import pickle
 import socket
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import certifi
 import pytest
 import requests
 from support import Peer, Server, answering, authority_file, collect_garbage, cutting, wait_for
+from urllib3.exceptions import ClosedPoolError
 
 from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Timeout
 from copilot_sync.transport.call import Call
-from copilot_sync.transport.session import ERROR_BODY, Transport
+from copilot_sync.transport.session import ERROR_BODY, Transport, _Session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SECRET = "s3cr3t-t0ken"
@@ -413,3 +414,42 @@ def test_a_transport_travels_without_its_connections(transport: Transport, tmp_p
         assert server.connections == 2
         sent.close()
         arrived.close()
+
+
+class Meddling:
+    """A lock that somebody else had until something was done."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = meanwhile
+
+    def __enter__(self) -> None:
+        self._meanwhile()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """There is nothing to give back."""
+
+
+def test_a_session_that_another_thread_made_meanwhile_is_used() -> None:
+    """Threads that meet at the first request share its connections."""
+    transport, other = Transport(), Transport()
+    made = other._opened()
+    transport._lock = Meddling(lambda: setattr(transport, "_session", made))  # type: ignore[assignment]
+    assert transport._opened() is made
+    transport.__init__()  # type: ignore[misc]
+    other.close()
+
+
+def test_a_session_whose_making_was_interrupted_is_freed_in_silence() -> None:
+    """Its destructor runs all the same."""
+    _Session.__new__(_Session).__del__()
+
+
+def test_a_pool_that_was_closed_meanwhile_makes_no_connection(transport: Transport) -> None:
+    """Nobody would close it."""
+    with Server(answering(OK)) as server:
+        fetch(transport, request_to(server))
+        session = transport._opened()
+        pool = session.pool_of(server.url, verify=True, cert=None, proxies=None, stream=True)
+        pool.close()
+        with pytest.raises(ClosedPoolError):
+            pool._get_conn()

@@ -907,7 +907,7 @@ def test_an_empty_answer_is_an_answer(emulator: Emulator, client: Client, reply:
         pytest.param(Reply(encoding="gzip"), 1, id="gzip"),
         pytest.param(Reply(done=True), 1, id="[DONE] after complete"),
         pytest.param(Reply(complete=False, done=True), 1, id="[DONE] alone"),
-        pytest.param(Reply(complete=False), 1, id="a vouched end"),
+        pytest.param(Reply(complete=False), 4, id="an end without complete"),
         pytest.param(Reply(as_json=True), 1, id="plain JSON"),
         pytest.param(Reply([COMPLETE, b"x" * 10_000]), 1, id="a little after the end"),
         pytest.param(Reply([COMPLETE, b"x" * 200_000]), 3, id="too much after the end"),
@@ -917,7 +917,7 @@ def test_an_empty_answer_is_an_answer(emulator: Emulator, client: Client, reply:
 def test_a_finished_answer_gives_its_connection_back(
     emulator: Emulator, client: Client, reply: Reply, connections: int
 ) -> None:
-    """The next question needs no new connection, unless this one is used up or would cost more than a new one."""
+    """The next question needs no new connection, unless this one is used up, or was not understood to its end."""
     conversation = client.create_thread()
     emulator.reply = reply
     for _ in range(3):

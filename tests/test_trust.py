@@ -177,3 +177,19 @@ def test_what_is_not_the_files_fault_is_not_blamed_on_it(ca: str) -> None:
             fetch(transport, server.url.replace("http:", "https:"))
         transport.close()
     assert ca not in str(caught.value)
+
+
+def test_what_another_thread_read_meanwhile_is_used(ca: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that meet at a file read it once."""
+    trusted, read = Trust(), Trust().context(ca)
+    found = os.stat(ca)
+
+    class Meddling:
+        def __enter__(self) -> None:
+            trusted._contexts[ca] = (found.st_ino, found.st_size, found.st_mtime_ns), read
+
+        def __exit__(self, *exc_info: object) -> None:
+            """There is nothing to give back."""
+
+    monkeypatch.setattr(trust, "_reading", Meddling())
+    assert trusted.context(ca) is read

@@ -310,6 +310,7 @@ class Batch:
         self._open = 0  # prompts that were taken and whose result was not handed out
         self._answers = 0
         self._in_row = 0  # refusals and failures of the service since the last answer
+        self._pauses = 0  # that they have begun
         self._forbidden = 0  # prompts since the last answer
         self._places = 0  # of the gate, that are taken
         self._ready: List[Job] = []  # hold a place and wait for their next step
@@ -460,6 +461,7 @@ class Batch:
             if self.crew.repeats:
                 job.is_looked_for()
         subject: Union[Task, str] = str(job.made) if job.step == "delete" else job.task
+        job.pauses_before = self._pauses
         self._under_way += 1
         future = self.crew.submit(job.step, subject)
         future.add_done_callback(lambda future: self._done.put((job, future)))
@@ -546,8 +548,10 @@ class Batch:
             if not job.refusals:
                 job.answers_before = self._answers
             job.refusals += 1
-            # What else was under way when the pause began says nothing new.
-            self._in_row += self._gate.pause == 0
+            # What else was under way when a pause began says nothing new, however late it comes.
+            if job.pauses_before == self._pauses:
+                self._pauses += 1
+                self._in_row += 1
         pause = self._gate.refused(getattr(error, "retry_after", None))
         if self._is_its_own(job, error):
             self._fail(job, error)

@@ -45,6 +45,7 @@ class Job:
         self.seconds = 0.0
         self.attempts = 0
         self.refusals = 0
+        self.pauses_before = 0  # its present step
         self.answers_before = 0  # the first of them
 
     @property
