@@ -164,6 +164,7 @@ def test_another_protocol_is_no_reply_to_read_past(transport: Transport) -> None
 
 OF_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: "
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+CODED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n"
 CHUNKS = b"2\r\nok\r\n0\r\n\r\n"
 
 # fmt: off
@@ -177,6 +178,7 @@ REPLIES: Dict[str, Tuple[bytes, int]] = {
     "one length, told twice":  (OF_LENGTH + b"2\r\nContent-Length: 2\r\n\r\nok",                        1),
     "two lengths":             (OF_LENGTH + b"2\r\nContent-Length: 30\r\n\r\nok",                       2),
     "a length and chunks":     (CHUNKED + b"Content-Length: 12\r\n\r\n" + CHUNKS,                       2),
+    "a length and a coding":   (CODED + b"Content-Length: 2\r\n\r\nok",                                 2),
     "no content":              (b"HTTP/1.1 204 No Content\r\n\r\n",                                     2),
     "no content, and some":    (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",              2),
     "not modified":            (b"HTTP/1.1 304 Not Modified\r\n\r\n",                                   2),

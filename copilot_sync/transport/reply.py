@@ -191,6 +191,7 @@ class WatchedResponse(http.client.HTTPResponse):
             proven
             and not self.will_close
             and len(lengths) + self.chunked == 1
+            and (self.chunked or "transfer-encoding" not in self.msg)
             and 200 <= self.status < 600
             and self.status not in (http.client.NO_CONTENT, http.client.NOT_MODIFIED)
             and not self._reader.has_surplus
