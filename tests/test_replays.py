@@ -1,10 +1,11 @@
 """Tools that replay requests in tests replace the connections of urllib3, or sockets, and then they have the say."""
 
+import gzip
 import http.client
 import io
 import socket
 from email.message import Message
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Type
 
 import pytest
 from support import nothing_left_open
@@ -41,10 +42,27 @@ class ReplayedResponse(http.client.HTTPResponse):
         """There is no pool."""
 
 
+class LabelledResponse(ReplayedResponse):
+    """A reply that was unpacked when it was recorded, and still says how it had been packed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.headers["Content-Encoding"] = "gzip"
+
+
+class PackedResponse(LabelledResponse):
+    """A reply that was recorded as it came."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._content = io.BytesIO(gzip.compress(self._content.read()))
+
+
 class ReplayedConnection(HTTPConnection):
     """A connection over which nothing goes out."""
 
     asked: List[str] = []  # noqa: RUF012 - of all of them
+    reply_class = ReplayedResponse
 
     def connect(self) -> None:
         """There is nobody to connect to."""
@@ -53,7 +71,7 @@ class ReplayedConnection(HTTPConnection):
         self.asked.append(url)
 
     def getresponse(self, *args: Any, **options: Any) -> Any:
-        return ReplayedResponse(self.asked[-1])
+        return self.reply_class(self.asked[-1])
 
 
 @pytest.fixture
@@ -80,6 +98,17 @@ def test_what_is_replayed_is_not_asked(
     assert len(emulator.requests) == before
     emulator.options.accept_api_keys = ("replayed",)  # the token that the client has now
     assert client.ask("asked after").text == "asked after"
+
+
+@pytest.mark.parametrize("reply", [LabelledResponse, PackedResponse])
+def test_recorded_replies_may_be_unpacked_already(
+    client: Client, monkeypatch: pytest.MonkeyPatch, reply: Type[ReplayedResponse]
+) -> None:
+    """Some recorders keep a reply's bytes unpacked, with the label of how they were packed; others as they came."""
+    monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", ReplayedConnection)
+    monkeypatch.setattr(ReplayedConnection, "asked", [])
+    monkeypatch.setattr(ReplayedConnection, "reply_class", reply)
+    assert client.ask("asked never").text == "replayed"
 
 
 class ReplayedSocket:
