@@ -1147,9 +1147,14 @@ def read_error(text: str) -> ErrorEvent:
 
 def _is_error(value: Mapping[str, Any]) -> bool:
     """Whether an event tells of an error: by its type, by an ``error`` in it, or as the service's API words one."""
-    if value.get("error") or value.get("type") == "error":
+    kind = value.get("type")
+    if value.get("error") or (isinstance(kind, str) and kind.strip().lower() == "error"):
         return True
-    if value.get("type") or not isinstance(value.get("message"), str):
+    if kind:
+        return False
+    if value.get("errors"):
+        return True
+    if not isinstance(value.get("message"), str):
         return False
     code = _code_in(value)
     return "documentation_url" in value or (code.isdigit() and len(code) == 3 and code >= "400")
@@ -1158,15 +1163,24 @@ def _is_error(value: Mapping[str, Any]) -> bool:
 def _error(value: Mapping[str, Any]) -> ErrorEvent:
     nested, details = value.get("error"), value.get("error_details")
     inner = nested if isinstance(nested, Mapping) else details if isinstance(details, Mapping) else {}
-    found = (_text(source, key) for source in (inner, value) for key in _WORDS)
-    code = _code_in(inner) or _code_in(value) or (_code_of(nested) if _is_code(nested) else "")
+    listed = _first_listed(value.get("errors"))
+    found = (_text(source, key) for source in (inner, value, listed) for key in _WORDS)
+    code = _code_in(inner) or _code_in(value) or (_code_of(nested) if _is_code(nested) else "") or _code_in(listed)
     return ErrorEvent("error", value, next(filter(None, found), ""), code)
+
+
+def _first_listed(errors: object) -> Mapping[str, Any]:
+    """The first of several errors, in the same form wherever it stands."""
+    first = errors[0] if isinstance(errors, list) and errors else errors
+    if isinstance(first, str):
+        return {"message": first}
+    return first if isinstance(first, Mapping) else {}
 
 
 def _code_in(source: Mapping[str, Any]) -> str:
     """The code of an error, which may be a word or a number; ``""`` for none."""
     codes = (_code_of(source.get(key)) for key in _MAIN_CODE_KEYS)
-    return next((code for code in codes if code and code not in _READERS and code != "error"), "")
+    return next((code for code in codes if code and code not in _READERS and code.lower() != "error"), "")
 
 
 def _code_of(value: object) -> str:

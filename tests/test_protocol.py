@@ -979,6 +979,13 @@ TOLD = [
     ({"message": "boom", "status": "403"},                              "boom",       "403"),
     ({"message": "boom", "code": 500},                                  "boom",       "500"),
     ({"message": "boom", "documentation_url": "https://d"},             "boom",       ""),
+    ({"type": "Error", "message": "boom"},                              "boom",       ""),
+    ({"type": " ERROR ", "message": "boom"},                            "boom",       ""),
+    ({"errors": [{"message": "boom", "code": "x"}]},                    "boom",       "x"),
+    ({"errors": [{"message": "boom"}, {"message": "and more"}]},        "boom",       ""),
+    ({"errors": ["boom"]},                                              "boom",       ""),
+    ({"errors": {"message": "boom"}},                                   "boom",       ""),
+    ({"message": "boom", "errors": [{"message": "why"}]},               "boom",       ""),
 ]
 # fmt: on
 
@@ -1003,6 +1010,9 @@ NO_ERRORS = [
     {"type": "thinking", "error": {}},
     {"type": "thinking", "message": "hm", "status": "500"},
     {"error": None, "step": 1},
+    {"type": "thinking", "errors": [{"message": "hm"}]},
+    {"errors": [], "step": 1},
+    {"errors": None},
     {"message": "warming up", "status": "ok"},
     {"message": "warming up", "status": 200},
     {"message": "warming up"},
