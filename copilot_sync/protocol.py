@@ -570,9 +570,11 @@ def read_models(reply: Reply) -> List[Model]:
 def _entries(reply: Reply, stage: str, keys: Tuple[str, ...]) -> List[Mapping[str, Any]]:
     """Read a list that stands under the first of the keys; the others, too, tell that this is the reply.
 
-    An empty list may come as ``null``, or not at all.
+    An empty list may come as ``null``, or not at all; but what tells of an error is no list.
     """
     data = _read_json(reply, stage)
+    if isinstance(data, Mapping) and not isinstance(data.get(keys[0]), list) and _is_error(data):
+        raise errors.ProtocolError(f"an error came instead of a list of {stage}", stage=stage, status=reply.status)
     entries = data.get(keys[0]) if isinstance(data, Mapping) else None
     if entries is None and isinstance(data, Mapping) and any(key in data for key in keys):
         return []

@@ -787,6 +787,16 @@ def test_an_empty_list_is_one(stage: str, read: Callable[[Reply], List[Any]], ke
     assert read(Reply(200, {}, json.dumps({key: value}).encode())) == []
 
 
+@each_list
+@pytest.mark.parametrize("error", [{"error": {"message": "boom"}}, {"error": "boom"}, {"errors": ["boom"]}], ids=repr)
+def test_an_error_is_no_empty_list(
+    stage: str, read: Callable[[Reply], List[Any]], key: str, error: Dict[str, Any]
+) -> None:
+    """Whoever looks whether a message was taken must not hear that nothing is there."""
+    with pytest.raises(ProtocolError, match=f"instead of a list of {stage}"):
+        read(Reply(200, {}, json.dumps({key: None, **error}).encode()))
+
+
 @pytest.mark.parametrize(
     "read, body",
     [
