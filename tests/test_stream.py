@@ -847,6 +847,25 @@ def test_an_error_is_told_though_it_is_not_a_whole_event(
     assert caught.value.partial == "one"
 
 
+@pytest.mark.parametrize("form", ["{}", "{}\n", "{}\n\n", "{}\n\ndata: [DONE]\n\n", "{}\ndata: [DONE]\n\n"])
+@pytest.mark.parametrize("text", ['{"error":{"message":"boom"}}', '{"errors":[{"message":"boom"}]}'])
+def test_an_error_is_told_though_nothing_says_that_it_is_an_event(
+    emulator: Emulator, client: Client, text: str, form: str
+) -> None:
+    """Something in between writes its own words into the stream, whatever follows them."""
+    emulator.script(Reply(raw=ONE + form.replace("{}", text).encode()))
+    with pytest.raises(ServerError, match="boom") as caught:
+        client.ask("hi")
+    assert caught.value.partial == "one"
+
+
+@pytest.mark.parametrize("words", [b"Internal Server Error\n\n", b"<html>\n<title>Bad gateway</title>\n\n"])
+def test_words_in_the_middle_are_a_hole(emulator: Emulator, client: Client, words: bytes) -> None:
+    """Whoever wrote them may have left something out."""
+    emulator.script(Reply(raw=ONE + words + b"data: [DONE]\n\n"))
+    assert not client.ask("hi", resume=False).complete
+
+
 def test_an_event_that_is_no_error_passes_on(emulator: Emulator, client: Client) -> None:
     """Though it has a place for one."""
     others: List[Any] = [{"type": "thinking", "error": None}, {"error": "", "step": 1}]

@@ -8,7 +8,8 @@ the half event at the end of a cut stream, fails on bytes that are not UTF-8, an
 There are two readings of an event here. The general one is ``sseclient-py``. The short one takes whole events that
 are a single ``data:`` line each, as nearly all are, directly: more than half the cost of an event. Both go
 through the same tests. ``id`` and ``retry`` mean nothing to this service and are ignored; of the names of events,
-``error`` alone means something.
+``error`` alone means something. A line of words, or a document without a field's name, is what something in between
+had to say, so it is handed on like an event.
 """
 
 import codecs
@@ -24,6 +25,8 @@ _BLANKS = re.compile(rb"\n{3,}")
 _END = b"\n\n"
 _START = "data: "
 _NAME = b"event:"
+#: How a line begins that can be no field, but a document or several words.
+_STRAY = re.compile(rb"[{\[<]|[A-Za-z][\w'-]*,? +[\w('\"]")
 #: Lines that ``sseclient-py`` gets at once.
 _GROUP = 256
 _Bytes = Union[bytes, bytearray]
@@ -162,7 +165,9 @@ def _general(block: _Bytes) -> List[str]:
     parts = [event.data for event in SSEClient(iter(texts)).events()]
     if _is_error(every):
         return [ErrorData("\n".join(parts))]
-    return ["\n".join(parts)] if parts else []
+    stray = [line for line in every if _STRAY.match(line)]
+    words = [b"\n".join(stray if parts else every).decode("utf-8", "replace")] if stray else []
+    return [*words, "\n".join(parts)] if parts else words
 
 
 def _is_error(lines: Sequence[_Bytes]) -> bool:
