@@ -537,6 +537,23 @@ def test_a_plain_request_goes_to_the_proxy_itself(transport: Transport) -> None:
         assert proxy.received[0].startswith(b"GET http://github.example/threads HTTP/1.1\r\n")
 
 
+def test_interim_replies_of_a_proxy_give_it_no_more_time_to_connect() -> None:
+    """What it may take is the time for connecting, not that for a reply."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        while not peer.gone.wait(0.02):
+            peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+    with Server(script) as proxy:
+        request = Request("threads", "GET", "https://github.example/threads", "/threads", {})
+        through = Transport(proxy=proxy.url)
+        with pytest.raises(RequestTimeoutError) as caught:
+            through.fetch(request, lambda prepared: prepared, Call(Timeout(connect=0.3, read=3, stall=3)))
+        through.close()
+    assert caught.value.phase == "connect"
+
+
 # fmt: off
 REFUSALS = [
     # the proxy says                                     the error says                                   status

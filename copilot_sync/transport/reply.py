@@ -166,7 +166,7 @@ class WatchedResponse(http.client.HTTPResponse):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
                 return version, status, reason
-            if call.phase != "read":
+            if call.phase == "reply":  # a proxy that is asked to connect has no longer than connecting may take
                 call.phase = "read"
                 call.progress()
             while self._reader.readline(_LONGEST_LINE) not in (b"\r\n", b"\n", b""):
