@@ -970,6 +970,10 @@ def error_of_event(
 ) -> errors.CopilotError:
     """Turn an error event into the error that its code says, a ``ServerError`` where it says nothing."""
     kind = _limit_of_codes(_codes_of(event)) or _kind_of_code(event.code)
+    if kind is errors.ServerError:
+        kind = _limit_of_words(event.message) or kind
+    elif kind is errors.RateLimitError and _is_lasting(event.message):
+        kind = errors.QuotaExceededError
     return kind(what + _said(clean(mask(event.message))), stage="stream")
 
 
@@ -1022,12 +1026,26 @@ def _limit_of(reply: Reply, codes: Set[str], words: str) -> Optional[Type[errors
     said = _limit_of_codes(codes)
     if status == 402 or said is errors.QuotaExceededError:
         return errors.QuotaExceededError
-    headers = reply.headers
-    told = "retry-after" in headers or re.fullmatch(r"\s*0+\s*", headers.get("x-ratelimit-remaining", "")) is not None
-    if said or status == 429 or (status == 403 and (told or _SAYS_TOO_MUCH.search(words) is not None)):
-        lasting = _SAYS_USED_UP.search(words) is not None and _SAYS_FOR_A_MOMENT.search(words) is None
-        return errors.QuotaExceededError if lasting else errors.RateLimitError
-    return None
+    if said or status == 429 or (status == 403 and _tells_when(reply.headers)):
+        return errors.QuotaExceededError if _is_lasting(words) else errors.RateLimitError
+    return _limit_of_words(words) if status == 403 else None
+
+
+def _tells_when(headers: Mapping[str, str]) -> bool:
+    """Whether a refusal says when to come again, or that nothing is left of what is allowed."""
+    is_used_up = re.fullmatch(r"\s*(?:-\d+|0+(?:\.0+)?)\s*", headers.get("x-ratelimit-remaining", "")) is not None
+    return is_used_up or any(name in headers for name in _WAIT_FIELDS)
+
+
+def _is_lasting(words: str) -> bool:
+    return _SAYS_USED_UP.search(words) is not None and _SAYS_FOR_A_MOMENT.search(words) is None
+
+
+def _limit_of_words(words: str) -> Optional[Type[errors.RateLimitError]]:
+    """Tell which limit a sentence speaks of, where there is no code and the status does not say; ``None`` for none."""
+    if _is_lasting(words):
+        return errors.QuotaExceededError
+    return errors.RateLimitError if _SAYS_TOO_MUCH.search(words) else None
 
 
 def _limit_of_codes(codes: Iterable[str]) -> Optional[Type[errors.RateLimitError]]:
@@ -1082,6 +1100,10 @@ _ENDLESS = 10 * 366 * 86400.0
 _SECONDS = re.compile(r"\d{1,18}(\.\d{1,9})?")
 
 
+#: Where the seconds to wait may stand, the most telling one first.
+_WAIT_FIELDS = ("retry-after", "x-ratelimit-user-retry-after", "x-ratelimit-quota-exceeded-retry-after")
+
+
 def asks_to_come_again(headers: Mapping[str, str]) -> bool:
     """Whether there is a ``Retry-After`` that can be understood."""
     said = headers.get("retry-after", "").strip()
@@ -1100,7 +1122,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
     moment = None if _SECONDS.fullmatch(said) else read_date(said)
     if moment is not None:
         return max(0.0, moment - now)
-    for name in ("retry-after", "x-ratelimit-user-retry-after", "x-ratelimit-quota-exceeded-retry-after"):
+    for name in _WAIT_FIELDS:
         seconds = headers.get(name, "").strip()
         if _SECONDS.fullmatch(seconds):
             return float(seconds)

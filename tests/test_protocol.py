@@ -1550,6 +1550,10 @@ LIMITED: List[Tuple[int, Dict[str, str], bytes]] = [
     (403, {"retry-after": "0"}, b""),
     (403, {"retry-after": "soon"}, b""),
     (403, {"x-ratelimit-remaining": "0"}, b""),
+    (403, {"x-ratelimit-remaining": "-1"}, b""),
+    (403, {"x-ratelimit-user-retry-after": "9"}, b""),
+    (403, {"x-ratelimit-quota-exceeded-retry-after": "9"}, b""),
+    (403, {}, b'{"errors":[{"message":"secondary rate limit"}]}'),
     (403, {}, b'{"message":"You have exceeded a secondary rate limit. Please wait a few minutes."}'),
     (403, {}, b"You have triggered an abuse detection mechanism."),
     (403, {}, b"<title>Too Many Requests</title>"),
@@ -1587,6 +1591,7 @@ USED_UP: List[Tuple[int, bytes]] = [
     (429, b'{"message":"limit of this week reached"}'),
     (429, b'{"error":{"code":"usage_limit_reached"}}'),
     (403, b'{"error":{"code":"quota_exceeded"}}'),
+    (403, b'{"message":"You have exceeded your monthly quota"}'),
     (403, b'{"error":{"reason":"billing_hard_limit_reached"}}'),
     (400, b'{"error":{"code":"insufficient_credits"}}'),
     (503, b'{"errors":[{"type":"month"}]}'),
@@ -1799,6 +1804,23 @@ def test_an_error_event_may_say_its_code_in_other_places(data: Dict[str, Any], k
     assert type(protocol.error_of_event(ErrorEvent("error", data, "it broke", ""), plain)) is kind
     expected = RateLimitError if kind is ServerError else kind
     assert type(protocol.error_of_event(ErrorEvent("error", data, "it broke", "429"), plain)) is expected
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ({"error": "You have exceeded your monthly quota"}, QuotaExceededError),
+        ({"error": {"code": 429, "message": "You have reached your monthly limit"}}, QuotaExceededError),
+        ({"error": {"message": "too many requests"}}, RateLimitError),
+        ({"error": {"code": "invalid", "message": "too many requests"}}, InvalidRequestError),
+    ],
+    ids=str,
+)
+def test_the_words_of_an_error_event_tell_a_limit_as_those_of_a_reply_do(
+    event: Dict[str, Any], kind: Type[CopilotError]
+) -> None:
+    """Where there is no code that says something else."""
+    assert type(protocol.error_of_event(protocol.read_error(json.dumps(event)), plain)) is kind
 
 
 @pytest.mark.parametrize(
