@@ -246,6 +246,7 @@ example.org\tFALSE\t/\tFALSE
 example.org FALSE / TRUE 0 a b
 \xe2\x80\xa6
 example.org\tTRUE\t/\tTRUE\t0\ta\tb\tc\td
+example.org\tTRUE\t/\tTRUE\t0\ta\tNUL: \0
 """
 ODD_ENTRIES: List[Any] = [
     None,

@@ -234,7 +234,8 @@ def _text_of(path: str) -> str:
     else:
         # A byte that is none of UTF-8 may stand in another site's line. In one of ours it can't be sent.
         text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
-        if "\0" not in text:
+        # So may a NUL, but not in JSON.
+        if "\0" not in text or not text.lstrip().startswith(("{", "[")):
             return text_files.with_plain_ends(text)
         problem = text_files.HAS_NULS
     raise _no_cookie_file(path, problem)
@@ -268,12 +269,14 @@ def _parse_netscape(text: str) -> Parsed:
         fields = re.sub("^#HttpOnly_", "", line.rstrip("\r"))
         if not fields.strip() or fields.startswith("#"):
             continue
-        cookie = _netscape_cookie(fields.split("\t"))
+        has_nuls = "\0" in fields
+        cookie = None if has_nuls else _netscape_cookie(fields.split("\t"))
         if cookie is not None:
             parsed.cookies.append(cookie)
         else:
             domain = _bare(fields.split("\t")[0]) if "\t" in fields else ""
-            parsed.flaws.append(Flaw(domain, f"line {number} does not have seven fields with tabs between them"))
+            problem = text_files.HAS_NULS if has_nuls else "does not have seven fields with tabs between them"
+            parsed.flaws.append(Flaw(domain, f"line {number}{':' if has_nuls else ''} {problem}"))
     return parsed
 
 
