@@ -29,6 +29,7 @@ from copilot_sync import (
     MissingCredentialsError,
     NetworkError,
     PermissionDeniedError,
+    ProtocolError,
     QuotaExceededError,
     RateLimitError,
     RetryPolicy,
@@ -862,6 +863,14 @@ def test_an_outage_of_any_endpoint_is_nobodys_failure(
     assert len(list(batch.run(prompts, output=output))) == 100
     assert sorted(sent(emulator).count(prompt) for prompt in prompts)[0] >= 1
     assert sum(len(thread.user_messages) for thread in emulator.threads.values()) == 100
+
+
+def test_a_page_in_place_of_a_conversation_is_nobodys_failure(emulator: Emulator) -> None:
+    """Somebody in between answers: a captive portal, a notice of maintenance. Nothing of a prompt was sent."""
+    emulator.choose_fault = lambda asked, request: Fault.garbage() if asked == "thread" else None
+    with Client() as client, pytest.raises(ProtocolError):
+        list(batch.run([str(number) for number in range(100)], client=client, workers=4))
+    assert stages(emulator).count("thread") <= 4 + 8
 
 
 def test_one_tries_while_the_others_wait(emulator: Emulator) -> None:

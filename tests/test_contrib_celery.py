@@ -665,6 +665,13 @@ def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:
     assert len(emulator.threads) == 1
 
 
+def test_a_message_that_is_turned_away_is_waited_for(emulator: Emulator, task: Any) -> None:
+    """The service says that it is busy, however often: that is not the prompt's failure."""
+    task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)
+    emulator.fail("message", *[Fault.status(503, retry_after=0)] * 5)
+    assert run(task, "Hello")["attempts"] == 6
+
+
 def test_a_prompt_that_the_service_fails_at_fails(emulator: Emulator, task: Any) -> None:
     """After three times: it may be the prompt."""
     task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)

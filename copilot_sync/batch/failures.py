@@ -11,6 +11,7 @@ from copilot_sync.errors import (
     MissingCredentialsError,
     NetworkError,
     PermissionDeniedError,
+    ProtocolError,
     QuotaExceededError,
     RateLimitError,
     RequestTimeoutError,
@@ -41,6 +42,8 @@ def is_everybodys(error: Exception) -> bool:
 
 def is_outage(error: Exception) -> bool:
     """Whether the service seems to be at fault, or not to be there. Of one message it may also be the message."""
+    if isinstance(error, ProtocolError):
+        return error.stage in _NOT_THE_PROMPTS  # a page of somebody in between; nothing of the prompt was sent
     if isinstance(error, ServerError):
         if error.status is None:
             return error.stage != "stream"  # there it is an event of an answer
@@ -70,8 +73,11 @@ def was_in_answer(error: Exception) -> bool:
 
 
 def may_be_the_prompts(error: Exception) -> bool:
-    """Whether a failure that looks like an outage may be one prompt's own, if others are answered meanwhile."""
-    return getattr(error, "stage", None) in ("message", "stream") and is_outage(error)
+    """Whether a failure that looks like an outage may be one prompt's own, if others are answered meanwhile.
+
+    Not so where the service was not there, or turned the message away and said to come again.
+    """
+    return is_outage(error) and may_have_been_taken(error)
 
 
 def may_have_been_taken(error: Exception) -> bool:
