@@ -79,7 +79,7 @@ class Client:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument can't be used: a URL that is none, a key that can't be sent, a file that is not there.
+        ValueError: An argument can't be used, such as a key that can't be sent, or a CA file that is not there.
     """
 
     def __init__(

@@ -180,7 +180,7 @@ ROWS = b"id,prompt\na,one\n"
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (ROWS + b'b,"x"y\nc,three\n', "line 3: a cell goes on behind its closing quote; .* is a prompt \\(2 lines\\)"),
+        (ROWS + b'b,"x"y\nc,three\n', "line 3: a cell goes on behind its .* from there on \\(2 lines\\)"),
         (ROWS + b'b,"never closed\nc,three\nd,four\n', "line 3: a quote opens a cell here and none .*\\(3 lines\\)"),
         (ROWS + b'b,"first\nc,three\nd,"four"\n', "line 3: a cell goes on behind its closing quote.*\\(3 lines\\)"),
         (ROWS + b'b, "two, too"\n', "line 3: a space stands between a delimiter and a quote"),
@@ -271,7 +271,7 @@ def test_utf_16_that_breaks_off_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"one\ntwo\rthree\nfour\n", "line 2 end with CR, line 1 and 2 more with LF: let all lines end"),
+        (b"one\ntwo\rthree\nfour\n", "CR ends line 2, and LF line 1 and 2 more: let all lines end"),
         (b"one\n\xe9\nthree\n\xff\n", "line 2 and 1 more: it is not UTF-8 text"),
         (b"one\ntw\0o\n", "line 2: it has NUL characters"),
     ],
@@ -299,7 +299,8 @@ def test_a_fault_of_a_text_as_a_whole_comes_ahead_of_its_first_prompt(
 )
 def test_json_that_is_not_an_object_a_line_is_refused_as_a_whole(tmp_path: Path, content: bytes) -> None:
     """Else some of its lines might be taken for prompts; the message says what makes lines of it."""
-    with pytest.raises(ValueError, match="in.jsonl: line [12]: it is JSON, but not an object a line: jq -c"):
+    words = r"in.jsonl: line [12]: it is JSON, but not one object on each line; .* \((1 line|\d lines)\): jq -c"
+    with pytest.raises(ValueError, match=words):
         read_file(tmp_path, "in.jsonl", content)
 
 

@@ -148,7 +148,9 @@ def test_wrong_usage_is_status_2(
     (folder / "link.jsonl").symlink_to("in.jsonl")
     before = (folder / "in.jsonl").read_bytes()
     assert run(arguments) == 2
-    assert words in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert words in err
+    assert "answered" not in err  # nothing was begun
     assert served.requests == []
     assert (folder / "in.jsonl").read_bytes() == before
     assert not (folder / "x").exists()
@@ -175,6 +177,7 @@ def test_an_output_that_is_something_else_is_left_alone(
     assert run(["batch", "in.jsonl", "-o", "mine.db"]) == 1
     err = capsys.readouterr().err
     assert "mine.db was not written by a batch: name another file" in err
+    assert "goes on" not in err  # the same command would be refused again
     assert (folder / "mine.db").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "mine.db"]
     assert sent(served) == []

@@ -15,6 +15,7 @@ from copilot_sync.models import Conversation
 NEXT = [
     (errors.MissingCredentialsError("none"), "none; check with: copilot-sync doctor"),
     (errors.AuthenticationError("refused"), "refused; check with: copilot-sync doctor"),
+    (errors.PermissionDeniedError("forbidden"), "forbidden; see the models with: copilot-sync models"),
     (errors.NotFoundError("gone"), "gone; see what there is with: copilot-sync threads list"),
     (errors.InvalidRequestError("wrong"), "wrong; see the models with: copilot-sync models"),
     (errors.QuotaExceededError("used up"), "used up"),

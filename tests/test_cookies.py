@@ -136,7 +136,7 @@ def test_empty_cookies_are_left_out() -> None:
 
 
 NOTHING = "there is no cookie in it"
-ELSEWHERE = "belongs to another domain than github"
+ELSEWHERE = "only cookies of other sites in it, none for github"
 NOTHING_LEFT = [
     ("", NOTHING),
     (" \n", NOTHING),
@@ -191,7 +191,7 @@ WAYS = [
     "COPILOT_SYNC_API_KEY",
     "COPILOT_SYNC_COOKIES",
     "a folder of such files",
-    "pip install copilot-sync[browser]",
+    "pip install 'copilot-sync[browser]'",
 ]
 
 

@@ -35,7 +35,7 @@ _SESSION_COOKIE = "user_session"
 _WAYS = (
     "no credentials found for {host}: pass api_key= or cookies=, or set COPILOT_SYNC_API_KEY or COPILOT_SYNC_COOKIES "
     "(a cookies.txt, JSON or HAR file, a folder of such files, or a 'name=value; …' header), or log in to {host} with "
-    "a browser of this machine and pip install copilot-sync[browser]"
+    "a browser of this machine and pip install 'copilot-sync[browser]'"
 )
 
 
@@ -213,7 +213,7 @@ def _why_none(cookies: List[StoredCookie], ours: List[StoredCookie], alive: List
     if not cookies:
         return f"empty, there is no cookie in it: {advice}"
     if not ours:
-        return f"all of it belongs to another domain than {host}: {advice}"
+        return f"there are only cookies of other sites in it, none for {host}: {advice}"
     session = [cookie for cookie in ours if cookie.name == _SESSION_COOKIE]
     what = f"the {_SESSION_COOKIE} for {host}" if session else f"every cookie for {host}"
     state = "is empty" if any(cookie in alive for cookie in session or ours) else "has expired"

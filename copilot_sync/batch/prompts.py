@@ -157,7 +157,7 @@ def read(source: Union[str, "os.PathLike[str]", BinaryIO], format: Optional[str]
             return PromptFile(_Spooled(stream, path), format or "jsonl")
     suffix = os.path.splitext(path)[1].lower()
     if format is None and suffix not in _SUFFIXES:
-        raise ValueError(f"the suffix {suffix!r} does not tell the format: say jsonl, csv or text")
+        raise ValueError(f"the suffix {suffix!r} does not tell the format: name it with --format, or format=")
     return PromptFile(_Named(path), format or _SUFFIXES[suffix])
 
 
@@ -293,6 +293,10 @@ class _Sample:
         return f"line {self._first}" + (f" and {others} more" if others else "")
 
 
+def _many_lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
+
+
 # Text
 
 
@@ -312,7 +316,7 @@ def _check_text(file: IO[bytes]) -> None:
         if line.end:
             kinds[line.end == "\r"].add(line.number)
     if all(kinds[kind] for kind in kinds):
-        raise ValueError(f"{kinds[True]} end with CR, {kinds[False]} with LF: let all lines end in the same way")
+        raise ValueError(f"CR ends {kinds[True]}, and LF {kinds[False]}: let all lines end in the same way")
 
 
 # JSON Lines
@@ -332,8 +336,8 @@ def _check_jsonl(file: IO[bytes]) -> None:
     first = next(lines, None)
     others = sum(1 for _ in lines)
     if first is not None and _is_other_json(first.text.strip(), others):
-        words = "it is JSON, but not an object a line: jq -c '.[]' makes lines of a list, jq -c . of objects"
-        raise ValueError(f"line {first.number}: {words} ({others + 1} lines)")
+        words = f"it is JSON, but not one object on each line; so no prompt can be read ({_many_lines(others + 1)})"
+        raise ValueError(f"line {first.number}: {words}: jq -c '.[]' makes such lines of a list, jq -c . of objects")
 
 
 def _is_other_json(text: str, others: int) -> bool:
@@ -441,7 +445,7 @@ def _check_csv(file: IO[bytes]) -> None:
             pass
     except CsvError as error:
         count = sum(1 for line in _lines(file) if line.number >= error.number)
-        raise ValueError(f"{error}; so nothing from there on is a prompt ({count} lines)") from None
+        raise ValueError(f"{error}; so no prompt can be read from there on ({_many_lines(count)})") from None
 
 
 def _prompt_of_row(columns: List[str], row: List[str], number: int) -> Union[Prompt, BadLine]:

@@ -52,7 +52,7 @@ def ask(
 ) -> None:
     """Ask PROMPT and print the answer.
 
-    Where stdin is a pipe or a file it is read too, and follows PROMPT after an empty line. PROMPT may be "-" or
+    If stdin is a pipe or a file, it is read too, and follows PROMPT after an empty line. PROMPT may be "-" or
     missing for stdin alone.
     """
     question = question_of(prompt)

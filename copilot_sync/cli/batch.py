@@ -15,6 +15,7 @@ from typing import Counter as CounterType
 import click
 
 from copilot_sync.batch.dispatch import Run, run
+from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.cli.output import is_terminal, show_json
@@ -119,7 +120,7 @@ def _opened(prompts: str, form: Optional[str]) -> PromptFile:
 def _followed(results: Run, output: str) -> int:
     """Go through the results, show how it goes, and give the exit status."""
     tally = Tally(results)
-    is_read = True
+    is_told = True
     try:
         with _progress(tally, output == _STDOUT) as show, usage_checked():
             for result in results:
@@ -128,11 +129,14 @@ def _followed(results: Run, output: str) -> int:
                 tally.count(result)
                 show()
     except BrokenPipeError:  # whoever read the results has enough of them
-        is_read = False
+        is_told = False
+        raise
+    except (click.UsageError, JournalError):  # if nothing was begun, there is nothing to go on with
+        is_told = tally.done > 0
         raise
     finally:
         # Also after Ctrl-C and errors, which tell themselves.
-        for line in tally.summary(output) if is_read else ():
+        for line in tally.summary(output) if is_told else ():
             click.echo(line, err=True)
     return tally.status
 

@@ -258,7 +258,7 @@ def check_dns(url: str) -> Finding:
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no valid name"
-        advice = "go online, or set HTTPS_PROXY where the way out is a proxy"
+        advice = "go online, or set HTTPS_PROXY if the way out is a proxy"
         return Finding(name, State.WRONG, f"not found ({reason}); there may be no network", advice)
     return Finding(name, State.WELL, str(found[0][4][0]))
 
@@ -273,9 +273,7 @@ def check_tls(url: str) -> Finding:
         response = transport.open(Request("doctor", "HEAD", f"{url}/", "/", {}), lambda request: request, _call())
         response.body.close()
     except CopilotError as error:
-        advice = (
-            "see to the network and the proxy; where a company's own CA signs, point REQUESTS_CA_BUNDLE at its file"
-        )
+        advice = "see to the network and the proxy; if a company's own CA signs, point REQUESTS_CA_BUNDLE at its file"
         return Finding(name, State.WRONG, str(error.args[0]), advice)
     finally:
         transport.close()

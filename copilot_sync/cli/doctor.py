@@ -35,9 +35,9 @@ Examples:
 )
 @click.pass_context
 def doctor(context: click.Context) -> None:
-    """Check everything that an answer needs, and say what to do where something is wrong.
+    """Check everything that an answer needs, and say what to do if something is wrong.
 
-    The exit status is 0 where all is well, else 1. Without a network the rest is checked all the same. No secret is
+    The exit status is 0 if all is well, else 1. Without a network the rest is checked all the same. No secret is
     shown: the output can be passed on.
     """
     is_wrong = False

@@ -14,6 +14,7 @@ from copilot_sync.errors import (
     MissingCredentialsError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     ProtocolError,
     QuotaExceededError,
     RateLimitError,
@@ -24,13 +25,15 @@ from copilot_sync.errors import (
 from copilot_sync.terminal_text import one_line
 
 _DOCTOR = "check with: copilot-sync doctor"
+_MODELS = "see the models with: copilot-sync models"
 #: The first that fits.
 _NEXT: Tuple[Tuple[Type[CopilotError], str], ...] = (
     (MissingCredentialsError, _DOCTOR),
+    (PermissionDeniedError, _MODELS),
     (AuthenticationError, _DOCTOR),
     (WrongHostError, _DOCTOR),
     (NotFoundError, "see what there is with: copilot-sync threads list"),
-    (InvalidRequestError, "see the models with: copilot-sync models"),
+    (InvalidRequestError, _MODELS),
     (QuotaExceededError, ""),
     (RateLimitError, "try again later"),
     (NetworkError, _DOCTOR),

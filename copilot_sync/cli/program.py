@@ -32,8 +32,9 @@ _HELP = """GitHub Copilot Chat in the terminal.
 
 \b
 Credentials come from the environment:
+  COPILOT_SYNC_COOKIES   a cookies.txt, JSON or HAR file, a folder of such
+                         files, or a "name=value; …" header
   COPILOT_SYNC_API_KEY   a token
-  COPILOT_SYNC_COOKIES   a cookies.txt or JSON file, or a "name=value; …" text
 """
 
 _EXAMPLES = """\b
