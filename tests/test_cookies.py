@@ -379,6 +379,7 @@ def test_the_error_says_what_was_wrong_with_the_folder(folder: Callable[..., Non
         get_cookies()
     assert os.path.join("har_and_cookies", "e.json") in str(caught.value)
     assert str(caught.value).count("expired") == 3
+    assert str(caught.value).count("log in to github.com") == 1
 
 
 def planted(folder: Path) -> Iterator[Any]:

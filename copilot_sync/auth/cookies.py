@@ -209,7 +209,7 @@ def _choose(label: str, cookies: List[StoredCookie], host: str, moment: float) -
 
 
 def _why_none(cookies: List[StoredCookie], ours: List[StoredCookie], alive: List[StoredCookie], host: str) -> str:
-    advice = f"log in to {host} with a browser and copy its cookies"
+    advice = _advice(host)
     if not cookies:
         return f"empty, there is no cookie in it: {advice}"
     if not ours:
@@ -218,6 +218,10 @@ def _why_none(cookies: List[StoredCookie], ours: List[StoredCookie], alive: List
     what = f"the {_SESSION_COOKIE} for {host}" if session else f"every cookie for {host}"
     state = "is empty" if any(cookie in alive for cookie in session or ours) else "has expired"
     return f"{what} {state}: {advice}"
+
+
+def _advice(host: str) -> str:
+    return f"log in to {host} with a browser and copy its cookies"
 
 
 def _best(candidates: Iterable[FoundCookies]) -> Optional[FoundCookies]:
@@ -251,7 +255,10 @@ def _from_folder(folder: str, host: str) -> FoundCookies:
     paths = [os.path.join(folder, name) for name in names if name.lower().endswith(_FOLDER_FILES)]
     found = _best(_from_files(paths, host, notes))
     if found is None:
-        why = "; ".join(notes[:3]) or f"there is no {', '.join(_FOLDER_FILES)} file in it"
+        advice = _advice(host)
+        # The same advice helps against each of them.
+        reasons = [note.replace(f": {advice}", "") for note in notes[:3]]
+        why = f"{'; '.join(reasons)}: {advice}" if reasons else f"there is no {', '.join(_FOLDER_FILES)} file in it"
         raise MissingCredentialsError(f"no cookies for {host} in the folder {folder!r}: {why}", stage="credentials")
     return found
 
