@@ -930,6 +930,7 @@ _STATUSES: Dict[int, Tuple[Callable[..., errors.CopilotError], str]] = {
     404: (errors.NotFoundError, "the service does not know this address"),
     408: (errors.ServerError, "the service gave up waiting for the request"),
     409: (errors.ServerError, "the service asks to try again"),
+    413: (errors.InvalidRequestError, "the request is too large for the service"),
     421: (
         errors.WrongHostError,
         "the token belongs to another API host: set api_url (or COPILOT_SYNC_API_URL) to "

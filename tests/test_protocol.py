@@ -1251,6 +1251,7 @@ def test_success_is_no_error(status: int) -> None:
         (407, NetworkError, "the proxy wants a user name and a password"),
         (408, ServerError, "the service gave up waiting for the request"),
         (409, ServerError, "the service asks to try again"),
+        (413, InvalidRequestError, "the request is too large for the service"),
         (418, InvalidRequestError, "the service refused the request"),
         (421, WrongHostError, "set api_url (or COPILOT_SYNC_API_URL) to https://api.business.githubcopilot.com"),
         (422, InvalidRequestError, "the service found the request wrong"),

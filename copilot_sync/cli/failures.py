@@ -26,6 +26,10 @@ from copilot_sync.terminal_text import one_line
 
 _DOCTOR = "check with: copilot-sync doctor"
 _MODELS = "see the models with: copilot-sync models"
+#: Stages of which a 404 means the conversation; elsewhere it means the address.
+_ABOUT_A_CONVERSATION = (None, "message", "messages", "rename", "delete", "stream")
+#: What an unknown model is answered with; the others say more about the request.
+_MAY_BE_THE_MODEL = (None, 400, 422)
 #: The first that fits.
 _NEXT: Tuple[Tuple[Type[CopilotError], str], ...] = (
     (MissingCredentialsError, _DOCTOR),
@@ -53,6 +57,10 @@ def _next(error: CopilotError) -> str:
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         return f"try again in {wait:.0f} s"
+    if isinstance(error, NotFoundError) and error.stage not in _ABOUT_A_CONVERSATION:
+        return _DOCTOR
+    if isinstance(error, InvalidRequestError) and error.status not in _MAY_BE_THE_MODEL:
+        return ""
     advice = next((words for kind, words in _NEXT if isinstance(error, kind)), "")
     conversation = getattr(error, "conversation", None)
     if "{" in advice:
