@@ -322,7 +322,8 @@ def _without_mark(line: bytes) -> bytes:
 
 
 def _foreign(number: int, path: str) -> JournalError:
-    return JournalError(f"line {number} of {path} was not written by a batch: name another file")
+    otherwise = ", or take that line out of it, and its prompt is asked again" if number > 1 else ""
+    return JournalError(f"line {number} of {path} was not written by a batch: name another file{otherwise}")
 
 
 def _keep(path: str, place: int) -> str:
