@@ -434,8 +434,11 @@ def in_the_next_second(emulator: Emulator, before: int) -> int:
         ("message", Fault.status(429, retry_after=0)),
         ("message", Fault.status(503, retry_after=0)),
         ("message", Fault.status(402)),
+        ("token", Fault.status(401)),
+        ("thread", Fault.status(403)),
+        ("message", Fault.status(401)),
     ],
-    ids=["token 503", "token 403", "thread 429", "message 429", "message 503", "message 402"],
+    ids=lambda value: value if isinstance(value, str) else str(getattr(value.reply, "status", "")),
 )
 def test_nobody_hammers_a_service_that_refuses(emulator: Emulator, stage: str, fault: Fault) -> None:
     """Eight threads in a loop, that catch each error and call again at once: four requests in the second after it."""
@@ -450,6 +453,23 @@ def test_nobody_hammers_a_service_that_refuses(emulator: Emulator, stage: str, f
     before = len(emulator.requests)
     storm(*(lambda client=client: client.ask("Hello") for client in clients), clients=clients)
     assert 1 <= in_the_next_second(emulator, before) <= 4
+
+
+def test_who_meets_refused_credentials_is_told_so(emulator: Emulator) -> None:
+    """Those who may not ask yet as well; when the credentials are good again, nobody hears of it any more."""
+    emulator.choose_fault = lambda stage, request: Fault.status(403, message="no seat") if stage == "thread" else None
+    with Client(
+        cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url, retry=None, timeout=0.2
+    ) as client:
+        total = Timeout(total=0.2)
+        for _ in range(2):
+            with pytest.raises(AuthenticationError, match="no seat"):
+                client.ask("Hello", timeout=total)
+        assert stages(emulator).count("thread") == 1
+        emulator.choose_fault = None
+        assert client.ask("Hello").text == "Hello"
+        with pytest.raises(RateLimitError, match="slow down"):
+            client.ask("Hello", timeout=total)
 
 
 def test_the_documented_generators_share_the_limit(emulator: Emulator) -> None:

@@ -1,11 +1,11 @@
 """How the calls of one account are held back after the service refused one of them, or kept failing.
 
-Rules: while nothing fails, a call looks at one flag and goes on. After a refusal (a rate limit, or 503 with
-``Retry-After``) nothing is sent for as long as the service said, and never for less than the policy's first wait; then
-one request starts at a time, at distances that grow, until a minute has passed without a refusal. In the second after
-a refusal no more than four requests start, in the minute no more than thirty. A stage that fails again and again
-without one success is asked at the same distances. A quota that is used up is told to everybody without asking again,
-but for a bare 402: other models may cost nothing.
+Rules: while nothing fails, a call looks at one flag and goes on. After a refusal (a rate limit, refused
+credentials, or 503 with ``Retry-After``) nothing is sent for as long as the service said, and for a limit never for
+less than the policy's first wait; then one request starts at a time, at distances that grow, until a minute has
+passed without a refusal. In the second after a refusal no more than four requests start, in the minute no more than
+thirty. A stage that fails again and again without one success is asked at the same distances. A quota that is used
+up is told to everybody without asking again, but for a bare 402: other models may cost nothing.
 
 One ``Cooldown`` is shared by everything in this process that uses the same credentials for the same hosts.
 """
@@ -17,7 +17,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Deque, Dict, Optional, Tuple
 
-from copilot_sync.errors import CopilotError, NetworkError, QuotaExceededError, RateLimitError, ServerError
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    NetworkError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    ServerError,
+)
 from copilot_sync.transport.call import Call
 from copilot_sync.transport.fork import renew_in_child
 from copilot_sync.transport.retry import RetryPolicy
@@ -84,6 +92,7 @@ class Cooldown:
         self._until, self._told = 0.0, False  # the end of the pause, and whether the service said how long it is
         self._turns: Optional[_Turns] = None  # after a refusal
         self._failing: Dict[str, _Failing] = {}  # by stage
+        self._denied: Optional[str] = None  # why the credentials were refused, if that came last
         self._quota: Optional[Tuple[str, float, float]] = None  # words, when to ask again, when it ends
         self.renew()
 
@@ -108,10 +117,15 @@ class Cooldown:
                 floor = 0.0 if policy is None else min(policy.base, policy.cap)
                 seconds = max(floor, min(told or 0.0, _LONGEST_PAUSE))
                 self._refused(error.stage, now, seconds, told=told is not None)
+            elif isinstance(error, AuthenticationError) and error.status is not None:
+                if not isinstance(error, PermissionDeniedError):
+                    self._refused(error.stage, now, 0.0, told=False)
+                    self._denied = str(error.args[0])
             elif _is_no_answer(error):
                 self._count(error.stage, now)
 
     def _refused(self, stage: str, now: float, seconds: float, *, told: bool) -> None:
+        self._denied = None
         if now + seconds > self._until:
             self._until, self._told = now + seconds, told
         if self._turns is None:
@@ -141,6 +155,7 @@ class Cooldown:
     def succeeded(self, stage: str) -> None:
         """Take note of a request that did not fail; only needed while ``active``."""
         with self._lock:
+            self._denied = None
             self._failing.pop(stage, None)
 
     def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:
@@ -148,6 +163,7 @@ class Cooldown:
 
         Raises:
             QuotaExceededError: The quota was used up a moment ago.
+            AuthenticationError: The credentials were refused a moment ago, and the wait does not fit.
             RateLimitError: The wait does not fit what the policy and the call allow.
             ServerError: The same, and what is waited for is the end of an outage.
             StreamClosedError: The call was stopped.
@@ -184,10 +200,15 @@ class Cooldown:
             turns = [*outages, *([] if refused is None else [refused])]
             seconds = max((each.wait(now) for each in turns), default=0.0)
             if seconds > 0:
-                return seconds, most, _slow_down(seconds, stage) if refused is not None else _gone(seconds, stage)
+                return seconds, most, self._held(seconds, stage) if refused is not None else _gone(seconds, stage)
             for each in turns:
                 each.take(now)
             return 0.0, 0.0, None
+
+    def _held(self, seconds: float, stage: str) -> CopilotError:
+        if self._denied is None:
+            return _slow_down(seconds, stage)
+        return AuthenticationError(f"{self._denied}; asked again in {seconds:.1f} s at the earliest", stage=stage)
 
     def _outages_of(self, stage: str) -> Tuple[_Turns, ...]:
         """The turns of a stage. Where no message goes through, there is no use for new conversations."""

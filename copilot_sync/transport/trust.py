@@ -11,11 +11,14 @@ parent has read.
 import contextlib
 import errno
 import os
+import socket
 import ssl
 import threading
+import time
 from typing import Dict, Optional, Tuple
 
 from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.wait import wait_for_read, wait_for_write
 
 #: Held while CAs are read, and across a fork. A signal handler may fork in the middle of it, in the same thread.
 _reading = threading.RLock()
@@ -52,6 +55,32 @@ class Trust:
 trust = Trust()
 
 
+class _Socket(ssl.SSLSocket):
+    """A TLS socket during whose handshake a fork waits for the present step, but never for the other side.
+
+    OpenSSL takes locks of the whole process in a handshake, with which a child could be left as with those above.
+    """
+
+    def do_handshake(self, block: bool = False) -> None:
+        timeout = self.gettimeout()
+        end = None if timeout is None else time.monotonic() + timeout
+        self.settimeout(0)
+        try:
+            while True:
+                try:
+                    with _reading:
+                        return super().do_handshake()
+                except ssl.SSLWantReadError:
+                    wait = wait_for_read
+                except ssl.SSLWantWriteError:  # pragma: no cover - what a handshake sends fits into any buffer
+                    wait = wait_for_write
+                if not wait(self, None if end is None else max(0.0, end - time.monotonic())):
+                    raise socket.timeout("the handshake took too long")
+        finally:
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                self.settimeout(timeout)
+
+
 class AuthoritiesError(OSError):
     """The file or folder of CAs can't be used; ``filename`` is its path."""
 
@@ -72,6 +101,8 @@ def fault_of(place: str) -> Optional[AuthoritiesError]:
 def _read(place: str) -> ssl.SSLContext:
     with _reading:
         context = create_urllib3_context()
+        if ssl.SSLSocket.__module__ == "ssl":  # pragma: no branch - gevent has sockets of its own
+            context.sslsocket_class = _Socket
         if os.path.isdir(place):
             context.load_verify_locations(capath=place)
         else:
