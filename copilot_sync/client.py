@@ -6,6 +6,7 @@ to one thread at a time.
 """
 
 import contextlib
+import functools
 import os
 import weakref
 from dataclasses import fields
@@ -258,9 +259,10 @@ class Client:
             NotFoundError: There is no such conversation.
             CopilotError: They could not be had.
         """
-        request = protocol.messages_request(self._access.urls, _id_of(conversation))
+        thread_id = _id_of(conversation)
+        request = protocol.messages_request(self._access.urls, thread_id)
         with self._calling() as fetch:
-            return fetch(request, protocol.read_messages)
+            return fetch(request, functools.partial(protocol.read_messages, thread_id=thread_id))
 
     def create_thread(self) -> Conversation:
         """Begin a conversation without saying anything yet.

@@ -539,8 +539,18 @@ def read_threads(reply: Reply) -> List[Thread]:
     ]
 
 
-def read_messages(reply: Reply) -> List[Message]:
-    """Read a thread's messages; entries without an id are left out."""
+def read_messages(reply: Reply, thread_id: Optional[str] = None) -> List[Message]:
+    """Read a thread's messages; entries without an id are left out.
+
+    Raises:
+        ProtocolError: It is no list of messages, or one of another thread than the one that was asked for.
+    """
+    data = _read_json(reply, "messages")
+    entries = _listed(data, reply, "messages", ("messages", "thread"))
+    thread = data.get("thread")
+    told = _text(thread, "id") if isinstance(thread, Mapping) else ""
+    if thread_id is not None and told not in ("", thread_id):
+        raise errors.ProtocolError("the messages of another conversation came", stage="messages", status=reply.status)
     return [
         Message(
             id=_text(entry, "id"),
@@ -550,7 +560,7 @@ def read_messages(reply: Reply) -> List[Message]:
             created_at=_optional_text(entry, "createdAt"),
             interrupted=entry.get("interrupted") is True,
         )
-        for entry in _entries(reply, "messages", ("messages", "thread"))
+        for entry in entries
     ]
 
 
@@ -568,15 +578,19 @@ def read_models(reply: Reply) -> List[Model]:
 
 
 def _entries(reply: Reply, stage: str, keys: Tuple[str, ...]) -> List[Mapping[str, Any]]:
+    return _listed(_read_json(reply, stage), reply, stage, keys)
+
+
+def _listed(data: Any, reply: Reply, stage: str, keys: Tuple[str, ...]) -> List[Mapping[str, Any]]:
     """Read a list that stands under the first of the keys; the others, too, tell that this is the reply.
 
     An empty list may come as ``null``, or not at all; but what tells of an error is no list.
     """
-    data = _read_json(reply, stage)
     if isinstance(data, Mapping) and not isinstance(data.get(keys[0]), list) and _is_error(data):
         raise errors.ProtocolError(f"an error came instead of a list of {stage}", stage=stage, status=reply.status)
-    entries = data.get(keys[0]) if isinstance(data, Mapping) else None
-    if entries is None and isinstance(data, Mapping) and any(key in data for key in keys):
+    fields = data if isinstance(data, Mapping) else {}
+    entries = fields.get(keys[0])
+    if entries is None and (keys[0] in fields or any(fields.get(key) is not None for key in keys)):
         return []
     if not isinstance(entries, list):
         raise errors.ProtocolError(f"the reply held no list of {stage}", stage=stage, status=reply.status)

@@ -12,6 +12,7 @@ again while that makes sense, under these rules:
 """
 
 import enum
+import functools
 import unicodedata
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Union
@@ -193,7 +194,8 @@ class Search:
             raise doubt from error
 
     def _messages(self, retry: Optional[RetryPolicy]) -> List[Message]:
-        return self._access.fetch(self._request, self._call, retry, protocol.read_messages)
+        read = functools.partial(protocol.read_messages, thread_id=self._sent.conversation_id)
+        return self._access.fetch(self._request, self._call, retry, read)
 
     def _seconds(self) -> float:
         """How long looking may take in all."""

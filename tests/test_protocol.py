@@ -2004,3 +2004,22 @@ def test_brackets_in_texts_are_no_nesting() -> None:
     assert isinstance(event, ContentEvent) and event.body == body
     twice = "[" * 150 + "]" * 150
     assert protocol.decode(f'{{"type":"content","body":"x","one":{twice},"other":{twice}}}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"thread": {"id": "other"}, "messages": []}, {"thread": None, "message": "boom"}, {"thread": None}],
+    ids=["another conversation", "words", "nothing"],
+)
+def test_what_is_no_list_of_these_messages_is_not_an_empty_one(body: Dict[str, Any]) -> None:
+    """An empty one would say that a message may be sent again."""
+    with pytest.raises(ProtocolError):
+        protocol.read_messages(Reply(200, {}, json.dumps(body).encode()), "mine")
+
+
+@pytest.mark.parametrize(
+    "body", [{"thread": {"id": "mine"}}, {"messages": None}, {"thread": {}, "messages": []}], ids=repr
+)
+def test_an_empty_list_of_messages_may_be_told_in_several_ways(body: Dict[str, Any]) -> None:
+    """``null``, nothing, or a list without anything in it."""
+    assert protocol.read_messages(Reply(200, {}, json.dumps(body).encode()), "mine") == []
