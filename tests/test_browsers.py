@@ -168,7 +168,7 @@ def test_a_failure_of_the_library_means_no_cookies_there(
 def test_without_the_extra_the_error_names_it(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """browser-cookie3 is not needed; the error says how to install it."""
     monkeypatch.setitem(sys.modules, "browser_cookie3", None)
-    with pytest.raises(MissingCredentialsError, match=r"pip install copilot-sync\[browser\]"):
+    with pytest.raises(MissingCredentialsError, match=r"pip install 'copilot-sync\[browser\]'"):
         get_cookies()
 
 

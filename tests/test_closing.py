@@ -175,6 +175,8 @@ def test_of_an_end_and_a_close_the_first_counts(
     before, after = client.stream("hi"), client.stream("hi")
 
     def noting(self: Reading, end: Any) -> Any:
+        if self is not before._reading and self is not after._reading:
+            return note(self, end)  # pragma: no cover - of another test, which the garbage collector ends just now
         monkeypatch.setattr(Reading, "note_end", note)
         if self is before._reading:
             close(before)
