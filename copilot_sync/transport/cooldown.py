@@ -92,7 +92,7 @@ class Cooldown:
         self._until, self._told = 0.0, False  # the end of the pause, and whether the service said how long it is
         self._turns: Optional[_Turns] = None  # after a refusal
         self._failing: Dict[str, _Failing] = {}  # by stage
-        self._denied: Optional[str] = None  # why the credentials were refused, if that came last
+        self._denied: Optional[Tuple[str, str]] = None  # where and why credentials were refused, if nothing else was
         self._quota: Optional[Tuple[str, float, float]] = None  # words, when to ask again, when it ends
         self.renew()
 
@@ -119,10 +119,15 @@ class Cooldown:
                 self._refused(error.stage, now, seconds, told=told is not None)
             elif isinstance(error, AuthenticationError) and error.status is not None:
                 if not isinstance(error, PermissionDeniedError):
-                    self._refused(error.stage, now, 0.0, told=False)
-                    self._denied = str(error.args[0])
+                    self._deny(error.stage, str(error.args[0]), now)
             elif _is_no_answer(error):
                 self._count(error.stage, now)
+
+    def _deny(self, stage: str, words: str, now: float) -> None:
+        """Slow down like after a limit, until a request of this stage gets through: tokens may just have ended soon."""
+        if self._turns is None or self._denied is not None:
+            self._refused(stage, now, 0.0, told=False)
+            self._denied = stage, words
 
     def _refused(self, stage: str, now: float, seconds: float, *, told: bool) -> None:
         self._denied = None
@@ -155,7 +160,8 @@ class Cooldown:
     def succeeded(self, stage: str) -> None:
         """Take note of a request that did not fail; only needed while ``active``."""
         with self._lock:
-            self._denied = None
+            if self._denied is not None and self._denied[0] == stage:
+                self._denied = self._turns = None
             self._failing.pop(stage, None)
 
     def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:
@@ -208,7 +214,7 @@ class Cooldown:
     def _held(self, seconds: float, stage: str) -> CopilotError:
         if self._denied is None:
             return _slow_down(seconds, stage)
-        return AuthenticationError(f"{self._denied}; asked again in {seconds:.1f} s at the earliest", stage=stage)
+        return AuthenticationError(f"{self._denied[1]}; asked again in {seconds:.1f} s at the earliest", stage=stage)
 
     def _outages_of(self, stage: str) -> Tuple[_Turns, ...]:
         """The turns of a stage. Where no message goes through, there is no use for new conversations."""

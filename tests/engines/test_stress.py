@@ -34,6 +34,7 @@ def bounded(output: str) -> List[str]:
     return [line for line in output.splitlines() if "  at most " in line or "  at least " in line]
 
 
+@pytest.mark.timeout(400)  # whole programs, beside other work
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_figure_is_in_its_bounds(program: str) -> None:
     """What could go wrong was tried, and none of it did."""

@@ -26,7 +26,7 @@ from copilot_sync import Client, CopilotError, NotFoundError, RetryPolicy
 from copilot_sync.emulator import Fault, RecordedRequest
 
 FULL = {"processes": 400, "children": 10}
-SHORT = {"processes": 10, "children": 12}
+SHORT = {"processes": 6, "children": 8}
 THREADS = 8
 #: Seconds. A child that takes longer hangs; so does a process that says nothing for so long.
 PATIENCE = 15.0

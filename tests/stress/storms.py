@@ -210,7 +210,8 @@ def check(storms: List[Storm], sudden: Storm, pause: Storm) -> int:
     after = pause.arrivals(PAUSE - INSTANT, math.inf)
     gaps = [later - earlier for earlier, later in zip(after, after[1:])]
     figures.at_least("requests after a pause that many waited for", len(after), 1)
-    figures.at_most("requests before its end", len(pause.arrivals(ON_ITS_WAY, PAUSE - 0.01)), 0)
+    # On a busy machine, what was sent before the refusal arrives late.
+    figures.at_most("requests before its end", len(pause.arrivals(PAUSE / 2, PAUSE - 0.01)), 0)
     figures.at_most(
         "requests within 200 ms of its end", len(pause.arrivals(PAUSE - 0.01, PAUSE + INSTANT)), IN_A_SECOND
     )
