@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from measuring import Figures, begin_worker, content_of, emulators, end_hung, settings, tell, watch
 
-from copilot_sync import Client, CopilotError, NotFoundError, RetryPolicy
+from copilot_sync import Client, CopilotError, NotFoundError, RetryPolicy, Timeout
 from copilot_sync.emulator import Fault, RecordedRequest
 
 FULL = {"processes": 400, "children": 10}
@@ -111,6 +111,7 @@ class Family:
             self._look_after()
             time.sleep(0.01)
         self._over.set()
+        self._refused.close()  # whose calls may be waiting for the end of a pause
         for thread in threads:
             thread.join()
         tell(**self._counts)
@@ -171,7 +172,7 @@ class Family:
 
     def _be_refused(self, prompt: str) -> None:
         try:
-            self._refused.ask(f"refused {prompt}", timeout=0.5)
+            self._refused.ask(f"refused {prompt}", timeout=Timeout(total=0.5))
         except CopilotError:
             return
         raise AssertionError("it was refused")
