@@ -1080,18 +1080,17 @@ def _codes_of(event: ErrorEvent) -> Set[str]:
     return {event.code, *(_codes_in(event.data) if event.data else _codes_in(event.message))}
 
 
-def _codes_in(data: Any) -> Set[str]:
+def _codes_in(data: Union[str, Mapping[str, Any]]) -> Set[str]:
     if isinstance(data, str):
         code = data.strip()
         return {code} if 0 < len(code) <= _LONGEST_CODE and " " not in code else set()
     found: Set[str] = set()
-    if isinstance(data, Mapping):
-        nested = data.get("errors")
-        inner = [data.get("error"), *(nested[:10] if isinstance(nested, list) else [])]
-        for entry in (data, *(each for each in inner if isinstance(each, Mapping))):
-            for key in _CODE_KEYS:
-                if isinstance(entry.get(key), str):
-                    found |= _codes_in(entry[key])
+    nested = data.get("errors")
+    inner = [data.get("error"), *(nested[:10] if isinstance(nested, list) else [])]
+    for entry in (data, *(each for each in inner if isinstance(each, Mapping))):
+        for key in _CODE_KEYS:
+            if isinstance(entry.get(key), str):
+                found |= _codes_in(entry[key])
     return found
 
 

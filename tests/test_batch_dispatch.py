@@ -531,7 +531,7 @@ def test_a_run_may_be_closed_while_its_prompts_are_read(emulator: Emulator) -> N
     closed = threading.Event()
 
     def prompts(*, endless: bool) -> Iterator[str]:
-        for number in itertools.count():
+        for number in itertools.count():  # pragma: no branch - it has no end
             if number == 20:
                 runs[-1].close() if endless else None
                 closed.set()
@@ -871,6 +871,12 @@ def test_a_page_in_place_of_a_conversation_is_nobodys_failure(emulator: Emulator
     with Client() as client, pytest.raises(ProtocolError):
         list(batch.run([str(number) for number in range(100)], client=client, workers=4))
     assert stages(emulator).count("thread") <= 4 + 8
+
+
+def test_workers_that_never_started_leave_in_peace(client: Client) -> None:
+    """A run may be closed before it comes to that."""
+    with nothing_left_open(), crew.crew_of(client, None, False):
+        pass
 
 
 def test_one_tries_while_the_others_wait(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
