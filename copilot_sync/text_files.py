@@ -10,7 +10,7 @@ import codecs
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import IO, Iterator
+from typing import IO, Iterator, Tuple
 
 #: UTF-32's mark begins with UTF-16's, so it comes first.
 _MARKS = (
@@ -144,7 +144,7 @@ def _numbered(file: io.TextIOWrapper, limit: int) -> Iterator[Line]:
             yield Line(number, body, end, size, is_text=is_text)
 
 
-def _size_of(text: str) -> "tuple[int, bool]":
+def _size_of(text: str) -> Tuple[int, bool]:
     """The bytes of a text, and whether all of them could be decoded."""
     if text.isascii():
         return len(text), True
