@@ -79,6 +79,14 @@ class ReplyReader(io.BufferedIOBase):
 
     def readline(self, size: Optional[int] = -1) -> bytes:
         """Give the next line, or so many bytes of a longer one."""
+        data, place = self._data, self._place
+        end = data.find(b"\n", place) + 1
+        if 0 < end < len(data) and end - place <= (size or 0):  # as nearly all lines of heads are
+            self._place = end
+            return data[place:end]
+        return self._line(size)
+
+    def _line(self, size: Optional[int]) -> bytes:
         limit = -1 if size is None else size
         searched = self._place
         while True:
