@@ -15,7 +15,7 @@ from copilot_sync import RetryPolicy
 from copilot_sync.emulator import Emulator, Fault, RecordedRequest
 from copilot_sync.emulator.service import Options
 
-ASKS = 1000
+ASKS = 500
 THREADS = 64
 FAULT_RATE = 0.3
 
@@ -101,7 +101,7 @@ def _fetched(emulator: Emulator, dice: _Dice) -> int:
 
 
 def test_nothing_is_lost_and_nothing_is_asked_twice() -> None:
-    """1,000 asks from 64 threads, a fault in 30 % of all requests: all right, none twice, one token for each expiry."""
+    """500 asks from 64 threads, a fault in 30 % of all requests: all right, none twice, one token for each expiry."""
     wrong, emulator, dice = soak(seed=1)
     assert wrong == {}
     assert _repeated(emulator) == 0
