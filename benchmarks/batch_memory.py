@@ -11,7 +11,7 @@ import tempfile
 import time
 
 from copilot_sync import batch
-from copilot_sync.batch.asking import Step
+from copilot_sync.batch.sender import Step
 from copilot_sync.models import Answer, Conversation
 
 

@@ -63,7 +63,7 @@ class Workers:
         result: Dict[str, Any] = self._processes[name].asked(question)
         return result
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with new processes, whose memory holds nothing of earlier jobs."""
         self.close()
 

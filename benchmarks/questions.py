@@ -310,7 +310,7 @@ def large(bench: Bench) -> List[Section]:
     """What one large event costs."""
     size = bench.scale.megabytes * 1024 * 1024
     names = [name for name in bench.names if not name.startswith("requests")]
-    bench.workers.renew()
+    bench.workers.after_fork_in_child()
     rounds = bench.run("volume", Plan(events=1, size=size), bench.scale.large_rounds, names)
     return [
         (
@@ -328,7 +328,7 @@ def many(bench: Bench) -> List[Section]:
     names = [name for name in bench.names if name not in (OPENAI, G4F_BLOCKING)]
     sections = []
     for count in (scale.volume // 10, scale.volume):
-        bench.workers.renew()
+        bench.workers.after_fork_in_child()
         rounds = bench.run("volume", Plan(events=count, batch=20), 1, names)
         sections.append(
             (

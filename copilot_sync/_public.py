@@ -36,16 +36,16 @@ from copilot_sync.models import (
     Conversation,
     Cookies,
     Message,
+    MessageHandle,
     Messages,
     Model,
-    Receipt,
     Thread,
     Usage,
 )
+from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
 from copilot_sync.settings import Limits, Timeout
 from copilot_sync.stream import Stream
-from copilot_sync.transport.retry import RetryPolicy
 
 __all__ = [
     "AnnotationsEvent",
@@ -67,6 +67,7 @@ __all__ = [
     "InvalidRequestError",
     "Limits",
     "Message",
+    "MessageHandle",
     "Messages",
     "MissingCredentialsError",
     "Model",
@@ -77,7 +78,6 @@ __all__ = [
     "ProviderModelMixin",
     "QuotaExceededError",
     "RateLimitError",
-    "Receipt",
     "RequestTimeoutError",
     "ResponseTooLargeError",
     "RetryPolicy",

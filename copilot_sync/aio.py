@@ -129,12 +129,12 @@ class _Pump:
         self._items = items
         self._close = close
         self._loop = loop
-        self._shared = _Shared.of(loop)
+        self._shared = _LoopWaker.for_loop(loop)
         self._ready: Deque[Any] = deque()
         self._room = threading.Condition()
         self._full = False
         # Weak, so that the thread does not keep alive a task of a loop that was closed.
-        self._waiter: Callable[[], Optional[asyncio.Future[bool]]] = _no_one
+        self._waiter: Callable[[], Optional[asyncio.Future[bool]]] = _none
         self._woken = False
         self._closing = False
         self._ended = False
@@ -205,10 +205,10 @@ class _Pump:
                 return self._taken()
             if ended:
                 return deque()
-            if not await self._news(seconds):
+            if not await self._wait_for_data(seconds):
                 return None
 
-    async def _news(self, seconds: Optional[float]) -> bool:
+    async def _wait_for_data(self, seconds: Optional[float]) -> bool:
         """Wait for the thread, and tell whether it was the thread that ended the wait."""
         waiter = self._loop.create_future()
         self._waiter = weakref.ref(waiter)
@@ -256,7 +256,7 @@ class _Pump:
         self._failures.clear()
 
 
-class _Shared:
+class _LoopWaker:
     """What the pumps of one loop share: how it is woken, and whose turn it is to start a thread.
 
     A thread wakes a loop through a socket, which costs more than an event does. Where many pumps have something within
@@ -266,12 +266,12 @@ class _Shared:
     """
 
     #: Both weak: what the pumps share holds their loop, and lives as long as they do.
-    _by_loop: ClassVar[MutableMapping[Any, "weakref.ref[_Shared]"]] = weakref.WeakKeyDictionary()
+    _by_loop: ClassVar[MutableMapping[Any, "weakref.ref[_LoopWaker]"]] = weakref.WeakKeyDictionary()
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "_Shared":
+    def for_loop(cls, loop: asyncio.AbstractEventLoop) -> "_LoopWaker":
         """Find what the pumps of a loop share; the first one makes it."""
-        shared = cls._by_loop.get(loop, _no_one)()
+        shared = cls._by_loop.get(loop, _none)()
         if shared is None:
             shared = cls(loop)
             cls._by_loop[loop] = weakref.ref(shared)
@@ -338,5 +338,5 @@ def _tell(waiter: "Callable[[], Optional[asyncio.Future[bool]]]", news: bool) ->
         future.set_result(news)
 
 
-def _no_one() -> None:
+def _none() -> None:
     """What waits for the thread where nothing does."""

@@ -14,18 +14,18 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 from urllib.parse import urlsplit
 
 from copilot_sync import protocol
-from copilot_sync.auth.access import Access
+from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.delivery.answer import CallOptions, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Answer, Conversation, Message, Model, Receipt, Secret, Thread
+from copilot_sync.models import Answer, Conversation, Message, MessageHandle, Model, Secret, Thread
+from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.protocol import Options, Reply, Request
-from copilot_sync.reading import Rules, Turn
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
 from copilot_sync.stream import Stream
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
 #: A prompt is a text, or role messages as chat programs keep them.
@@ -109,11 +109,11 @@ class Client:
         urls = given.chosen(environment)
         transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
-        self._access = Access(urls, transport, credentials.token_source(urls, transport, cache))
+        self._access = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         self._model = _checked_model(model, environment.model or MODEL)
-        self._rules = Rules(Timeout.of(timeout), RetryPolicy.of(retry), _checked_resume(resume))
+        self._rules = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
         self._streams: Set[weakref.ref[Stream]] = set()
-        self._calls: Set[Call] = set()
+        self._calls: Set[CallContext] = set()
 
     @property
     def retry(self) -> Optional[RetryPolicy]:
@@ -164,7 +164,7 @@ class Client:
             retry=retry,
             resume=resume,
             on_start=on_start,
-            only_whole=True,
+            buffered=True,
             **options,
         )
         with stream:
@@ -180,8 +180,8 @@ class Client:
         retry: Optional[RetryPolicy] = _DEFAULT,
         resume: Optional[bool] = None,
         on_start: Optional[Callable[[Conversation], None]] = None,
-        only_whole: bool = False,
-        receipt: Optional[Receipt] = None,
+        buffered: bool = False,
+        handle: Optional[MessageHandle] = None,
         **options: Any,
     ) -> Stream:
         """Ask, and get the answer piece by piece.
@@ -197,25 +197,25 @@ class Client:
             retry: As for ``ask``.
             resume: As for ``ask``.
             on_start: As for ``ask``.
-            only_whole: Hand out the text in one piece when it is whole, instead of as it comes.
-            receipt: Where the message goes and what its answer is to be called, instead of ``conversation``. With
-                the same receipt, another process can take the message up again without asking twice.
+            buffered: Hand out the text in one piece when it is whole, instead of as it comes.
+            handle: Where the message goes and what its answer is to be called, instead of ``conversation``. With
+                the same handle, another process can take the message up again without asking twice.
             **options: As for ``ask``.
 
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
         """
-        known = Conversation.of(receipt.conversation_id if receipt is not None else conversation)
+        known = Conversation.from_value(handle.conversation_id if handle is not None else conversation)
         if known is not None:
             protocol.segment(known.conversation_id)
-        turn = Turn(
+        turn = PendingMessage(
             content=_content(prompt, known),
             model=_checked_model(model, self._model),
             options=_checked_options(options),
             conversation=known,
-            only_whole=only_whole,
-            receipt=receipt,
+            buffered=buffered,
+            handle=handle,
         )
         stream = Stream(self._access, turn, self._rules_of(timeout, retry, resume), on_start)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
@@ -229,7 +229,7 @@ class Client:
             conversation: A conversation or its id. Default: a new one, begun with the first question.
             model: The model for all of it. Default: the client's.
         """
-        return Chat(self, Conversation.of(conversation), model)
+        return Chat(self, Conversation.from_value(conversation), model)
 
     def models(self) -> List[Model]:
         """List the models that the account may use.
@@ -332,17 +332,17 @@ class Client:
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_streams": set(), "_calls": set()}
 
-    def _rules_of(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> Rules:
-        return Rules(
-            timeout=self._rules.timeout if timeout is None else Timeout.of(timeout),
-            retry=self._rules.retry if retry is _DEFAULT else RetryPolicy.of(retry),
+    def _rules_of(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> CallOptions:
+        return CallOptions(
+            timeout=self._rules.timeout if timeout is None else Timeout.from_value(timeout),
+            retry=self._rules.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
             resume=self._rules.resume if resume is None else _checked_resume(resume),
         )
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator["_Fetch"]:
         """Give what fetches and reads replies within the time of one call, which ``close`` ends."""
-        call = Call(self._rules.timeout)
+        call = CallContext(self._rules.timeout)
         call.begin()
         self._calls.add(call)
         try:
@@ -404,7 +404,7 @@ def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
 
 
 def _id_of(conversation: Union[str, Conversation]) -> str:
-    known = Conversation.of(conversation)
+    known = Conversation.from_value(conversation)
     if known is None:
         raise ValueError("a conversation or its id is needed")
     return known.conversation_id
@@ -414,7 +414,7 @@ def _checked_options(options: Dict[str, Any]) -> Options:
     for name in options:
         if name not in _OPTIONS:
             raise TypeError(f"{name} is no option of a message; there are {', '.join(_OPTIONS)}")
-    return Options.of(**options)
+    return Options.coerce(**options)
 
 
 def _checked_resume(resume: bool) -> bool:

@@ -112,27 +112,27 @@ class ServerError(CopilotError):
 
     Attributes:
         retry_after: Seconds to wait as the server told them, ``None`` where it did not.
-        turned_away: Whether the server said with ``Retry-After`` that it has not taken the request.
+        not_processed: Whether the server said with ``Retry-After`` that it has not taken the request.
     """
 
     def __init__(
-        self, message: str, *, retry_after: Optional[float] = None, turned_away: bool = False, **facts: Any
+        self, message: str, *, retry_after: Optional[float] = None, not_processed: bool = False, **facts: Any
     ) -> None:
         super().__init__(message, **facts)
         self.retry_after = retry_after
-        self.turned_away = turned_away
+        self.not_processed = not_processed
 
 
 class NetworkError(CopilotError):
     """No connection, a reset, TLS, DNS or a proxy.
 
     Attributes:
-        sent: Whether any of the request may have reached the server.
+        may_have_been_sent: Whether any of the request may have reached the server.
     """
 
-    def __init__(self, message: str, *, sent: bool = True, **facts: Any) -> None:
+    def __init__(self, message: str, *, may_have_been_sent: bool = True, **facts: Any) -> None:
         super().__init__(message, **facts)
-        self.sent = sent
+        self.may_have_been_sent = may_have_been_sent
 
 
 class RequestTimeoutError(NetworkError, TimeoutError):

@@ -132,7 +132,7 @@ class Conversation(BaseConversation):
         return conversation
 
     @classmethod
-    def of(cls, value: "Union[None, str, Conversation]") -> "Optional[Conversation]":
+    def from_value(cls, value: "Union[None, str, Conversation]") -> "Optional[Conversation]":
         """Read what callers may give for a conversation: nothing (``None`` or ``""``), an id, or a conversation."""
         if value is None or value == "":
             return None
@@ -152,7 +152,7 @@ class Conversation(BaseConversation):
 
 
 @dataclass(frozen=True)
-class Receipt:
+class MessageHandle:
     """What a message can be found by again, also by another process: it is made, and kept, before the message is sent.
 
     Attributes:
@@ -203,16 +203,16 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
-
-def details_of(answer: Answer) -> Dict[str, Any]:
-    """Give all about an answer but its text and its annotations, as plain JSON."""
-    return {
-        "conversation_id": answer.conversation.conversation_id,
-        "message_id": answer.message_id,
-        "model": answer.model,
-        "usage": None if answer.usage is None else asdict(answer.usage),
-        "complete": answer.complete,
-    }
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the answer as plain JSON, with the id of its conversation and without its annotations."""
+        return {
+            "text": self.text,
+            "conversation_id": self.conversation.conversation_id,
+            "message_id": self.message_id,
+            "model": self.model,
+            "usage": None if self.usage is None else asdict(self.usage),
+            "complete": self.complete,
+        }
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from copilot_sync.events import (
     UnknownEvent,
 )
 from copilot_sync.models import Message, Model, Thread, Usage
-from copilot_sync.settings import SERVER_WORDS, TOKEN_LIFETIME, Urls
+from copilot_sync.settings import MAX_ERROR_TEXT, TOKEN_LIFETIME, Urls
 from copilot_sync.times import read_date
 
 #: The parent of a thread's first message (public captures, 2026).
@@ -94,7 +94,7 @@ class Options:
     parent_message_id: Optional[str] = None
 
     @classmethod
-    def of(
+    def coerce(
         cls,
         references: Optional[Iterable[Mapping[str, Any]]] = None,
         context: Optional[Iterable[Mapping[str, Any]]] = None,
@@ -893,7 +893,9 @@ def error_of_status(
     if 300 <= status < 400:
         return _redirect_error(reply, mask, facts)
     if status == 407:
-        return errors.NetworkError("the proxy wants a user name and a password" + _said(words), sent=False, **facts)
+        return errors.NetworkError(
+            "the proxy wants a user name and a password" + _said(words), may_have_been_sent=False, **facts
+        )
     limit = _limit_of(reply, codes, words)
     if limit is not None:
         seconds = retry_after(reply.headers, now)
@@ -908,7 +910,7 @@ def error_of_status(
         )
     if status == 503:
         facts["retry_after"] = retry_after(reply.headers, now)
-        facts["turned_away"] = asks_to_come_again(reply.headers)
+        facts["not_processed"] = asks_to_come_again(reply.headers)
     if status == 403 and proven and request.stage == "message":
         words_of_ours = "the service forbids this message: a policy may not allow its model"
         return errors.PermissionDeniedError(words_of_ours + _said(words), **facts)
@@ -1236,9 +1238,9 @@ def _is_code(value: object) -> bool:
 
 def clean(text: str) -> str:
     """Make a server's text fit for a message: one line, printable, at most 500 characters."""
-    printable = "".join(character if character.isprintable() else " " for character in text[: SERVER_WORDS * 4])
+    printable = "".join(character if character.isprintable() else " " for character in text[: MAX_ERROR_TEXT * 4])
     line = " ".join(printable.split())
-    return line if len(line) <= SERVER_WORDS else line[: SERVER_WORDS - 1] + "…"
+    return line if len(line) <= MAX_ERROR_TEXT else line[: MAX_ERROR_TEXT - 1] + "…"
 
 
 def _page_title(text: str) -> str:

@@ -23,7 +23,7 @@ from copilot_sync.auth.tokens import fingerprint
 from copilot_sync.client import Client
 from copilot_sync.models import BaseConversation, Conversation, Cookies, Messages
 from copilot_sync.stream import Stream
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -215,8 +215,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         options = {name: kwargs[name] for name in _CALL_OPTIONS if name in kwargs}
         client = _clients.get(given, {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
         text = protocol.last_user_turn(messages) if return_conversation else protocol.format_prompt(messages)
-        known = Conversation.of(conversation) or Conversation.of(conversation_id)
-        return client.stream(text, conversation=known, model=cls.get_model(model), only_whole=not stream, **options)
+        known = Conversation.from_value(conversation) or Conversation.from_value(conversation_id)
+        return client.stream(text, conversation=known, model=cls.get_model(model), buffered=not stream, **options)
 
 
 def _items(turn: Stream, return_conversation: bool) -> Generator[Union[str, BaseConversation], None, None]:
@@ -242,10 +242,10 @@ class _SharedClients:
 
     def __init__(self) -> None:
         self._clients: OrderedDictType[Tuple[Any, ...], Client] = OrderedDict()
-        self.renew()
-        renew_in_child(self)
+        self.after_fork_in_child()
+        reset_after_fork(self)
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.RLock()
 

@@ -29,14 +29,14 @@ TOKEN_MARGIN = 60.0
 #: Seconds that a token is taken to live where the service does not say.
 TOKEN_LIFETIME = 600.0
 #: Seconds that a lost answer is looked for in its thread, or ``Timeout.read`` if that is less.
-LOOK_PATIENCE = 30.0
+RECOVERY_TIMEOUT = 30.0
 #: Seconds after a failure before a message that isn't in its thread counts as not taken: it may still be on its way.
 RECOVERY_DELAY = 2.0
 #: What may follow the end of an answer before its connection is given up: bytes, and seconds.
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.05
 #: Characters of the server's own words that an error quotes.
-SERVER_WORDS = 500
+MAX_ERROR_TEXT = 500
 
 #: Seconds. The system's sockets take no longer time-out than 24 days.
 _LONGEST_TIMEOUT = 1_000_000.0
@@ -74,7 +74,7 @@ class Timeout:
             object.__setattr__(self, "total", _seconds("total", self.total))
 
     @classmethod
-    def of(cls, value: "Union[None, int, float, Timeout]") -> "Timeout":
+    def from_value(cls, value: "Union[None, int, float, Timeout]") -> "Timeout":
         """Read what callers may give: nothing (the defaults), a number (``connect`` and ``read``), or a ``Timeout``."""
         if value is None:
             return cls()

@@ -13,13 +13,13 @@ import contextlib
 import threading
 from typing import Any, Callable, Iterator, NoReturn, Optional
 
-from copilot_sync.auth.access import Access
+from copilot_sync.auth.api_session import ApiSession
+from copilot_sync.delivery.answer import FAILED, AnswerBuilder, CallOptions, Closed, PendingMessage
+from copilot_sync.delivery.exchange import drive
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.events import ContentEvent, Event
-from copilot_sync.exchange import drive
 from copilot_sync.models import Answer, Conversation
-from copilot_sync.reading import FAILED, Closed, Reading, Rules, Turn
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 
 
 class Stream:
@@ -34,13 +34,13 @@ class Stream:
 
     def __init__(
         self,
-        access: Access,
-        turn: Turn,
-        rules: Rules,
+        access: ApiSession,
+        turn: PendingMessage,
+        rules: CallOptions,
         on_start: Optional[Callable[[Conversation], None]] = None,
     ) -> None:
-        self._call = Call(rules.timeout)
-        self._reading = Reading(turn)
+        self._call = CallContext(rules.timeout)
+        self._reading = AnswerBuilder(turn)
         self._ends = self._reading.ends
         self._driver = drive(access, turn, rules, self._call, self._reading)
         self._on_start = on_start

@@ -14,7 +14,8 @@ import hypothesis
 import pytest
 from support import Trouble
 
-from copilot_sync import recovery, settings
+from copilot_sync import settings
+from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.transport.session import Transport
 

@@ -51,7 +51,7 @@ def joined_threads() -> Iterator[None]:
     assert not any(map(threading.Thread.is_alive, left))
 
 
-class Gate:
+class RateLimiter:
     """An iterator that blocks until it is closed, as a read of a socket does."""
 
     def __init__(self, *first: str) -> None:
@@ -60,7 +60,7 @@ class Gate:
         self.blocked = threading.Event()
         self.ended = threading.Event()
 
-    def __iter__(self) -> "Gate":
+    def __iter__(self) -> "RateLimiter":
         return self
 
     def __next__(self) -> str:
@@ -209,7 +209,7 @@ def test_the_loop_goes_on_while_the_thread_is_blocked() -> None:
     """Other tasks run between two pieces."""
 
     async def main() -> int:
-        gate = Gate("one")
+        gate = RateLimiter("one")
         generator = Reader(gate, gate.close)
         assert await generator.__anext__() == "one"
         task = asyncio.ensure_future(generator.__anext__())
@@ -329,7 +329,7 @@ def test_a_failure_that_nobody_meets_keeps_nothing_alive() -> None:
 
 def test_closing_does_not_wait_for_ever() -> None:
     """A thread that can't be interrupted, as in a DNS look-up, is left to end by itself."""
-    gate = Gate("one")
+    gate = RateLimiter("one")
 
     async def main() -> None:
         generator = Reader(gate, do_nothing)
@@ -378,7 +378,7 @@ def left_by_a_loop_that_knows_it_not(loop: asyncio.AbstractEventLoop, items: "As
 @pytest.mark.parametrize("leave", [left_between_two_items, left_while_waiting, left_by_a_loop_that_knows_it_not])
 def test_a_loop_that_is_closed_without_a_word_leaves_no_thread(leave: Any) -> None:
     """Nobody runs the generator to its end then; dropping it is enough."""
-    gate = Gate("one")
+    gate = RateLimiter("one")
 
     def use_a_loop() -> None:
         loop = asyncio.new_event_loop()
@@ -523,7 +523,7 @@ def test_a_busy_loop_keeps_nothing_of_a_reader_that_has_ended(monkeypatch: pytes
         return context.run(asyncio.ensure_future, take(reader))
 
     async def main() -> None:
-        page = Gate()
+        page = RateLimiter()
         kept = weakref.ref(page)
         tasks = [begin(first.readers[0], page), *map(asyncio.ensure_future, map(take, others.readers))]
         del page
@@ -581,7 +581,7 @@ def test_a_turn_that_has_ended_is_not_waited_for() -> None:
     """A stream that is begun while others go on is begun at once."""
 
     async def main() -> None:
-        first, second = Gate("one"), Gate()
+        first, second = RateLimiter("one"), RateLimiter()
         reader = Reader(first, first.close)
         assert await reader.__anext__() == "one"
         waiting = asyncio.ensure_future(Reader(second, second.close).__anext__())
@@ -604,7 +604,7 @@ def test_a_turn_may_end_after_its_loop() -> None:
             await asyncio.sleep(1000)
 
     loop = asyncio.new_event_loop()
-    shared = aio._Shared.of(loop)
+    shared = aio._LoopWaker.for_loop(loop)
     tasks: List[Any] = [loop.create_task(have_turn()) for _ in range(2)]
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))
@@ -619,7 +619,7 @@ def test_a_turn_may_end_after_its_loop() -> None:
 def test_one_that_is_cancelled_before_its_turn_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stream is closed, and nobody waits for a thread that there never was."""
     monkeypatch.setattr(aio, "PATIENCE", 1000.0)
-    gate, waiting = Gate("one"), Gate("one")
+    gate, waiting = RateLimiter("one"), RateLimiter("one")
 
     async def main() -> None:
         first, second = iterate_stream(gate), iterate_stream(waiting)
@@ -725,7 +725,7 @@ def test_a_wait_for_a_while_gives_all_that_has_come() -> None:
 
 def test_a_wait_for_a_while_ends_without_anything() -> None:
     """And nothing is lost by it."""
-    gate = Gate("one")
+    gate = RateLimiter("one")
 
     async def main() -> None:
         items = Reader(gate, gate.close)

@@ -37,17 +37,17 @@ from copilot_sync import (
     Timeout,
     Usage,
     batch,
-    recovery,
 )
-from copilot_sync.batch import asking, crew, dispatch, jobs
-from copilot_sync.batch import gate as gate_module
-from copilot_sync.batch.gate import Gate
+from copilot_sync.batch import dispatch, sender, work_items, workers
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.batch.results import Result
+from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import Receipt
-from copilot_sync.transport import cooldown
+from copilot_sync.models import MessageHandle
+from copilot_sync.pacing import cooldown
+from copilot_sync.pacing import limiter as limiter_module
+from copilot_sync.pacing.limiter import RateLimiter
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 
@@ -72,9 +72,9 @@ def output(tmp_path: Path) -> Path:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
     monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
-    monkeypatch.setattr(gate_module, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(gate_module, "_LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(gate_module, "_SPREAD", 0.0)
+    monkeypatch.setattr(limiter_module, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(limiter_module, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(limiter_module, "_SPREAD", 0.0)
     monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
 
 
@@ -336,13 +336,13 @@ def test_a_rate_spreads_the_prompts(emulator: Emulator, monkeypatch: pytest.Monk
     """600 a minute are one each tenth of a second."""
     times: List[float] = []
 
-    class Noting(Gate):
-        def try_enter(self) -> float:
-            wait = super().try_enter()
+    class Noting(RateLimiter):
+        def try_acquire(self) -> float:
+            wait = super().try_acquire()
             times.extend([time.monotonic()] * (not wait))
             return wait
 
-    monkeypatch.setattr(dispatch, "Gate", Noting)
+    monkeypatch.setattr(dispatch, "RateLimiter", Noting)
     assert len(list(batch.run(map(str, range(5)), rate=600))) == len(times) == 5
     assert times[-1] - times[0] > 0.29  # the first turn may have begun before it
 
@@ -513,17 +513,17 @@ def test_a_run_may_be_closed_while_a_conversation_is_deleted(
 
 def test_a_run_may_be_closed_while_it_waits(emulator: Emulator) -> None:
     """At a gate that others have filled, and in a pause."""
-    gate = Gate(1)
-    gate.refused(1000)
-    held = Held(batch.run(["one"], gate=gate))
+    rate_limiter = RateLimiter(1)
+    rate_limiter.penalize(1000)
+    held = Held(batch.run(["one"], rate_limiter=rate_limiter))
     held.close()
     assert stages(emulator) == []
-    full = Gate(1)
-    full.enter()
-    held = Held(batch.run(["one"], gate=full))
+    full = RateLimiter(1)
+    full.acquire()
+    held = Held(batch.run(["one"], rate_limiter=full))
     held.close()
-    full.leave()
-    assert full.try_enter() == 0
+    full.release()
+    assert full.try_acquire() == 0
 
 
 def test_a_run_may_be_closed_while_its_prompts_are_read(emulator: Emulator) -> None:
@@ -737,8 +737,8 @@ def test_a_client_that_is_closed_ends_a_batch(emulator: Emulator, client: Client
 def test_a_refusal_pauses_everybody(emulator: Emulator, client: Client) -> None:
     """For as long as the service has named, nothing comes to it from anybody; then it goes on with fewer at once."""
     fail_on(emulator, "7", Fault.status(429, retry_after=1))
-    gate = Gate(8)
-    results = by_id(batch.run(map(str, range(40)), client=client, gate=gate))
+    rate_limiter = RateLimiter(8)
+    results = by_id(batch.run(map(str, range(40)), client=client, rate_limiter=rate_limiter))
     assert len(results) == 40
     assert all(result.error is None for result in results.values())
     assert (results[7].attempts, results[6].attempts) == (2, 1)
@@ -746,21 +746,21 @@ def test_a_refusal_pauses_everybody(emulator: Emulator, client: Client) -> None:
     refused = next(request.time for request in messages if request.json["content"] == "7")
     # What was on its way when the refusal was on its way back could not know of it.
     assert [request for request in emulator.requests if 0.4 < request.time - refused < 1.0] == []
-    assert 4 <= gate.limit <= 6
+    assert 4 <= rate_limiter.concurrency <= 6
 
 
 def test_what_was_begun_waits_for_the_pause_as_well(emulator: Emulator) -> None:
     """A refusal that another process was told, while a conversation was begun, holds its message back."""
-    gate = Gate(8)
+    rate_limiter = RateLimiter(8)
     told: List[float] = []
 
     def choose(stage: str, request: Any) -> None:
         if stage == "thread":
-            gate.refused(0.5)
+            rate_limiter.penalize(0.5)
             told.append(time.monotonic())
 
     emulator.choose_fault = choose
-    assert texts(batch.run(["one"], gate=gate)) == {0: "one"}
+    assert texts(batch.run(["one"], rate_limiter=rate_limiter)) == {0: "one"}
     assert emulator.requests[-1].time - told[0] >= 0.5
 
 
@@ -814,9 +814,9 @@ def test_the_clients_own_hook_is_called(emulator: Emulator) -> None:
 
 def test_an_outage_holds_a_batch_up(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """No prompt fails because of it: all wait, and go on when the service is there again."""
-    gate = Gate(4)
+    rate_limiter = RateLimiter(4)
     waits: List[Optional[float]] = []
-    refused = gate.refused
+    refused = rate_limiter.penalize
 
     def note(seconds: Optional[float] = None) -> float:
         waits.append(seconds)
@@ -825,10 +825,13 @@ def test_an_outage_holds_a_batch_up(emulator: Emulator, monkeypatch: pytest.Monk
         refused(0.01)
         return 0.01
 
-    monkeypatch.setattr(gate, "refused", note)
+    monkeypatch.setattr(rate_limiter, "penalize", note)
     emulator.close()
     with Client(retry=None) as client:
-        assert sorted(texts(batch.run(["one", "two"], client=client, gate=gate)).values()) == ["one", "two"]
+        assert sorted(texts(batch.run(["one", "two"], client=client, rate_limiter=rate_limiter)).values()) == [
+            "one",
+            "two",
+        ]
     assert len(waits) >= 3
 
 
@@ -875,7 +878,7 @@ def test_a_page_in_place_of_a_conversation_is_nobodys_failure(emulator: Emulator
 
 def test_workers_that_never_started_leave_in_peace(client: Client) -> None:
     """A run may be closed before it comes to that."""
-    with nothing_left_open(), crew.crew_of(client, None, False):
+    with nothing_left_open(), workers.make_workers(client, None, False):
         pass
 
 
@@ -994,11 +997,11 @@ def test_what_the_account_was_told_elsewhere_is_waited_for(emulator: Emulator, c
 
 def test_a_service_that_is_not_there_ends_a_batch(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some minutes, and without a result for any prompt."""
-    gate = Gate(4)
-    monkeypatch.setattr(gate, "refused", lambda seconds=None: 0.0)
+    rate_limiter = RateLimiter(4)
+    monkeypatch.setattr(rate_limiter, "penalize", lambda seconds=None: 0.0)
     emulator.close()
     with Client(retry=None) as client, pytest.raises(NetworkError):
-        list(batch.run(["one", "two"], client=client, gate=gate))
+        list(batch.run(["one", "two"], client=client, rate_limiter=rate_limiter))
 
 
 def test_a_time_limit_is_no_outage(emulator: Emulator) -> None:
@@ -1015,11 +1018,11 @@ def test_a_server_that_fails_before_the_message_is_an_outage(
     emulator: Emulator, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has nothing to do with the prompt."""
-    gate = Gate(4)
-    monkeypatch.setattr(gate, "refused", lambda seconds=None: 0.0)
+    rate_limiter = RateLimiter(4)
+    monkeypatch.setattr(rate_limiter, "penalize", lambda seconds=None: 0.0)
     emulator.fail(stage, Fault.status(500), Fault.status(500))
     with Client(retry=None) as client:
-        assert texts(batch.run(["one"], client=client, gate=gate)) == {0: "one"}
+        assert texts(batch.run(["one"], client=client, rate_limiter=rate_limiter)) == {0: "one"}
 
 
 # Gates
@@ -1027,31 +1030,31 @@ def test_a_server_that_fails_before_the_message_is_an_outage(
 
 def test_batches_may_share_a_gate(emulator: Emulator) -> None:
     """One waits while the other has all the places, and notices when there is one."""
-    gate = Gate(1)
-    gate.enter()
-    results = batch.run(["one"], gate=gate)
+    rate_limiter = RateLimiter(1)
+    rate_limiter.acquire()
+    results = batch.run(["one"], rate_limiter=rate_limiter)
     run = Worker(lambda: texts(results))
     with batch.run(["two"]) as other:
         assert next(other).text == "two"
     assert sent(emulator) == ["two"]
-    gate.leave()
+    rate_limiter.release()
     assert run.result() == {0: "one"}
-    assert gate.try_enter() == 0
+    assert rate_limiter.try_acquire() == 0
 
 
 @pytest.mark.parametrize("how", ["closed", "failed", "refused"])
 def test_a_batch_gives_its_places_back(emulator: Emulator, client: Client, how: str) -> None:
     """However it ends."""
-    gate = Gate(3)
+    rate_limiter = RateLimiter(3)
     if how == "closed":
-        with batch.run(map(str, range(9)), client=client, gate=gate) as results:
+        with batch.run(map(str, range(9)), client=client, rate_limiter=rate_limiter) as results:
             next(results)
     else:
         fault = Fault.status(400) if how == "failed" else Fault.status(402)
         emulator.choose_fault = lambda stage, request: fault if stage == "message" else None
         with contextlib.suppress(CopilotError):
-            list(batch.run(map(str, range(9)), client=client, gate=gate))
-    assert [gate.try_enter() for _ in range(3)] == [0, 0, 0]
+            list(batch.run(map(str, range(9)), client=client, rate_limiter=rate_limiter))
+    assert [rate_limiter.try_acquire() for _ in range(3)] == [0, 0, 0]
 
 
 # Conversations that are deleted
@@ -1223,16 +1226,16 @@ class Left:
     def __init__(self, output: Path, client: Client) -> None:
         self._output = output
         self._client = client
-        self.receipt = Receipt(client.create_thread().conversation_id, str(uuid.uuid4()), "root")
+        self.handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), "root")
 
     def intend(self, prompt: str = "one", model: str = "") -> "Left":
-        job = jobs.Job(0, Prompt(0, prompt), asking.Task(prompt, model or None))
+        item = work_items.WorkItem(0, Prompt(0, prompt), sender.Task(prompt, model or None))
         with Journal(str(self._output)) as journal:
-            journal.intend([Intent(0, self.receipt, job.digest(), made=True)])
+            journal.intend([Intent(0, self.handle, item.digest(), made=True)])
         return self
 
     def send(self) -> "Left":
-        with self._client.stream("one", receipt=self.receipt) as stream:
+        with self._client.stream("one", handle=self.handle) as stream:
             with contextlib.suppress(CopilotError):
                 next(stream)
         return self
@@ -1247,7 +1250,7 @@ def test_an_answer_of_a_killed_run_is_not_asked_for_again(emulator: Emulator, ou
     """It is where the journal says."""
     left.intend().send()
     (result,) = batch.run(["one"], output=output)
-    assert (result.text, result.attempts, result.conversation_id) == ("one", 0, left.receipt.conversation_id)
+    assert (result.text, result.attempts, result.conversation_id) == ("one", 0, left.handle.conversation_id)
     assert len(sent(emulator)) == 1
 
 
@@ -1255,7 +1258,7 @@ def test_a_message_that_a_killed_run_did_not_send_is_sent(emulator: Emulator, ou
     """Into the conversation that was begun for it."""
     left.intend()
     (result,) = batch.run(["one"], output=output)
-    assert (result.text, result.attempts, result.conversation_id) == ("one", 1, left.receipt.conversation_id)
+    assert (result.text, result.attempts, result.conversation_id) == ("one", 1, left.handle.conversation_id)
     assert len(emulator.threads) == 1
 
 
@@ -1290,7 +1293,7 @@ def test_an_answer_that_a_killed_run_lost_is_a_failure(
     emulator: Emulator, output: Path, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service may have given it up; only when that is said, the prompt is asked in another conversation."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.5)
     emulator.options.finish_when_disconnected = False
     emulator.script(Reply(["one ", "two"], pace=0.05))
     left.intend().send()
@@ -1329,10 +1332,10 @@ def test_an_outage_while_looking_is_waited_out(
     """And then it looks again, instead of sending."""
     left.intend().send()
     emulator.fail("messages", Fault.drop(), Fault.drop())
-    gate = Gate(4)
-    monkeypatch.setattr(gate, "refused", lambda seconds=None: 0.0)
+    rate_limiter = RateLimiter(4)
+    monkeypatch.setattr(rate_limiter, "penalize", lambda seconds=None: 0.0)
     with Client(retry=None) as client:
-        (result,) = batch.run(["one"], client=client, output=output, gate=gate)
+        (result,) = batch.run(["one"], client=client, output=output, rate_limiter=rate_limiter)
     assert (result.text, result.attempts, len(sent(emulator))) == ("one", 0, 1)
 
 
@@ -1357,13 +1360,13 @@ def make_client() -> Client:
 
 
 @pytest.fixture
-def _fresh_askers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dict[bytes, asking.Asker]]:
+def _fresh_askers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dict[bytes, sender.Worker]]:
     """The clients of this process as a worker, which are closed at the end."""
-    askers: Dict[bytes, asking.Asker] = {}
-    monkeypatch.setattr(asking, "_askers", askers)
+    askers: Dict[bytes, sender.Worker] = {}
+    monkeypatch.setattr(sender, "_workers", askers)
     yield askers
-    for asker in askers.values():
-        asker._client.close()
+    for worker in askers.values():
+        worker._client.close()
 
 
 @pytest.fixture
@@ -1397,9 +1400,9 @@ def test_a_way_to_get_a_client_travels(emulator: Emulator, executor: Executor) -
     """A function of a module, or a partial of one: what it does happens where the asking is done."""
     for way in (make_client, functools.partial(Client, retry=None)):
         assert texts(batch.run(["one"], client=way, executor=executor)) == {0: "one"}
-    assert len(asking._askers) == 2
+    assert len(sender._workers) == 2
     assert texts(batch.run(["two"], client=make_client, executor=executor)) == {0: "two"}
-    assert len(asking._askers) == 2
+    assert len(sender._workers) == 2
     assert emulator.tokens_issued == 2
 
 
@@ -1413,7 +1416,7 @@ def test_credentials_travel_only_when_that_is_said(emulator: Emulator, client: C
 
 def test_what_travels_shows_nothing(emulator: Emulator, client: Client) -> None:
     """An engine may log what it was given."""
-    source = asking.ClientSource(crew.Given(client))
+    source = sender.ClientSource(workers.Given(client))
     secret = emulator.cookies["user_session"]
     assert secret.encode() in source._pickled
     assert secret not in repr(source)
@@ -1448,10 +1451,10 @@ def test_work_that_is_done_again_asks_once(emulator: Emulator) -> None:
 def test_refusals_of_other_processes_pause_everybody(emulator: Emulator, executor: Executor) -> None:
     """They come back to the one gate."""
     fail_on(emulator, "3", Fault.status(429, retry_after=0))
-    gate = Gate(8)
-    results = by_id(batch.run(map(str, range(8)), client=make_client, executor=executor, gate=gate))
+    rate_limiter = RateLimiter(8)
+    results = by_id(batch.run(map(str, range(8)), client=make_client, executor=executor, rate_limiter=rate_limiter))
     assert all(result.error is None for result in results.values())
-    assert gate.limit < 8
+    assert rate_limiter.concurrency < 8
 
 
 def end_process(*arguments: Any) -> None:
@@ -1460,7 +1463,7 @@ def end_process(*arguments: Any) -> None:
 
 def test_an_engine_that_breaks_ends_a_batch(emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own error tells why; the next run goes on."""
-    monkeypatch.setattr(crew, "work", end_process)
+    monkeypatch.setattr(workers, "work", end_process)
     with concurrent.futures.ProcessPoolExecutor(1) as pool, pytest.raises(concurrent.futures.BrokenExecutor):
         list(batch.run(["one", "two"], executor=pool, output=output))
     assert ids(output) == []
@@ -1475,7 +1478,7 @@ class Waiting(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":  # type: ignore[override]
         self.futures.append(concurrent.futures.Future())
         if len(self.futures) == 1:
-            self.futures[0].set_result(asking.Step("t"))
+            self.futures[0].set_result(sender.StepResult("t"))
         return self.futures[-1]
 
 
@@ -1495,11 +1498,11 @@ def test_what_an_engine_has_not_begun_is_cancelled(output: Path) -> None:
 
 def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> None:
     """A worker that was about to ask does not."""
-    asker = asking.Asker(client)
-    asker.stop()
-    step = asker.ask(asking.Task("one"))
+    worker = sender.Worker(client)
+    worker.stop()
+    step = worker.ask(sender.Task("one"))
     assert isinstance(step.error, StreamClosedError)
-    assert isinstance(asker.delete("t").error, StreamClosedError)
+    assert isinstance(worker.delete("t").error, StreamClosedError)
     assert stages(emulator) == []
 
 
@@ -1513,7 +1516,7 @@ WRONG: List[Tuple[Any, Any, Any, str]] = [
     (["x"], {"workers": 0}, ValueError, "workers must be at least 1"),
     (["x"], {"workers": "many"}, TypeError, "workers must be a whole number"),
     (["x"], {"rate": -1}, ValueError, "rate must be"),
-    (["x"], {"rate": 5, "gate": Gate(1)}, ValueError, "a gate has its own rate"),
+    (["x"], {"rate": 5, "rate_limiter": RateLimiter(1)}, ValueError, "a rate_limiter has its own rate"),
     (["x"], {"max_failures": 0}, ValueError, "max_failures must be at least 1"),
     (["x"], {"timeout": -1}, ValueError, "timeout"),
     (["x"], {"timeout": "long"}, TypeError, "timeout"),

@@ -28,7 +28,7 @@ def test_every_option_that_is_named_exists() -> None:
 
 def test_figures_are_those_of_the_code() -> None:
     """What is waited for, and how long."""
-    assert f"waited for, {settings.LOOK_PATIENCE:.0f} seconds at most" in DOCS
+    assert f"waited for, {settings.RECOVERY_TIMEOUT:.0f} seconds at most" in DOCS
     assert dispatch._LONGEST_WAIT == 3600
     assert "to wait for more than an hour" in DOCS
 

@@ -20,7 +20,7 @@ from copilot_sync.batch import line_files
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.results import Result
-from copilot_sync.models import Receipt
+from copilot_sync.models import MessageHandle
 from copilot_sync.transport import fork
 
 LINE = (
@@ -61,7 +61,7 @@ def failure(id: str, error: Dict[str, Any] = FAILURE) -> Result:
 
 
 def intent(id: str, conversation: str = "t", *, made: bool = True) -> Intent:
-    return Intent(id, Receipt(conversation, f"answer-of-{id}", "root"), "digest", made)
+    return Intent(id, MessageHandle(conversation, f"answer-of-{id}", "root"), "digest", made)
 
 
 def write(output: Path, *results: Result, finish: bool = False) -> None:
@@ -475,7 +475,7 @@ def test_a_failure_is_taken_out_to_be_asked_again(output: Path) -> None:
         assert journal.intent("b") is None
         kept = journal.intent("c")
         assert kept is not None
-        assert (kept.receipt, kept.again) == (intent("c", "t-c").receipt, True)
+        assert (kept.handle, kept.again) == (intent("c", "t-c").handle, True)
         assert journal.intent("d") == intent("d", "t-d")
         journal.write([Result("c")])
     assert ids(output) == ["a", "c"]
@@ -650,7 +650,7 @@ def test_a_forked_child_does_not_keep_the_lock(output: Path) -> None:
 def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
     """Leaving it is not the same as unlocking it."""
     with opened(output) as journal:
-        fork._renew_all()
+        fork._reset_all()
         assert (journal._output._file, journal._notes._file) == (-1, -1)
         with pytest.raises(JournalError, match="can't be written: Bad file descriptor"):
             journal.write([Result("a")])

@@ -22,7 +22,7 @@ from copilot_sync.errors import (
 from copilot_sync.protocol import Request
 from copilot_sync.settings import DRAIN_BYTES, Timeout
 from copilot_sync.transport.body import PIECE, Body
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Response, Transport
 
 PATIENT = Timeout(connect=60, read=60)
@@ -33,14 +33,14 @@ LAST = b"0\r\n\r\n"
 NEXT = OK + b"Content-Length: 4\r\n\r\nnext"
 
 
-def opened(transport: Transport, url: str, call: Optional[Call] = None) -> Response:
-    call = call or Call(PATIENT)
+def opened(transport: Transport, url: str, call: Optional[CallContext] = None) -> Response:
+    call = call or CallContext(PATIENT)
     call.begin()
     return transport.open(Request("message", "GET", url, "/", {}), lambda prepared: prepared, call)
 
 
 @contextlib.contextmanager
-def replying(transport: Transport, script: Script, call: Optional[Call] = None) -> Iterator[Body]:
+def replying(transport: Transport, script: Script, call: Optional[CallContext] = None) -> Iterator[Body]:
     with Server(script) as server:
         body = opened(transport, server.url, call).body
         yield body
@@ -92,9 +92,9 @@ FRAMINGS: Dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("head", "parts", "vouched"), FRAMINGS.values(), ids=FRAMINGS)
+@pytest.mark.parametrize(("head", "parts", "framing_complete"), FRAMINGS.values(), ids=FRAMINGS)
 def test_each_piece_is_handed_out_when_it_arrives(
-    transport: Transport, head: bytes, parts: List[bytes], vouched: bool
+    transport: Transport, head: bytes, parts: List[bytes], framing_complete: bool
 ) -> None:
     """Whatever the framing, without waiting for what comes next: the server sends it only after the piece before."""
     turns = [threading.Event() for _ in parts]
@@ -113,7 +113,7 @@ def test_each_piece_is_handed_out_when_it_arrives(
             assert next(pieces) == expected
         turns[-1].set()
         assert list(pieces) == []
-        assert body.vouched is vouched
+        assert body.framing_complete is framing_complete
 
 
 def test_several_gzip_members_may_come_at_once(transport: Transport) -> None:
@@ -128,7 +128,7 @@ def test_a_framing_does_not_vouch_for_what_is_packed_in_it(transport: Transport)
     packed = flushed(GZIP, b"one", b"two")[0]
     with replying(transport, cutting(encoded("gzip", CHUNKS) + chunk(packed) + LAST)) as body:
         assert b"".join(body.pieces()) == b"one"
-        assert not body.vouched
+        assert not body.framing_complete
 
 
 def test_a_body_without_a_connection_behind_it_is_vouched_for(transport: Transport) -> None:
@@ -137,7 +137,7 @@ def test_a_body_without_a_connection_behind_it_is_vouched_for(transport: Transpo
         mock.get("https://github.example/", body=b"one")
         body = opened(transport, "https://github.example/").body
         assert list(body.pieces()) == [b"one"]
-        assert body.vouched
+        assert body.framing_complete
         body.finish()
 
 
@@ -153,9 +153,9 @@ class _Raw:
 def test_a_body_that_can_only_be_read_will_do() -> None:
     """Not all mocks have more than ``read``, and there is no connection to give back."""
     raw = _Raw(b"x" * (PIECE + 1))
-    body = Body(raw, Call(PATIENT), "stream")
+    body = Body(raw, CallContext(PATIENT), "stream")
     assert [len(piece) for piece in body.pieces()] == [PIECE, 1]
-    assert body.vouched
+    assert body.framing_complete
     body.finish()
     assert raw._data.closed
 
@@ -181,7 +181,7 @@ def test_a_body_that_is_cut_raises_after_what_had_come(transport: Transport, sai
         assert next(pieces) == b"one"
         with pytest.raises(NetworkError, match="cut in the middle") as caught:
             next(pieces)
-        assert (caught.value.stage, caught.value.sent, body.vouched) == ("stream", True, False)
+        assert (caught.value.stage, caught.value.may_have_been_sent, body.framing_complete) == ("stream", True, False)
         assert caught.value.__context__ is None
 
 
@@ -261,14 +261,16 @@ def test_all_that_can_be_unpacked_is_handed_out() -> None:
     for length in range(len(packed) + 1):
         raw = _Raw(packed[:length])
         raw.headers["content-encoding"] = "gzip"
-        unpacked = b"".join(Body(raw, Call(PATIENT), "stream").pieces())
+        unpacked = b"".join(Body(raw, CallContext(PATIENT), "stream").pieces())
         assert unpacked == zlib.decompressobj(GZIP).decompress(packed[:length])
 
 
 # Reading it whole
 
 
-def connections(transport: Transport, first: bytes, use: Callable[[Body], Any], call: Optional[Call] = None) -> int:
+def connections(
+    transport: Transport, first: bytes, use: Callable[[Body], Any], call: Optional[CallContext] = None
+) -> int:
     """How many connections two requests take, after the first of which something was done with its body."""
     with Server(answering(first, NEXT)) as server:
         body = opened(transport, server.url, call).body
@@ -308,7 +310,7 @@ def test_a_body_that_drips_is_given_up(transport: Transport) -> None:
         while not over.wait(0.01):
             peer.send(b"x")
 
-    with replying(transport, script, Call(Timeout(read=60, stall=0.4))) as body:
+    with replying(transport, script, CallContext(Timeout(read=60, stall=0.4))) as body:
         with pytest.raises(RequestTimeoutError, match="came no further for 0.4 s") as caught:
             body.read(2_000_000)
         over.set()
@@ -317,7 +319,7 @@ def test_a_body_that_drips_is_given_up(transport: Transport) -> None:
 
 def test_silence_in_a_body_is_a_time_out(transport: Transport) -> None:
     """In the middle of a body it is the same error as before one."""
-    with replying(transport, answering(sized(9) + b"one"), Call(Timeout(read=0.4))) as body:
+    with replying(transport, answering(sized(9) + b"one"), CallContext(Timeout(read=0.4))) as body:
         with pytest.raises(RequestTimeoutError, match="nothing more came for 0.4 s") as caught:
             list(body.pieces())
     assert caught.value.phase == "read"
@@ -326,7 +328,7 @@ def test_silence_in_a_body_is_a_time_out(transport: Transport) -> None:
 def test_a_piece_that_comes_after_the_end_of_the_call_is_too_late(transport: Transport) -> None:
     """``total`` ends also an answer whose pieces keep coming."""
     now = [0.0]
-    call = Call(Timeout(total=10), clock=lambda: now[0])
+    call = CallContext(Timeout(total=10), clock=lambda: now[0])
     call.begin()
     pieces = Body(_Raw(b"one"), call, "stream").pieces()
     now[0] = 10.0
@@ -337,7 +339,7 @@ def test_a_piece_that_comes_after_the_end_of_the_call_is_too_late(transport: Tra
 
 def test_reading_ends_when_the_call_is_stopped(transport: Transport) -> None:
     """Also between two pieces."""
-    call = Call(PATIENT)
+    call = CallContext(PATIENT)
     with replying(transport, answering(sized(9) + b"one"), call) as body:
         pieces = body.pieces()
         assert next(pieces) == b"one"
@@ -380,19 +382,19 @@ def test_an_error_that_drips_is_not_waited_for(transport: Transport) -> None:
 
     raw = _Raw(b"")
     raw.read = read  # type: ignore[assignment]
-    assert Body(raw, Call(PATIENT, clock=lambda: now[0]), "message").read_some(100) == b"xxxx"
+    assert Body(raw, CallContext(PATIENT, clock=lambda: now[0]), "message").read_some(100) == b"xxxx"
 
 
 @pytest.mark.parametrize("timeout", [Timeout(read=0.4), Timeout(total=0.4)], ids=["read", "total"])
 def test_an_error_that_never_ends_is_not_waited_for(transport: Transport, timeout: Timeout) -> None:
     """A limit of the call's that comes first ends the words, not the call."""
-    with replying(transport, answering(sized(9) + b"one"), Call(timeout)) as body:
+    with replying(transport, answering(sized(9) + b"one"), CallContext(timeout)) as body:
         assert body.read_some(100) == b"one"
 
 
 def test_an_error_is_not_read_on_when_the_call_is_stopped(transport: Transport) -> None:
     """Being stopped is nothing that a status could matter more than."""
-    call = Call(PATIENT)
+    call = CallContext(PATIENT)
     with replying(transport, answering(sized(9) + b"one"), call) as body:
         call.cancel()
         with pytest.raises(StreamClosedError):
@@ -446,13 +448,13 @@ def test_a_drain_that_drips_is_given_up(transport: Transport) -> None:
 
     raw = _Raw(b"")
     raw.read = read  # type: ignore[assignment]
-    Body(raw, Call(PATIENT, clock=lambda: now[0]), "stream").finish()
+    Body(raw, CallContext(PATIENT, clock=lambda: now[0]), "stream").finish()
     assert len(reads) == 3
 
 
 def test_a_connection_of_a_stopped_call_is_not_used_again(transport: Transport) -> None:
     """It was shut down, or is about to be."""
-    call = Call(PATIENT)
+    call = CallContext(PATIENT)
 
     def use(body: Body) -> None:
         pieces = body.pieces()

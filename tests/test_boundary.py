@@ -20,8 +20,8 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.boundary import FAILURES, is_lasting, translated
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.boundary import FAILURES, is_permanent, map_exception
+from copilot_sync.transport.call import CallContext
 
 SECRET = "s3cr3t-t0ken"
 UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
@@ -55,17 +55,17 @@ def wrapped(failure: BaseException) -> requests.RequestException:
 def test_an_error_names_host_and_proxy() -> None:
     """Whatever failed, and whatever passwords their URLs hold."""
     for failure in (ConnectionResetError(), socket.timeout("timed out"), http.client.BadStatusLine("x")):
-        call = Call(Timeout(connect=1, read=2))
+        call = CallContext(Timeout(connect=1, read=2))
         call.route = ("https://github.com/path", {"proxies": {"https": f"http://me:{SECRET}@proxy.example:3128"}})
         error = translation(failure, call=call)
         assert str(error.args[0]).endswith("; host github.com:443, proxy proxy.example:3128")
         assert str(error.args[0]).count("host") == 1
 
 
-def translation(failure: BaseException, phase: str = "read", call: Optional[Call] = None) -> CopilotError:
-    call = call or Call(Timeout(connect=1, read=2, total=3))
+def translation(failure: BaseException, phase: str = "read", call: Optional[CallContext] = None) -> CopilotError:
+    call = call or CallContext(Timeout(connect=1, read=2, total=3))
     call.phase = phase
-    return translated(failure, call, "message")
+    return map_exception(failure, call, "message")
 
 
 KINDS: List[Tuple[Callable[[], BaseException], Type[CopilotError], str]] = [
@@ -191,11 +191,11 @@ def test_an_error_says_whether_anything_may_have_been_sent(phase: str, seconds: 
     """Which decides whether the request may just be sent again."""
     timeout = translation(wrapped(socket.timeout("timed out")), phase)
     assert isinstance(timeout, RequestTimeoutError)
-    assert (timeout.phase, timeout.seconds, timeout.sent) == (phase, seconds, sent)
+    assert (timeout.phase, timeout.seconds, timeout.may_have_been_sent) == (phase, seconds, sent)
     for failure in (ConnectionResetError(), OSError("odd")):
         error = translation(wrapped(failure), phase)
         assert isinstance(error, NetworkError)
-        assert error.sent is sent
+        assert error.may_have_been_sent is sent
 
 
 def test_a_refused_connection_is_no_time_out() -> None:
@@ -210,7 +210,7 @@ def test_a_refused_connection_is_no_time_out() -> None:
 def test_the_call_is_asked_first() -> None:
     """A socket that was shut down fails in many ways, but the call knows why: it was stopped, or its time is over."""
     now = [0.0]
-    call = Call(Timeout(total=3), clock=lambda: now[0])
+    call = CallContext(Timeout(total=3), clock=lambda: now[0])
     call.begin()
     now[0] = 5.0
     error = translation(ConnectionResetError(), call=call)
@@ -240,7 +240,7 @@ LASTING: Dict[str, Any] = {
 @pytest.mark.parametrize(("failing", "lasting"), LASTING.values(), ids=LASTING)
 def test_some_failures_do_not_mend_by_trying_again(failing: Callable[[], BaseException], lasting: bool) -> None:
     """A certificate that isn't trusted now isn't in a second either."""
-    assert is_lasting(translation(failing(), "connect")) is lasting
+    assert is_permanent(translation(failing(), "connect")) is lasting
 
 
 def test_a_failure_that_is_its_own_cause_ends_all_the_same() -> None:

@@ -13,7 +13,7 @@ from support import Worker
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import fork
-from copilot_sync.transport.call import Call, current_call
+from copilot_sync.transport.call import CallContext, current_call
 
 
 class Clock:
@@ -48,8 +48,8 @@ def is_shut_down(theirs: socket.socket) -> bool:
         return False
 
 
-def begun(clock: Clock, total: Optional[float] = None) -> Call:
-    call = Call(Timeout(connect=10, read=60, stall=90, total=total), clock=clock)
+def begun(clock: Clock, total: Optional[float] = None) -> CallContext:
+    call = CallContext(Timeout(connect=10, read=60, stall=90, total=total), clock=clock)
     call.begin()
     return call
 
@@ -91,11 +91,11 @@ def test_progress_begins_the_limits_anew_but_not_the_whole_call(clock: Clock) ->
     call.phase = "read"
     clock.now += 80
     assert call.silence_seconds() == pytest.approx(10)
-    call.progress()
+    call.touch()
     assert call.silence_seconds() == pytest.approx(60)
     assert call.remaining() == pytest.approx(70)
     clock.now += 40
-    call.progress()
+    call.touch()
     assert call.silence_seconds() == pytest.approx(30)
 
 
@@ -165,7 +165,7 @@ def test_a_window_bounds_the_reads_inside_of_it_altogether(clock: Clock) -> None
     with call.window(2.0):
         assert call.silence_seconds() == pytest.approx(2.0)
         clock.now += 1.5
-        call.progress()
+        call.touch()
         assert call.silence_seconds() == pytest.approx(0.5)
         assert not call.window_closed
         clock.now += 0.5
@@ -261,8 +261,8 @@ def test_a_cancelled_call_stays_cancelled(clock: Clock) -> None:
 def test_cancelling_shuts_the_socket_down_that_is_held(pair: Tuple[socket.socket, socket.socket]) -> None:
     """A read that is blocked in another thread ends, and the peer sees the end of the connection."""
     ours, theirs = pair
-    call = Call(Timeout())
-    call.hold(ours)
+    call = CallContext(Timeout())
+    call.attach_socket(ours)
     reading = Worker(lambda: ours.recv(1))
     call.cancel()
     assert reading.result() == b""
@@ -272,26 +272,26 @@ def test_cancelling_shuts_the_socket_down_that_is_held(pair: Tuple[socket.socket
 def test_a_socket_held_after_the_stop_is_shut_down_at_once(pair: Tuple[socket.socket, socket.socket]) -> None:
     """Whoever comes late to block doesn't."""
     ours, theirs = pair
-    call = Call(Timeout())
+    call = CallContext(Timeout())
     call.cancel()
-    call.hold(ours)
+    call.attach_socket(ours)
     assert is_shut_down(theirs)
 
 
 def test_a_released_socket_is_left_alone(pair: Tuple[socket.socket, socket.socket]) -> None:
     """After the connection was given back it may already serve somebody else."""
     ours, theirs = pair
-    call = Call(Timeout())
-    call.hold(ours)
-    call.release()
+    call = CallContext(Timeout())
+    call.attach_socket(ours)
+    call.detach_socket()
     call.cancel()
     assert not is_shut_down(theirs)
 
 
 def test_cancelling_bears_a_socket_that_is_closed_already(pair: Tuple[socket.socket, socket.socket]) -> None:
     """The connection may end at the very moment at which it is stopped."""
-    call = Call(Timeout())
-    call.hold(pair[0])
+    call = CallContext(Timeout())
+    call.attach_socket(pair[0])
     pair[0].close()
     call.cancel()
     assert call.cancelled
@@ -299,10 +299,10 @@ def test_cancelling_bears_a_socket_that_is_closed_already(pair: Tuple[socket.soc
 
 def test_a_call_may_be_cancelled_by_what_interrupts_it(pair: Tuple[socket.socket, socket.socket]) -> None:
     """A signal handler runs in the middle of anything, also where the call's own lock is held."""
-    call = Call(Timeout())
+    call = CallContext(Timeout())
     with call._lock:
         call.cancel()
-        call.hold(pair[0])
+        call.attach_socket(pair[0])
     assert is_shut_down(pair[1])
 
 
@@ -310,8 +310,8 @@ def test_a_child_leaves_the_socket_of_its_parent_alone(
     pair: Tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shutting it down would end the parent's stream: the connection is the same one."""
-    call = Call(Timeout())
-    call.hold(pair[0])
+    call = CallContext(Timeout())
+    call.attach_socket(pair[0])
     call.check_process()
     monkeypatch.setattr(os, "getpid", lambda: -1)
     call.cancel()
@@ -323,7 +323,7 @@ def test_a_child_leaves_the_socket_of_its_parent_alone(
 
 def test_sleeping_ends_when_the_call_is_stopped() -> None:
     """A wait for the next attempt doesn't hold anybody up who closes the stream."""
-    call = Call(Timeout())
+    call = CallContext(Timeout())
     sleeping = Worker(lambda: call.sleep(3600))
     call.cancel()
     with pytest.raises(StreamClosedError):
@@ -334,7 +334,7 @@ class Interrupted:
     """A sleep in which the very thread that sleeps stops the call at one step, as a signal's handler does."""
 
     def __init__(self, step: int) -> None:
-        self.call = Call(Timeout())
+        self.call = CallContext(Timeout())
         self.was_stopped = False
         self._steps_left = step
         self.call.begin()
@@ -372,7 +372,7 @@ def test_a_signals_handler_may_stop_the_call_at_any_step_of_a_sleep() -> None:
 
 def test_sleeping_that_nobody_disturbs_just_ends() -> None:
     """A wait that is over is no failure."""
-    call = Call(Timeout())
+    call = CallContext(Timeout())
     call.sleep(0)
     call.check()
 
@@ -393,7 +393,7 @@ COUNTS = [
 @pytest.mark.parametrize(("stage", "before", "after"), COUNTS)
 def test_an_error_learns_how_many_requests_were_made(stage: Optional[str], before: int, after: int) -> None:
     """For its stage; reading an answer belongs to the request of the message. A number that is there stays."""
-    call = Call(Timeout())
+    call = CallContext(Timeout())
     call.attempts.update(message=2, token=1)
     error = CopilotError("broken", stage=stage, attempts=before)
     assert call.counted(error) is error
@@ -402,7 +402,7 @@ def test_an_error_learns_how_many_requests_were_made(stage: Optional[str], befor
 
 def test_a_thread_knows_the_call_that_it_is_making() -> None:
     """Calls nest, as a token's request does in a message's, and other threads see nothing of it."""
-    outer, inner = Call(Timeout()), Call(Timeout())
+    outer, inner = CallContext(Timeout()), CallContext(Timeout())
     with outer.current():
         with inner.current():
             assert current_call() is inner
@@ -415,8 +415,8 @@ def test_a_thread_knows_the_call_that_it_is_making() -> None:
 
 def test_a_call_can_be_cancelled_by_many_threads_at_once(pair: Tuple[socket.socket, socket.socket]) -> None:
     """Nobody waits for anybody."""
-    call = Call(Timeout())
-    call.hold(pair[0])
+    call = CallContext(Timeout())
+    call.attach_socket(pair[0])
     together = threading.Barrier(8)
 
     def cancel() -> None:
@@ -435,9 +435,9 @@ def test_the_copy_of_a_call_in_a_child_is_off_its_parents_connection(
     """It has ended, its descriptor leads nowhere, and the connection is whole for the parent."""
     inherited, theirs = pair
     call = begun(clock)
-    call.hold(inherited)
+    call.attach_socket(inherited)
     with inherited.dup() as parents:  # the parent's own descriptor
-        fork._renew_all()
+        fork._reset_all()
         with pytest.raises(OSError, match="ocket"):
             inherited.send(b"from the child")
         theirs.sendall(b"for the parent")
@@ -451,7 +451,7 @@ def test_the_copy_of_a_call_may_hold_a_socket_that_is_closed(
 ) -> None:
     """Its number is somebody else's by now."""
     call = begun(clock)
-    call.hold(pair[0])
+    call.attach_socket(pair[0])
     pair[0].close()
-    call.renew()
+    call.after_fork_in_child()
     assert call.cancelled

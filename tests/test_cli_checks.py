@@ -11,13 +11,13 @@ from support import Server, answering, authority_file, server_context
 
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.cli import checks
-from copilot_sync.cli.checks import PATIENCE, Finding, State
+from copilot_sync.cli.checks import PATIENCE, Check, State
 from copilot_sync.client import Client
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import Environment
 
-WELL, WRONG, OPEN = State.WELL, State.WRONG, State.OPEN
+OK, FAIL, SKIPPED = State.OK, State.FAIL, State.SKIPPED
 SECRET = "s3cr3t-value"
 
 
@@ -27,26 +27,26 @@ def environment(**variables: str) -> Environment:
 
 @pytest.mark.parametrize(
     "version, state",
-    [((3, 8, 0), WELL), ((3, 13, 1), WELL), ((4, 0, 0), WELL), ((3, 7, 17), WRONG), ((2, 7, 18), WRONG)],
+    [((3, 8, 0), OK), ((3, 13, 1), OK), ((4, 0, 0), OK), ((3, 7, 17), FAIL), ((2, 7, 18), FAIL)],
 )
 def test_an_old_python_is_told(version: Tuple[int, ...], state: State) -> None:
     """With the one that it takes."""
     finding = checks.check_python(version, "CPython")
     assert (finding.state, finding.words) == (state, "CPython " + ".".join(map(str, version)))
-    assert ("3.8" in finding.advice) is (state is WRONG)
+    assert ("3.8" in finding.advice) is (state is FAIL)
 
 
 @pytest.mark.parametrize(
     "version, lowest, state",
     [
-        ("2.32.4", "2.32.4", WELL),
-        ("2.33", "2.32.4", WELL),
-        ("10.0", "9.9", WELL),
-        ("3.0.0rc1", "2.32.4", WELL),
-        ("anything", "", WELL),
-        ("2.32.3", "2.32.4", WRONG),
-        (None, "2.32.4", WRONG),
-        (None, "", WRONG),
+        ("2.32.4", "2.32.4", OK),
+        ("2.33", "2.32.4", OK),
+        ("10.0", "9.9", OK),
+        ("3.0.0rc1", "2.32.4", OK),
+        ("anything", "", OK),
+        ("2.32.3", "2.32.4", FAIL),
+        (None, "2.32.4", FAIL),
+        (None, "", FAIL),
     ],
 )
 def test_a_library_that_is_missing_or_too_old_is_told(version: Optional[str], lowest: str, state: State) -> None:
@@ -54,16 +54,16 @@ def test_a_library_that_is_missing_or_too_old_is_told(version: Optional[str], lo
     finding = checks.check_library("requests", version, lowest)
     assert (finding.name, finding.state) == ("requests", state)
     wanted = f"requests>={lowest}" if lowest else "requests"
-    assert finding.advice == (f'pip install --upgrade "{wanted}"' if state is WRONG else "")
+    assert finding.advice == (f'pip install --upgrade "{wanted}"' if state is FAIL else "")
 
 
-@pytest.mark.parametrize("version, state", [("1.26.20", WELL), ("2.8.0", WELL), ("1.25.11", WRONG), (None, WRONG)])
+@pytest.mark.parametrize("version, state", [("1.26.20", OK), ("2.8.0", OK), ("1.25.11", FAIL), (None, FAIL)])
 def test_urllib3_may_be_old_but_not_too_old(version: Optional[str], state: State) -> None:
     """1.26 will do; the TLS library that it uses is named."""
     finding = checks.check_urllib3(version)
     assert finding.state is state
-    assert ("SSL" in finding.words) is (state is WELL)
-    assert ("urllib3>=1.26" in finding.advice) is (state is WRONG)
+    assert ("SSL" in finding.words) is (state is OK)
+    assert ("urllib3>=1.26" in finding.advice) is (state is FAIL)
 
 
 def test_the_lower_bounds_are_those_that_the_package_declares() -> None:
@@ -82,10 +82,10 @@ def test_the_lower_bounds_are_those_that_the_package_declares() -> None:
 def test_the_urls_are_shown_or_what_is_wrong_with_them() -> None:
     """With the variables to correct."""
     finding, urls = checks.check_settings(environment(API_URL="https://api.example/", MODEL="o9"))
-    assert finding == Finding("settings", WELL, "https://github.com and https://api.example, model o9")
+    assert finding == Check("settings", OK, "https://github.com and https://api.example, model o9")
     assert urls is not None
     finding, urls = checks.check_settings(environment(GITHUB_URL="ftp://x"))
-    assert (finding.state, urls) == (WRONG, None)
+    assert (finding.state, urls) == (FAIL, None)
     assert "github_url" in finding.words
     assert "COPILOT_SYNC_GITHUB_URL" in finding.advice
 
@@ -93,14 +93,14 @@ def test_the_urls_are_shown_or_what_is_wrong_with_them() -> None:
 @pytest.mark.parametrize(
     "proxy, has_socks, state, words",
     [
-        (None, False, WELL, "none"),
-        ("http://proxy.example:3128", False, WELL, "http://proxy.example:3128"),
-        ("proxy.example", False, WELL, "http://proxy.example"),
-        (f"http://me:{SECRET}@proxy.example:3128", False, WELL, "http://***@proxy.example:3128"),
-        ("socks5h://proxy.example:1080", True, WELL, "socks5h://proxy.example:1080"),
-        ("socks5h://proxy.example:1080", False, WRONG, "socks5h://proxy.example:1080 needs an extra"),
-        ("http://", False, WRONG, "is set to what is no URL"),
-        ("http://proxy.example:port", False, WRONG, "is set to what is no URL"),
+        (None, False, OK, "none"),
+        ("http://proxy.example:3128", False, OK, "http://proxy.example:3128"),
+        ("proxy.example", False, OK, "http://proxy.example"),
+        (f"http://me:{SECRET}@proxy.example:3128", False, OK, "http://***@proxy.example:3128"),
+        ("socks5h://proxy.example:1080", True, OK, "socks5h://proxy.example:1080"),
+        ("socks5h://proxy.example:1080", False, FAIL, "socks5h://proxy.example:1080 needs an extra"),
+        ("http://", False, FAIL, "is set to what is no URL"),
+        ("http://proxy.example:port", False, FAIL, "is set to what is no URL"),
     ],
 )
 def test_the_proxy_is_shown_without_its_password(
@@ -111,7 +111,7 @@ def test_the_proxy_is_shown_without_its_password(
         monkeypatch.setenv("HTTPS_PROXY", proxy)
     finding = checks.check_proxy("https://github.com", has_socks)
     assert (finding.name, finding.state, finding.words) == ("proxy for github.com", state, words)
-    assert bool(finding.advice) is (state is WRONG)
+    assert bool(finding.advice) is (state is FAIL)
     monkeypatch.setenv("NO_PROXY", "github.com")
     assert checks.check_proxy("https://github.com", has_socks).words == "none"
 
@@ -119,10 +119,10 @@ def test_the_proxy_is_shown_without_its_password(
 @pytest.mark.parametrize(
     "content, state, words",
     [
-        ("authority", WELL, "{path} (REQUESTS_CA_BUNDLE)"),
-        (None, WRONG, "{path} (REQUESTS_CA_BUNDLE) is not there"),
-        ("text", WRONG, "{path} (REQUESTS_CA_BUNDLE) can't be read, or holds no certificates"),
-        ("folder", WELL, "{path} (REQUESTS_CA_BUNDLE)"),
+        ("authority", OK, "{path} (REQUESTS_CA_BUNDLE)"),
+        (None, FAIL, "{path} (REQUESTS_CA_BUNDLE) is not there"),
+        ("text", FAIL, "{path} (REQUESTS_CA_BUNDLE) can't be read, or holds no certificates"),
+        ("folder", OK, "{path} (REQUESTS_CA_BUNDLE)"),
     ],
 )
 def test_the_certificates_are_tried(content: Optional[str], state: State, words: str, tmp_path: Path) -> None:
@@ -137,24 +137,24 @@ def test_the_certificates_are_tried(content: Optional[str], state: State, words:
     finding = checks.check_certificates({"REQUESTS_CA_BUNDLE": str(path), "CURL_CA_BUNDLE": "/missing"})
     assert finding.state is state
     assert finding.words == words.format(path=path)
-    assert ("REQUESTS_CA_BUNDLE" in finding.advice) is (state is WRONG)
+    assert ("REQUESTS_CA_BUNDLE" in finding.advice) is (state is FAIL)
 
 
 def test_the_usual_certificates_will_do() -> None:
     """Those that requests brings along; the second variable counts where the first is not set."""
-    assert checks.check_certificates({}).state is WELL
+    assert checks.check_certificates({}).state is OK
     assert "CURL_CA_BUNDLE" in checks.check_certificates({"CURL_CA_BUNDLE": "/missing"}).advice
 
 
 @pytest.mark.parametrize(
     "content, state, words",
     [
-        (None, WELL, "none"),
-        (f"machine example.org login me password {SECRET}\n", WELL, "no entry for our hosts"),
-        (f"machine github.com login me password {SECRET}\n", WELL, "an entry for github.com; it would interfere"),
-        (f"default login me password {SECRET}\n", WELL, "an entry for github.com and api.example"),
-        (f"machine github.com {SECRET}\n", OPEN, "can't be read"),
-        ("\udcff", OPEN, "can't be read"),
+        (None, OK, "none"),
+        (f"machine example.org login me password {SECRET}\n", OK, "no entry for our hosts"),
+        (f"machine github.com login me password {SECRET}\n", OK, "an entry for github.com; it would interfere"),
+        (f"default login me password {SECRET}\n", OK, "an entry for github.com and api.example"),
+        (f"machine github.com {SECRET}\n", SKIPPED, "can't be read"),
+        ("\udcff", SKIPPED, "can't be read"),
     ],
     ids=["none", "other", "ours", "default", "malformed", "bytes"],
 )
@@ -181,11 +181,11 @@ def missing() -> FoundCookies:
 @pytest.mark.parametrize(
     "variables, find, state, words",
     [
-        ({"API_KEY": SECRET}, missing, WELL, "a token from COPILOT_SYNC_API_KEY"),
-        ({"API_KEY": f"{SECRET}é"}, missing, WRONG, "COPILOT_SYNC_API_KEY holds characters"),
-        ({}, lambda: found({"user_session": SECRET, "a": SECRET}), WELL, "2 cookies from a place"),
-        ({}, lambda: found({"a": SECRET}), WRONG, "1 cookie from a place, but no user_session"),
-        ({}, missing, WRONG, "there are none: set one"),
+        ({"API_KEY": SECRET}, missing, OK, "a token from COPILOT_SYNC_API_KEY"),
+        ({"API_KEY": f"{SECRET}é"}, missing, FAIL, "COPILOT_SYNC_API_KEY holds characters"),
+        ({}, lambda: found({"user_session": SECRET, "a": SECRET}), OK, "2 cookies from a place"),
+        ({}, lambda: found({"a": SECRET}), FAIL, "1 cookie from a place, but no user_session"),
+        ({}, missing, FAIL, "there are none: set one"),
     ],
     ids=["key", "bad key", "cookies", "no session", "none"],
 )
@@ -202,15 +202,15 @@ def test_where_credentials_come_from_is_told_and_never_what_they_are(
 def test_where_tokens_are_kept_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or that none is, by wish or because the place takes no files. That costs time and is nothing wrong."""
     usual = str(tmp_path / "new" / "folders" / "tokens.json")
-    assert checks.check_token_cache(environment(), usual) == Finding("token cache", WELL, usual)
+    assert checks.check_token_cache(environment(), usual) == Check("token cache", OK, usual)
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_bytes(b"")
     for place in (str(tmp_path / "file" / "tokens.json"), "/proc/tokens.json"):
         monkeypatch.setattr(os, "access", lambda path, how: path != "/proc")
         finding = checks.check_token_cache(environment(TOKEN_CACHE=place), None)
-        assert (finding.state, finding.words) == (OPEN, f"{place} can't be written: each command fetches a token")
+        assert (finding.state, finding.words) == (SKIPPED, f"{place} can't be written: each command fetches a token")
     finding = checks.check_token_cache(environment(TOKEN_CACHE="off"), None)
-    assert (finding.state, finding.words[:3]) == (OPEN, "off")
+    assert (finding.state, finding.words[:3]) == (SKIPPED, "off")
 
 
 # The network
@@ -218,7 +218,7 @@ def test_where_tokens_are_kept_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_host_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not found may mean that there is no network. Behind a proxy, the proxy does it."""
-    assert checks.check_dns("http://127.0.0.1:1") == Finding("DNS of 127.0.0.1", WELL, "127.0.0.1")
+    assert checks.check_dns("http://127.0.0.1:1") == Check("DNS of 127.0.0.1", OK, "127.0.0.1")
     assert checks.check_dns(f"https://{'a' * 64}.example").words.startswith("not found (no valid name)")
 
     def offline(*arguments: Any, **options: Any) -> None:
@@ -227,12 +227,12 @@ def test_a_host_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     finding = checks.check_dns("https://github.com")
     assert (finding.state, finding.words) == (
-        WRONG,
+        FAIL,
         "not found (Name or service not known); there may be no network",
     )
     assert "HTTPS_PROXY" in finding.advice
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
-    assert checks.check_dns("https://github.com").state is OPEN
+    assert checks.check_dns("https://github.com").state is SKIPPED
 
 
 def test_tls_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,18 +240,18 @@ def test_tls_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\n"
     with Server(answering(reply), tls=True) as server:
         finding = checks.check_tls(server.url)
-        assert finding.state is WRONG
+        assert finding.state is FAIL
         assert "certificate is not trusted" in finding.words
         assert "REQUESTS_CA_BUNDLE" in finding.advice
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority_file(tmp_path))
         name = f"TLS to 127.0.0.1:{server.port}"
-        assert checks.check_tls(server.url) == Finding(name, WELL, "connected, the certificate is trusted")
+        assert checks.check_tls(server.url) == Check(name, OK, "connected, the certificate is trusted")
     assert b"HEAD / HTTP/1.1" in server.received[0]
     assert checks.check_tls(server.url).words.startswith("nothing listens there")
-    assert checks.check_tls("http://127.0.0.1:1").state is OPEN
+    assert checks.check_tls("http://127.0.0.1:1").state is SKIPPED
 
 
-def account(emulator: Emulator, **options: Any) -> List[Finding]:
+def account(emulator: Emulator, **options: Any) -> List[Check]:
     urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
     with Client(**{"cookies": emulator.cookies, "timeout": PATIENCE, "retry": None, **urls, **options}) as client:
         return checks.check_account(client, environment())
@@ -260,8 +260,8 @@ def account(emulator: Emulator, **options: Any) -> List[Finding]:
 def test_the_account_is_tried(copilot_emulator: Emulator) -> None:
     """A token is fetched, and the models are listed; a model that is asked for and not listed is told."""
     token, models = account(copilot_emulator)
-    assert token == Finding("token", WELL, "there is one")
-    assert models == Finding("models", WELL, "4 to choose from")
+    assert token == Check("token", OK, "there is one")
+    assert models == Check("models", OK, "4 to choose from")
     copilot_emulator.options.models = ["o9"]
     assert account(copilot_emulator)[1].words == "1 to choose from; gpt-4o is not among them"
 
@@ -269,7 +269,7 @@ def test_the_account_is_tried(copilot_emulator: Emulator) -> None:
 def test_cookies_that_are_refused_are_told(copilot_emulator: Emulator) -> None:
     """With what to do; the models are not asked for."""
     token, models = account(copilot_emulator, cookies={"user_session": SECRET})
-    assert (token.state, models.state) == (WRONG, OPEN)
+    assert (token.state, models.state) == (FAIL, SKIPPED)
     assert "sign in" in token.advice
     assert SECRET not in repr(token)
 
@@ -278,7 +278,7 @@ def test_a_service_that_fails_is_told(copilot_emulator: Emulator) -> None:
     """The token is there, but nothing can be done with it."""
     copilot_emulator.fail("models", Fault.status(500, message="oops"))
     token, models = account(copilot_emulator)
-    assert (token.state, models.state) == (WELL, WRONG)
+    assert (token.state, models.state) == (OK, FAIL)
     assert "oops" in models.words
 
 
@@ -287,16 +287,16 @@ def test_a_token_that_was_given_is_used_as_it_is(copilot_emulator: Emulator) -> 
     urls = {"github_url": copilot_emulator.github_url, "api_url": copilot_emulator.api_url}
     with Client(copilot_emulator.api_key, **urls) as client:
         token, models = checks.check_account(client, environment(API_KEY="x"))
-    assert token == Finding("token", WELL, "COPILOT_SYNC_API_KEY is used as it is")
-    assert models.state is WELL
+    assert token == Check("token", OK, "COPILOT_SYNC_API_KEY is used as it is")
+    assert models.state is OK
 
 
 def test_an_emulator_with_tls_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very requests that follow take the same way."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority_file(tmp_path))
     with Emulator(ssl_context=server_context()) as emulator:
-        assert checks.check_tls(emulator.api_url).state is WELL
-        assert [finding.state for finding in account(emulator)] == [WELL, WELL]
+        assert checks.check_tls(emulator.api_url).state is OK
+        assert [finding.state for finding in account(emulator)] == [OK, OK]
 
 
 def test_what_makes_no_sense_to_try_is_said() -> None:

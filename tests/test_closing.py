@@ -10,16 +10,17 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from support import PATIENCE, Worker, events, wait_for
 
-from copilot_sync import Client, Conversation, Stream, StreamClosedError, exchange, reading
+from copilot_sync import Client, Conversation, Stream, StreamClosedError
 from copilot_sync import stream as stream_module
 from copilot_sync.aio import iterate_stream
 from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
+from copilot_sync.delivery import answer, exchange
+from copilot_sync.delivery.answer import AnswerBuilder
 from copilot_sync.emulator import Emulator, Reply
-from copilot_sync.reading import Reading
 from copilot_sync.transport.body import Body
 
-TRACED = [module.__file__ for module in (exchange, reading, stream_module)]
+TRACED = [module.__file__ for module in (exchange, answer, stream_module)]
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_stream_closed_at_any_line_is_closed_or_whole(
     conversation = client.create_thread().conversation_id
     closed = 0
     for line in itertools.count():  # pragma: no branch - it is left at the last line
-        stream = client.stream("hi", conversation=conversation, only_whole=buffered)
+        stream = client.stream("hi", conversation=conversation, buffered=buffered)
         hook = AtLine(line, functools.partial(close, stream))
         pieces: List[str] = []
         error = None
@@ -171,13 +172,13 @@ def test_of_an_end_and_a_close_the_first_counts(
     client: Client, monkeypatch: pytest.MonkeyPatch, close: Callable[[Stream], None]
 ) -> None:
     """An answer that would be whole a moment after the close is none; a close behind it changes nothing."""
-    note = Reading.note_end
+    note = AnswerBuilder.note_end
     before, after = client.stream("hi"), client.stream("hi")
 
-    def noting(self: Reading, end: Any) -> Any:
+    def noting(self: AnswerBuilder, end: Any) -> Any:
         if self is not before._reading and self is not after._reading:
             return note(self, end)  # pragma: no cover - of another test, which the garbage collector ends just now
-        monkeypatch.setattr(Reading, "note_end", note)
+        monkeypatch.setattr(AnswerBuilder, "note_end", note)
         if self is before._reading:
             close(before)
             return note(self, end)
@@ -185,12 +186,12 @@ def test_of_an_end_and_a_close_the_first_counts(
         close(after)
         return noted
 
-    monkeypatch.setattr(Reading, "note_end", noting)
+    monkeypatch.setattr(AnswerBuilder, "note_end", noting)
     with pytest.raises(StreamClosedError):
         before.read()
     assert (before.text, before.answer) == ("onetwo", None)
     assert before.start().message_id is None
-    monkeypatch.setattr(Reading, "note_end", noting)
+    monkeypatch.setattr(AnswerBuilder, "note_end", noting)
     answer = after.read()
     assert (answer.text, answer.complete, after.answer) == ("onetwo", True, answer)
     assert answer.conversation.message_id == answer.message_id
@@ -212,13 +213,13 @@ def test_a_stream_that_has_ended_is_not_closed_any_more(emulator: Emulator, clie
 def test_a_failure_behind_a_close_is_the_close(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a connection that was shut down says is nobody's business."""
     stream = client.stream("hi")
-    add = Reading.add
+    add = AnswerBuilder.add
 
-    def failing(self: Reading, piece: str, limit: int) -> None:
+    def failing(self: AnswerBuilder, piece: str, limit: int) -> None:
         elsewhere(stream)
         add(self, piece, 1)
 
-    monkeypatch.setattr(Reading, "add", failing)
+    monkeypatch.setattr(AnswerBuilder, "add", failing)
     with pytest.raises(StreamClosedError, match="closed by another thread"):
         next(stream)
 
@@ -227,10 +228,10 @@ def test_an_interruption_ends_a_stream_for_good(client: Client, monkeypatch: pyt
     """Ctrl-C inside the reading leaves no stream that could be taken for a whole one."""
     stream = client.stream("hi")
 
-    def interrupted(self: Reading, piece: str, limit: int) -> None:
+    def interrupted(self: AnswerBuilder, piece: str, limit: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reading, "add", interrupted)
+    monkeypatch.setattr(AnswerBuilder, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
     assert (list(stream), stream.answer) == ([], None)

@@ -30,7 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from copilot_sync.errors import NetworkError, ProtocolError, RequestTimeoutError, StreamClosedError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.connection import watch
 from copilot_sync.transport.session import Transport
 
@@ -48,20 +48,20 @@ def transport(tmp_path: Path) -> Iterator[Transport]:
     made.close()
 
 
-def fetch(transport: Transport, url: str, call: Optional[Call] = None) -> bytes:
+def fetch(transport: Transport, url: str, call: Optional[CallContext] = None) -> bytes:
     request = Request("threads", "GET", f"{url}/threads", "/threads", {})
-    return transport.fetch(request, lambda prepared: prepared, call or Call(LONG)).body
+    return transport.fetch(request, lambda prepared: prepared, call or CallContext(LONG)).body
 
 
-class HeldCall(Call):
+class HeldCall(CallContext):
     """A call that tells when something is about to block on a socket."""
 
     def __init__(self, timeout: Timeout = LONG) -> None:
         super().__init__(timeout)
         self.held = threading.Event()
 
-    def hold(self, sock: socket.socket) -> None:
-        super().hold(sock)
+    def attach_socket(self, sock: socket.socket) -> None:
+        super().attach_socket(sock)
         self.held.set()
 
 
@@ -103,7 +103,7 @@ def test_a_blocked_read_ends_when_the_call_is_stopped(transport: Transport, tls:
         peer.wait_closed()
 
     with Server(script, tls=tls) as server:
-        call = Call(LONG)
+        call = CallContext(LONG)
         reading = Worker(lambda: fetch(transport, server.url, call))
         wait_for(told)
         call.cancel()
@@ -117,7 +117,7 @@ def test_a_blocked_read_ends_when_the_call_is_stopped(transport: Transport, tls:
 def test_a_stopped_call_leaves_no_thread_and_no_socket(transport: Transport, tls: bool) -> None:
     """Whoever closes a thousand streams has a thousand descriptors to spare."""
     with nothing_left_open(), Server(silent, tls=tls) as server:
-        call = Call(LONG)
+        call = CallContext(LONG)
         reading = Worker(lambda: fetch(transport, server.url, call))
         wait_for(server.asked)
         call.cancel()
@@ -147,7 +147,7 @@ def test_a_handshake_ends_when_the_call_is_stopped(transport: Transport) -> None
         peer.wait_closed()
 
     with nothing_left_open(), Server(script) as server:
-        call = Call(LONG)
+        call = CallContext(LONG)
         connecting = Worker(lambda: fetch(transport, server.url.replace("http:", "https:"), call))
         wait_for(hello)
         call.cancel()
@@ -156,15 +156,15 @@ def test_a_handshake_ends_when_the_call_is_stopped(transport: Transport) -> None
         wait_for(server.peer_closed)
 
 
-class _StoppedThere(Call):
+class _StoppedThere(CallContext):
     """A call that is stopped at the moment at which it is shown its n-th socket."""
 
     def __init__(self, stop_at: int) -> None:
         super().__init__(LONG)
         self._until_stop = stop_at
 
-    def hold(self, sock: socket.socket) -> None:
-        super().hold(sock)
+    def attach_socket(self, sock: socket.socket) -> None:
+        super().attach_socket(sock)
         self._until_stop -= 1
         if not self._until_stop:
             self.cancel()
@@ -180,7 +180,7 @@ def test_no_moment_is_too_early_or_too_late_to_stop(transport: Transport, tls: b
 
 def test_a_call_that_was_stopped_before_makes_no_connection(transport: Transport) -> None:
     """There is nothing to connect for."""
-    call = Call(LONG)
+    call = CallContext(LONG)
     call.cancel()
     with Server(silent) as server:
         with pytest.raises(StreamClosedError):
@@ -190,7 +190,7 @@ def test_a_call_that_was_stopped_before_makes_no_connection(transport: Transport
 
 def test_stopping_after_the_reply_does_not_touch_the_next_one(transport: Transport) -> None:
     """The connection belongs to the pool again, and to whoever uses it now."""
-    first, second = Call(LONG), Call(LONG)
+    first, second = CallContext(LONG), CallContext(LONG)
     asked_twice, stopped = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -248,12 +248,12 @@ def test_silence_and_dripping_end_at_their_limit(
 ) -> None:
     """Bytes that keep coming are no excuse for a head that never ends; and the error says which limit it was."""
     with Server(script, tls=tls) as server:
-        call = Call(timeout)
+        call = CallContext(timeout)
         call.begin()
         with pytest.raises(RequestTimeoutError) as caught:
             fetch(transport, server.url, call)
         wait_for(server.peer_closed)
-    assert (caught.value.phase, caught.value.seconds, caught.value.sent) == (phase, seconds, True)
+    assert (caught.value.phase, caught.value.seconds, caught.value.may_have_been_sent) == (phase, seconds, True)
 
 
 # fmt: off
@@ -271,7 +271,7 @@ def test_a_connection_that_is_not_made_ends_at_its_limit(
     transport: Transport, timeout: Timeout, phase: str, way: str
 ) -> None:
     """Be it the host, its TLS or a proxy that doesn't answer: nothing was sent, so it may be tried again."""
-    call = Call(timeout)
+    call = CallContext(timeout)
     call.begin()
     with unanswering() as nowhere, Server(lambda peer: peer.wait_closed()) as server:
         url = nowhere if way == "connection" else server.url.replace("http:", "https:")
@@ -279,7 +279,7 @@ def test_a_connection_that_is_not_made_ends_at_its_limit(
         with pytest.raises(RequestTimeoutError) as caught:
             fetch(used, url, call)
     assert (caught.value.phase, caught.value.seconds) == (phase, 0.4)
-    assert caught.value.sent is (phase == "total")
+    assert caught.value.may_have_been_sent is (phase == "total")
 
 
 def test_all_addresses_and_tls_share_the_time_for_connecting(
@@ -288,7 +288,7 @@ def test_all_addresses_and_tls_share_the_time_for_connecting(
     """One budget, not one for each address; the first that doesn't answer leaves the others their share."""
     granted: List[Optional[float]] = []
     clock = itertools.count()
-    call = Call(Timeout(connect=12), clock=lambda: float(next(clock)) / 1000)
+    call = CallContext(Timeout(connect=12), clock=lambda: float(next(clock)) / 1000)
 
     class Unreachable(socket.socket):
         def connect(self, address: Any) -> None:
@@ -307,9 +307,9 @@ def test_a_handshake_has_what_the_connection_left_of_the_time(transport: Transpo
     """TLS belongs to making the connection, and has no time of its own."""
     now = [0.0]
 
-    class LateCall(Call):
-        def hold(self, sock: socket.socket) -> None:
-            super().hold(sock)
+    class LateCall(CallContext):
+        def attach_socket(self, sock: socket.socket) -> None:
+            super().attach_socket(sock)
             now[0] = 59.9
 
     with Server(lambda peer: peer.wait_closed()) as server:
@@ -324,7 +324,7 @@ def test_each_step_of_a_request_has_its_own_silence(transport: Transport) -> Non
     granted: Dict[str, float] = {}
     now = [0.0]
 
-    class SlowCall(Call):
+    class SlowCall(CallContext):
         def silence_seconds(self) -> float:
             granted.setdefault(self.phase, super().silence_seconds())
             now[0] += 5
@@ -350,7 +350,7 @@ def test_a_request_goes_out_in_one_piece(transport: Transport, tls: bool) -> Non
     with Server(script, tls=tls) as server:
         for body in (b"{}", b"[]"):
             request = Request("threads", "POST", server.url, "/", {"Content-Type": "application/json"}, body=body)
-            assert transport.fetch(request, lambda prepared: prepared, Call(LONG)).body == b"ok"
+            assert transport.fetch(request, lambda prepared: prepared, CallContext(LONG)).body == b"ok"
     assert [data[-6:] for data in heard] == [b"\r\n\r\n{}", b"\r\n\r\n[]"]
 
 
@@ -361,9 +361,9 @@ def test_a_request_that_can_not_be_sent_ends_at_its_limit(transport: Transport, 
     with Server(lambda peer: wait_for(finished), tls=tls) as server:
         request = Request("threads", "POST", server.url, "/", {}, body=bytes(64_000_000))
         with pytest.raises(RequestTimeoutError, match=r"could not be sent within 0.4 s") as caught:
-            transport.fetch(request, lambda prepared: prepared, Call(Timeout(read=0.4)))
+            transport.fetch(request, lambda prepared: prepared, CallContext(Timeout(read=0.4)))
         finished.set()
-    assert (caught.value.phase, caught.value.sent) == ("send", True)
+    assert (caught.value.phase, caught.value.may_have_been_sent) == ("send", True)
 
 
 def test_the_next_address_is_tried_where_one_refuses(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +401,7 @@ def test_a_host_that_is_nowhere_is_a_network_error(
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(NetworkError, match=words) as caught:
         fetch(transport, "http://nowhere.example")
-    assert not caught.value.sent
+    assert not caught.value.may_have_been_sent
 
 
 def test_a_port_where_nothing_listens_is_a_network_error(transport: Transport) -> None:
@@ -410,7 +410,7 @@ def test_a_port_where_nothing_listens_is_a_network_error(transport: Transport) -
         bound.bind(("127.0.0.1", 0))
         with pytest.raises(NetworkError, match="nothing listens there: Connection refused") as caught:
             fetch(transport, f"http://127.0.0.1:{bound.getsockname()[1]}")
-    assert not caught.value.sent
+    assert not caught.value.may_have_been_sent
     assert caught.value.attempts == 0
 
 
@@ -423,7 +423,7 @@ def test_a_head_that_is_cut_is_never_a_reply(transport: Transport, length: int) 
     with Server(cutting(HEAD[:length])) as server, pytest.raises(NetworkError) as caught:
         fetch(transport, server.url)
     assert "closed the connection before its reply was whole" in str(caught.value)
-    assert caught.value.sent
+    assert caught.value.may_have_been_sent
 
 
 # fmt: off
@@ -460,7 +460,7 @@ def test_a_reset_is_a_network_error(transport: Transport) -> None:
 
     with Server(script) as server, pytest.raises(NetworkError, match="the connection was reset") as caught:
         fetch(transport, server.url)
-    assert caught.value.sent
+    assert caught.value.may_have_been_sent
 
 
 def test_an_idle_connection_that_the_server_closed_is_not_used(transport: Transport) -> None:
@@ -516,7 +516,7 @@ def test_a_blocked_read_through_a_tunnel_ends_when_the_call_is_stopped(tmp_path:
     """Also where the connection is TLS inside of TLS, which is no socket of the system's."""
     with Server(silent, tls=True) as server, Server(tunnelling(server.port), tls=proxy_tls) as proxy:
         transport = Transport(proxy=proxy.url, verify=authority_file(tmp_path))
-        call = Call(LONG)
+        call = CallContext(LONG)
         reading = Worker(lambda: fetch(transport, server.url, call))
         wait_for(server.asked)
         call.cancel()
@@ -531,7 +531,7 @@ def test_a_plain_request_goes_to_the_proxy_itself(transport: Transport) -> None:
     with Server(answering(refusal)) as proxy:
         request = Request("threads", "GET", "http://github.example/threads", "/threads", {})
         through = Transport(proxy=proxy.url)
-        reply: Reply = through.fetch(request, lambda prepared: prepared, Call(LONG))
+        reply: Reply = through.fetch(request, lambda prepared: prepared, CallContext(LONG))
         through.close()
         assert reply.status == 407
         assert proxy.received[0].startswith(b"GET http://github.example/threads HTTP/1.1\r\n")
@@ -549,7 +549,7 @@ def test_interim_replies_of_a_proxy_give_it_no_more_time_to_connect() -> None:
         request = Request("threads", "GET", "https://github.example/threads", "/threads", {})
         through = Transport(proxy=proxy.url)
         with pytest.raises(RequestTimeoutError) as caught:
-            through.fetch(request, lambda prepared: prepared, Call(Timeout(connect=0.3, read=3, stall=3)))
+            through.fetch(request, lambda prepared: prepared, CallContext(Timeout(connect=0.3, read=3, stall=3)))
         through.close()
     assert caught.value.phase == "connect"
 
@@ -570,7 +570,7 @@ def test_a_proxy_that_refuses_is_a_network_error(said: bytes, words: str, status
     with Server(cutting(said)) as proxy, contextlib.closing(Transport(proxy=proxy.url)) as transport:
         with pytest.raises(NetworkError, match=words) as caught:
             fetch(transport, "https://github.example")
-    assert (caught.value.status, caught.value.sent) == (status, False)
+    assert (caught.value.status, caught.value.may_have_been_sent) == (status, False)
     assert "s3cret" not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
@@ -647,7 +647,7 @@ def test_a_finished_reply_is_not_kept_alive_by_its_call(transport: Transport) ->
     """A call that somebody keeps, in an error or a stream, doesn't keep a connection."""
     call = HeldCall()
     sockets: List[Callable[[], Any]] = []
-    call.hold = lambda sock: sockets.append(weakref.ref(sock))  # type: ignore[method-assign]
+    call.attach_socket = lambda sock: sockets.append(weakref.ref(sock))  # type: ignore[method-assign]
     with Server(answering(OK)) as server:
         assert fetch(transport, server.url, call) == b"ok"
         transport.close()

@@ -19,10 +19,10 @@ import pytest
 from support import stages
 
 from copilot_sync import Client, RetryPolicy, errors
-from copilot_sync.batch import MemoryCache, Prompt, gate
+from copilot_sync.batch import MemoryCache, Prompt
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import Conversation, Usage
-from copilot_sync.transport import cooldown
+from copilot_sync.models import Answer, Conversation, Usage
+from copilot_sync.pacing import cooldown, limiter
 
 with warnings.catch_warnings():
     # A library below warns, when it is imported, on each Python that it is going to leave behind.
@@ -44,9 +44,9 @@ def emulator(served: Emulator) -> Emulator:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(gate, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(gate, "_SPREAD", 0.0)
+    monkeypatch.setattr(limiter, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(limiter, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(limiter, "_SPREAD", 0.0)
     monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
 
 
@@ -59,8 +59,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         made.set_current()
         yield made
         task = made.tasks["copilot_sync.ask"]
-        if "asker" in vars(task):
-            task.asker._client.close()
+        if "worker" in vars(task):
+            task.worker._client.close()
         before.set_current()
 
 
@@ -215,9 +215,9 @@ def test_names_have_a_prefix_in_djangos_settings(app: Any, task: Any) -> None:
         CELERY_COPILOT_SYNC_CACHE = f"{__name__}.CACHE"
 
     app.config_from_object(Settings(), namespace="CELERY")
-    assert (task.gate.limit, task.shared) == (2, CACHE)
-    assert task.gate.try_enter() == 0
-    assert 0.5 < task.gate.try_enter() <= 1
+    assert (task.rate_limiter.concurrency, task.shared) == (2, CACHE)
+    assert task.rate_limiter.try_acquire() == 0
+    assert 0.5 < task.rate_limiter.try_acquire() <= 1
 
 
 class Redis:
@@ -298,13 +298,13 @@ def test_what_would_meet_all_prompts_is_asked_once(emulator: Emulator, app: Any,
 
 def test_answers_open_the_gate_again(emulator: Emulator, app: Any, task: Any) -> None:
     """A refusal leaves half the places, and answers give them back."""
-    app.conf.copilot_sync_places = 2
+    app.conf.copilot_sync_concurrency = 2
     emulator.fail("thread", Fault.status(429, retry_after=0.01))
     run(task, "Hello")
-    assert task.gate.limit == 1
+    assert task.rate_limiter.concurrency == 1
     for _ in range(4):
         run(task, "Hello")
-    assert task.gate.limit == 2
+    assert task.rate_limiter.concurrency == 2
 
 
 # Taken up by another worker
@@ -336,14 +336,14 @@ def die(task: Any, monkeypatch: pytest.MonkeyPatch) -> Die:
 
 def test_a_message_that_was_sent_is_not_sent_again(emulator: Emulator, task: Any, die: Die) -> None:
     """Its answer is found in its conversation."""
-    answer = run(task, "Hello", id=die(adapter, "details_of", "Hello"))
+    answer = run(task, "Hello", id=die(Answer, "to_dict", "Hello"))
     assert (answer["text"], answer["attempts"]) == ("Hello", 0)
     assert asked(emulator) == {"Hello": 1}
 
 
 def test_a_message_that_was_not_sent_is_sent(emulator: Emulator, task: Any, die: Die) -> None:
     """In the conversation that was begun for it."""
-    answer = run(task, "Hello", id=die(task.asker, "ask", "Hello"))
+    answer = run(task, "Hello", id=die(task.worker, "ask", "Hello"))
     assert answer["attempts"] == 1
     assert asked(emulator) == {"Hello": 1}
     assert len(emulator.threads) == 1
@@ -353,7 +353,7 @@ def test_a_message_in_a_known_conversation_is_looked_for_too(emulator: Emulator,
     """Behind the message that it answers: the same words stand there before."""
     first = run(task, "Hello")
     known = {name: first[name] for name in ("conversation_id", "message_id")}
-    answer = run(task, "Hello", id=die(adapter, "details_of", "Hello", conversation=known), conversation=known)
+    answer = run(task, "Hello", id=die(Answer, "to_dict", "Hello", conversation=known), conversation=known)
     assert asked(emulator) == {"Hello": 2}
     assert answer["message_id"] != first["message_id"]
 
@@ -551,10 +551,10 @@ def test_a_long_pause_is_waited_for_by_the_broker(emulator: Emulator, delivery: 
     assert 99 <= delivery.countdowns[0] <= 121
     assert (args, kwargs["resumed"]["refusals"]) == (["Hello"], 1)
     (thread,) = emulator.threads.values()
-    assert kwargs["resumed"]["receipt"]["conversation_id"] == thread.id
-    delivery.task.gate._until = 0.0
-    delivery.task.shared.set("copilot-sync-gate-pause", "0", 1)
-    delivery.task.asker._client._access._tokens.cooldown._until = 0.0
+    assert kwargs["resumed"]["handle"]["conversation_id"] == thread.id
+    delivery.task.rate_limiter._until = 0.0
+    delivery.task.shared.set("copilot-sync-limiter-pause", "0", 1)
+    delivery.task.worker._client._access._tokens.cooldown._until = 0.0
     answer = delivery.run(*args, **kwargs)
     assert (answer["text"], answer["attempts"]) == ("Hello", 2)
     assert stages(emulator) == ["token", "thread", "message", "messages", "messages", "message"]
@@ -572,7 +572,7 @@ def test_no_delivery_waits_for_longer_than_a_part_of_what_the_broker_allows(
         args, kwargs = delivery.run(*args, **kwargs)
     assert delivery.countdowns == [50.0] * 6
     assert slept == []
-    assert kwargs["resumed"] == {"receipt": None, "refusals": 1, "attempts": 0}
+    assert kwargs["resumed"] == {"handle": None, "refusals": 1, "attempts": 0}
     assert stages(emulator) == ["token", "thread"]
 
 
@@ -581,8 +581,8 @@ def test_short_waits_stay_with_the_worker_until_they_add_up(
 ) -> None:
     """A tenth of what the broker allows."""
     app.conf.broker_transport_options = {"visibility_timeout": 100}
-    app.conf.copilot_sync_places = 1
-    delivery.task.gate.enter()
+    app.conf.copilot_sync_concurrency = 1
+    delivery.task.rate_limiter.acquire()
     delivery.run("Hello")
     assert 9.5 <= sum(slept) <= 10
     assert 5 <= delivery.countdowns[0] <= 6
@@ -617,18 +617,18 @@ def test_what_another_delivery_did_meanwhile_is_noticed(
 ) -> None:
     """After a wait, the result is taken from it, or its message looked for."""
     id, other = str(uuid.uuid4()), {"text": "from another"}
-    task.gate.refused(seconds)
+    task.rate_limiter.penalize(seconds)
 
     def sleep(slept: float) -> None:
         task.backend.store_result(id, other, "SUCCESS")
-        task.gate._until = 0.0
-        task.shared.set("copilot-sync-gate-pause", "0", 1)
+        task.rate_limiter._until = 0.0
+        task.shared.set("copilot-sync-limiter-pause", "0", 1)
 
     sleep_like(monkeypatch, sleep)
     assert run(task, "Hello", id=id) == other
     assert emulator.requests == []
-    assert task.gate.limit == task.gate._limit
-    assert task.gate._inside == 0
+    assert task.rate_limiter.concurrency == task.rate_limiter._limit
+    assert task.rate_limiter._inside == 0
 
 
 def test_a_message_that_another_delivery_sent_meanwhile_is_looked_for(
@@ -638,13 +638,13 @@ def test_a_message_that_another_delivery_sent_meanwhile_is_looked_for(
     id = str(uuid.uuid4())
     first = run(task, "Hello")
     (thread,) = emulator.threads.values()
-    receipt = {"conversation_id": thread.id, "answer_id": first["message_id"], "parent_id": "root"}
-    task.gate.refused(5)
+    handle = {"conversation_id": thread.id, "answer_id": first["message_id"], "parent_id": "root"}
+    task.rate_limiter.penalize(5)
 
     def sleep(slept: float) -> None:
-        task.backend.store_result(id, receipt, adapter.SENDING)
-        task.gate._until = 0.0
-        task.shared.set("copilot-sync-gate-pause", "0", 1)
+        task.backend.store_result(id, handle, adapter.SENDING)
+        task.rate_limiter._until = 0.0
+        task.shared.set("copilot-sync-limiter-pause", "0", 1)
 
     sleep_like(monkeypatch, sleep)
     answer = run(task, "Hello", id=id)
@@ -657,7 +657,7 @@ def test_a_message_that_another_delivery_sent_meanwhile_is_looked_for(
 
 def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:
     """In the conversation that was begun, after a look at it."""
-    task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)
+    task.worker._client._rules = dataclasses.replace(task.worker._client._rules, retry=None)
     emulator.fail("message", Fault.status(502), Fault.status(502))
     answer = run(task, "Hello")
     assert (answer["text"], answer["attempts"]) == ("Hello", 3)
@@ -667,14 +667,14 @@ def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:
 
 def test_a_message_that_is_turned_away_is_waited_for(emulator: Emulator, task: Any) -> None:
     """The service says that it is busy, however often: that is not the prompt's failure."""
-    task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)
+    task.worker._client._rules = dataclasses.replace(task.worker._client._rules, retry=None)
     emulator.fail("message", *[Fault.status(503, retry_after=0)] * 5)
     assert run(task, "Hello")["attempts"] == 6
 
 
 def test_a_prompt_that_the_service_fails_at_fails(emulator: Emulator, task: Any) -> None:
     """After three times: it may be the prompt."""
-    task.asker._client._rules = dataclasses.replace(task.asker._client._rules, retry=None)
+    task.worker._client._rules = dataclasses.replace(task.worker._client._rules, retry=None)
     emulator.fail("message", *[Fault.status(500)] * 9)
     with pytest.raises(errors.ServerError):
         run(task, "Hello")
@@ -706,7 +706,7 @@ def test_a_limit_that_an_answer_speaks_of_holds_the_others_back(emulator: Emulat
     emulator.script(Reply(error={"message": "slow down", "code": "rate_limited"}))
     with pytest.raises(errors.RateLimitError):
         run(task, "Hello")
-    assert task.gate.limit == 4
+    assert task.rate_limiter.concurrency == 4
     assert stages(emulator).count("message") == 1
 
 
@@ -715,7 +715,7 @@ def test_a_cooldown_of_the_account_is_waited_for(
 ) -> None:
     """What somebody else in this process was told counts, and is no refusal of this prompt."""
     run(task, "one")
-    tokens = task.asker._client._access._tokens
+    tokens = task.worker._client._access._tokens
     tokens.cooldown._until = time.monotonic() + 1000
     tokens.cooldown.active = True
     slept: List[float] = []
@@ -734,7 +734,12 @@ def test_a_cooldown_of_the_account_is_waited_for(
     ("url", "settings", "places", "is_paced"),
     [
         ("https://api.individual.githubcopilot.com", {}, 2, True),
-        ("https://api.individual.githubcopilot.com", {"copilot_sync_rate": None, "copilot_sync_places": 3}, 3, False),
+        (
+            "https://api.individual.githubcopilot.com",
+            {"copilot_sync_rate": None, "copilot_sync_concurrency": 3},
+            3,
+            False,
+        ),
         ("http://127.0.0.1:1", {}, 8, False),
         ("http://127.0.0.1:1", {"copilot_sync_rate": 60}, 8, True),
     ],
@@ -745,6 +750,6 @@ def test_the_defaults_are_careful_against_the_service(
     """Two prompts at once and twenty a minute; against an emulator on this machine more."""
     app.conf.copilot_sync_client = lambda: Client("key", api_url=url)
     app.conf.update(settings)
-    assert task.gate.limit == places
-    assert task.gate.try_enter() == 0
-    assert bool(task.gate.try_enter()) is is_paced
+    assert task.rate_limiter.concurrency == places
+    assert task.rate_limiter.try_acquire() == 0
+    assert bool(task.rate_limiter.try_acquire()) is is_paced

@@ -161,7 +161,7 @@ def test_an_answer_is_a_stream_of_events(page: Client) -> None:
     """With the headers that keep it from being held back, also by Django's own compression."""
     response = page.post("/chat", {"prompt": "hi"}, HTTP_ACCEPT_ENCODING="gzip")
     parts = list(response.streaming_content)
-    assert parts[0] == sse.OPENING
+    assert parts[0] == sse.PREAMBLE
     assert [event["type"] for event in events(b"".join(parts))] == ["content", "content", "complete"]
     assert {name: response[name] for name in sse.HEADERS} == dict(sse.HEADERS)
     response.close()
@@ -193,7 +193,7 @@ def test_pieces_arrive_one_by_one(emulator: Emulator, page: Client, asynchronous
         return
     response = page.post("/chat", {"prompt": "hi"})
     parts = iter(response)
-    assert next(parts) == sse.OPENING
+    assert next(parts) == sse.PREAMBLE
     assert b"one" in next(parts)
     go_on.set()
     assert b"two" in b"".join(parts)
@@ -205,7 +205,7 @@ def test_closing_the_response_closes_the_stream(emulator: Emulator, page: Client
     emulator.fail("message", Fault.stall(("after_events", 1)))
     response = page.post("/chat", {"prompt": "hi"})
     parts = iter(response)
-    assert (next(parts), b"one" in next(parts)) == (sse.OPENING, True)
+    assert (next(parts), b"one" in next(parts)) == (sse.PREAMBLE, True)
     response.close()
     assert emulator.wait_until(lambda: emulator.disconnects)
 
@@ -218,7 +218,7 @@ def test_closing_an_asynchronous_response_closes_the_stream(emulator: Emulator) 
     async def main() -> None:
         response: Any = await AsyncClient().post("/async", {"prompt": "hi"})
         parts = response.streaming_content
-        assert (await parts.__anext__(), b"one" in await parts.__anext__()) == (sse.OPENING, True)
+        assert (await parts.__anext__(), b"one" in await parts.__anext__()) == (sse.PREAMBLE, True)
         await sync_to_async(response.close)()
         assert await sync_to_async(emulator.wait_until)(lambda: emulator.disconnects)
         await parts.aclose()

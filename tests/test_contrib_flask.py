@@ -107,7 +107,7 @@ def test_pieces_arrive_one_by_one(emulator: Emulator, page: Any) -> None:
     emulator.reply = lambda prompt: halves()
     response = page.post("/chat", data={"prompt": "hi"}, buffered=False)
     parts = response.iter_encoded()
-    assert next(parts) == sse.OPENING
+    assert next(parts) == sse.PREAMBLE
     assert b"one" in next(parts)
     go_on.set()
     assert b"two" in b"".join(parts)
@@ -119,7 +119,7 @@ def test_closing_the_response_closes_the_stream(emulator: Emulator, page: Any) -
     emulator.fail("message", Fault.stall(("after_events", 1)))
     response = page.post("/chat", data={"prompt": "hi"})
     parts = response.iter_encoded()
-    assert (next(parts), b"one" in next(parts)) == (sse.OPENING, True)
+    assert (next(parts), b"one" in next(parts)) == (sse.PREAMBLE, True)
     response.close()
     assert emulator.wait_until(lambda: emulator.disconnects)
 

@@ -19,7 +19,7 @@ from support import PATIENCE, Worker, collect_garbage, events, nothing_left_open
 
 from copilot_sync import Answer, Client, Conversation, CopilotError, errors
 from copilot_sync.contrib import sse
-from copilot_sync.contrib.sse import COMMENT, OPENING, EventStream, error_event, safe_words
+from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, safe_words
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.stream import Stream
@@ -116,8 +116,8 @@ def test_every_text_arrives_as_it_is(emulator: Emulator, client: Client, face: F
 def test_the_first_thing_sent_is_a_comment(client: Client) -> None:
     """It takes the head of the response along, before the service says anything."""
     with EventStream(client.stream("hi")) as body:
-        assert next(body) == OPENING
-        assert OPENING.startswith(b":")
+        assert next(body) == PREAMBLE
+        assert PREAMBLE.startswith(b":")
 
 
 def test_the_headers_keep_others_from_holding_it_back() -> None:
@@ -292,7 +292,7 @@ def test_a_stream_that_closes_itself_just_ends(client: Client, face: Face) -> No
         stream.close()
 
     stream = client.stream("hi", on_start=close)
-    assert face(stream) == OPENING
+    assert face(stream) == PREAMBLE
 
 
 # Silence
@@ -308,13 +308,13 @@ def test_comments_come_while_nothing_else_does(emulator: Emulator, client: Clien
 
 def test_a_heartbeat_is_two_comments_and_begins_anew_with_each_piece() -> None:
     """The second finds out that the client has gone, within a second of the first."""
-    waits = sse.Waits(10.0)
-    assert [waits.next() for _ in range(4)] == [10.0, sse.ECHO, 10.0, sse.ECHO]
+    waits = sse.HeartbeatTimer(10.0)
+    assert [waits.next() for _ in range(4)] == [10.0, sse.PROBE_DELAY, 10.0, sse.PROBE_DELAY]
     waits.next()
     waits.begin_anew()
     assert waits.next() == 10.0
-    assert sse.ECHO < 1
-    short = sse.Waits(0.1)
+    assert sse.PROBE_DELAY < 1
+    short = sse.HeartbeatTimer(0.1)
     assert [short.next(), short.next()] == [0.1, 0.1]
 
 
@@ -323,7 +323,7 @@ def test_what_is_sent_begins_the_heartbeat_anew(
 ) -> None:
     """A piece tells as much of a client as a comment does."""
     called: List[str] = []
-    monkeypatch.setattr(sse.Waits, "begin_anew", lambda self: called.append("piece"))
+    monkeypatch.setattr(sse.HeartbeatTimer, "begin_anew", lambda self: called.append("piece"))
     emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.1))
     assert len(events(face(client.stream("hi")))) == 3
     assert called == ["piece", "piece"]
@@ -347,7 +347,7 @@ def test_closing_ends_everything_at_once(emulator: Emulator, client: Client) -> 
     emulator.fail("message", Fault.stall(("after_events", 1)))
     threads = threading.active_count()
     body = EventStream(client.stream("hi"))
-    assert (next(body), events(next(body))) == (OPENING, [{"type": "content", "text": "one "}])
+    assert (next(body), events(next(body))) == (PREAMBLE, [{"type": "content", "text": "one "}])
     assert emulator.wait_until(lambda: emulator.stalled)
     begun = time.monotonic()
     body.close()
@@ -373,7 +373,7 @@ def test_closing_from_another_thread_ends_the_one_that_waits(emulator: Emulator,
     reading = Worker(lambda: list(body))
     assert emulator.wait_until(lambda: emulator.stalled)
     body.close()
-    assert reading.result() == [OPENING]
+    assert reading.result() == [PREAMBLE]
 
 
 def test_garbage_collection_closes(emulator: Emulator, client: Client) -> None:
@@ -478,7 +478,7 @@ async def begun(client: Client, emulator: Emulator) -> AsyncEventStream:
     """A body that waits for a service which has fallen silent."""
     emulator.fail("message", Fault.stall(("after_events", 1)))
     body = AsyncEventStream(client.stream("hi"), heartbeat=NEVER)
-    assert await body.__anext__() == OPENING
+    assert await body.__anext__() == PREAMBLE
     assert events(await body.__anext__()) == [{"type": "content", "text": "one "}]
     return body
 
@@ -522,7 +522,7 @@ def test_the_asynchronous_one_ends_also_where_its_client_falls_behind() -> None:
 
     async def main() -> None:
         body = AsyncEventStream(stream)
-        assert await body.__anext__() == OPENING
+        assert await body.__anext__() == PREAMBLE
         assert await body.__anext__()
         await asyncio.get_running_loop().run_in_executor(None, wait_for, stream.full)
         body.close()

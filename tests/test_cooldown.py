@@ -26,11 +26,11 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.models import Secret
+from copilot_sync.pacing import cooldown as module
+from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
 from copilot_sync.settings import Timeout, Urls
-from copilot_sync.transport import cooldown as module
 from copilot_sync.transport import fork
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.cooldown import Cooldown, cooldown_of
+from copilot_sync.transport.call import CallContext
 
 PATIENT = RetryPolicy(max_wait=1e6)
 
@@ -43,7 +43,7 @@ class Clock:
         return self.now
 
 
-class Patient(Call):
+class Patient(CallContext):
     """A call whose sleeps only move the clock."""
 
     def __init__(self, clock: Clock, total: Optional[float] = None) -> None:
@@ -221,7 +221,7 @@ def test_many_who_wait_do_not_wait_for_ever(clock: Clock) -> None:
     [
         ServerError("", status=500, stage="message"),
         ServerError("", status=503, stage="message"),
-        NetworkError("", stage="message", sent=False),
+        NetworkError("", stage="message", may_have_been_sent=False),
         NetworkError("", stage="message"),
         RequestTimeoutError("", phase="connect", stage="message"),
     ],
@@ -266,7 +266,7 @@ def test_an_outage_that_does_not_fit_is_told_as_one(clock: Clock) -> None:
         cooldown.failed(ServerError("", status=500, stage="message"), None, call)
     with pytest.raises(ServerError, match=r"failed again and again, and is asked again in 0\.3 s") as caught:
         cooldown.wait(PATIENT, call, "message")
-    assert (caught.value.status, caught.value.turned_away) == (None, False)
+    assert (caught.value.status, caught.value.not_processed) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_an_outage_that_does_not_fit_is_told_as_one(clock: Clock) -> None:
         RateLimitError("our own word", retry_after=5.0, stage="message"),
         QuotaExceededError("our own word", stage="message"),
         ServerError("our own word", retry_after=5.0, stage="message"),
-        NetworkError("the proxy's word", status=407, sent=False, stage="message"),
+        NetworkError("the proxy's word", status=407, may_have_been_sent=False, stage="message"),
         RequestTimeoutError("the caller's limit", phase="total", stage="message"),
         RateLimitError("of nowhere", status=429),
     ],
@@ -296,7 +296,7 @@ def test_what_is_no_refusal_holds_nobody_back(call: Patient, failure: CopilotErr
     [
         RateLimitError("", status=403, stage="token"),
         RateLimitError("", status=429, stage="models"),
-        ServerError("", status=503, retry_after=0.0, turned_away=True, stage="thread"),
+        ServerError("", status=503, retry_after=0.0, not_processed=True, stage="thread"),
         QuotaExceededError("", status=402, stage="message"),
     ],
     ids=repr,
@@ -391,7 +391,7 @@ def test_a_child_does_not_wait_for_its_parents_locks(call: Patient) -> None:
     cooldown = cooldown_of("forked")
     cooldown.failed(refusal(10.0), PATIENT, call)
     with module._shared._lock, cooldown._lock:
-        fork._renew_all()
+        fork._reset_all()
         assert cooldown_of("forked") is cooldown
         cooldown.wait(PATIENT, call, "message")
     assert call.slept == [10.0]

@@ -13,7 +13,7 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import Environment, Timeout, Urls
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
 COOKIES = {"user_session": "argument"}
@@ -72,7 +72,7 @@ def test_what_was_given_wins_over_what_is_found(
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
     if isinstance(found, str):
         assert isinstance(source, StaticToken)
-        assert source.get(Call(Timeout()), None).reveal() == found
+        assert source.get(CallContext(Timeout()), None).reveal() == found
     else:
         assert isinstance(source, ExchangedTokens)
         assert given.find_cookies("github.com") == found
@@ -195,7 +195,7 @@ def test_a_key_may_be_the_json_in_which_the_page_keeps_it(
     given = credentials(text if named == "argument" else None)
     given.check()
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
-    assert source.get(Call(Timeout()), None).reveal() == "token"
+    assert source.get(CallContext(Timeout()), None).reveal() == "token"
     assert given.fingerprint() == credentials("token").fingerprint()
 
 

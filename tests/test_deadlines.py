@@ -380,7 +380,7 @@ def test_a_server_that_does_nothing_is_given_up(
         with Client("key", api_url=url.replace("http", scheme), timeout=timeout, retry=None) as client:
             with pytest.raises(RequestTimeoutError) as caught:
                 client.ask("x" * size, conversation="t-1")
-    assert (caught.value.phase, caught.value.seconds, caught.value.sent) == (phase, SHORT, sent)
+    assert (caught.value.phase, caught.value.seconds, caught.value.may_have_been_sent) == (phase, SHORT, sent)
 
 
 # The whole of a call

@@ -47,9 +47,9 @@ FAMILY: List[Tuple[Type[CopilotError], type, Dict[str, Any]]] = [
     (WrongHostError, CopilotError, {}),
     (RateLimitError, CopilotError, {"retry_after": 1.5}),
     (QuotaExceededError, RateLimitError, {"retry_after": 2.5}),
-    (ServerError, CopilotError, {"retry_after": 3.5, "turned_away": True}),
-    (NetworkError, CopilotError, {"sent": False}),
-    (RequestTimeoutError, NetworkError, {"sent": False, "phase": "read", "seconds": 60.0}),
+    (ServerError, CopilotError, {"retry_after": 3.5, "not_processed": True}),
+    (NetworkError, CopilotError, {"may_have_been_sent": False}),
+    (RequestTimeoutError, NetworkError, {"may_have_been_sent": False, "phase": "read", "seconds": 60.0}),
     (ProtocolError, CopilotError, {}),
     (ResponseTooLargeError, ProtocolError, {}),
     (StreamInterruptedError, CopilotError, {"conversation": CONVERSATION}),
@@ -107,7 +107,7 @@ def test_facts_that_are_not_known_have_quiet_defaults(
     """A handler may read every attribute without asking whether it is there."""
     error = kind("it failed")
     assert (error.stage, error.status, error.attempts, error.partial, error.request_id) == (None, None, 0, "", None)
-    quiet = {"sent": True, "phase": "total", "turned_away": False}
+    quiet = {"may_have_been_sent": True, "phase": "total", "not_processed": False}
     assert {name: getattr(error, name) for name in extras} == {name: quiet.get(name) for name in extras}
 
 

@@ -28,11 +28,11 @@ from copilot_sync import (
     StreamInterruptedError,
     Timeout,
     protocol,
-    recovery,
     settings,
 )
+from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import Receipt
+from copilot_sync.models import MessageHandle
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 ONE = b'data: {"type":"content","body":"one"}\n\n'
@@ -272,7 +272,7 @@ def test_an_answer_that_does_not_appear_in_time_is_an_error_that_says_so(
     timeout: Optional[Timeout],
 ) -> None:
     """Looking ends with the patience, or with the time that the call may take in all."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", patience)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", patience)
     over = threading.Event()
 
     def pieces() -> Iterator[str]:
@@ -383,7 +383,7 @@ def test_a_message_that_is_still_on_its_way_is_not_sent_again(
     """That it is not there is believed two seconds after the failure, and it comes half a second after it."""
     monkeypatch.setattr(recovery, "RECOVERY_DELAY", settings.RECOVERY_DELAY)
     middlebox = Middlebox(emulator, 0.5)
-    receipt = Receipt(client.create_thread().conversation_id, str(uuid.uuid4()), protocol.ROOT)
+    handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), protocol.ROOT)
     late = [fault]
 
     def choose(stage: str, request: Any) -> Optional[Fault]:
@@ -391,11 +391,11 @@ def test_a_message_that_is_still_on_its_way_is_not_sent_again(
         return late.pop() if stage == "message" and late else None
 
     emulator.choose_fault = choose
-    stream = client.stream("hi", receipt=receipt, retry=None if taken_up else AT_ONCE)
+    stream = client.stream("hi", handle=handle, retry=None if taken_up else AT_ONCE)
     if taken_up:
         with pytest.raises(CopilotError):
             stream.read()
-        stream = client.stream("hi", receipt=dataclasses.replace(receipt, maybe_sent=True))
+        stream = client.stream("hi", handle=dataclasses.replace(handle, maybe_sent=True))
     answer = stream.read()
     wait_for(middlebox.delivered)
     assert (answer.text, answer.complete, questions(emulator)) == (TEXT, True, ["hi"])
@@ -435,7 +435,7 @@ def test_a_message_that_was_seen_once_is_not_sent_again(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if a later look, at another of the service's machines, does not show it any more."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.3)
     emulator.options.finish_when_disconnected = False
     emulator.fail("message", Fault.drop())
     emulator.fail("messages", None, *[Fault.garbage('{"messages": []}', "application/json")] * 1000)
@@ -468,7 +468,7 @@ def test_looking_ends_with_its_time_whatever_it_waits_for(
 
 def test_a_look_that_drips_ends_with_the_time_of_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that comes byte by byte is no list."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.5)
     over = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -526,7 +526,7 @@ def test_a_message_that_may_be_ours_in_another_form_is_not_sent_again(
     known: bool,
 ) -> None:
     """Whatever stands behind the message that ours answers may be ours: then it can't be told, and nothing is sent."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.3)
     conversation = client.ask("hello").conversation if known else None
 
     def kept_otherwise(stage: str, request: Any) -> None:

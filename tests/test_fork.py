@@ -19,9 +19,9 @@ from copilot_sync import Client, StreamClosedError
 from copilot_sync.emulator import Emulator, Fault, Script
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
-from copilot_sync.transport import fork, session, trust
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport import fork, session, ssl_contexts
+from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.fork import reset_after_fork
 from copilot_sync.transport.session import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -32,18 +32,18 @@ import os, sys
 from copilot_sync.errors import StreamClosedError
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
 url, verify, way = sys.argv[1:]
-transport, call = Transport(verify=verify), Call(Timeout())
+transport, call = Transport(verify=verify), CallContext(Timeout())
 streamed, short = (Request("threads", "GET", url + path, path, {}) for path in ("/streamed", "/short"))
 
 def same(prepared):
     return prepared
 
 def ask():
-    return transport.fetch(short, same, Call(Timeout())).body
+    return transport.fetch(short, same, CallContext(Timeout())).body
 
 body = transport.open(streamed, same, call).body
 pieces = body.pieces()
@@ -202,7 +202,7 @@ def test_the_copy_of_a_stream_says_what_had_come() -> None:
         emulator.fail("message", Fault.stall(("after_events", 1)))
         stream = client.stream("Hello")
         assert next(stream) == "one"
-        stream._call.renew()  # as it is done in a child
+        stream._call.after_fork_in_child()  # as it is done in a child
         with pytest.raises(StreamClosedError) as caught:
             next(stream)
         assert caught.value.partial == "one"
@@ -264,10 +264,10 @@ def test_an_inherited_lock_does_not_hold_a_child_up() -> None:
     """It may be held by a thread that the child doesn't have."""
     transport = Transport()
     transport._lock.acquire()
-    fork._renew_all()
+    fork._reset_all()
     with Server(answering(OK)) as server:
         request = Request("threads", "GET", server.url, "/", {})
-        assert transport.fetch(request, lambda prepared: prepared, Call(Timeout())).body == b"ok"
+        assert transport.fetch(request, lambda prepared: prepared, CallContext(Timeout())).body == b"ok"
         transport.close()
 
 
@@ -277,7 +277,7 @@ class Counter:
     def __init__(self) -> None:
         self.renewals = 0
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         self.renewals += 1
 
 
@@ -286,8 +286,8 @@ def test_each_thing_is_renewed_once_in_a_child() -> None:
     """However often it named itself."""
     one, other = Counter(), Counter()
     for thing in (one, other, one):
-        renew_in_child(thing)
-    fork._renew_all()
+        reset_after_fork(thing)
+    fork._reset_all()
     assert (one.renewals, other.renewals) == (1, 1)
 
 
@@ -296,14 +296,14 @@ def test_one_thing_that_fails_does_not_keep_the_others_from_being_renewed() -> N
     """An exception out of the hook would only be printed."""
 
     class Failing(Counter):
-        def renew(self) -> None:
-            super().renew()
+        def after_fork_in_child(self) -> None:
+            super().after_fork_in_child()
             raise RuntimeError("no")
 
     things = [Failing(), Counter(), Failing(), Counter()]
     for thing in things:
-        renew_in_child(thing)
-    fork._renew_all()
+        reset_after_fork(thing)
+    fork._reset_all()
     assert [thing.renewals for thing in things] == [1, 1, 1, 1]
     assert len(fork.abandoned) == 2
 
@@ -313,7 +313,7 @@ def test_what_nobody_holds_any_more_is_forgotten() -> None:
     collect_garbage()
     before = len(fork._registered)
     thing = Counter()
-    renew_in_child(thing)
+    reset_after_fork(thing)
     assert len(fork._registered) == before + 1
     del thing
     collect_garbage()
@@ -368,12 +368,12 @@ def test_a_call_does_nothing_for_the_first_time(tmp_path: Path) -> None:
 # A thread reads CAs, or is as good as in the middle of it.
 READING_PROGRAM = """
 import os, threading
-from copilot_sync.transport import trust
+from copilot_sync.transport import ssl_contexts
 
 reads, may_end = threading.Event(), threading.Event()
 
 def read():
-    with trust._reading:
+    with ssl_contexts._reading:
         reads.set()
         may_end.wait()
 
@@ -390,7 +390,7 @@ if not child:
     os._exit(not may_end.is_set() or any(reader.is_alive() for reader in readers))
 assert os.waitpid(child, 0)[1] == 0
 reader.join()
-with trust._reading:  # the parent's is free as well
+with ssl_contexts._reading:  # the parent's is free as well
     pass
 """
 
@@ -403,12 +403,12 @@ def test_a_fork_waits_until_authorities_are_read() -> None:
 
 def test_a_fork_that_was_not_waited_for_does_no_harm() -> None:
     """An exception out of a signal handler may have ended the wait; the hooks run all the same."""
-    trust._wait_for_reading()
-    trust._go_on_reading()
-    trust._go_on_reading()
-    before = trust._reading
-    trust._read_for_itself()
-    assert trust._reading is not before
+    ssl_contexts._wait_for_reading()
+    ssl_contexts._go_on_reading()
+    ssl_contexts._go_on_reading()
+    before = ssl_contexts._reading
+    ssl_contexts._read_for_itself()
+    assert ssl_contexts._reading is not before
 
 
 def test_a_childs_copies_of_idle_connections_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,8 +419,8 @@ def test_a_childs_copies_of_idle_connections_lead_nowhere(monkeypatch: pytest.Mo
         request = Request("threads", "GET", server.url, "/", {})
         transport = Transport()
         for _ in range(2):
-            assert transport.fetch(request, lambda prepared: prepared, Call(Timeout())).body == b"ok"
-            transport.renew()  # as it is done in a child; the parent, which is none here, holds nothing any more
+            assert transport.fetch(request, lambda prepared: prepared, CallContext(Timeout())).body == b"ok"
+            transport.after_fork_in_child()  # as in a child; there is no parent here
             wait_for(server.peer_closed)
         assert server.connections == 2
         for each in abandoned:

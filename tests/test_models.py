@@ -20,7 +20,6 @@ from copilot_sync.models import (
     Secret,
     Thread,
     Usage,
-    details_of,
 )
 
 # Conversations
@@ -124,14 +123,14 @@ def test_a_conversation_can_not_be_hashed() -> None:
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_no_conversation_may_be_said_in_two_ways(nothing: Any) -> None:
     """``conversation_id=""`` is none, as an empty form field is."""
-    assert Conversation.of(nothing) is None
+    assert Conversation.from_value(nothing) is None
 
 
 def test_an_id_will_do_for_a_conversation() -> None:
     """A string is read as an id; a conversation stays the very object, so that it is updated in place."""
     known = conversation()
-    assert Conversation.of(known) is known
-    assert Conversation.of("c1") == Conversation("c1")
+    assert Conversation.from_value(known) is known
+    assert Conversation.from_value("c1") == Conversation("c1")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +139,7 @@ def test_an_id_will_do_for_a_conversation() -> None:
 def test_what_is_no_conversation_is_refused(value: Any) -> None:
     """The error says what is wanted and what came."""
     with pytest.raises(TypeError, match=f"must be a Conversation or its id, not {type(value).__name__}"):
-        Conversation.of(value)
+        Conversation.from_value(value)
 
 
 # Plain values
@@ -186,7 +185,7 @@ def test_an_answer_is_its_text() -> None:
 def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[Any]) -> None:
     """Always the same fields, in the same order."""
     names = ["conversation_id", "message_id", "model", "usage", "complete"]
-    assert json.dumps(details_of(answer)) == json.dumps(dict(zip(names, expected)))
+    assert json.dumps(answer.to_dict()) == json.dumps({"text": answer.text, **dict(zip(names, expected))})
 
 
 @pytest.mark.parametrize(

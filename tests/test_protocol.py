@@ -55,7 +55,7 @@ def ask(
 ) -> Request:
     parent_id = options.pop("parent_id", None)
     return protocol.message_request(
-        urls, thread_id, content, model=model, options=Options.of(**options), parent_id=parent_id, response_id="r1"
+        urls, thread_id, content, model=model, options=Options.coerce(**options), parent_id=parent_id, response_id="r1"
     )
 
 
@@ -300,11 +300,11 @@ def test_options_that_are_not_given_have_the_documented_defaults() -> None:
     nothing = dict.fromkeys(
         ["references", "context", "intent", "mode", "custom_instructions", "media", "parent_message_id"]
     )
-    assert Options.of(**nothing) == Options.of() == Options()
+    assert Options.coerce(**nothing) == Options.coerce() == Options()
     assert (Options().intent, Options().mode, Options().parent_message_id) == ("conversation", "immersive", None)
-    assert Options.of(parent_message_id="") == Options()
-    assert Options.of(parent_message_id="m1").parent_message_id == "m1"
-    assert Options.of(custom_instructions=["a", "b"]).custom_instructions == ("a", "b")
+    assert Options.coerce(parent_message_id="") == Options()
+    assert Options.coerce(parent_message_id="m1").parent_message_id == "m1"
+    assert Options.coerce(custom_instructions=["a", "b"]).custom_instructions == ("a", "b")
 
 
 CIRCLE: Dict[str, Any] = {}
@@ -350,7 +350,7 @@ def test_what_can_not_be_sent_is_refused_before_anything_goes_out(
 ) -> None:
     """The error is a ``TypeError`` or ``ValueError`` and names the argument."""
     with pytest.raises(kind, match=f"^{name} {words}") as caught:
-        Options.of(**{name: value})
+        Options.coerce(**{name: value})
     assert type(caught.value) is kind
 
 
@@ -372,7 +372,7 @@ def test_what_can_not_be_sent_is_refused_before_anything_goes_out(
 def test_an_option_of_the_wrong_type_is_refused(options: Any, kind: Type[Exception], words: str) -> None:
     """The error names the argument, what was wanted and what came."""
     with pytest.raises(kind, match=words):
-        Options.of(**options)
+        Options.coerce(**options)
 
 
 # Prompts
@@ -1374,7 +1374,7 @@ def test_a_proxy_that_wants_a_password_has_not_sent_anything() -> None:
     """So that the message is known not to have been taken."""
     error = failure(407)
     assert isinstance(error, NetworkError)
-    assert error.sent is False
+    assert error.may_have_been_sent is False
 
 
 @pytest.mark.parametrize(
@@ -1522,7 +1522,7 @@ def test_only_limits_and_503_say_how_long_to_wait(status: int, seconds: Optional
 
 
 @pytest.mark.parametrize(
-    "headers, turned_away",
+    "headers, not_processed",
     [
         ({"retry-after": "7"}, True),
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, True),
@@ -1532,11 +1532,11 @@ def test_only_limits_and_503_say_how_long_to_wait(status: int, seconds: Optional
     ],
     ids=repr,
 )
-def test_only_the_server_s_own_word_says_that_nothing_was_taken(headers: Dict[str, str], turned_away: bool) -> None:
+def test_only_the_server_s_own_word_says_that_nothing_was_taken(headers: Dict[str, str], not_processed: bool) -> None:
     """Many replies tell when a limit is reset, whatever became of the request."""
     error = failure(503, **headers)
     assert isinstance(error, ServerError)
-    assert error.turned_away is turned_away
+    assert error.not_processed is not_processed
 
 
 # Limits

@@ -14,7 +14,7 @@ from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, Reque
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import reply
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.reply import ReplyReader
 from copilot_sync.transport.session import Transport
 
@@ -24,9 +24,9 @@ WRONG = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
 PATIENT = Timeout(connect=60, read=60)
 
 
-def fetched(transport: Transport, server: Server, call: Optional[Call] = None) -> Tuple[int, bytes]:
+def fetched(transport: Transport, server: Server, call: Optional[CallContext] = None) -> Tuple[int, bytes]:
     request = Request("threads", "GET", f"{server.url}/threads", "/threads", {})
-    answered: Reply = transport.fetch(request, lambda prepared: prepared, call or Call(PATIENT))
+    answered: Reply = transport.fetch(request, lambda prepared: prepared, call or CallContext(PATIENT))
     return answered.status, answered.body
 
 
@@ -80,7 +80,7 @@ def test_each_user_gets_the_answer_to_their_own_question(transport: Transport) -
         answers: List[bytes] = []
         for number in range(20):
             request = Request("threads", "GET", f"{server.url}/{user}/{number}", "/", {})
-            answered: Reply = transport.fetch(request, lambda prepared: prepared, Call(PATIENT))
+            answered: Reply = transport.fetch(request, lambda prepared: prepared, CallContext(PATIENT))
             answers.append(answered.body)
         return answers
 
@@ -117,7 +117,7 @@ def test_interim_replies_are_not_read_for_ever(transport: Transport, timeout: Ti
         while not peer.gone.wait(0.05):
             peer.send(HINTS)
 
-    call = Call(timeout)
+    call = CallContext(timeout)
     call.begin()
     with Server(script) as server, pytest.raises(RequestTimeoutError) as caught:
         fetched(transport, server, call)
@@ -126,7 +126,7 @@ def test_interim_replies_are_not_read_for_ever(transport: Transport, timeout: Ti
 
 def test_interim_replies_are_signs_of_life(transport: Transport) -> None:
     """A reply that takes longer than silence may is waited for as long as they come."""
-    call = Call(Timeout(connect=60, read=1, stall=60))
+    call = CallContext(Timeout(connect=60, read=1, stall=60))
     call.begin()
 
     peer_closed = threading.Event()  # which is never set: this is about time
@@ -279,7 +279,7 @@ def test_no_byte_is_lost_between_the_head_and_the_body(
 def pair() -> Iterator[Tuple[socket.socket, ReplyReader]]:
     """Something to send with, and what reads it."""
     sending, receiving = socket.socketpair()
-    call = Call(PATIENT)
+    call = CallContext(PATIENT)
     call.begin()
     reader = ReplyReader(receiving, call)
     yield sending, reader
@@ -332,7 +332,7 @@ def test_lines_are_those_of_any_other_file(pair: Tuple[socket.socket, ReplyReade
     text = b"\n\nab\nabc\nabcdefgh\nx"
     for limit in range(1, 12):
         sending, receiving = socket.socketpair()
-        call = Call(PATIENT)
+        call = CallContext(PATIENT)
         call.begin()
         with sending, receiving, ReplyReader(receiving, call) as reader:
             sending.sendall(text)

@@ -17,7 +17,7 @@ from urllib3.exceptions import ClosedPoolError
 from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Timeout
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import ERROR_BODY, Transport, _Session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -35,8 +35,8 @@ def request_to(server: Server, path: str = "/threads", **more: Any) -> Request:
     )
 
 
-def fetch(transport: Transport, request: Request, call: Optional[Call] = None) -> Reply:
-    return transport.fetch(request, with_token, call or Call(Timeout(connect=10, read=10)))
+def fetch(transport: Transport, request: Request, call: Optional[CallContext] = None) -> Reply:
+    return transport.fetch(request, with_token, call or CallContext(Timeout(connect=10, read=10)))
 
 
 def lines_of(request: bytes) -> List[bytes]:
@@ -202,7 +202,7 @@ def test_certificates_are_checked_as_the_caller_says(
         else:
             with pytest.raises(NetworkError, match="certificate is not trusted.*give verify= the file") as caught:
                 fetch(transport, request_to(server))
-            assert not caught.value.sent
+            assert not caught.value.may_have_been_sent
         transport.close()
 
 
@@ -300,7 +300,7 @@ def test_the_proxy_is_the_callers_else_the_environments(
 
 def test_a_failed_request_is_counted(transport: Transport) -> None:
     """Whether a reply came or not."""
-    call = Call(Timeout(connect=10, read=10))
+    call = CallContext(Timeout(connect=10, read=10))
     with Server(cutting(b"")) as server:
         for _ in range(2):
             with pytest.raises(NetworkError):
@@ -315,7 +315,7 @@ def test_a_header_that_can_not_be_sent_does_not_get_into_the_error(transport: Tr
         raise requests.exceptions.InvalidHeader(f"Invalid header value: {SECRET}")
 
     with Server(answering()) as server, pytest.raises(CopilotError) as caught:
-        transport.open(request_to(server), auth, Call(Timeout()))
+        transport.open(request_to(server), auth, CallContext(Timeout()))
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert SECRET not in repr(caught.value)
 
@@ -331,7 +331,7 @@ def test_requests_are_logged_without_ids_and_secrets(transport: Transport, caplo
 
     with Server(answering(OK)) as server:
         request = request_to(server, "/threads/my-id", template="/threads/{id}")
-        transport.fetch(request, auth, Call(Timeout(), clock=lambda: now[0]))
+        transport.fetch(request, auth, CallContext(Timeout(), clock=lambda: now[0]))
     (record,) = [record for record in caplog.records if record.name.startswith("copilot_sync")]
     assert record.getMessage() == "threads GET /threads/{id}: 200 in 1.500 s"
     assert SECRET not in caplog.text
@@ -358,7 +358,7 @@ def test_a_host_is_asked_again_after_many_others(transport: Transport, is_held: 
     """Connections are kept for a few hosts only, but for those that are in use."""
     with contextlib.ExitStack() as stack:
         first, *others = (stack.enter_context(Server(answering(OK, OK))) for _ in range(20))
-        response = transport.open(request_to(first), with_token, Call(Timeout()))
+        response = transport.open(request_to(first), with_token, CallContext(Timeout()))
         if not is_held:
             transport.read(response)
         for server in others:
@@ -377,7 +377,7 @@ def test_closing_closes_what_somebody_still_holds(proxied: bool) -> None:
     """A finished reply in the traceback of an error, for one, doesn't keep its connection open."""
     with Server(answering(OK)) as server:
         transport = Transport(proxy=server.url if proxied else None)
-        response = transport.open(request_to(server), with_token, Call(Timeout()))
+        response = transport.open(request_to(server), with_token, CallContext(Timeout()))
         assert transport.read(response).body == b"ok"
         assert not server.peer_closed.is_set()
         transport.close()

@@ -20,8 +20,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.MODEL == "gpt-4o"
     assert dataclasses.astuple(Timeout()) == (10.0, 60.0, 600.0, None)
     assert dataclasses.astuple(Limits()) == (16 * 1024**2, 64 * 1024**2, 8 * 1024**2)
-    assert settings.SERVER_WORDS == 500
-    assert (settings.LOOK_PATIENCE, settings.RECOVERY_DELAY) == (30.0, 2.0)
+    assert settings.MAX_ERROR_TEXT == 500
+    assert (settings.RECOVERY_TIMEOUT, settings.RECOVERY_DELAY) == (30.0, 2.0)
     assert (settings.DRAIN_BYTES, settings.DRAIN_SECONDS) == (64 * 1024, 0.05)
 
 
@@ -41,7 +41,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 )
 def test_a_time_limit_may_be_given_in_three_ways(value: Any, expected: Any) -> None:
     """Nothing is the defaults and never endless, a number is both connect and read, a ``Timeout`` is itself."""
-    assert dataclasses.astuple(Timeout.of(value)) == expected
+    assert dataclasses.astuple(Timeout.from_value(value)) == expected
 
 
 @pytest.mark.parametrize("name", ["connect", "read", "stall", "total"])
@@ -64,7 +64,7 @@ def test_a_time_limit_must_be_one_that_can_be_waited_for(name: str, value: float
 def test_what_is_no_time_limit_is_refused(value: Any) -> None:
     """The tuple of ``requests`` is not taken either: it has no total."""
     with pytest.raises(TypeError, match="timeout connect must be a number"):
-        Timeout.of(value)
+        Timeout.from_value(value)
 
 
 # Sizes

@@ -264,8 +264,8 @@ def test_ctrl_c_gets_through_wherever_the_call_is(
 
 # Closing the client
 
-Call = Callable[[Client, Conversation], Any]
-CALLS: Dict[str, Call] = {
+CallContext = Callable[[Client, Conversation], Any]
+CALLS: Dict[str, CallContext] = {
     "thread": lambda client, conversation: client.create_thread(),
     "models": lambda client, conversation: client.models(),
     "threads": lambda client, conversation: client.threads(),

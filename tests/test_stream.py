@@ -35,8 +35,8 @@ from copilot_sync import (
     StreamClosedError,
     StreamInterruptedError,
     Usage,
-    recovery,
 )
+from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.settings import Limits
 
@@ -253,7 +253,7 @@ def test_a_number_of_any_length_costs_no_text(emulator: Emulator, client: Client
 
 def test_a_whole_answer_comes_as_one_piece_and_its_end(client: Client) -> None:
     """Where only the whole is wanted, the events are its text and ``complete``, and no text has no event."""
-    kinds = [[type(event) for event in client.stream(text, only_whole=True).events()] for text in ("a b c",)]
+    kinds = [[type(event) for event in client.stream(text, buffered=True).events()] for text in ("a b c",)]
     assert kinds == [[ContentEvent, CompleteEvent]]
 
 
@@ -263,7 +263,7 @@ def test_a_whole_answer_without_a_complete_event_is_its_text_alone(
 ) -> None:
     """Nothing is made up that the service did not say."""
     emulator.script(Reply(raw=ONE + end))
-    assert [type(event) for event in client.stream("hi", only_whole=True).events()] == [ContentEvent]
+    assert [type(event) for event in client.stream("hi", buffered=True).events()] == [ContentEvent]
 
 
 # Plain JSON
@@ -501,7 +501,7 @@ def test_an_answer_without_its_end_is_the_one_in_the_thread(
 ) -> None:
     """Whatever the framing says: a proxy may put a last chunk behind what it cut."""
     emulator.script(Reply(raw=raw, pieces=["one", "two", "three"], framing=framing))
-    stream = client.stream("hi", only_whole=whole)
+    stream = client.stream("hi", buffered=whole)
     pieces = list(stream)
     assert "".join(pieces) == "onetwothree"
     assert pieces[0] == ("onetwothree" if whole else "one")
@@ -556,7 +556,7 @@ def test_an_answer_that_ended_in_good_order_needs_no_thread(
 
 def test_a_look_that_takes_too_long_is_given_up(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """For an answer that ended in good order there is no more time than for one that was lost."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.3)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.3)
     emulator.script(Reply(raw=ONE))
     emulator.fail("messages", Fault.stall())
     with client_of(emulator) as client:
@@ -700,7 +700,7 @@ def test_an_answer_with_a_hole_is_not_complete(
 ) -> None:
     """An event that can't be read may have held some of the text. It is told, and does not cost the rest."""
     emulator.script(Reply(raw=ONE + event + TWO + end))
-    stream = client.stream("hi", only_whole=whole)
+    stream = client.stream("hi", buffered=whole)
     with caplog.at_level(logging.WARNING, "copilot_sync"):
         events = list(stream.events())
     assert [event.type for event in events[-2:]] == (["content", "complete"] if end is COMPLETE else ["content"] * 2)[
@@ -730,7 +730,7 @@ def test_a_hole_is_mended_from_the_thread(
     """As far as what was handed out is the beginning of it; what the service said at the end is kept."""
     said = end.replace(b'"m-1"', b'"m-1","usage":{"inputTokens":1,"outputTokens":2}')
     emulator.script(Reply(raw=ONE + TWO + b"data: {nonsense\n\n" + said, pieces=[stored]))
-    stream = client.stream("hi", only_whole=whole)
+    stream = client.stream("hi", buffered=whole)
     assert "".join(stream) == text
     assert stream.answer is not None
     assert (stream.answer.text, stream.answer.complete) == (text, complete)

@@ -14,7 +14,7 @@ import requests
 from copilot_sync.auth.tokens import (
     ExchangedTokens,
     StaticToken,
-    _Turn,
+    _WaitingTurn,
     bare,
     cookie_header,
     fingerprint,
@@ -33,9 +33,9 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.models import Secret
+from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.settings import Timeout, Urls
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
 THREADS = 8
@@ -69,10 +69,10 @@ class Memory:
         self.value = value
 
 
-class Gate(Call):
+class RateLimiter(CallContext):
     """A call that tells when it waits for another one's token."""
 
-    def __init__(self, waits: Callable[["Gate"], None]) -> None:
+    def __init__(self, waits: Callable[["RateLimiter"], None]) -> None:
         super().__init__(Timeout())
         self._waits = waits
 
@@ -95,8 +95,8 @@ def urls_of(emulator: Emulator) -> Urls:
     return Urls(emulator.github_url, emulator.api_url)
 
 
-def call(clock: Optional[Clock] = None) -> Call:
-    return Call(Timeout(), clock=clock) if clock else Call(Timeout())
+def call(clock: Optional[Clock] = None) -> CallContext:
+    return CallContext(Timeout(), clock=clock) if clock else CallContext(Timeout())
 
 
 def together(work: Callable[[], Any]) -> List[Any]:
@@ -159,7 +159,7 @@ def test_a_failed_fetch_is_shared_by_those_who_waited(emulator: Emulator, transp
     all_wait = threading.Event()
     asked: List[int] = []
 
-    def note(gate: Gate) -> None:
+    def note(gate: RateLimiter) -> None:
         waiting.add(gate)
         if len(waiting) >= THREADS - 1:
             all_wait.set()
@@ -172,7 +172,7 @@ def test_a_failed_fetch_is_shared_by_those_who_waited(emulator: Emulator, transp
         return {"user_session": "stale-cookie"}
 
     tokens = ExchangedTokens(find, urls_of(emulator), transport, None)
-    errors = together(lambda: tokens.get(Gate(note), None))
+    errors = together(lambda: tokens.get(RateLimiter(note), None))
     assert [type(error) for error in errors] == [kind] * THREADS
     assert len({id(error) for error in errors}) == THREADS
     assert len(asked) == 1
@@ -333,7 +333,7 @@ def test_who_waits_for_anothers_token_can_be_stopped(
     first = threading.Thread(target=lambda: tokens.get(call(), None))
     first.start()
     assert emulator.wait_until(lambda: emulator.stalled)
-    waiting = Call(Timeout(total=5), clock=clock)
+    waiting = CallContext(Timeout(total=5), clock=clock)
     waiting.begin()
     if way == "closed":
         waiting.cancel()
@@ -352,7 +352,7 @@ def test_a_turn_whose_end_was_lost_is_not_waited_for(
 ) -> None:
     """An exception out of a signal handler may come anywhere."""
     thread = threading.get_ident() if whose == "this thread's" else -1
-    tokens._turn = _Turn(thread, clock.now + (1000 if thread > 0 else -1))
+    tokens._turn = _WaitingTurn(thread, clock.now + (1000 if thread > 0 else -1))
     assert tokens.get(call(clock), None).reveal()
     assert emulator.tokens_issued == 1
     assert vars(tokens)["_turn"] is None
@@ -388,7 +388,7 @@ def test_a_fetch_that_was_closed_is_no_failure_for_others(emulator: Emulator, to
     first = threading.Thread(target=lead)
     first.start()
     assert emulator.wait_until(lambda: emulator.stalled)
-    found = tokens.get(Gate(lambda gate: leader.cancel()), None)
+    found = tokens.get(RateLimiter(lambda gate: leader.cancel()), None)
     first.join()
     assert found.reveal().startswith("emulated-")
     assert len(stopped) == 1

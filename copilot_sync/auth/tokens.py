@@ -25,11 +25,11 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.models import MaskedText, Secret
+from copilot_sync.pacing.backoff import RetryPolicy, retry
+from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
 from copilot_sync.settings import TOKEN_MARGIN, Urls
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.cooldown import Cooldown, cooldown_of
-from copilot_sync.transport.fork import renew_in_child
-from copilot_sync.transport.retry import RetryPolicy, retry
+from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.fork import reset_after_fork
 from copilot_sync.transport.session import Auth, Transport
 
 #: Seconds between the first two looks at whether another thread has fetched a token, and the longest between two.
@@ -53,7 +53,7 @@ class TokenSource(Protocol):
 
     cooldown: Cooldown
 
-    def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
         """Give a token that should be valid."""
 
     def accepted(self, token: Secret) -> None:
@@ -83,7 +83,7 @@ class StaticToken:
     def _share(self) -> None:
         self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._token, self._urls)
 
-    def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
         """Give the token."""
         return self._token
 
@@ -107,7 +107,7 @@ class _Kept(NamedTuple):
     until: float  # on the monotonic clock
 
 
-class _Turn(NamedTuple):
+class _WaitingTurn(NamedTuple):
     """Whose turn it is to fetch a token. Each is told from the others by what it is, not by what it says."""
 
     thread: int
@@ -146,15 +146,15 @@ class ExchangedTokens:
         self._failure: Optional[CopilotError] = None
         self._rounds = 0
         self.cooldown = Cooldown()  # of nobody yet, because it is not known whose cookies there are
-        self.renew()
+        self.after_fork_in_child()
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.RLock()
-        self._turn: Optional[_Turn] = None
-        renew_in_child(self)
+        self._turn: Optional[_WaitingTurn] = None
+        reset_after_fork(self)
 
-    def get(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
         """Give a token that should be valid, fetching one where none is.
 
         Raises:
@@ -166,7 +166,7 @@ class ExchangedTokens:
         if token is not None:
             return token
         rounds = self._rounds
-        turn = _Turn(threading.get_ident(), call.clock() + _LONGEST_TURN)
+        turn = _WaitingTurn(threading.get_ident(), call.clock() + _LONGEST_TURN)
         try:
             self._wait_for(turn, call)
             token = self._valid(call)
@@ -181,7 +181,7 @@ class ExchangedTokens:
             if self._turn is turn:
                 self._turn = None
 
-    def _wait_for(self, turn: "_Turn", call: Call) -> None:
+    def _wait_for(self, turn: "_WaitingTurn", call: CallContext) -> None:
         """Wait until it is this one's turn to fetch a token.
 
         No lock is held for the time of a turn: an exception out of a signal handler could leave it locked for ever.
@@ -192,7 +192,7 @@ class ExchangedTokens:
             call.sleep(step)
             step = min(2 * step, _LONGEST_WAIT)
 
-    def _has_begun(self, turn: "_Turn", call: Call) -> bool:
+    def _has_begun(self, turn: "_WaitingTurn", call: CallContext) -> bool:
         with self._lock:
             # The same thread asks again in a signal handler, or because an exception lost the end of its turn.
             if self._turn is None or self._turn.thread == turn.thread or self._turn.until < call.clock():
@@ -220,13 +220,13 @@ class ExchangedTokens:
         kept = self._kept
         return kept is not None and kept.token == token
 
-    def _valid(self, call: Call) -> Optional[Secret]:
+    def _valid(self, call: CallContext) -> Optional[Secret]:
         kept = self._kept
         if kept is None or call.clock() >= kept.until:
             return None
         return kept.token
 
-    def _renewed(self, call: Call, policy: Optional[RetryPolicy]) -> Secret:
+    def _renewed(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
         try:
             token, lifetime = self._cached() or self._fetched(call, policy)
         except (StreamClosedError, RequestTimeoutError):
@@ -241,7 +241,7 @@ class ExchangedTokens:
         self._kept = _Kept(token, call.clock() + lifetime - margin)
         return token
 
-    def _fetched(self, call: Call, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
+    def _fetched(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
         self._look_for_cookies()
         try:
             # The token is for a request to the other host.
@@ -260,7 +260,7 @@ class ExchangedTokens:
             self._cookies = cookie_header(self._find_cookies())
             self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
 
-    def _exchange(self, call: Call, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
+    def _exchange(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
         cookies, cooldown = self._cookies or Secret(""), self.cooldown
         request = protocol.token_request(self._urls)
         if cooldown.active:
@@ -316,7 +316,7 @@ class ExchangedTokens:
         self.cooldown = Cooldown()
         if self._cookies is not None:
             self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
-        self.renew()
+        self.after_fork_in_child()
 
 
 def _cooldown(kind: str, secret: Secret, urls: Urls) -> Cooldown:

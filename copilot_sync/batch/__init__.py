@@ -9,19 +9,19 @@ ask again what has an answer, take a prompt for done whose result is not on the 
 """
 
 from copilot_sync.batch.dispatch import Run, TooManyFailuresError, run
-from copilot_sync.batch.gate import Gate, GateCache, MemoryCache
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
 from copilot_sync.batch.results import Result
+from copilot_sync.pacing.limiter import LimiterCache, MemoryCache, RateLimiter
 
 __all__ = [
     "BadLine",
-    "Gate",
-    "GateCache",
     "JournalError",
+    "LimiterCache",
     "MemoryCache",
     "Prompt",
     "PromptFile",
+    "RateLimiter",
     "Result",
     "Run",
     "TooManyFailuresError",

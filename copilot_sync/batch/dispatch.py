@@ -20,23 +20,22 @@ import threading
 from collections import deque
 from typing import Callable, Deque, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
-from copilot_sync.batch.asking import Step, Task
-from copilot_sync.batch.crew import Crew, crew_of
+from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.failures import (
-    is_everybodys,
-    is_hopeless,
+    is_fatal,
+    is_global_failure,
     is_own_word,
     may_be_the_prompts,
     may_have_been_taken,
-    obstacle_of,
+    shared_cause,
     was_in_answer,
 )
-from copilot_sync.batch.gate import BY_HOST, Gate, checked_count, checked_rate, pace_for
-from copilot_sync.batch.index import Index
-from copilot_sync.batch.jobs import AsTheyCome, InOrder, Job, Lanes, Outcome, Tasks
-from copilot_sync.batch.journal import Journal, Unrecorded
+from copilot_sync.batch.journal import Journal, NullJournal
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptSource, read_prompt
 from copilot_sync.batch.results import Result, may_have_answer, result_of_bad_line
+from copilot_sync.batch.sender import StepResult, Task
+from copilot_sync.batch.work_items import CompletionOrder, ConversationQueues, FinishedItem, InputOrder, Tasks, WorkItem
+from copilot_sync.batch.workers import WorkerPool, make_workers
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import (
     CopilotError,
@@ -46,6 +45,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
 )
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, checked_rate, pace_for
 from copilot_sync.protocol import ROOT
 from copilot_sync.settings import Timeout
 
@@ -87,7 +87,7 @@ def run(
     delete_threads: bool = False,
     output: "Union[None, str, os.PathLike[str]]" = None,
     retry_failed: bool = False,
-    gate: Optional[Gate] = None,
+    rate_limiter: Optional[RateLimiter] = None,
     executor: Optional[concurrent.futures.Executor] = None,
     share_credentials: bool = False,
 ) -> "Run":
@@ -125,7 +125,7 @@ def run(
             prompt that has one there is not asked again. Beside the file lies a ``.journal`` as long as there is
             something left to do. A file that a batch did not write is refused and left as it is.
         retry_failed: Ask those prompts again whose result in ``output`` is a failure.
-        gate: What lets prompts through, in place of ``workers`` and ``rate``, where batches share one.
+        rate_limiter: What lets prompts through, in place of ``workers`` and ``rate``, where batches share one.
         executor: Who does the asking, in place of threads of this process. Its workers may be processes anywhere; a
             process keeps one client. ``client`` is a function that can be pickled then, or ``None`` for the
             environment of the workers.
@@ -142,8 +142,8 @@ def run(
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise TypeError(f"prompts must be a list or what read() gives, not {type(prompts).__name__}")
     if rate is not BY_HOST and rate is not None:
-        if gate is not None:
-            raise ValueError("a gate has its own rate: give one of the two")
+        if rate_limiter is not None:
+            raise ValueError("a rate_limiter has its own rate: pass one of the two")
         checked_rate(rate)
     if max_failures is not None:
         checked_count("max_failures", max_failures)
@@ -152,21 +152,21 @@ def run(
     for name, text in (("model", model), ("system", system)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
-    Timeout.of(timeout)
+    Timeout.from_value(timeout)
     if workers is not None:
         checked_count("workers", workers)
-    crew = crew_of(client, executor, share_credentials)
+    pool = make_workers(client, executor, share_credentials)
 
-    def pace(api_url: Optional[str]) -> Tuple[int, Gate]:
-        if gate is not None:
-            return workers or gate.limit, gate
-        places, a_minute = pace_for(api_url, workers, rate)
-        return places, Gate(places, rate=a_minute)
+    def pace(api_url: Optional[str]) -> Tuple[int, RateLimiter]:
+        if rate_limiter is not None:
+            return workers or rate_limiter.concurrency, rate_limiter
+        concurrency, a_minute = pace_for(api_url, workers, rate)
+        return concurrency, RateLimiter(concurrency, rate=a_minute)
 
     batch = Batch(
         prompts,
         Tasks(model, system, timeout),
-        crew,
+        pool,
         pace,
         max_failures=math.inf if max_failures is None else max_failures,
         ordered=ordered,
@@ -262,7 +262,7 @@ def _results(batch: "Batch", output: Optional[str], retry_failed: bool) -> Gener
         batch.check_ids(stack)
         if output is not None:
             batch.journal = stack.enter_context(Journal(output, retry_failed=retry_failed))
-        stack.enter_context(batch.crew)
+        stack.enter_context(batch.pool)
         batch.start()
         yield from batch.results()
 
@@ -284,15 +284,15 @@ class Batch:
         self,
         prompts: PromptSource,
         tasks: Tasks,
-        crew: Crew,
-        pace: Callable[[Optional[str]], Tuple[int, Gate]],
+        pool: WorkerPool,
+        pace: Callable[[Optional[str]], Tuple[int, RateLimiter]],
         *,
         max_failures: float,
         ordered: bool,
         delete_threads: bool,
     ) -> None:
-        self.crew = crew
-        self.journal: Union[Journal, Unrecorded] = Unrecorded()
+        self.pool = pool
+        self.journal: Union[Journal, NullJournal] = NullJournal()
         self.total: Optional[int] = None
         self.skipped = 0
         self.skipped_failures = 0
@@ -302,8 +302,8 @@ class Batch:
         self._failures_left = max_failures
         self._ordered = ordered
         self._delete_threads = delete_threads
-        self._source = self._jobs()
-        self._ids: Optional[Index] = None
+        self._source = self._items()
+        self._ids: Optional[DiskDict] = None
         self._done: queue.SimpleQueue[Optional[_Done]] = queue.SimpleQueue()  # None wakes who waits
         self._stopped = False
         self._under_way = 0  # steps
@@ -313,22 +313,22 @@ class Batch:
         self._pauses = 0  # that they have begun
         self._forbidden = 0  # prompts since the last answer
         self._places = 0  # of the gate, that are taken
-        self._ready: List[Job] = []  # hold a place and wait for their next step
-        self._waiting: Deque[Job] = deque()  # for a place
-        self._lanes = Lanes()
-        self._outcomes: Union[AsTheyCome, InOrder] = InOrder() if ordered else AsTheyCome()
+        self._ready: List[WorkItem] = []  # hold a place and wait for their next step
+        self._waiting: Deque[WorkItem] = deque()  # for a place
+        self._conversations = ConversationQueues()
+        self._outcomes: Union[CompletionOrder, InputOrder] = InputOrder() if ordered else CompletionOrder()
         self._final: Optional[CopilotError] = None  # why no further prompt is begun
 
     def start(self) -> None:
         """Choose how many work, now that it is known who is asked."""
-        self._ahead, self._gate = self._pace(self.crew.api_url)
+        self._ahead, self._rate_limiter = self._pace(self.pool.api_url)
         self._window = max(_SMALLEST_WINDOW, _WINDOW_PER_WORKER * self._ahead)
-        self.crew.start(self._ahead)
+        self.pool.start(self._ahead)
 
     def stop(self) -> None:
         """End what is under way, and wake the thread that iterates. Safe from anywhere."""
         self._stopped = True
-        self.crew.stop()
+        self.pool.stop()
         self._done.put(None)
 
     def _check_stopped(self) -> None:
@@ -341,7 +341,7 @@ class Batch:
         Raises:
             ValueError: There are some.
         """
-        ids = stack.enter_context(Index())
+        ids = stack.enter_context(DiskDict())
         prompts = iter(self._prompts)
         if prompts is self._prompts:
             self._ids = ids
@@ -356,7 +356,7 @@ class Batch:
         try:
             yield from self._steps()
         finally:
-            self._leave(self._places)
+            self._release(self._places)
         if self._final is not None:
             raise self._final
         if self._ordered and self.skipped and self._ids is None:
@@ -382,7 +382,7 @@ class Batch:
 
     # What is next
 
-    def _jobs(self) -> Iterator[Optional[Job]]:
+    def _items(self) -> Iterator[Optional[WorkItem]]:
         """The prompts that have no result yet; ``None`` for each that has one at once, because it is none."""
         place = itertools.count()
         for number, value in enumerate(self._prompts):
@@ -396,20 +396,20 @@ class Batch:
                 continue
             self._open += 1
             if isinstance(prompt, BadLine):
-                self._outcomes.put(next(place), Outcome(result_of_bad_line(prompt)))
+                self._outcomes.put(next(place), FinishedItem(result_of_bad_line(prompt)))
                 yield None
             else:
-                yield self._job(next(place), prompt)
+                yield self._item(next(place), prompt)
 
-    def _job(self, place: int, prompt: Prompt) -> Job:
-        job = Job(place, prompt, self._tasks.task_of(prompt))
+    def _item(self, place: int, prompt: Prompt) -> WorkItem:
+        item = WorkItem(place, prompt, self._tasks.task_of(prompt))
         intent = self.journal.intent(prompt.id)
-        if intent is not None and intent.digest == job.digest():
-            job.takes_up(intent)
-        elif job.lane is not None:
+        if intent is not None and intent.digest == item.digest():
+            item.resume(intent)
+        elif item.conversation_id is not None:
             known = prompt.conversation
-            job.goes_to(job.lane, known.message_id if isinstance(known, Conversation) else None)
-        return job
+            item.target(item.conversation_id, known.message_id if isinstance(known, Conversation) else None)
+        return item
 
     def _looked_ahead(self) -> bool:
         """Take further prompts, as many as there are workers, and tell whether there were any.
@@ -420,11 +420,11 @@ class Batch:
         while self._final is None and len(self._waiting) < self._ahead and self._open < self._window:
             self._check_stopped()
             try:
-                job = next(self._source)
+                item = next(self._source)
             except StopIteration:
                 break
-            if job is not None and self._lanes.enter(job):
-                self._waiting.append(job)
+            if item is not None and self._conversations.enter(item):
+                self._waiting.append(item)
         return self._open > open_before
 
     # Steps
@@ -432,22 +432,22 @@ class Batch:
     def _begin_steps(self) -> float:
         """Begin what can be begun; give the seconds after which there may be more, without anything having ended."""
         starting, wait = self._admitted()
-        self.journal.intend([job.intent() for job in starting if job.step == "ask" and not job.recorded])
-        for job in starting:
-            self._submit(job)
+        self.journal.intend([item.intent() for item in starting if item.step == "ask" and not item.recorded])
+        for item in starting:
+            self._submit(item)
         return wait
 
-    def _admitted(self) -> Tuple[List[Job], float]:
+    def _admitted(self) -> Tuple[List[WorkItem], float]:
         if self._final is not None:
             return [], math.inf
-        if self._ready and self._gate.pause > 0:
+        if self._ready and self._rate_limiter.pause > 0:
             # After the pause, they go in again one by one.
-            self._leave(len(self._ready))
+            self._release(len(self._ready))
             self._waiting.extendleft(reversed(self._ready))
             self._ready = []
         starting, self._ready = self._ready, []
         while self._waiting:
-            wait = self._gate.try_enter()
+            wait = self._rate_limiter.try_acquire()
             if wait > 0:
                 # Where none of the places is ours, it is not us who will notice that one is free.
                 return starting, wait if self._under_way or starting else min(wait, _LOOK)
@@ -455,27 +455,27 @@ class Batch:
             starting.append(self._waiting.popleft())
         return starting, math.inf
 
-    def _submit(self, job: Job) -> None:
-        if job.step == "ask":
-            job.recorded = True
-            if self.crew.repeats:
-                job.is_looked_for()
-        subject: Union[Task, str] = str(job.made) if job.step == "delete" else job.task
-        job.pauses_before = self._pauses
+    def _submit(self, item: WorkItem) -> None:
+        if item.step == "ask":
+            item.recorded = True
+            if self.pool.may_duplicate:
+                item.mark_maybe_sent()
+        subject: Union[Task, str] = str(item.made) if item.step == "delete" else item.task
+        item.pauses_before = self._pauses
         self._under_way += 1
-        future = self.crew.submit(job.step, subject)
-        future.add_done_callback(lambda future: self._done.put((job, future)))
+        future = self.pool.submit(item.step, subject)
+        future.add_done_callback(lambda future: self._done.put((item, future)))
 
     def _finish_steps(self, seconds: float) -> None:
         """Wait for the end of a step, and go on with all that have ended."""
         after = {"begin": self._after_begin, "ask": self._after_ask, "delete": self._after_delete}
         done = self._next_done(seconds)
         while done is not None:
-            job, future = done
+            item, future = done
             self._under_way -= 1
             step = future.result()
-            job.count(step)
-            after[job.step](job, step)
+            item.count(step)
+            after[item.step](item, step)
             done = self._next_done(0)
 
     def _next_done(self, seconds: float) -> "Optional[_Done]":
@@ -490,94 +490,94 @@ class Batch:
         self._check_stopped()
         return done
 
-    def _after_begin(self, job: Job, step: Step) -> None:
+    def _after_begin(self, item: WorkItem, step: StepResult) -> None:
         if step.error is not None:
-            self._failed(job, step.error)
+            self._failed(item, step.error)
             return
-        job.made = step.conversation_id
-        job.goes_to(str(step.conversation_id), ROOT)
-        self._ready.append(job)
+        item.made = step.conversation_id
+        item.target(str(step.conversation_id), ROOT)
+        self._ready.append(item)
 
-    def _after_ask(self, job: Job, step: Step) -> None:
+    def _after_ask(self, item: WorkItem, step: StepResult) -> None:
         if step.answer is not None:
-            self._answered(job, step.answer)
-        elif job.anew and not step.attempts and isinstance(step.error, StreamInterruptedError):
-            job.begins_anew()
-            self._ready.append(job)
+            self._answered(item, step.answer)
+        elif item.anew and not step.attempts and isinstance(step.error, StreamInterruptedError):
+            item.restart()
+            self._ready.append(item)
         else:
-            self._failed(job, step.error or AssertionError("a step has an answer or an error"))
+            self._failed(item, step.error or AssertionError("a step has an answer or an error"))
 
-    def _after_delete(self, job: Job, step: Step) -> None:
+    def _after_delete(self, item: WorkItem, step: StepResult) -> None:
         if step.error is None or isinstance(step.error, NotFoundError):
-            self.journal.deleted(str(job.made))
+            self.journal.deleted(str(item.made))
         else:
             logger.warning("a conversation of the batch was not deleted: %s", step.error)
 
     # What comes of them
 
-    def _answered(self, job: Job, answer: Answer) -> None:
-        self._gate.answered()
+    def _answered(self, item: WorkItem, answer: Answer) -> None:
+        self._rate_limiter.answered()
         self._answers += 1
         self._in_row = self._forbidden = 0
         if not answer.complete:
             words = "the service did not say that the answer is whole"
-            self._failed(job, StreamInterruptedError(words, stage="stream", partial=answer.text))
+            self._failed(item, StreamInterruptedError(words, stage="stream", partial=answer.text))
             return
-        self._conclude(job, job.answer(answer), answer.message_id)
+        self._finish(item, item.answer(answer), answer.message_id)
 
-    def _failed(self, job: Job, error: Exception) -> None:
-        obstacle = obstacle_of(error)
-        if obstacle is not None:
+    def _failed(self, item: WorkItem, error: Exception) -> None:
+        cause = shared_cause(error)
+        if cause is not None:
             # The message may have been sent, and nobody could look whether it was.
-            job.is_looked_for()
-            error = obstacle
+            item.mark_maybe_sent()
+            error = cause
         # A 401 is believed the second time: the service may have ended a token early, and then another one.
-        is_first_401 = getattr(error, "status", None) == 401 and not job.refusals
-        if isinstance(error, CopilotError) and is_hopeless(error) and not is_first_401:
+        is_first_401 = getattr(error, "status", None) == 401 and not item.refusals
+        if isinstance(error, CopilotError) and is_fatal(error) and not is_first_401:
             self._end(error)
-        elif isinstance(error, CopilotError) and is_everybodys(error):
-            self._refused(job, error)
+        elif isinstance(error, CopilotError) and is_global_failure(error):
+            self._refused(item, error)
         else:
-            self._fail(job, error)
+            self._fail(item, error)
 
-    def _refused(self, job: Job, error: CopilotError) -> None:
+    def _refused(self, item: WorkItem, error: CopilotError) -> None:
         """Have everybody wait, and ask again then."""
         if may_have_been_taken(error):
-            job.is_looked_for()
+            item.mark_maybe_sent()
         if not is_own_word(error):
-            if not job.refusals:
-                job.answers_before = self._answers
-            job.refusals += 1
+            if not item.refusals:
+                item.answers_before = self._answers
+            item.refusals += 1
             # What else was under way when a pause began says nothing new, however late it comes.
-            if job.pauses_before == self._pauses:
+            if item.pauses_before == self._pauses:
                 self._pauses += 1
                 self._in_row += 1
-        pause = self._gate.refused(getattr(error, "retry_after", None))
-        if self._is_its_own(job, error):
-            self._fail(job, error)
+        pause = self._rate_limiter.penalize(getattr(error, "retry_after", None))
+        if self._is_its_own(item, error):
+            self._fail(item, error)
         elif self._in_row >= _MOST_IN_ROW or pause > _LONGEST_WAIT:
             self._end(error)
         else:
             if was_in_answer(error):  # the message is there: it goes into another conversation
-                job.begins_anew()
-            self._leave(1)
-            self._waiting.append(job)
+                item.restart()
+            self._release(1)
+            self._waiting.append(item)
 
-    def _is_its_own(self, job: Job, error: CopilotError) -> bool:
+    def _is_its_own(self, item: WorkItem, error: CopilotError) -> bool:
         """Whether what looks like everybody's failure has to do with this prompt alone."""
-        if was_in_answer(error) and job.lane is not None:
+        if was_in_answer(error) and item.conversation_id is not None:
             return True  # it can't be asked again
         most = _MOST_FAILURES if may_be_the_prompts(error) else _MOST_REFUSALS
-        if job.refusals >= most and self._answers > job.answers_before:
+        if item.refusals >= most and self._answers > item.answers_before:
             return True  # others were answered meanwhile
         is_last = not self._waiting and not self._under_way
         return is_last and self._in_row >= _MOST_IN_ROW and self._answers > 0 and may_be_the_prompts(error)
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, item: WorkItem, error: Exception) -> None:
         """Give a prompt up: it is its own failure."""
-        if getattr(error, "status", None) is not None and not is_everybodys(error):
-            self._gate.answered()  # the service was there, and did not ask to slow down
-        self._conclude(job, job.failure(error), None)
+        if getattr(error, "status", None) is not None and not is_global_failure(error):
+            self._rate_limiter.answered()  # the service was there, and did not ask to slow down
+        self._finish(item, item.failure(error), None)
         if isinstance(error, PermissionDeniedError):
             self._forbidden += 1
             if self._forbidden >= _MOST_FORBIDDEN:
@@ -587,26 +587,26 @@ class Batch:
         """Begin no further prompt. This one has no result: it was not its fault, and it is asked by the next run."""
         self._final = self._final or error
 
-    def _leave(self, places: int) -> None:
+    def _release(self, places: int) -> None:
         self._places -= places
         for _ in range(places):
-            self._gate.leave()
+            self._rate_limiter.release()
 
-    def _conclude(self, job: Job, result: Result, message_id: Optional[str]) -> None:
-        self._leave(1)
-        job.keep = result.error is not None and may_have_answer(result.error)
-        follower = self._lanes.leave(job, message_id)
+    def _finish(self, item: WorkItem, result: Result, message_id: Optional[str]) -> None:
+        self._release(1)
+        item.keep = result.error is not None and may_have_answer(result.error)
+        follower = self._conversations.leave(item, message_id)
         if follower is not None:
             self._waiting.append(follower)
-        self._outcomes.put(job.place, Outcome(result, job))
+        self._outcomes.put(item.place, FinishedItem(result, item))
 
-    def _handed_out(self, outcomes: List[Outcome]) -> Iterator[Result]:
+    def _handed_out(self, outcomes: List[FinishedItem]) -> Iterator[Result]:
         self.journal.write([outcome.result for outcome in outcomes])
         for outcome in outcomes:
-            job = outcome.job
-            if self._delete_threads and job is not None and job.made is not None and not job.keep:
-                job.step = "delete"
-                self._submit(job)
+            item = outcome.item
+            if self._delete_threads and item is not None and item.made is not None and not item.keep:
+                item.step = "delete"
+                self._submit(item)
             self._count(outcome.result)
         for outcome in outcomes:
             self._open -= 1
@@ -627,8 +627,8 @@ class Batch:
                 self.journal.deleted(conversation_id)
         return not self.journal.leftovers()
 
-    def _deleted(self, conversation_id: str) -> Step:
-        future = self.crew.submit("delete", conversation_id)
+    def _deleted(self, conversation_id: str) -> StepResult:
+        future = self.pool.submit("delete", conversation_id)
         future.add_done_callback(lambda future: self._done.put(None))
         while not future.done():
             self._next_done(_WAKE)
@@ -636,9 +636,9 @@ class Batch:
 
 
 #: A job, and the step of it that has ended.
-_Done = Tuple[Job, "concurrent.futures.Future[Step]"]
+_Done = Tuple[WorkItem, "concurrent.futures.Future[StepResult]"]
 
 
-def _check_new(ids: Index, prompt: Union[Prompt, BadLine]) -> None:
+def _check_new(ids: DiskDict, prompt: Union[Prompt, BadLine]) -> None:
     if not ids.add(str(prompt.id)):
         raise ValueError(f"two prompts have the id {prompt.id!r}: their results could not be told apart")

@@ -21,23 +21,23 @@ from copilot_sync.errors import (
     WrongHostError,
 )
 
-_HOPELESS = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
+_FATAL = (AuthenticationError, MissingCredentialsError, QuotaExceededError, StreamClosedError, WrongHostError)
 #: What is asked before anything of a prompt is sent, and what is looked up afterwards.
 _NOT_THE_PROMPTS = ("token", "thread", "messages")
 
 
-def is_hopeless(error: Exception) -> bool:
+def is_fatal(error: Exception) -> bool:
     """Whether every other prompt would meet the same, however long it waited."""
     if isinstance(error, PermissionDeniedError):
         return False
     if isinstance(error, AuthenticationError) and error.stage == "stream":
         return False  # the token was accepted for this very message
-    return isinstance(error, _HOPELESS)
+    return isinstance(error, _FATAL)
 
 
-def is_everybodys(error: Exception) -> bool:
+def is_global_failure(error: Exception) -> bool:
     """Whether others would meet the same failure now."""
-    return isinstance(error, RateLimitError) or is_hopeless(error) or is_outage(error)
+    return isinstance(error, RateLimitError) or is_fatal(error) or is_outage(error)
 
 
 def is_outage(error: Exception) -> bool:
@@ -50,7 +50,7 @@ def is_outage(error: Exception) -> bool:
         return error.stage in _NOT_THE_PROMPTS or (error.stage == "message" and error.status >= 500)
     if not isinstance(error, NetworkError) or error.partial:
         return False
-    if not error.sent or error.stage in _NOT_THE_PROMPTS:
+    if not error.may_have_been_sent or error.stage in _NOT_THE_PROMPTS:
         return not _is_over(error)
     return not isinstance(error, RequestTimeoutError)
 
@@ -85,13 +85,13 @@ def may_have_been_taken(error: Exception) -> bool:
     if isinstance(error, RateLimitError) or getattr(error, "stage", None) not in ("message", "stream"):
         return False
     if isinstance(error, NetworkError):
-        return error.sent
-    return isinstance(error, ServerError) and error.status is not None and not error.turned_away
+        return error.may_have_been_sent
+    return isinstance(error, ServerError) and error.status is not None and not error.not_processed
 
 
-def obstacle_of(error: Exception) -> Optional[CopilotError]:
+def shared_cause(error: Exception) -> Optional[CopilotError]:
     """What kept everybody from looking for a message, if it would keep the others as well."""
     cause = error.__cause__
     if not isinstance(error, StreamInterruptedError) or not isinstance(cause, CopilotError):
         return None
-    return cause if cause.stage == "messages" and is_everybodys(cause) else None
+    return cause if cause.stage == "messages" and is_global_failure(cause) else None

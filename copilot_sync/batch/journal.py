@@ -20,11 +20,11 @@ import zlib
 from dataclasses import dataclass
 from typing import IO, Any, Dict, Iterable, Iterator, List, Optional
 
-from copilot_sync.batch.index import Index
+from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.line_files import JournalError, LineFile, LineFormat, check_is_file, json_line
 from copilot_sync.batch.prompts import Id
 from copilot_sync.batch.results import Result, is_result, may_have_answer
-from copilot_sync.models import Receipt
+from copilot_sync.models import MessageHandle
 from copilot_sync.protocol import loads
 
 logger = logging.getLogger(__name__)
@@ -40,14 +40,14 @@ class Intent:
 
     Attributes:
         id: The id of its prompt.
-        receipt: What finds it again.
+        handle: What finds it again.
         digest: Tells its prompt from another one that has the same id.
         made: Whether the conversation was begun for it.
         again: Whether its prompt had failed and may be asked in another conversation, if this one has no answer.
     """
 
     id: Id
-    receipt: Receipt
+    handle: MessageHandle
     digest: str
     made: bool
     again: bool = False
@@ -56,9 +56,9 @@ class Intent:
         """Give what stands in the journal."""
         return {
             "id": self.id,
-            "conversation": self.receipt.conversation_id,
-            "parent": self.receipt.parent_id,
-            "answer": self.receipt.answer_id,
+            "conversation": self.handle.conversation_id,
+            "parent": self.handle.parent_id,
+            "answer": self.handle.answer_id,
             "digest": self.digest,
             "made": self.made,
             "again": self.again,
@@ -67,11 +67,11 @@ class Intent:
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> "Intent":
         """Read what ``to_dict`` gave."""
-        receipt = Receipt(data["conversation"], data["answer"], data["parent"])
-        return cls(data["id"], receipt, data["digest"], data["made"], data["again"])
+        handle = MessageHandle(data["conversation"], data["answer"], data["parent"])
+        return cls(data["id"], handle, data["digest"], data["made"], data["again"])
 
 
-class Unrecorded:
+class NullJournal:
     """Stands for a journal where nothing is kept."""
 
     def failed(self, id: Id) -> Optional[bool]:
@@ -115,9 +115,9 @@ class Journal:
         check_is_file(path)
         self.path = os.path.realpath(path)
         with contextlib.ExitStack() as stack:
-            self._states = stack.enter_context(Index())  # by prompt: _DONE, _FAILED or _UNCERTAIN
-            self._intents = stack.enter_context(Index())  # by prompt
-            self._made = stack.enter_context(Index())  # by conversation: the prompt that it was begun for
+            self._states = stack.enter_context(DiskDict())  # by prompt: _DONE, _FAILED or _UNCERTAIN
+            self._intents = stack.enter_context(DiskDict())  # by prompt
+            self._made = stack.enter_context(DiskDict())  # by conversation: the prompt that it was begun for
             self._output = stack.enter_context(LineFile(self.path, _OUTPUT, self.path))
             self._notes = stack.enter_context(LineFile(f"{self.path}.journal", _JOURNAL, self.path))
             self._failures = 0
@@ -129,7 +129,7 @@ class Journal:
     def _read(self) -> None:
         """Take note of all that stands in the files; then, and not before, bring them in order."""
         changed: List[int] = []
-        with Index() as sums:  # by prompt: the checksum of its result
+        with DiskDict() as sums:  # by prompt: the checksum of its result
 
             def take_note(number: int, note: Dict[str, Any], line: bytes) -> None:
                 if "result" in note:
@@ -203,7 +203,7 @@ class Journal:
         Raises:
             JournalError: There is no room for it; then the output is as it was.
         """
-        with Index() as spans, self._output.reading() as file:
+        with DiskDict() as spans, self._output.reading() as file:
             place = 0
             for line in file:
                 fields = _OUTPUT.whole(line.strip())
@@ -239,7 +239,7 @@ class Journal:
             intent = Intent.from_dict(note)
             self._intents.set(str(intent.id), json.dumps(note))
             if intent.made:
-                self._made.set(intent.receipt.conversation_id, str(intent.id))
+                self._made.set(intent.handle.conversation_id, str(intent.id))
 
     def _count(self, line: Dict[str, Any]) -> None:
         """Take note of a line of the output. Where a prompt has two, as in outputs put together, an answer counts."""
@@ -255,7 +255,7 @@ class Journal:
         if self._states.get(id) in (_DONE, _FAILED):
             return True
         kept = self._intents.get(id)
-        return kept is not None and Intent.from_dict(json.loads(kept)).receipt.conversation_id != conversation_id
+        return kept is not None and Intent.from_dict(json.loads(kept)).handle.conversation_id != conversation_id
 
     def _forget_failures(self) -> None:
         """Take the failed results out of the output, first noting what their conversations are good for."""
@@ -281,7 +281,7 @@ def _is_failure(line: bytes) -> bool:
     return fields is not None and fields.get("error") is not None
 
 
-def _spans_in_order(file: IO[bytes], spans: Index, keys: Iterable[str]) -> Iterator[bytes]:
+def _spans_in_order(file: IO[bytes], spans: DiskDict, keys: Iterable[str]) -> Iterator[bytes]:
     """The lines of a file: first those of the keys, then the rest."""
     for key in keys:
         places = spans.get(key)

@@ -18,7 +18,7 @@ from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Optional, 
 
 from copilot_sync.errors import CopilotError
 from copilot_sync.safe_files import AT_ONCE, BINARY, has_name, remove_leftovers, replacing, sync_folder, try_lock
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LineFile:
         with explained(path, "opened"):
             self._file, self._is_new = _open_locked(path, output)
         self._is_ours_to_remove = self._is_new
-        renew_in_child(self)
+        reset_after_fork(self)
         remove_leftovers(path)
 
     def read(self, take: Callable[[int, Fields, bytes], None], has_journal: bool = False) -> None:
@@ -251,7 +251,7 @@ class LineFile:
             if self._is_ours_to_remove and has_name(self._file, self.path):
                 os.unlink(self.path)
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Leave the file and its lock to the parent: the lock would last as long as this child."""
         file, self._file = self._file, -1
         if file >= 0:
@@ -259,7 +259,7 @@ class LineFile:
 
     def close(self) -> None:
         """Close the file, and give its lock back. May be called more than once."""
-        self.renew()
+        self.after_fork_in_child()
 
     def __enter__(self) -> "LineFile":
         return self

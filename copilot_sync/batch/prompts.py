@@ -66,7 +66,7 @@ class Prompt:
             ValueError: There is nothing in it to send.
         """
         instructions = self.system or system
-        if Conversation.of(self.conversation) is not None:
+        if Conversation.from_value(self.conversation) is not None:
             text = self._last_turn()
             return f"{instructions}\n\n{text}" if instructions else text
         if isinstance(self.prompt, str) and not instructions:
@@ -414,7 +414,7 @@ def _text_of(fields: Mapping[str, Any], name: str) -> Optional[str]:
 
 def _conversation_of(fields: Mapping[str, Any]) -> Optional[Conversation]:
     value = fields.get("conversation")
-    known = Conversation.from_dict(value) if isinstance(value, Mapping) else Conversation.of(value)
+    known = Conversation.from_dict(value) if isinstance(value, Mapping) else Conversation.from_value(value)
     if known is not None:
         protocol.segment(known.conversation_id)  # refuses what is no id
     return known

@@ -8,7 +8,6 @@ from copilot_sync.cli import options
 from copilot_sync.cli.output import show_answer, show_json
 from copilot_sync.cli.question import question_of, reference_of, with_system
 from copilot_sync.cli.service import connected, usage_checked
-from copilot_sync.models import details_of
 
 
 @click.command(
@@ -65,7 +64,7 @@ def ask(
                 model=model,
                 conversation=known,
                 references=references,
-                only_whole=no_stream or as_json,
+                buffered=no_stream or as_json,
                 on_start=service.last.save,
             )
         with stream:
@@ -73,5 +72,5 @@ def ask(
                 show_answer(stream, raw)
             answer = stream.read()
         if as_json:
-            show_json({"text": answer.text, **details_of(answer)})
+            show_json(answer.to_dict())
         service.last.save(answer.conversation)  # now with the id of its last message

@@ -69,7 +69,7 @@ def chat(
             session.show_end()
 
 
-class _Turn(NamedTuple):
+class _ChatTurn(NamedTuple):
     role: str
     text: str
 
@@ -87,7 +87,7 @@ class _Session:
         self._unsaid = system  # the instructions, as long as this conversation does not know them
         self._raw = raw
         self._is_typed = is_terminal(sys.stdin)
-        self._turns: List[_Turn] = []
+        self._turns: List[_ChatTurn] = []
         self._saved: List[str] = []
 
     def run(self) -> None:
@@ -154,7 +154,7 @@ class _Session:
         """Keep what was said, and the conversation with the id of its last message."""
         if stream.text or stream.answer:
             self._unsaid = None
-            self._turns += [_Turn("user", question), _Turn("assistant", stream.text)]
+            self._turns += [_ChatTurn("user", question), _ChatTurn("assistant", stream.text)]
         if self._conversation is not None:
             self._service.last.save(self._conversation)
 

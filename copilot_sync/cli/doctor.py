@@ -14,16 +14,16 @@ from copilot_sync._version import __version__
 from copilot_sync.auth.cookies import find_cookies
 from copilot_sync.auth.credentials import cookie_domain
 from copilot_sync.cli import checks
-from copilot_sync.cli.checks import Finding, State
+from copilot_sync.cli.checks import Check, State
 from copilot_sync.cli.output import has_colours, is_utf8
 from copilot_sync.cli.service import connected, token_cache_file
 from copilot_sync.settings import Environment, Urls
 from copilot_sync.terminal_text import one_line
 
 _LIBRARIES = ("requests", "sseclient-py", "tenacity", "click", "rich", "markdown-it-py")
-_MARKS = {State.WELL: "✓", State.WRONG: "✗", State.OPEN: "-"}
-_ASCII_MARKS = {State.WELL: "ok", State.WRONG: "NO", State.OPEN: "--"}
-_COLOURS = {State.WELL: "green", State.WRONG: "red", State.OPEN: None}
+_MARKS = {State.OK: "✓", State.FAIL: "✗", State.SKIPPED: "-"}
+_ASCII_MARKS = {State.OK: "ok", State.FAIL: "NO", State.SKIPPED: "--"}
+_COLOURS = {State.OK: "green", State.FAIL: "red", State.SKIPPED: None}
 
 
 @click.command(
@@ -43,11 +43,11 @@ def doctor(context: click.Context) -> None:
     is_wrong = False
     for finding in _findings(Environment.read()):
         _show(finding)
-        is_wrong = is_wrong or finding.state is State.WRONG
+        is_wrong = is_wrong or finding.state is State.FAIL
     context.exit(1 if is_wrong else 0)
 
 
-def _show(finding: Finding) -> None:
+def _show(finding: Check) -> None:
     mark = (_MARKS if is_utf8(sys.stdout) else _ASCII_MARKS)[finding.state]
     if has_colours(sys.stdout):
         mark = click.style(mark, fg=_COLOURS[finding.state])
@@ -55,9 +55,9 @@ def _show(finding: Finding) -> None:
     click.echo(f"{mark} {one_line(f'{finding.name}: {finding.words}{advice}')}")
 
 
-def _findings(environment: Environment) -> Iterator[Finding]:
+def _findings(environment: Environment) -> Iterator[Check]:
     """Go through the checks, each finding as soon as it is there: some take seconds."""
-    yield Finding("copilot-sync", State.WELL, __version__)
+    yield Check("copilot-sync", State.OK, __version__)
     yield checks.check_python(sys.version_info[:3], platform.python_implementation())
     lowest = _lowest_versions()
     for name in _LIBRARIES:
@@ -71,7 +71,7 @@ def _findings(environment: Environment) -> Iterator[Finding]:
         yield from _findings_of_hosts(environment, urls)
 
 
-def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Finding]:
+def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
     hosts = list(dict.fromkeys([urls.github, urls.api]))
     for url in hosts:
         yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
@@ -82,17 +82,17 @@ def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Finding
     for url in hosts:
         for finding in _findings_of_way(url):
             yield finding
-            reached = reached and finding.state is not State.WRONG
+            reached = reached and finding.state is not State.FAIL
     yield from _findings_of_account(environment, credentials, reached)
 
 
-def _findings_of_way(url: str) -> List[Finding]:
+def _findings_of_way(url: str) -> List[Check]:
     dns = checks.check_dns(url)
-    return [dns] if dns.state is State.WRONG else [dns, checks.check_tls(url)]
+    return [dns] if dns.state is State.FAIL else [dns, checks.check_tls(url)]
 
 
-def _findings_of_account(environment: Environment, credentials: Finding, reached: bool) -> List[Finding]:
-    if credentials.state is State.WRONG:
+def _findings_of_account(environment: Environment, credentials: Check, reached: bool) -> List[Check]:
+    if credentials.state is State.FAIL:
         return checks.untried_account("there are no credentials")
     if not reached:
         return checks.untried_account("the service can't be reached")

@@ -17,7 +17,7 @@ again, in the result backend; another worker that gets the task looks there befo
 ``copilot_sync_cache``
     What all workers share the pause after a refusal and the pace through: an object with ``get``, ``set`` and ``add``
     such as Django's cache, or its dotted name. Default: the result backend if it is Redis, else each process's memory.
-``copilot_sync_rate`` and ``copilot_sync_places``
+``copilot_sync_rate`` and ``copilot_sync_concurrency``
     How many prompts begin in a minute, in all workers (``None``: any), and how many are under way in a process.
     Default: 20 and 2; if the API is on this machine, such as an emulator's, any and 8.
 """
@@ -31,21 +31,21 @@ import uuid
 from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 from copilot_sync import errors
-from copilot_sync.batch.asking import Asker, Step, Task
 from copilot_sync.batch.failures import (
-    is_everybodys,
-    is_hopeless,
+    is_fatal,
+    is_global_failure,
     is_own_word,
     may_be_the_prompts,
     may_have_been_taken,
-    obstacle_of,
+    shared_cause,
     was_in_answer,
 )
-from copilot_sync.batch.gate import BY_HOST, Gate, GateCache, MemoryCache, pace_for
 from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_prompt
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
+from copilot_sync.batch.sender import StepResult, Task, Worker
 from copilot_sync.client import Client
-from copilot_sync.models import Conversation, Receipt, Usage, details_of
+from copilot_sync.models import Conversation, MessageHandle, Usage
+from copilot_sync.pacing.limiter import BY_HOST, LimiterCache, MemoryCache, RateLimiter, pace_for
 from copilot_sync.protocol import ROOT
 
 try:
@@ -59,7 +59,7 @@ try:
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[celery]"', name=error.name) from None
 
-#: The state of a task whose message may have been sent. Its result is the receipt.
+#: The state of a task whose message may have been sent. Its result is the message's handle, as a dictionary.
 SENDING = "COPILOT_SYNC_SENDING"
 
 #: Where the result backends are that keep results in Redis. It can't be imported where there is no Redis client.
@@ -117,7 +117,7 @@ class _Ask(celery.Task):
     throws = (errors.CopilotError,)  # an answer that is not to be had is no defect of the task
     acks_late = True
     reject_on_worker_lost = True
-    # They would be written over the receipt, or leave none.
+    # They would be written over the handle, or leave none.
     track_started = False
     ignore_result = False
 
@@ -125,9 +125,9 @@ class _Ask(celery.Task):
     max_retries = None
 
     @cached_property
-    def asker(self) -> Asker:
+    def worker(self) -> Worker:
         client = _named(self.app.conf.get("copilot_sync_client") or Client)()
-        return Asker(client, max_wait=_IN_CALLS * self.visibility)
+        return Worker(client, max_wait=_IN_CALLS * self.visibility)
 
     @property
     def visibility(self) -> float:
@@ -136,19 +136,19 @@ class _Ask(celery.Task):
         return float(said) if isinstance(said, (int, float)) and said > 0 else _VISIBILITY
 
     @cached_property
-    def shared(self) -> GateCache:
+    def shared(self) -> LimiterCache:
         cache = _named(self.app.conf.get("copilot_sync_cache"))
         if cache is None and type(self.backend).__module__ == _REDIS:
             cache = RedisCache(self.backend.client)
         return cache or MemoryCache(clock=time.time)
 
     @cached_property
-    def gate(self) -> Gate:
+    def rate_limiter(self) -> RateLimiter:
         conf = self.app.conf
-        places, rate = pace_for(
-            self.asker.api_url, conf.get("copilot_sync_places"), conf.get("copilot_sync_rate", BY_HOST)
+        concurrency, rate = pace_for(
+            self.worker.api_url, conf.get("copilot_sync_concurrency"), conf.get("copilot_sync_rate", BY_HOST)
         )
-        return Gate(places, rate=rate, cache=self.shared)
+        return RateLimiter(concurrency, rate=rate, cache=self.shared)
 
     def earlier(self) -> Mapping[str, Any]:
         """What the result backend knows of this task: more than nothing where it was given to a worker before."""
@@ -157,11 +157,11 @@ class _Ask(celery.Task):
         known: Mapping[str, Any] = self.backend.get_task_meta(self.request.id)
         return known
 
-    def keep(self, receipt: Receipt) -> Receipt:
+    def keep(self, handle: MessageHandle) -> MessageHandle:
         """Have the result backend keep what finds a message again, before it is sent."""
         if not self.request.is_eager:
-            self.update_state(state=SENDING, meta=dataclasses.asdict(receipt))
-        return receipt
+            self.update_state(state=SENDING, meta=dataclasses.asdict(handle))
+        return handle
 
     def check(self) -> None:
         """Refuse to ask what would be in vain.
@@ -174,7 +174,7 @@ class _Ask(celery.Task):
         if told is not None:
             error = json.loads(told)
             raise getattr(errors, error.pop("type"))(error.pop("message"), **error)
-        pause = self.gate.pause
+        pause = self.rate_limiter.pause
         if pause > _LONGEST_WAIT:
             raise errors.RateLimitError(f"the service asked everybody to wait for {pause:.0f} s", retry_after=pause)
 
@@ -221,21 +221,19 @@ class _Delivery:
             try:
                 step = self._step()
             finally:
-                self._task.gate.leave()
+                self._task.rate_limiter.release()
             self._attempts += step.attempts
             if step.answer is not None:
-                self._task.gate.answered()
-                details = details_of(step.answer)
-                seconds = round(step.seconds, 3)
-                return {"text": step.answer.text, **details, "seconds": seconds, "attempts": self._attempts}
+                self._task.rate_limiter.answered()
+                return {**step.answer.to_dict(), "seconds": round(step.seconds, 3), "attempts": self._attempts}
             self._failed(step.error or AssertionError("a step has an answer or an error"))
 
     def _enter(self) -> Optional[Dict[str, Any]]:
         """Wait until the gate lets the prompt in; give the result, if another delivery came to it meanwhile."""
-        gate, slept = self._task.gate, self._slept
+        rate_limiter, slept = self._task.rate_limiter, self._slept
         self._task.check()
         while True:
-            seconds = gate.try_enter()
+            seconds = rate_limiter.try_acquire()
             if seconds == 0:
                 break
             is_full = math.isinf(seconds)
@@ -245,41 +243,41 @@ class _Delivery:
             return None
         known = self._task.earlier()
         if known["status"] == states.SUCCESS:
-            gate.leave()
+            rate_limiter.release()
             return dict(known["result"])
         if known["status"] == SENDING:
-            kept, own = Receipt(**known["result"]), self._asked.receipt
+            kept, own = MessageHandle(**known["result"]), self._asked.handle
             if own is None or kept.answer_id != own.answer_id or self._slept - slept >= _LONG:
                 self._asked = _looked_for(self._asked, kept)
         return None
 
-    def _step(self) -> Step:
+    def _step(self) -> StepResult:
         """Begin a conversation if there is none yet, and ask."""
-        asker: Asker = self._task.asker
-        if self._asked.receipt is None:
-            step = asker.begin(self._asked)
+        worker: Worker = self._task.worker
+        if self._asked.handle is None:
+            step = worker.begin(self._asked)
             if step.error is not None:
                 return step
-            receipt = Receipt(str(step.conversation_id), str(uuid.uuid4()), ROOT)
-            self._asked = dataclasses.replace(self._asked, receipt=self._task.keep(receipt))
-        return asker.ask(self._asked)
+            handle = MessageHandle(str(step.conversation_id), str(uuid.uuid4()), ROOT)
+            self._asked = dataclasses.replace(self._asked, handle=self._task.keep(handle))
+        return worker.ask(self._asked)
 
     def _failed(self, error: Exception) -> None:
         """Raise a failure that is this prompt's own; have everybody wait after one that is not."""
-        obstacle = obstacle_of(error)
-        if self._asked.receipt is not None and (obstacle is not None or may_have_been_taken(error)):
-            self._asked = _looked_for(self._asked, self._asked.receipt)
-        error = obstacle or error
+        cause = shared_cause(error)
+        if self._asked.handle is not None and (cause is not None or may_have_been_taken(error)):
+            self._asked = _looked_for(self._asked, self._asked.handle)
+        error = cause or error
         if is_own_word(error):
             seconds = getattr(error, "retry_after", None) or _NO_PLACE
             self._wait(seconds, then=seconds)
             return
-        if isinstance(error, errors.CopilotError) and is_hopeless(error):
+        if isinstance(error, errors.CopilotError) and is_fatal(error):
             self._task.note_hopeless(error)
             raise error
-        if not is_everybodys(error):
+        if not is_global_failure(error):
             raise error
-        self._task.gate.refused(getattr(error, "retry_after", None))
+        self._task.rate_limiter.penalize(getattr(error, "retry_after", None))
         self._refusals += 1
         most = _MOST_FAILURES if may_be_the_prompts(error) else _MOST_REFUSALS
         if self._refusals >= most or was_in_answer(error):
@@ -294,9 +292,9 @@ class _Delivery:
         self._come_back(then)
 
     def _come_back(self, seconds: float) -> NoReturn:
-        receipt = self._asked.receipt
+        handle = self._asked.handle
         so_far = {
-            "receipt": None if receipt is None else dataclasses.asdict(receipt),
+            "handle": None if handle is None else dataclasses.asdict(handle),
             "refusals": self._refusals,
             "attempts": self._attempts,
         }
@@ -309,8 +307,8 @@ class _Delivery:
             raise Reject(error.reason, requeue=True) from None  # the broker could not be reached: it still has the task
 
 
-def _looked_for(asked: Task, receipt: Receipt) -> Task:
-    return dataclasses.replace(asked, receipt=dataclasses.replace(receipt, maybe_sent=True))
+def _looked_for(asked: Task, handle: MessageHandle) -> Task:
+    return dataclasses.replace(asked, handle=dataclasses.replace(handle, maybe_sent=True))
 
 
 @celery.shared_task(bind=True, base=_Ask, name="copilot_sync.ask")
@@ -348,16 +346,20 @@ def ask(  # noqa: D417 - Celery gives self
     earlier = self.earlier()
     if earlier["status"] == states.SUCCESS:
         return dict(earlier["result"])  # the worker before died between its answer and its word to the broker
-    known = Conversation.from_dict(conversation) if isinstance(conversation, Mapping) else Conversation.of(conversation)
+    known = (
+        Conversation.from_dict(conversation)
+        if isinstance(conversation, Mapping)
+        else Conversation.from_value(conversation)
+    )
     task = Task(Prompt("", prompt, conversation=known).content(system), model, timeout)
     so_far: Mapping[str, Any] = resumed or {}
     if earlier["status"] == SENDING:
-        task = _looked_for(task, Receipt(**earlier["result"]))
-    elif so_far.get("receipt"):
-        task = _looked_for(task, self.keep(Receipt(**so_far["receipt"])))
+        task = _looked_for(task, MessageHandle(**earlier["result"]))
+    elif so_far.get("handle"):
+        task = _looked_for(task, self.keep(MessageHandle(**so_far["handle"])))
     elif known is not None:
-        receipt = Receipt(known.conversation_id, str(uuid.uuid4()), known.message_id)
-        task = dataclasses.replace(task, receipt=self.keep(receipt))
+        handle = MessageHandle(known.conversation_id, str(uuid.uuid4()), known.message_id)
+        task = dataclasses.replace(task, handle=self.keep(handle))
     return _Delivery(self, task, so_far.get("refusals", 0), so_far.get("attempts", 0)).run()
 
 
@@ -410,7 +412,7 @@ _Sent = Tuple[Id, Union[AsyncResult, BadLine]]
 def _arguments_of(
     prompt: Prompt, model: Optional[str], system: Optional[str], timeout: Optional[float]
 ) -> Dict[str, Any]:
-    known = Conversation.of(prompt.conversation)
+    known = Conversation.from_value(prompt.conversation)
     arguments = {
         "conversation": None if known is None else known.to_dict(),
         "model": prompt.model or model,
@@ -459,14 +461,14 @@ class FannedOut:
         Raises:
             celery.exceptions.TimeoutError: Some did not come in time.
         """
-        places = {}
+        concurrency = {}
         for id, each in self._sent:
             if isinstance(each, BadLine):
                 yield result_of_bad_line(each)
             else:
-                places[each.id] = (id, each)
+                concurrency[each.id] = (id, each)
         for task_id, _ in self.group.iter_native(timeout=timeout):
-            yield _result_of(*places[task_id], timeout)
+            yield _result_of(*concurrency[task_id], timeout)
 
 
 def _result_of(id: Id, each: Union[AsyncResult, BadLine], timeout: Optional[float]) -> Result:

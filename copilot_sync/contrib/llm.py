@@ -80,7 +80,7 @@ class CopilotModel(_Model):
             conversation=known,
             model=self._model,
             custom_instructions=prompt.system or None,
-            only_whole=not stream,
+            buffered=not stream,
         )
         with answering:
             thread = answering.start()

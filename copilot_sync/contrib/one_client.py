@@ -9,7 +9,7 @@ import threading
 from typing import Callable, Dict, Iterable, Optional, Tuple
 
 from copilot_sync.client import Client
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.fork import reset_after_fork
 
 #: What a client can be made with, by name.
 CLIENT_OPTIONS = tuple(inspect.signature(Client).parameters)
@@ -49,10 +49,10 @@ class OneClient:
     def __init__(self, make: Callable[[], Client]) -> None:
         self._make = make
         self._client: Optional[Client] = None
-        self.renew()
-        renew_in_child(self)
+        self.after_fork_in_child()
+        reset_after_fork(self)
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.RLock()
 

@@ -37,7 +37,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
-from copilot_sync.models import Answer, Conversation, details_of
+from copilot_sync.models import Answer, Conversation
 from copilot_sync.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,9 @@ HEADERS: Mapping[str, str] = {
 HEARTBEAT = 10.0
 #: Seconds between the two comments of a heartbeat. The system takes the first write to a client that has gone as if
 #: nothing were wrong, and refuses the second.
-ECHO = 0.5
+PROBE_DELAY = 0.5
 #: What goes out at once, so that the head of the response does.
-OPENING = b": answering\n\n"
+PREAMBLE = b": answering\n\n"
 #: What goes out while nothing comes.
 COMMENT = b": waiting\n\n"
 
@@ -113,14 +113,21 @@ def content_event(text: str) -> bytes:
 
 def complete_event(answer: Answer) -> bytes:
     """Give the event for the end of an answer, with what a page needs to go on with the conversation."""
-    return _event({"type": "complete", **details_of(answer)})
+    return _event({"type": "complete", **_details_of(answer)})
+
+
+def _details_of(answer: Answer) -> Dict[str, Any]:
+    """Return what a page needs of an answer whose text it has."""
+    details = answer.to_dict()
+    del details["text"]
+    return details
 
 
 def not_kept_event(answer: Answer, error: Exception) -> bytes:
     """Give the event for the end of an answer that ``on_complete`` failed to keep, and log why."""
     logger.error("an answer for a page is whole, but on_complete failed", exc_info=error)
     words = _WORDS[NotKeptError]
-    return _event({**details_of(answer), "type": "error", "code": words.code, "message": words.message})
+    return _event({**_details_of(answer), "type": "error", "code": words.code, "message": words.message})
 
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
@@ -189,9 +196,9 @@ class EventStream(Iterator[bytes]):
         on_complete: Optional[Callable[[Answer], object]] = None,
     ) -> None:
         self._stream = stream
-        self._waits = Waits(checked_heartbeat(heartbeat))
+        self._waits = HeartbeatTimer(checked_heartbeat(heartbeat))
         self._on_complete = on_complete
-        self._reading = _Reading(stream)
+        self._reading = ReaderThread(stream)
         self._begun = False
         self._ended = False
 
@@ -206,7 +213,7 @@ class EventStream(Iterator[bytes]):
         if not self._begun:
             self._begun = True
             self._reading.start()
-            return OPENING
+            return PREAMBLE
         pieces = self._reading.take(self._waits.next())
         if pieces:
             self._waits.begin_anew()
@@ -253,7 +260,7 @@ class EventStream(Iterator[bytes]):
             self._reading.close()
 
 
-class Waits:
+class HeartbeatTimer:
     """How long to wait for a piece before the next comment: a heartbeat has two, the second soon after the first."""
 
     def __init__(self, heartbeat: float) -> None:
@@ -263,14 +270,14 @@ class Waits:
     def next(self) -> float:
         """Give the seconds until the comment after the last one."""
         self._comments += 1
-        return self._heartbeat if self._comments % 2 else min(ECHO, self._heartbeat)
+        return self._heartbeat if self._comments % 2 else min(PROBE_DELAY, self._heartbeat)
 
     def begin_anew(self) -> None:
         """Note that something was sent."""
         self._comments = 0
 
 
-class _Reading:
+class ReaderThread:
     """A thread that reads a stream ahead of whoever sends it on, and what it has read.
 
     The thread holds this object and not the response, so that a response which nobody holds any more closes.
@@ -288,6 +295,7 @@ class _Reading:
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-sse", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:

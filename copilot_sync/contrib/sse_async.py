@@ -12,8 +12,8 @@ from copilot_sync.aio import Reader
 from copilot_sync.contrib.sse import (
     COMMENT,
     HEARTBEAT,
-    OPENING,
-    Waits,
+    PREAMBLE,
+    HeartbeatTimer,
     checked_heartbeat,
     complete_event,
     content_event,
@@ -50,7 +50,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
     ) -> None:
         self._stream = stream
-        self._waits = Waits(checked_heartbeat(heartbeat))
+        self._waits = HeartbeatTimer(checked_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._pieces: Reader[str] = Reader(stream, stream.close)
         self._begun = False
@@ -66,7 +66,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
             raise StopAsyncIteration
         if not self._begun:
             self._begun = True
-            return OPENING
+            return PREAMBLE
         try:
             pieces = await self._pieces.within(self._waits.next())
         except asyncio.CancelledError:

@@ -6,7 +6,7 @@ every framing hands out what has arrived without waiting for more, in all versio
 the memory), and giving the connection back.
 
 A body ends in one of three ways: vouched for by its framing, without a word (the connection just ended), or
-cut, which raises. It is read by one thread; ``Call.cancel`` is the way to end it from another.
+cut, which raises. It is read by one thread; ``CallContext.cancel`` is the way to end it from another.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from typing import Any, Callable, Iterator, List, TypeVar
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
-from copilot_sync.transport.boundary import FAILURES, translated
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.boundary import FAILURES, map_exception
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.reply import WatchedResponse
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Body:
         stage: The stage, for errors.
     """
 
-    def __init__(self, raw: Any, call: Call, stage: str) -> None:
+    def __init__(self, raw: Any, call: CallContext, stage: str) -> None:
         self._raw = raw
         self._source = getattr(raw, "_fp", raw)
         self._read1 = _piece_reader(self._source)
@@ -46,7 +46,7 @@ class Body:
         self._stage = stage
         self._encoding = raw.headers.get("content-encoding", "").strip().lower()
         #: Whether the body's framing said that this is its end. Only meaningful once ``pieces`` has ended.
-        self.vouched = False
+        self.framing_complete = False
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what arrives, when it arrives, until the end.
@@ -58,7 +58,7 @@ class Body:
             ProtocolError: The framing or the compression is broken.
         """
         self._call.phase = "read"
-        self._call.progress()
+        self._call.touch()
         if self._encoding in ("", "identity"):
             return self._arriving()
         return self._unpacked()
@@ -70,9 +70,9 @@ class Body:
             try:
                 data = read1(PIECE)
                 if not data:
-                    self.vouched = self._is_vouched()
+                    self.framing_complete = self._is_vouched()
             except FAILURES as failure:
-                error = translated(failure, call, stage)
+                error = map_exception(failure, call, stage)
             if error is not None:  # raised out here, so that the foreign error is not its context
                 raise error
             call.check(stage)
@@ -102,7 +102,7 @@ class Body:
                 if piece:
                     yield piece
         # The framing vouches for the compressed bytes alone.
-        self.vouched = self.vouched and not unfinished
+        self.framing_complete = self.framing_complete and not unfinished
 
     def _was_unpacked(self, beginning: bytes) -> bool:
         """Whether a tool for tests has unpacked the body and left the header that says how it was packed."""
@@ -188,15 +188,15 @@ class Body:
             while size <= DRAIN_BYTES and not self._call.window_closed:
                 data = self._read1(PIECE)
                 if not data:
-                    self.vouched = self._is_vouched()
+                    self.framing_complete = self._is_vouched()
                     return True
                 size += len(data)
         return False
 
     def _give_back(self) -> None:
         """Let go of the connection: from here on the call must not touch its socket. The pool decides its fate."""
-        self._call.release()
-        if self.vouched and isinstance(self._source, WatchedResponse):
+        self._call.detach_socket()
+        if self.framing_complete and isinstance(self._source, WatchedResponse):
             self._source.settle()
         self._source.close()
         release = getattr(self._raw, "release_conn", None)

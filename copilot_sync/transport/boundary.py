@@ -22,9 +22,9 @@ from urllib3.exceptions import NewConnectionError
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, StreamClosedError
 from copilot_sync.protocol import clean
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.route import place_of
-from copilot_sync.transport.trust import AuthoritiesError, fault_of
+from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.proxies import place_of
+from copilot_sync.transport.ssl_contexts import AuthoritiesError, fault_of
 
 #: Everything that may come out of using a connection.
 FAILURES = (
@@ -49,12 +49,12 @@ _GARBAGE = (
     ValueError,
 )
 #: What is a ``ValueError`` by its ancestry alone, and tells of no bytes.
-_LASTING = (ssl.SSLCertVerificationError, CertificateError, requests.exceptions.InvalidSchema, AuthoritiesError)
+_PERMANENT = (ssl.SSLCertVerificationError, CertificateError, requests.exceptions.InvalidSchema, AuthoritiesError)
 #: How ``http.client`` tells that a proxy refused to connect; the proxy's own words follow.
 _REFUSAL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
-def translated(failure: BaseException, call: Call, stage: Optional[str]) -> CopilotError:
+def map_exception(failure: BaseException, call: CallContext, stage: Optional[str]) -> CopilotError:
     """Give the error of ours for a failure of a connection that a call was using."""
     if isinstance(failure, CopilotError):
         return failure
@@ -64,7 +64,7 @@ def translated(failure: BaseException, call: Call, stage: Optional[str]) -> Copi
     if fault is not None:
         chain = [fault]
     error = error or _what_failed(chain, call, stage)
-    error.__cause__ = _tamed(chain)
+    error.__cause__ = sanitize_cause(chain)
     if call.route is not None and not isinstance(error, StreamClosedError):
         error.args = (f"{error.args[0]}; {_way(*call.route)}",)
     return error
@@ -77,7 +77,7 @@ def _way(url: str, settings: Mapping[str, Any]) -> str:
     return f"host {place_of(url)}{through}"
 
 
-def _authorities_fault(chain: List[BaseException], call: Call) -> Optional[AuthoritiesError]:
+def _authorities_fault(chain: List[BaseException], call: CallContext) -> Optional[AuthoritiesError]:
     """What is wrong with the file of CAs that a connection was to be checked with; ``None`` for nothing.
 
     The libraries tell of it in as many ways as there are, most of them without its path, so it is looked at once more.
@@ -103,34 +103,42 @@ def _chain(failure: BaseException) -> Iterator[BaseException]:
             waiting.extend([*item.args, getattr(item, "reason", None), item.__cause__, item.__context__])
 
 
-def _why_stopped(chain: List[BaseException], call: Call, stage: Optional[str]) -> Optional[CopilotError]:
+def _why_stopped(chain: List[BaseException], call: CallContext, stage: Optional[str]) -> Optional[CopilotError]:
     if call.cancelled:
         return StreamClosedError("the stream was closed", stage=stage)
     if call.expired:
         return call.silence(stage)
     if any(isinstance(item, _TIMEOUTS) and not isinstance(item, NewConnectionError) for item in chain):
         error = call.silence(stage)
-        error.sent = call.phase != "connect"
+        error.may_have_been_sent = call.phase != "connect"
         return error
     return None
 
 
-def _what_failed(chain: List[BaseException], call: Call, stage: Optional[str]) -> CopilotError:
+def _what_failed(chain: List[BaseException], call: CallContext, stage: Optional[str]) -> CopilotError:
     refusal = _refusal(chain)
     if refusal == 407:
-        return NetworkError("the proxy wants a user name and a password", stage=stage, status=refusal, sent=False)
+        return NetworkError(
+            "the proxy wants a user name and a password", stage=stage, status=refusal, may_have_been_sent=False
+        )
     if refusal is not None:
-        return NetworkError(f"the proxy refused to connect, with status {refusal}", stage=stage, sent=False)
+        return NetworkError(
+            f"the proxy refused to connect, with status {refusal}", stage=stage, may_have_been_sent=False
+        )
     for kind, words in _WORDS:
         for item in chain:
             if isinstance(item, kind):
                 if isinstance(item, (gaierror, ConnectionRefusedError)) and _is_proxys(chain):
                     words = f"the proxy failed: {words}"
-                return NetworkError(words.format(reason=_reason(item)), stage=stage, sent=call.phase != "connect")
+                return NetworkError(
+                    words.format(reason=_reason(item)), stage=stage, may_have_been_sent=call.phase != "connect"
+                )
     if any(isinstance(item, _GARBAGE) for item in chain):
         return ProtocolError("the reply is not valid HTTP", stage=stage)
     what = "proxy" if _is_proxys(chain) else "connection"
-    return NetworkError(f"the {what} failed: {_innermost_reason(chain)}", stage=stage, sent=call.phase != "connect")
+    return NetworkError(
+        f"the {what} failed: {_innermost_reason(chain)}", stage=stage, may_have_been_sent=call.phase != "connect"
+    )
 
 
 def _is_proxys(chain: List[BaseException]) -> bool:
@@ -187,13 +195,14 @@ def _innermost_reason(chain: List[BaseException]) -> str:
 _WRAPPINGS = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 
-def is_lasting(error: CopilotError) -> bool:
+def is_permanent(error: CopilotError) -> bool:
     """Whether trying again does not mend it: the server's certificate is not trusted, or an extra is missing."""
     cause = error.__cause__
-    return cause is not None and any(isinstance(item, _LASTING) for item in _chain(cause))
+    return cause is not None and any(isinstance(item, _PERMANENT) for item in _chain(cause))
 
 
-def _tamed(chain: List[BaseException]) -> Optional[BaseException]:
+def sanitize_cause(chain: List[BaseException]) -> Optional[BaseException]:
+    """Return the outermost of the causes without what may show a secret; ``None`` if its words may."""
     if any(isinstance(item, http.client.IncompleteRead) for item in chain):
         return http.client.IncompleteRead(b"")
     if any(_quotes(item) for item in chain) or _refusal(chain):
@@ -207,7 +216,7 @@ def _tamed(chain: List[BaseException]) -> Optional[BaseException]:
 
 def _quotes(item: BaseException) -> bool:
     """Whether an exception may quote bytes of the server's or a header of ours."""
-    return isinstance(item, _GARBAGE) and not isinstance(item, (http.client.RemoteDisconnected, *_LASTING))
+    return isinstance(item, _GARBAGE) and not isinstance(item, (http.client.RemoteDisconnected, *_PERMANENT))
 
 
 _CARRIERS = frozenset(["request", "response", "pool", "conn", "_pool", "_conn"])

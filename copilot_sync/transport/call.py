@@ -1,6 +1,6 @@
 """One call of a user's: how long it may take, and how it is stopped.
 
-A ``Call`` lasts from the first request for a token to the last byte of the answer. Whatever
+A ``CallContext`` lasts from the first request for a token to the last byte of the answer. Whatever
 blocks on its behalf asks it first how long it may block, and tells it which socket it
 blocks on. ``cancel`` may then be called from any thread: it shuts that socket down, which ends
 a blocked read at once (closing it would wait for the very lock that the reader holds).
@@ -21,13 +21,13 @@ from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.fork import reset_after_fork
 
 #: Seconds below which a time limit counts as reached: a socket's time-out of 0 would mean "do not block".
 _INSTANT = 0.001
 
 
-class Call:
+class CallContext:
     """The deadline and the stop of one call. ``cancel`` is for any thread, the rest for the one that makes the call.
 
     Args:
@@ -60,8 +60,8 @@ class Call:
     def begin(self) -> None:
         """Let the time of the call run from now on, in this process."""
         self._process = os.getpid()
-        renew_in_child(self)
-        self.progress()
+        reset_after_fork(self)
+        self.touch()
         if self.timeout.total is not None:
             self._deadline, self._total = self.clock() + self.timeout.total, self.timeout.total
 
@@ -163,7 +163,7 @@ class Call:
         if os.getpid() != self._process:
             raise StreamClosedError("the stream belongs to the process that this one was forked from")
 
-    def progress(self) -> None:
+    def touch(self) -> None:
         """Note a step forward, in a body one of what is waited for: its limit begins anew."""
         self._quiet_since = self.clock()
 
@@ -190,14 +190,14 @@ class Call:
         """Whether the time of the present ``window`` is over."""
         return self._limit is not None and self.clock() >= self._limit
 
-    def hold(self, sock: socket.socket) -> None:
+    def attach_socket(self, sock: socket.socket) -> None:
         """Note the socket that the call is about to block on; where the call was stopped it is shut down at once."""
         with self._lock:
             self._socket = sock
             if self._stopped:
                 shut_down(sock)
 
-    def release(self) -> None:
+    def detach_socket(self) -> None:
         """Forget the socket: from here on it is somebody else's."""
         with self._lock:
             self._socket = None
@@ -215,7 +215,7 @@ class Call:
             if self._socket is not None:
                 shut_down(self._socket)
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """End the copy of this call that a forked child has: what it was doing, the parent does.
 
         Such a copy may well run: gevent's greenlets go on in both processes.
@@ -282,7 +282,7 @@ def note_route(url: str, settings: Dict[str, Any]) -> None:
         call.route = url, settings
 
 
-def current_call() -> Call:
+def current_call() -> CallContext:
     """The call that this thread is making."""
     call = getattr(_thread, "call", None)
     if call is None:

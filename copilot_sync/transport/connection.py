@@ -2,7 +2,7 @@
 
 ``urllib3`` makes the connections and ``http.client`` reads from them. This module puts a few things in between, at
 the seams that both offer. Before a connection blocks (connecting, TLS, sending), it shows its socket to the current
-``Call``, so that another thread can end it. ``reply.py`` bounds what it reads. The head of a request goes out
+``CallContext``, so that another thread can end it. ``reply.py`` bounds what it reads. The head of a request goes out
 together with its body, and a pool may have its first connection made ahead of the request that needs it.
 
 A pool keeps a connection only if its last reply was settled, which ``reply.py`` decides. It keeps them on a
@@ -29,8 +29,8 @@ from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, NewConnecti
 from urllib3.util.connection import is_connection_dropped
 
 from copilot_sync.models import MaskedBytes
-from copilot_sync.transport.ahead import Ahead
-from copilot_sync.transport.call import Call, current_call, leave_to_parent, shut_down
+from copilot_sync.transport.call import CallContext, current_call, leave_to_parent, shut_down
+from copilot_sync.transport.preconnection import Preconnection
 from copilot_sync.transport.reply import WatchedResponse
 
 #: Connections that a pool keeps open for its host.
@@ -82,21 +82,21 @@ class _Pool:
         super().__init__(*args, **kwargs)
         self._idle: Deque[Any] = deque()
         weakref.finalize(self, _close_all, self._idle)
-        self._ahead: Deque[Ahead] = deque()
+        self._preconnections: Deque[Preconnection] = deque()
 
-    def connect_ahead(self: Any, call: Call) -> None:
+    def connect_ahead(self: Any, call: CallContext) -> None:
         """Make the first connection, where that takes long and needs nobody else: TLS, without a proxy."""
         # A pool behind a SOCKS proxy doesn't know of it: there it is the connection that makes its socket otherwise.
         direct = self.proxy is None and issubclass(self.ConnectionCls, _OpenedHere)
         if self.scheme == "https" and direct and not self.num_connections:
             with contextlib.suppress(RuntimeError):  # where there can't be another thread, the request connects
-                self._ahead.append(Ahead(self._new_conn(), call))
+                self._preconnections.append(Preconnection(self._new_conn(), call))
 
     def drop_ahead(self) -> None:
         """End the connection that nobody has needed so far."""
-        ahead = _popped(self._ahead)
-        if ahead is not None:
-            ahead.drop()
+        preconnection = _popped(self._preconnections)
+        if preconnection is not None:
+            preconnection.abandon()
 
     def _get_conn(self: Any, timeout: Optional[float] = None) -> Any:
         """Take the connection that was used last, else make one. ``urllib3`` calls this, and the next."""
@@ -106,8 +106,8 @@ class _Pool:
             if not is_connection_dropped(connection):
                 return connection
             connection.close()
-        ahead = _popped(self._ahead)
-        return (ahead and ahead.taken(current_call())) or self._new_conn()
+        preconnection = _popped(self._preconnections)
+        return (preconnection and preconnection.claim(current_call())) or self._new_conn()
 
     def _put_conn(self: Any, connection: Any) -> None:
         """Keep a connection if its last reply was settled, else close it."""
@@ -155,7 +155,7 @@ class _Watched:
     def connect(self: Any) -> None:
         call = current_call()
         call.phase = "connect"
-        call.progress()
+        call.touch()
         self.handle = None
         try:
             super().connect()  # type: ignore[misc]
@@ -195,17 +195,17 @@ class _Watched:
     def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = current_call()
         call.phase = "reply"
-        call.progress()
+        call.touch()
         response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
         self.response = getattr(response, "_original_response", response)  # urllib3 2 wraps it already
         return response
 
 
-def _begin_to_send(sock: socket.socket, call: Call) -> None:
+def _begin_to_send(sock: socket.socket, call: CallContext) -> None:
     call.phase = "send"
-    call.progress()
+    call.touch()
     sock.settimeout(call.silence_seconds())
-    call.hold(sock)
+    call.attach_socket(sock)
 
 
 class _OpenedHere:
@@ -220,7 +220,7 @@ class _OpenedHere:
         try:
             sock = _open_socket(self._dns_host, self.port, self.socket_options or (), call)
             self.handle = sock.dup()
-            call.hold(self.handle)
+            call.attach_socket(self.handle)
             if call.cancelled:
                 sock.close()  # here, because TLS may lose a socket that is shut down before its handshake
             return sock
@@ -230,7 +230,7 @@ class _OpenedHere:
             raise NewConnectionError(self, f"no connection: {error}") from error
 
 
-def _open_socket(host: str, port: int, options: Any, call: Call) -> socket.socket:
+def _open_socket(host: str, port: int, options: Any, call: CallContext) -> socket.socket:
     """Connect to the first of a host's addresses that answers, each having its share of the time that is left."""
     addresses = socket.getaddrinfo(host.strip("[]"), port, 0, socket.SOCK_STREAM)
     failure = OSError(f"{host} has no address")
@@ -243,12 +243,12 @@ def _open_socket(host: str, port: int, options: Any, call: Call) -> socket.socke
     raise failure
 
 
-def _connected(sock: socket.socket, address: Any, options: Any, call: Call, share: int) -> socket.socket:
+def _connected(sock: socket.socket, address: Any, options: Any, call: CallContext, share: int) -> socket.socket:
     try:
         for option in options:
             sock.setsockopt(*option)
         sock.settimeout(call.silence_seconds() / share)
-        call.hold(sock)
+        call.attach_socket(sock)
         sock.connect(address)
         sock.settimeout(call.silence_seconds())  # for what still belongs to making the connection: TLS
         return sock

@@ -13,17 +13,17 @@ import weakref
 from typing import List, Protocol
 
 
-class Renewable(Protocol):
+class ForkAware(Protocol):
     """Something that a forked child must make anew."""
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Drop inherited locks and sockets. Called in the child, before anything else runs there."""
 
 
-_registered: "weakref.WeakSet[Renewable]" = weakref.WeakSet()
+_registered: "weakref.WeakSet[ForkAware]" = weakref.WeakSet()
 
 
-def renew_in_child(thing: Renewable) -> None:
+def reset_after_fork(thing: ForkAware) -> None:
     """Have a thing renewed in every child that is forked from here on, as long as it lives."""
     _registered.add(thing)
 
@@ -32,13 +32,13 @@ def renew_in_child(thing: Renewable) -> None:
 abandoned: List[object] = []
 
 
-def _renew_all() -> None:
+def _reset_all() -> None:
     for thing in list(_registered):
         try:
-            thing.renew()
+            thing.after_fork_in_child()
         except Exception as error:  # noqa: BLE001 - an exception out of here is only printed, and the rest would be left out
             abandoned.append(error)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(after_in_child=_reset_all)

@@ -15,7 +15,7 @@ import io
 import socket
 from typing import Any, Callable, Optional, cast
 
-from copilot_sync.transport.call import Call, current_call
+from copilot_sync.transport.call import CallContext, current_call
 from copilot_sync.transport.chunks import ChunkedReader
 
 #: The part of a socket's time-out that is left of it when it is set anew.
@@ -36,7 +36,7 @@ class ReplyReader(io.BufferedIOBase):
         call: What says how long a read may block.
     """
 
-    def __init__(self, sock: socket.socket, call: Call) -> None:
+    def __init__(self, sock: socket.socket, call: CallContext) -> None:
         self._sock = sock
         self.call = call
         # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
@@ -176,7 +176,7 @@ class WatchedResponse(http.client.HTTPResponse):
                 return version, status, reason
             if call.phase == "reply":  # a proxy that is asked to connect has no longer than connecting may take
                 call.phase = "read"
-                call.progress()
+                call.touch()
             while self._reader.readline(_LONGEST_LINE) not in (b"\r\n", b"\n", b""):
                 if self._reader.received > last:
                     raise http.client.HTTPException("there are more interim replies than any server sends")

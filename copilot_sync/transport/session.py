@@ -23,12 +23,12 @@ from requests.utils import select_proxy
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits
 from copilot_sync.transport.body import Body
-from copilot_sync.transport.boundary import FAILURES, translated
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.boundary import FAILURES, map_exception
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.connection import seams, watch
-from copilot_sync.transport.fork import abandoned, renew_in_child
-from copilot_sync.transport.route import Route
-from copilot_sync.transport.trust import trust
+from copilot_sync.transport.fork import abandoned, reset_after_fork
+from copilot_sync.transport.proxies import ProxySettings
+from copilot_sync.transport.ssl_contexts import ssl_contexts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,13 +65,13 @@ class Transport:
     def __init__(
         self, *, proxy: Optional[str] = None, verify: Union[bool, str] = True, limits: Optional[Limits] = None
     ) -> None:
-        self._route = Route(proxy, verify)
+        self._route = ProxySettings(proxy, verify)
         self.limits = limits or Limits()
         self._lock = threading.RLock()
         self._session: Optional[_Session] = None
-        renew_in_child(self)
+        reset_after_fork(self)
 
-    def open(self, request: Request, auth: Auth, call: Call) -> Response:
+    def open(self, request: Request, auth: Auth, call: CallContext) -> Response:
         """Send a request and read the head of its reply. The caller closes ``response.body``.
 
         Raises:
@@ -83,14 +83,14 @@ class Transport:
         call.check(request.stage)
         call.attempts[request.stage] += 1
         call.phase = "connect"
-        call.progress()
+        call.touch()
         started = call.clock()
         error = None
         try:
             with call.current():
                 reply = self._send(request, auth, call)
         except FAILURES as failure:
-            error = translated(failure, call, request.stage)
+            error = map_exception(failure, call, request.stage)
         if error is not None:  # raised out here, so that the foreign error is not its context
             raise error
         headers = {name.lower(): value for name, value in reply.headers.items()}
@@ -105,7 +105,7 @@ class Transport:
         )
         return Response(head, Body(reply.raw, call, request.body_stage))
 
-    def _send(self, request: Request, auth: Auth, call: Call) -> requests.Response:
+    def _send(self, request: Request, auth: Auth, call: CallContext) -> requests.Response:
         session = self._opened()
         return session.send(
             _prepared(request, auth),
@@ -115,7 +115,7 @@ class Transport:
         )
 
     @contextlib.contextmanager
-    def connecting(self, url: str, call: Call) -> Iterator[None]:
+    def connecting(self, url: str, call: CallContext) -> Iterator[None]:
         """Connect to a host in a thread, so that its first request, after what is done meanwhile, needn't wait for it.
 
         Nothing is sent over the connection. It is closed where what is done meanwhile fails. Nothing happens where
@@ -138,7 +138,7 @@ class Transport:
         self,
         request: Request,
         auth: Auth,
-        call: Call,
+        call: CallContext,
         understand: Callable[[Reply], T] = _as_it_is,  # type: ignore[assignment]
     ) -> T:
         """Send a request, read its whole reply, whatever its status, and give what is made of it.
@@ -183,7 +183,7 @@ class Transport:
                 self._session = _Session()
             return self._session
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Leave all connections to the process that this one was forked from."""
         self._lock = threading.RLock()
         session, self._session = self._session, None
@@ -196,8 +196,8 @@ class Transport:
 
     def __setstate__(self, state: Any) -> None:
         self._route, self.limits, self._session = state["route"], state["limits"], None
-        self.renew()
-        renew_in_child(self)
+        self.after_fork_in_child()
+        reset_after_fork(self)
 
 
 def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
@@ -297,7 +297,7 @@ class _Adapter(HTTPAdapter):
         # A proxy that speaks TLS itself is checked with what the pool names.
         through_tls = conn.proxy is not None and conn.proxy.scheme == "https"
         if place is not None and not through_tls:
-            conn.conn_kw["ssl_context"] = trust.context(place)
+            conn.conn_kw["ssl_context"] = ssl_contexts.context(place)
             conn.ca_certs = conn.ca_cert_dir = None
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

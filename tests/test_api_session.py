@@ -7,7 +7,7 @@ import pytest
 from support import stages
 
 from copilot_sync import protocol
-from copilot_sync.auth.access import Access
+from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
@@ -20,9 +20,9 @@ from copilot_sync.errors import (
     ServerError,
 )
 from copilot_sync.models import Secret
+from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.settings import Limits, Timeout, Urls
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
 AT_ONCE = RetryPolicy(base=0.0)
@@ -38,7 +38,7 @@ class Clock:
         return self.now
 
 
-class Patient(Call):
+class Patient(CallContext):
     """A call whose sleep moves its clock instead of taking time."""
 
     def __init__(self, clock: Clock, total: Optional[float] = None) -> None:
@@ -57,21 +57,23 @@ def urls(emulator: Emulator) -> Urls:
 
 
 @pytest.fixture
-def access(emulator: Emulator, urls: Urls, transport: Transport) -> Access:
-    return Access(urls, transport, ExchangedTokens(lambda: emulator.cookies, urls, transport, None))
+def access(emulator: Emulator, urls: Urls, transport: Transport) -> ApiSession:
+    return ApiSession(urls, transport, ExchangedTokens(lambda: emulator.cookies, urls, transport, None))
 
 
 @pytest.fixture
-def keyed(emulator: Emulator, urls: Urls, transport: Transport) -> Access:
+def keyed(emulator: Emulator, urls: Urls, transport: Transport) -> ApiSession:
     """Access with a token that was given."""
-    return Access(urls, transport, StaticToken(Secret(emulator.api_key)))
+    return ApiSession(urls, transport, StaticToken(Secret(emulator.api_key)))
 
 
-def models(access: Access, call: Optional[Call] = None, policy: Optional[RetryPolicy] = None) -> Any:
-    return access.fetch(protocol.models_request(access.urls), call or Call(Timeout()), policy, lambda reply: reply)
+def models(access: ApiSession, call: Optional[CallContext] = None, policy: Optional[RetryPolicy] = None) -> Any:
+    return access.fetch(
+        protocol.models_request(access.urls), call or CallContext(Timeout()), policy, lambda reply: reply
+    )
 
 
-def test_requests_carry_the_token(emulator: Emulator, access: Access) -> None:
+def test_requests_carry_the_token(emulator: Emulator, access: ApiSession) -> None:
     """In a ``GitHub-Bearer`` header, and the reply comes back whole."""
     reply = models(access)
     token, request = emulator.requests
@@ -80,7 +82,7 @@ def test_requests_carry_the_token(emulator: Emulator, access: Access) -> None:
     assert b"gpt-4o" in reply.body
 
 
-def test_a_token_that_expired_is_renewed_and_the_request_sent_again(emulator: Emulator, access: Access) -> None:
+def test_a_token_that_expired_is_renewed_and_the_request_sent_again(emulator: Emulator, access: ApiSession) -> None:
     """Even where nothing else is tried twice: what was refused was not taken."""
     models(access)
     emulator.expire_tokens()
@@ -90,7 +92,7 @@ def test_a_token_that_expired_is_renewed_and_the_request_sent_again(emulator: Em
     assert emulator.requests[0].bearer != emulator.requests[2].bearer
 
 
-def test_a_second_401_is_an_authentication_error(emulator: Emulator, access: Access) -> None:
+def test_a_second_401_is_an_authentication_error(emulator: Emulator, access: ApiSession) -> None:
     """A new token is fetched once, and then the refusal is believed."""
     emulator.fail("models", Fault.expired_token(), Fault.expired_token())
     with pytest.raises(AuthenticationError) as caught:
@@ -100,7 +102,7 @@ def test_a_second_401_is_an_authentication_error(emulator: Emulator, access: Acc
     models(access)
 
 
-def test_a_given_token_that_is_refused_is_an_error_at_once(emulator: Emulator, keyed: Access) -> None:
+def test_a_given_token_that_is_refused_is_an_error_at_once(emulator: Emulator, keyed: ApiSession) -> None:
     """There is none to renew it with."""
     emulator.fail("models", Fault.status(401))
     with pytest.raises(AuthenticationError):
@@ -111,7 +113,7 @@ def test_a_given_token_that_is_refused_is_an_error_at_once(emulator: Emulator, k
 @pytest.mark.parametrize("fault", [Fault.status(503), Fault.status(429, retry_after=0), Fault.drop()])
 @pytest.mark.parametrize("expired", [False, True], ids=["no token yet", "token expired"])
 def test_a_token_that_cannot_be_had_has_its_own_attempts_alone(
-    emulator: Emulator, access: Access, fault: Fault, expired: bool
+    emulator: Emulator, access: ApiSession, fault: Fault, expired: bool
 ) -> None:
     """They don't begin anew with each attempt of the request that needs it."""
     if expired:
@@ -124,7 +126,7 @@ def test_a_token_that_cannot_be_had_has_its_own_attempts_alone(
     assert (caught.value.stage, stages(emulator).count("token")) == ("token", AT_ONCE.attempts)
 
 
-def test_a_failed_request_is_tried_again(emulator: Emulator, access: Access) -> None:
+def test_a_failed_request_is_tried_again(emulator: Emulator, access: ApiSession) -> None:
     """As often as the policy has it."""
     emulator.fail("models", Fault.status(500), Fault.drop(), Fault.cut(reset=True))
     models(access, policy=AT_ONCE)
@@ -141,7 +143,7 @@ def test_a_failed_request_is_tried_again(emulator: Emulator, access: Access) -> 
     ],
 )
 def test_a_status_becomes_an_error(
-    emulator: Emulator, keyed: Access, fault: Fault, error: Any, retry_after: Optional[float]
+    emulator: Emulator, keyed: ApiSession, fault: Fault, error: Any, retry_after: Optional[float]
 ) -> None:
     """With its stage, its status and what the server told."""
     emulator.fail("models", fault)
@@ -152,7 +154,7 @@ def test_a_status_becomes_an_error(
 
 
 @pytest.mark.parametrize("stage", ["models", "token"])
-def test_after_a_429_all_calls_wait(emulator: Emulator, access: Access, stage: str) -> None:
+def test_after_a_429_all_calls_wait(emulator: Emulator, access: ApiSession, stage: str) -> None:
     """Not the one alone that was told to; and from the token's side as well. Then everything goes on."""
     clock = Clock()
     emulator.fail(stage, Fault.status(429, retry_after=30))
@@ -177,7 +179,7 @@ def test_after_a_429_all_calls_wait(emulator: Emulator, access: Access, stage: s
     ("policy", "total"), [(RetryPolicy(max_wait=29), None), (AT_ONCE, 30)], ids=["max_wait", "total"]
 )
 def test_a_pause_that_does_not_fit_is_told_at_once(
-    emulator: Emulator, keyed: Access, policy: RetryPolicy, total: Optional[float]
+    emulator: Emulator, keyed: ApiSession, policy: RetryPolicy, total: Optional[float]
 ) -> None:
     """Nothing is sent meanwhile."""
     clock = Clock()
@@ -193,7 +195,7 @@ def test_a_pause_that_does_not_fit_is_told_at_once(
     assert stages(emulator) == ["models"]
 
 
-def test_a_429_that_does_not_say_how_long_pauses_as_the_policy_has_it(emulator: Emulator, keyed: Access) -> None:
+def test_a_429_that_does_not_say_how_long_pauses_as_the_policy_has_it(emulator: Emulator, keyed: ApiSession) -> None:
     """The pause is the policy's first wait, for all calls."""
     clock = Clock()
     emulator.fail("models", Fault.status(429))
@@ -204,7 +206,7 @@ def test_a_429_that_does_not_say_how_long_pauses_as_the_policy_has_it(emulator: 
     assert call.slept == [0.75]
 
 
-def test_a_used_up_quota_pauses_nothing(emulator: Emulator, keyed: Access) -> None:
+def test_a_used_up_quota_pauses_nothing(emulator: Emulator, keyed: ApiSession) -> None:
     """Waiting would not help, and other models may not count."""
     emulator.fail("models", Fault.status(402, retry_after=30))
     with pytest.raises(QuotaExceededError):
@@ -212,14 +214,14 @@ def test_a_used_up_quota_pauses_nothing(emulator: Emulator, keyed: Access) -> No
     models(keyed)
 
 
-def test_what_the_server_says_is_told_without_the_token(emulator: Emulator, keyed: Access) -> None:
+def test_what_the_server_says_is_told_without_the_token(emulator: Emulator, keyed: ApiSession) -> None:
     """An echo of it is masked."""
     emulator.fail("models", Fault.status(500, message=f"the token {emulator.api_key} is odd"))
     with pytest.raises(ServerError, match=r"the token \*\*\* is odd"):
         models(keyed)
 
 
-def test_a_refusal_that_says_more_than_is_read_is_told(emulator: Emulator, keyed: Access) -> None:
+def test_a_refusal_that_says_more_than_is_read_is_told(emulator: Emulator, keyed: ApiSession) -> None:
     """An error's body never hides its status."""
     emulator.fail("models", Fault.status(500, body="x" * 100_000))
     with pytest.raises(ServerError):
@@ -229,14 +231,14 @@ def test_a_refusal_that_says_more_than_is_read_is_told(emulator: Emulator, keyed
 def test_limits_are_those_of_the_transport(emulator: Emulator, urls: Urls) -> None:
     """A reply that is larger is not read to its end."""
     transport = Transport(limits=Limits(reply=10))
-    access = Access(urls, transport, StaticToken(Secret(emulator.api_key)))
+    access = ApiSession(urls, transport, StaticToken(Secret(emulator.api_key)))
     assert access.limits.reply == 10
     with pytest.raises(ResponseTooLargeError):
         models(access)
     access.close()
 
 
-def test_closing_drops_the_idle_connections(emulator: Emulator, keyed: Access) -> None:
+def test_closing_drops_the_idle_connections(emulator: Emulator, keyed: ApiSession) -> None:
     """It can be used again afterwards."""
     models(keyed)
     models(keyed)
@@ -247,7 +249,7 @@ def test_closing_drops_the_idle_connections(emulator: Emulator, keyed: Access) -
     assert emulator.connections == 2
 
 
-def test_a_copy_works_and_has_no_pause(emulator: Emulator, keyed: Access) -> None:
+def test_a_copy_works_and_has_no_pause(emulator: Emulator, keyed: ApiSession) -> None:
     """What one process was told by its clock means nothing in another."""
     emulator.fail("models", Fault.status(429, retry_after=1000))
     with pytest.raises(RateLimitError):

@@ -10,11 +10,11 @@ from typing import Any, Callable, Dict, Optional, TypeVar
 from copilot_sync import protocol
 from copilot_sync.auth.tokens import TokenSource, known_error, mask_of, send_token
 from copilot_sync.errors import CopilotError
+from copilot_sync.pacing.backoff import RetryPolicy, retry
 from copilot_sync.protocol import Reply, Request
 from copilot_sync.settings import Limits, Urls
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.preload import preload
-from copilot_sync.transport.retry import RetryPolicy, retry
 from copilot_sync.transport.session import Response, Transport
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 _RENEWALS = 8
 
 
-class Access:
+class ApiSession:
     """What a credential opens. Safe for any number of threads.
 
     Args:
@@ -47,7 +47,7 @@ class Access:
         """How much of a reply is read."""
         return self._transport.limits
 
-    def open(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:
+    def open(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
         """Send a request once and give its successful reply, with the body still to be read.
 
         ``policy`` is for the token alone.
@@ -62,7 +62,7 @@ class Access:
                 self._tokens.cooldown.failed(error, policy, call)
             raise
 
-    def _accepted(self, request: Request, call: Call, policy: Optional[RetryPolicy]) -> Response:
+    def _accepted(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
         """Send a request with a token, and with a new one where the token was refused."""
         renewals = 0
         while True:
@@ -79,7 +79,7 @@ class Access:
             self._transport.read(response, _known)  # so that the connection serves the next request
             renewals += 1
 
-    def _successful(self, request: Request, response: Response, call: Call) -> Response:
+    def _successful(self, request: Request, response: Response, call: CallContext) -> Response:
         cooldown = self._tokens.cooldown
         if 200 <= response.head.status < 300:
             if not cooldown.proven:
@@ -100,7 +100,9 @@ class Access:
         if self._tokens.cooldown.active:
             self._tokens.cooldown.succeeded(stage)
 
-    def fetch(self, request: Request, call: Call, policy: Optional[RetryPolicy], understand: Callable[[Reply], T]) -> T:
+    def fetch(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Callable[[Reply], T]
+    ) -> T:
         """Send a request that does no harm if it is taken twice, as often as the policy has it.
 
         Args:

@@ -23,15 +23,15 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
+from copilot_sync.pacing.backoff import Backoff, Outcome, RetryPolicy, outcome_of, retry
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import Backoff, Outcome, RetryPolicy, outcome_of, retry
+from copilot_sync.transport.call import CallContext
 
 BROKEN = NetworkError("broken", stage="message")
 UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
 
 
-class PatientCall(Call):
+class PatientCall(CallContext):
     """A call whose sleeps only move its clock."""
 
     def __init__(self, total: Optional[float] = None) -> None:
@@ -229,7 +229,7 @@ def test_a_stage_counts_its_own_failures() -> None:
 
 def test_a_wait_ends_when_the_call_is_stopped() -> None:
     """Closing a stream doesn't have to wait for a wait."""
-    call = Call(Timeout())
+    call = CallContext(Timeout())
     call.cancel()
     with pytest.raises(StreamClosedError):
         Backoff(RetryPolicy(base=3600, cap=3600), call).after(BROKEN)
@@ -239,25 +239,25 @@ def test_a_wait_ends_when_the_call_is_stopped() -> None:
 
 # fmt: off
 OUTCOMES = [
-    (NetworkError("", sent=False),                            Outcome.NOT_TAKEN),
-    (NetworkError("", sent=True),                             Outcome.UNKNOWN),
-    (NetworkError("", sent=False, status=407),                Outcome.FINAL),
+    (NetworkError("", may_have_been_sent=False),                            Outcome.NOT_PROCESSED),
+    (NetworkError("", may_have_been_sent=True),                             Outcome.UNKNOWN),
+    (NetworkError("", may_have_been_sent=False, status=407),                Outcome.FINAL),
     (caused(NetworkError(""), ConnectionResetError()),        Outcome.UNKNOWN),
     (caused(NetworkError(""), UNTRUSTED),                     Outcome.FINAL),
     (caused(NetworkError(""), OSError(UNTRUSTED)),            Outcome.FINAL),
     (caused(NetworkError(""), InvalidSchema("no SOCKS")),     Outcome.FINAL),
-    (RequestTimeoutError("", phase="connect", sent=False),    Outcome.NOT_TAKEN),
+    (RequestTimeoutError("", phase="connect", may_have_been_sent=False),    Outcome.NOT_PROCESSED),
     (RequestTimeoutError("", phase="reply"),                  Outcome.UNKNOWN),
     (RequestTimeoutError("", phase="read"),                   Outcome.UNKNOWN),
     (RequestTimeoutError("", phase="total"),                  Outcome.FINAL),
-    (RateLimitError("", status=429),                          Outcome.NOT_TAKEN),
-    (RateLimitError("", status=403),                          Outcome.NOT_TAKEN),
+    (RateLimitError("", status=429),                          Outcome.NOT_PROCESSED),
+    (RateLimitError("", status=403),                          Outcome.NOT_PROCESSED),
     (RateLimitError("we have waited for it"),                 Outcome.FINAL),
     (QuotaExceededError("", status=402),                      Outcome.FINAL),
-    (ServerError("", status=408),                             Outcome.NOT_TAKEN),
-    (ServerError("", status=409),                             Outcome.NOT_TAKEN),
-    (ServerError("", status=425),                             Outcome.NOT_TAKEN),
-    (ServerError("", status=503, turned_away=True),           Outcome.NOT_TAKEN),
+    (ServerError("", status=408),                             Outcome.NOT_PROCESSED),
+    (ServerError("", status=409),                             Outcome.NOT_PROCESSED),
+    (ServerError("", status=425),                             Outcome.NOT_PROCESSED),
+    (ServerError("", status=503, not_processed=True),           Outcome.NOT_PROCESSED),
     (ServerError("", status=503, retry_after=0.0),            Outcome.UNKNOWN),
     (ServerError("", status=503),                             Outcome.UNKNOWN),
     (ServerError("", status=500),                             Outcome.UNKNOWN),
@@ -324,7 +324,7 @@ def test_a_policy_that_makes_no_sense_is_refused(arguments: Any, kind: Type[Exce
 def test_a_policy_is_a_policy_or_none() -> None:
     """``retry=3`` would be a guess; ``None`` switches retries off."""
     policy = RetryPolicy(attempts=2, base=0, cap=0, max_wait=0, on_retry=print)
-    assert RetryPolicy.of(policy) is policy
-    assert RetryPolicy.of(None) is None
+    assert RetryPolicy.from_value(policy) is policy
+    assert RetryPolicy.from_value(None) is None
     with pytest.raises(TypeError, match="retry must be a RetryPolicy or None, not int"):
-        RetryPolicy.of(3)  # type: ignore[arg-type]
+        RetryPolicy.from_value(3)  # type: ignore[arg-type]

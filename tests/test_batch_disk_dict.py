@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from copilot_sync.batch.index import Index
+from copilot_sync.batch.disk_dict import DiskDict
 
 
 def test_values_by_id() -> None:
     """Added once, set and removed at will; any text is an id."""
-    with Index() as index:
+    with DiskDict() as index:
         assert (index.add("a", "1"), index.add("a", "2"), index.get("a")) == (True, False, "1")
         index.set("a", "3")
         index.set("é\u2028 '\"", "4")
@@ -26,7 +26,7 @@ def test_many_ids_take_little_memory() -> None:
     tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has none")
     tracemalloc.start()
     try:
-        with Index() as index:
+        with DiskDict() as index:
             for number in range(30_000):
                 index.add(f"an id of some length with a number {number}")
             assert len(index) == 30_000
@@ -37,7 +37,7 @@ def test_many_ids_take_little_memory() -> None:
 
 def test_another_thread_may_go_on() -> None:
     """As one does that drops an iterator it was given."""
-    with Index() as index:
+    with DiskDict() as index:
         thread = threading.Thread(target=index.add, args=("a", "1"))
         thread.start()
         thread.join()
@@ -46,7 +46,7 @@ def test_another_thread_may_go_on() -> None:
 
 def test_no_room_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says where the room is missing."""
-    with Index() as index:
+    with DiskDict() as index:
         index._execute("PRAGMA max_page_count = 2")
 
         with pytest.raises(OSError, match="folder for temporary files has no room") as caught:

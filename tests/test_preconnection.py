@@ -34,8 +34,8 @@ from copilot_sync import (
     StreamClosedError,
     Timeout,
 )
-from copilot_sync.transport.ahead import Ahead
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.preconnection import Preconnection
 
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
@@ -182,12 +182,12 @@ def test_a_token_that_is_refused_closes_the_connection(ca: str) -> None:
 
 def test_a_connection_that_can_not_be_made_is_the_failure_of_the_request(ca: str) -> None:
     """It is met once, by the stage that it belongs to; nothing is tried again behind the caller's back."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as claim:
+        port = claim.getsockname()[1]
     with Server(answering(TOKEN), tls=True) as github, asking(github, f"https://127.0.0.1:{port}", ca) as client:
         with pytest.raises(NetworkError, match="nothing listens there") as caught:
             client.models()
-        assert (caught.value.stage, caught.value.sent, caught.value.attempts) == ("models", False, 1)
+        assert (caught.value.stage, caught.value.may_have_been_sent, caught.value.attempts) == ("models", False, 1)
 
 
 def test_what_keeps_the_connection_from_being_prepared_is_the_failure_of_a_request(ca: str, tmp_path: Path) -> None:
@@ -225,13 +225,13 @@ def test_a_server_that_ends_the_connection_is_connected_to_again(ca: str, end: S
 
 def test_closing_ends_the_wait_for_the_connection(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
     """A server that never gets through with TLS blocks nobody."""
-    waiting, real = threading.Event(), Ahead.taken
+    waiting, real = threading.Event(), Preconnection.claim
 
-    def taken(ahead: Ahead, call: Call) -> Any:
+    def claim(preconnection: Preconnection, call: CallContext) -> Any:
         waiting.set()
-        return real(ahead, call)
+        return real(preconnection, call)
 
-    monkeypatch.setattr(Ahead, "taken", taken)
+    monkeypatch.setattr(Preconnection, "claim", claim)
     with nothing_left_open(), Server(answering(TOKEN), tls=True) as github, Server(silent) as server:
         with asking(github, server.url.replace("http", "https"), ca, Timeout(connect=2 * PATIENCE)) as client:
             stream = client.stream("Hi")
@@ -263,7 +263,7 @@ def test_the_limits_of_a_call_hold_while_it_waits(ca: str, timeout: Timeout, pha
 
 def connected_for_another_call(client: Client) -> None:
     """Begin a connection for a call that ends before its request."""
-    with client._access._transport.connecting(client._access.urls.api, Call(Timeout(connect=PATIENCE))):
+    with client._access._transport.connecting(client._access.urls.api, CallContext(Timeout(connect=PATIENCE))):
         pass
 
 
@@ -275,7 +275,7 @@ def test_the_limit_of_the_call_that_waits_holds_whoever_the_connection_was_begun
             started = time.monotonic()
             with pytest.raises(RequestTimeoutError) as caught:
                 next(client.stream("Hi", timeout=Timeout(connect=0.5)))
-            assert (caught.value.phase, caught.value.sent) == ("connect", False)
+            assert (caught.value.phase, caught.value.may_have_been_sent) == ("connect", False)
             assert time.monotonic() - started < PATIENCE / 2
         assert server.connections == 1
 
@@ -303,7 +303,7 @@ def test_an_interruption_closes_the_connection_that_was_just_made(monkeypatch: p
     def interrupted(sock: Any) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("copilot_sync.transport.ahead._is_open", interrupted)
+    monkeypatch.setattr("copilot_sync.transport.preconnection._is_open", interrupted)
     with Server(answering(TOKEN), tls=True) as github, Server(answering(NO_MODELS), tls=True) as server:
         with asking(github, server.url, ca) as client:
             with pytest.raises(KeyboardInterrupt) as kept:
@@ -321,7 +321,7 @@ def nothing_left_to_collect() -> Iterator[None]:
         yield
         if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
             collect_garbage()
-        left = [kind for kind in map(type, gc.get_objects()) if kind is Ahead]
+        left = [kind for kind in map(type, gc.get_objects()) if kind is Preconnection]
     finally:
         gc.enable()
     assert left == []
@@ -356,7 +356,7 @@ def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
 
     with nothing_left_open(), Server(api) as server:
         client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
-        with client, client._access._transport.connecting(client._access.urls.api, Call(Timeout())):
+        with client, client._access._transport.connecting(client._access.urls.api, CallContext(Timeout())):
             wait_for(connected)
         wait_for(server.peer_closed)
 
@@ -373,7 +373,7 @@ def test_a_look_up_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with nothing_left_open(), Server(silent) as server:
         client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
-        with client, client._access._transport.connecting(client._access.urls.api, Call(Timeout())):
+        with client, client._access._transport.connecting(client._access.urls.api, CallContext(Timeout())):
             wait_for(asked)
         looked_up.set()
         wait_for_connecting()

@@ -1,8 +1,8 @@
 """Which proxy and which CAs a request uses, as the environment says at that moment.
 
 ``requests`` works that out anew for each request, out of every variable there is: a quarter of what a request
-costs. ``Route`` keeps what it worked out for as long as the variables that decide it stay as they are. Where a system
-has proxy settings of its own besides, on macOS and Windows, nothing is kept, because they may change unseen.
+costs. ``ProxySettings`` keeps what it worked out for as long as the variables that decide it stay as they are. If a
+system has proxy settings of its own besides, as macOS and Windows have, nothing is kept: they may change unseen.
 """
 
 import os
@@ -31,7 +31,7 @@ _VARIABLES = (
 )
 
 
-class Route:
+class ProxySettings:
     """Works out how requests of one client get to a host. Safe for any number of threads.
 
     Args:

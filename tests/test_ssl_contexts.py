@@ -15,11 +15,11 @@ from copilot_sync.emulator import Emulator
 from copilot_sync.errors import NetworkError
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
-from copilot_sync.transport import trust
-from copilot_sync.transport.boundary import is_lasting
-from copilot_sync.transport.call import Call
+from copilot_sync.transport import ssl_contexts
+from copilot_sync.transport.boundary import is_permanent
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
-from copilot_sync.transport.trust import Trust, fault_of
+from copilot_sync.transport.ssl_contexts import SSLContextCache, fault_of
 
 CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
@@ -35,7 +35,7 @@ def subjects(context: ssl.SSLContext) -> int:
 
 def test_a_file_is_read_once(ca: str) -> None:
     """However many ask, and at the same time."""
-    trusted = Trust()
+    trusted = SSLContextCache()
     workers = [Worker(lambda: trusted.context(ca)) for _ in range(8)]
     assert len({id(worker.result()) for worker in workers}) == 1
     assert subjects(trusted.context(ca)) == 1
@@ -52,7 +52,7 @@ def test_a_certificate_for_another_host_is_refused(ca: str) -> None:
 
 def test_a_file_that_has_changed_is_read_again(ca: str) -> None:
     """A company renews its CA while the process lives on."""
-    trusted = Trust()
+    trusted = SSLContextCache()
     before = trusted.context(ca)
     os.utime(ca, (1, 1))
     assert trusted.context(ca) is not before
@@ -60,8 +60,8 @@ def test_a_file_that_has_changed_is_read_again(ca: str) -> None:
 
 def test_only_so_many_files_are_remembered(ca: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that lives long and meets many stays small."""
-    monkeypatch.setattr(trust, "_MOST", 2)
-    trusted = Trust()
+    monkeypatch.setattr(ssl_contexts, "_MOST", 2)
+    trusted = SSLContextCache()
     places = [ca, *(str(tmp_path / name) for name in ("one", "two"))]
     for place in places[1:]:
         shutil.copy(ca, place)
@@ -72,7 +72,7 @@ def test_only_so_many_files_are_remembered(ca: str, tmp_path: Path, monkeypatch:
 
 def test_a_file_of_another_size_is_read_again(ca: str) -> None:
     """Also where its time is what it was."""
-    trusted = Trust()
+    trusted = SSLContextCache()
     before, found = trusted.context(ca), os.stat(ca)
     with open(ca, "a") as file:
         file.write("\n")
@@ -82,7 +82,7 @@ def test_a_file_of_another_size_is_read_again(ca: str) -> None:
 
 def test_a_folder_is_looked_at_when_it_is_needed(ca: str) -> None:
     """As the system's own folder of CAs is."""
-    context = Trust().context(os.path.dirname(ca))
+    context = SSLContextCache().context(os.path.dirname(ca))
     assert subjects(context) == 0
 
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_an_error_each_time(tmp_path: Path, content: Opti
     place = tmp_path / "ca.pem"
     if content is not None:
         place.write_bytes(content)
-    trusted = Trust()
+    trusted = SSLContextCache()
     for _ in range(2):
         with pytest.raises((FileNotFoundError, ssl.SSLError)):
             trusted.context(str(place))
@@ -100,19 +100,19 @@ def test_what_cannot_be_read_is_an_error_each_time(tmp_path: Path, content: Opti
 
 def fetch(transport: Transport, url: str) -> bytes:
     request = Request("models", "GET", f"{url}/models", "/models", {})
-    return transport.fetch(request, lambda prepared: prepared, Call(Timeout())).body
+    return transport.fetch(request, lambda prepared: prepared, CallContext(Timeout())).body
 
 
 def test_connections_share_what_they_trust(ca: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hosts and four connections read the file of CAs once."""
     reads: List[str] = []
-    read = trust._read
+    read = ssl_contexts._read
 
     def counted(place: str) -> ssl.SSLContext:
         reads.append(place)
         return read(place)
 
-    monkeypatch.setattr(trust, "_read", counted)
+    monkeypatch.setattr(ssl_contexts, "_read", counted)
     transport = Transport(verify=ca)
     for _ in range(2):
         with Server(answering(CLOSING), tls=True) as server:
@@ -153,8 +153,8 @@ def test_a_file_that_cannot_be_used_is_named(
     reason = "No such file or directory" if change == "vanishes" else "it holds no certificates"
     assert f"{ca}: {reason}" in str(caught.value)
     assert f"host 127.0.0.1:{server.port}" in str(caught.value)
-    assert not caught.value.sent
-    assert is_lasting(caught.value)
+    assert not caught.value.may_have_been_sent
+    assert is_permanent(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
@@ -181,7 +181,7 @@ def test_what_is_not_the_files_fault_is_not_blamed_on_it(ca: str) -> None:
 
 def test_what_another_thread_read_meanwhile_is_used(ca: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that meet at a file read it once."""
-    trusted, read = Trust(), Trust().context(ca)
+    trusted, read = SSLContextCache(), SSLContextCache().context(ca)
     found = os.stat(ca)
 
     class Meddling:
@@ -191,5 +191,5 @@ def test_what_another_thread_read_meanwhile_is_used(ca: str, monkeypatch: pytest
         def __exit__(self, *exc_info: object) -> None:
             """There is nothing to give back."""
 
-    monkeypatch.setattr(trust, "_reading", Meddling())
+    monkeypatch.setattr(ssl_contexts, "_reading", Meddling())
     assert trusted.context(ca) is read

@@ -7,7 +7,7 @@ the last start, lies in a cache that has ``get``, ``set`` and ``add`` as Django'
 process's memory. Places are counted in each process for itself: a worker that dies could not give one back that was
 shared.
 
-Nothing here sends anything or sleeps by itself: ``try_enter`` says how long to wait, and ``enter`` waits with
+Nothing here sends anything or sleeps by itself: ``try_acquire`` says how long to wait, and ``acquire`` waits with
 the function that it is given.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 from urllib.parse import urlsplit
 
 from copilot_sync.settings import is_loopback
-from copilot_sync.transport.fork import renew_in_child
+from copilot_sync.transport.fork import reset_after_fork
 
 #: Seconds: the shortest pause, and the longest of our own; each further one doubles until there is an answer.
 _FIRST_PAUSE = 1.0
@@ -30,11 +30,11 @@ _CAREFUL = 60.0
 _ANSWERS_PER_PLACE = 4
 #: Seconds that what is shared is kept after it has lost its meaning, for clocks that differ.
 _GRACE = 60
-#: Seconds between two looks at a gate whose places are all taken, for whoever waits in ``enter``.
+#: Seconds between two looks at a gate whose places are all taken, for whoever waits in ``acquire``.
 _LOOK = 0.05
 
 
-class GateCache(Protocol):
+class LimiterCache(Protocol):
     """What several processes share a gate through. Keys and values are strings, ``timeout`` is in seconds."""
 
     def get(self, key: str) -> Any:
@@ -57,12 +57,12 @@ class MemoryCache:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: Dict[str, Tuple[str, float]] = {}
-        self.renew()
+        self.after_fork_in_child()
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.RLock()
-        renew_in_child(self)
+        reset_after_fork(self)
 
     def get(self, key: str) -> Optional[str]:
         """Give what was set for a key, ``None`` where there is nothing or its time is over."""
@@ -89,20 +89,20 @@ class MemoryCache:
         self._entries[key] = (value, now + timeout)
 
 
-class Gate:
+class RateLimiter:
     """Lets prompts through: so many at once, so many a minute, none during a pause. Safe for any thread.
 
-    Whoever got in calls ``leave`` when the prompt is done, ``answered`` before that if it was answered, and
-    ``refused`` if the service asked to slow down or was not there.
+    Whoever got in calls ``release`` when the prompt is done, ``answered`` before that if it was answered, and
+    ``penalize`` if the service asked to slow down or was not there.
 
-    >>> from copilot_sync.batch import Gate
-    >>> gate = Gate(4, rate=60)
-    >>> gate.try_enter()
+    >>> from copilot_sync.batch import RateLimiter
+    >>> limiter = RateLimiter(4, rate=60)
+    >>> limiter.try_acquire()
     0.0
-    >>> gate.leave()
+    >>> limiter.release()
 
     Args:
-        places: How many prompts may be under way at once in this process.
+        concurrency: How many prompts may be under way at once in this process.
         rate: How many may begin in a minute, in all processes that share the cache. They begin at equal distances, also
             after a while in which none began. Default: as many as there are places for.
         cache: What the pause and the pace are shared through: an object with ``get``, ``set`` and ``add``, such as
@@ -119,17 +119,17 @@ class Gate:
 
     def __init__(
         self,
-        places: int = 2,
+        concurrency: int = 2,
         *,
         rate: Optional[float] = None,
-        cache: Optional[GateCache] = None,
-        name: str = "copilot-sync-gate",
+        cache: Optional[LimiterCache] = None,
+        name: str = "copilot-sync-limiter",
         clock: Optional[Callable[[], float]] = None,
     ) -> None:
-        self._most = checked_count("workers", places)
+        self._most = checked_count("workers", concurrency)
         self._interval = 60.0 / checked_rate(rate) if rate is not None else 0.0
         self._clock = clock or (time.monotonic if cache is None else time.time)
-        self._cache: GateCache = MemoryCache(clock=self._clock) if cache is None else cache
+        self._cache: LimiterCache = MemoryCache(clock=self._clock) if cache is None else cache
         self._name = name
         self._limit = self._most
         self._until = 0.0  # the end of the last pause that is known here
@@ -138,16 +138,16 @@ class Gate:
         self._last = -math.inf  # the last start that is known here
         self._trying = False  # whether nothing was answered since the last pause began
         self._before = 0  # how many of those inside began before it
-        self.renew()
+        self.after_fork_in_child()
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own and nobody inside: who is inside of an inherited gate is not in this process."""
         self._lock = threading.RLock()
         self._inside = self._before = 0
-        renew_in_child(self)
+        reset_after_fork(self)
 
     @property
-    def limit(self) -> int:
+    def concurrency(self) -> int:
         """How many prompts may be under way at once now: fewer than at first after a refusal."""
         return self._limit
 
@@ -157,7 +157,7 @@ class Gate:
         with self._lock:
             return max(0.0, self._paused_until() - self._clock())
 
-    def try_enter(self) -> float:
+    def try_acquire(self) -> float:
         """Enter, if that is possible now.
 
         Returns:
@@ -176,19 +176,19 @@ class Gate:
                 self._inside += 1
             return wait
 
-    def enter(self, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    def acquire(self, *, sleep: Callable[[float], object] = time.sleep) -> None:
         """Wait until there is a place, and take it.
 
         Args:
             sleep: Waits for so many seconds. What it raises ends the waiting.
         """
         while True:
-            seconds = self.try_enter()
+            seconds = self.try_acquire()
             if seconds == 0:
                 return
             sleep(_LOOK if math.isinf(seconds) else seconds)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the place back."""
         with self._lock:
             self._inside -= 1
@@ -207,7 +207,7 @@ class Gate:
                 self._limit += 1
                 self._answers = 0
 
-    def refused(self, retry_after: Optional[float] = None) -> float:
+    def penalize(self, retry_after: Optional[float] = None) -> float:
         """Close the gate for everybody: the service asked to slow down, or was not there.
 
         The pause lasts a second at first, and twice as long with each further one until there is an answer.
@@ -310,18 +310,18 @@ BY_HOST: Any = _ByHost()
 
 
 def pace_for(
-    api_url: Optional[str], places: Optional[int] = None, rate: Optional[float] = BY_HOST
+    api_url: Optional[str], concurrency: Optional[int] = None, rate: Optional[float] = BY_HOST
 ) -> Tuple[int, Optional[float]]:
     """Choose places and rate for whoever is asked: what was said, else what is careful enough.
 
     Args:
         api_url: Who is asked; ``None`` if that is not known here.
-        places: How many prompts may be under way at once; ``None`` for the default.
+        concurrency: How many prompts may be under way at once; ``None`` for the default.
         rate: How many may begin in a minute, ``None`` for any.
     """
     is_local = api_url is not None and is_loopback(urlsplit(api_url).hostname or "")
     usual = _ON_THIS_MACHINE if is_local else _AGAINST_THE_SERVICE
-    return places or usual[0], usual[1] if rate is BY_HOST else rate
+    return concurrency or usual[0], usual[1] if rate is BY_HOST else rate
 
 
 def checked_count(name: str, value: object) -> int:

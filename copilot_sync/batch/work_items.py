@@ -9,12 +9,12 @@ import uuid
 from collections import deque
 from typing import Deque, Dict, List, Optional
 
-from copilot_sync.batch.asking import Step, Task
 from copilot_sync.batch.journal import Intent
 from copilot_sync.batch.prompts import Prompt
 from copilot_sync.batch.results import Result, error_of
+from copilot_sync.batch.sender import StepResult, Task
 from copilot_sync.client import TimeoutValue
-from copilot_sync.models import Answer, Receipt
+from copilot_sync.models import Answer, MessageHandle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Tasks:
         return Task(prompt.content(self.system), prompt.model or self.model, self.timeout)
 
 
-class Job:
+class WorkItem:
     """A prompt on its way."""
 
     def __init__(self, place: int, prompt: Prompt, task: Task) -> None:
@@ -49,49 +49,49 @@ class Job:
         self.answers_before = 0  # the first of them
 
     @property
-    def lane(self) -> Optional[str]:
+    def conversation_id(self) -> Optional[str]:
         """The conversation in which it waits for its turn."""
         given = self.prompt.conversation
         return given if given is None or isinstance(given, str) else given.conversation_id
 
-    def goes_to(self, conversation_id: str, parent_id: Optional[str]) -> None:
+    def target(self, conversation_id: str, parent_id: Optional[str]) -> None:
         """Send its message into a conversation, as an answer to a message there."""
-        self.task = dataclasses.replace(self.task, receipt=Receipt(conversation_id, str(uuid.uuid4()), parent_id))
+        self.task = dataclasses.replace(self.task, handle=MessageHandle(conversation_id, str(uuid.uuid4()), parent_id))
         self.step = "ask"
 
-    def is_looked_for(self) -> None:
+    def mark_maybe_sent(self) -> None:
         """Look for its message before it is sent."""
-        assert self.task.receipt is not None  # noqa: S101 - nothing is sent without
-        receipt = dataclasses.replace(self.task.receipt, maybe_sent=True)
-        self.task = dataclasses.replace(self.task, receipt=receipt)
+        assert self.task.handle is not None  # noqa: S101 - nothing is sent without
+        handle = dataclasses.replace(self.task.handle, maybe_sent=True)
+        self.task = dataclasses.replace(self.task, handle=handle)
 
-    def takes_up(self, intent: Intent) -> None:
+    def resume(self, intent: Intent) -> None:
         """Go on with what an earlier run was about to send."""
-        self.task = dataclasses.replace(self.task, receipt=intent.receipt)
-        self.is_looked_for()
+        self.task = dataclasses.replace(self.task, handle=intent.handle)
+        self.mark_maybe_sent()
         self.step, self.recorded, self.anew = "ask", True, intent.again
-        self.made = intent.receipt.conversation_id if intent.made else None
+        self.made = intent.handle.conversation_id if intent.made else None
 
-    def count(self, step: Step) -> None:
+    def count(self, step: StepResult) -> None:
         """Take note of what a step has cost."""
         self.seconds += step.seconds
         self.attempts += step.attempts if self.step == "ask" else 0
 
-    def begins_anew(self) -> None:
+    def restart(self) -> None:
         """Forget its conversation: there is no answer to be had in it."""
-        self.task = dataclasses.replace(self.task, receipt=None)
+        self.task = dataclasses.replace(self.task, handle=None)
         self.step, self.made, self.anew, self.recorded = "begin", None, False, False
 
     def digest(self) -> str:
         """Tells the prompt from another one that has its id."""
-        parts = [self.task.content, self.task.model or "", self.lane or ""]
+        parts = [self.task.content, self.task.model or "", self.conversation_id or ""]
         return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
 
     def intent(self) -> Intent:
         """What finds its message again, for the journal."""
-        receipt = self.task.receipt
-        assert receipt is not None  # noqa: S101 - it is recorded when it is known where it goes
-        return Intent(self.prompt.id, receipt, self.digest(), made=self.made is not None)
+        handle = self.task.handle
+        assert handle is not None  # noqa: S101 - it is recorded when it is known where it goes
+        return Intent(self.prompt.id, handle, self.digest(), made=self.made is not None)
 
     def answer(self, answer: Answer) -> Result:
         """The result of a prompt that was answered."""
@@ -110,7 +110,7 @@ class Job:
         return Result(
             id=self.prompt.id,
             text=getattr(error, "partial", ""),
-            conversation_id=self.made or self.lane,
+            conversation_id=self.made or self.conversation_id,
             seconds=self.seconds,
             attempts=self.attempts,
             error=error_of(error, "input"),
@@ -118,41 +118,41 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class FinishedItem:
     """A result, and the job that it ends; there is none for a line that is no prompt."""
 
     result: Result
-    job: Optional[Job] = None
+    item: Optional[WorkItem] = None
 
 
-class AsTheyCome:
+class CompletionOrder:
     """Outcomes on their way out, in the order of their coming."""
 
     def __init__(self) -> None:
-        self._outcomes: List[Outcome] = []
+        self._outcomes: List[FinishedItem] = []
 
-    def put(self, place: int, outcome: Outcome) -> None:
+    def put(self, place: int, outcome: FinishedItem) -> None:
         """Add one; its place does not matter."""
         self._outcomes.append(outcome)
 
-    def take(self) -> List[Outcome]:
+    def take(self) -> List[FinishedItem]:
         """Give all there are."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
 
-class InOrder:
+class InputOrder:
     """Outcomes on their way out, each held back until all before it are out."""
 
     def __init__(self) -> None:
-        self._outcomes: Dict[int, Outcome] = {}
+        self._outcomes: Dict[int, FinishedItem] = {}
         self._place = 0
 
-    def put(self, place: int, outcome: Outcome) -> None:
+    def put(self, place: int, outcome: FinishedItem) -> None:
         """Add one with its place."""
         self._outcomes[place] = outcome
 
-    def take(self) -> List[Outcome]:
+    def take(self) -> List[FinishedItem]:
         """Give those before which nothing is missing."""
         outcomes = []
         while self._place in self._outcomes:
@@ -161,30 +161,30 @@ class InOrder:
         return outcomes
 
 
-class Lanes:
+class ConversationQueues:
     """Prompts of the same conversation, of which one is asked after the other."""
 
     def __init__(self) -> None:
-        self._queues: Dict[str, Deque[Job]] = {}
+        self._queues: Dict[str, Deque[WorkItem]] = {}
 
-    def enter(self, job: Job) -> bool:
+    def enter(self, item: WorkItem) -> bool:
         """Whether it may be asked; else ``leave`` gives it out when it may."""
-        if job.lane is None:
+        if item.conversation_id is None:
             return True
-        if job.lane in self._queues:
-            self._queues[job.lane].append(job)
+        if item.conversation_id in self._queues:
+            self._queues[item.conversation_id].append(item)
             return False
-        self._queues[job.lane] = deque()
+        self._queues[item.conversation_id] = deque()
         return True
 
-    def leave(self, job: Job, message_id: Optional[str]) -> Optional[Job]:
+    def leave(self, item: WorkItem, message_id: Optional[str]) -> Optional[WorkItem]:
         """Give the one that follows; it answers the message that ended the one before it."""
-        if job.lane is None:
+        if item.conversation_id is None:
             return None
-        if not self._queues[job.lane]:
-            del self._queues[job.lane]
+        if not self._queues[item.conversation_id]:
+            del self._queues[item.conversation_id]
             return None
-        follower = self._queues[job.lane].popleft()
+        follower = self._queues[item.conversation_id].popleft()
         if message_id is not None and not follower.recorded:
-            follower.goes_to(job.lane, message_id)
+            follower.target(item.conversation_id, message_id)
         return follower

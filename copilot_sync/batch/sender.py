@@ -14,11 +14,11 @@ from typing import Callable, Dict, Optional, Set, Union
 from copilot_sync import protocol
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import CopilotError
-from copilot_sync.models import Answer, Receipt
+from copilot_sync.models import Answer, MessageHandle
+from copilot_sync.pacing.backoff import RetryPolicy
+from copilot_sync.pacing.cooldown import is_refusal
 from copilot_sync.stream import Stream
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.cooldown import is_refusal
-from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.transport.call import CallContext
 
 #: Where a refusal is waited out by the call itself: a look at a conversation may not be given up half-way.
 _PATIENT_STAGES = ("messages",)
@@ -28,17 +28,17 @@ _PATIENT_STAGES = ("messages",)
 class Task:
     """What is to be asked.
 
-    Without a ``receipt``, the conversation is begun and the message sent in one go.
+    Without a ``handle``, the conversation is begun and the message sent in one go.
     """
 
     content: str
     model: Optional[str] = None
     timeout: TimeoutValue = None
-    receipt: Optional[Receipt] = None
+    handle: Optional[MessageHandle] = None
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """What came of one step: of beginning a conversation, of asking, or of deleting a conversation."""
 
     conversation_id: Optional[str] = None
@@ -48,7 +48,7 @@ class Step:
     attempts: int = 0
 
 
-class Asker:
+class Worker:
     """Asks over one client. Safe for any number of threads; ``stop`` also for a signal's handler: there are no locks.
 
     Args:
@@ -68,28 +68,28 @@ class Asker:
         """Who is asked."""
         return self._client.api_url
 
-    def begin(self, task: Task) -> Step:
+    def begin(self, task: Task) -> StepResult:
         """Begin a conversation; nothing is said in it yet."""
         return self._step(task, _begun)
 
-    def ask(self, task: Task) -> Step:
+    def ask(self, task: Task) -> StepResult:
         """Ask, and wait for the whole answer."""
         return self._step(task, Stream.read)
 
-    def delete(self, conversation_id: str) -> Step:
+    def delete(self, conversation_id: str) -> StepResult:
         """Delete a conversation."""
         access = self._client._access  # for a call of our own, which can be stopped
-        call = Call(self._client._rules.timeout)
+        call = CallContext(self._client._rules.timeout)
         call.begin()
         try:
             self._note(call.cancel)
             request = protocol.delete_request(access.urls, conversation_id)
             access.fetch(request, call, self._client.retry, protocol.read_nothing)
         except CopilotError as error:
-            return Step(conversation_id, error=error.with_traceback(None))
+            return StepResult(conversation_id, error=error.with_traceback(None))
         finally:
             self._under_way.discard(call.cancel)
-        return Step(conversation_id)
+        return StepResult(conversation_id)
 
     def stop(self) -> None:
         """End everything that is under way, at once, and begin nothing any more."""
@@ -97,12 +97,12 @@ class Asker:
         for end in self._under_way.copy():
             end()
 
-    def _step(self, task: Task, work: Callable[[Stream], Optional[Answer]]) -> Step:
+    def _step(self, task: Task, work: Callable[[Stream], Optional[Answer]]) -> StepResult:
         began = time.monotonic()
         try:
             stream = self._stream(task)
         except (TypeError, ValueError) as error:  # an id that is none, a text that can't be sent
-            return Step(error=error)
+            return StepResult(error=error)
         answer: Optional[Answer] = None
         failure: Optional[Exception] = None
         try:
@@ -115,7 +115,7 @@ class Asker:
             stream.close()
         known = stream.conversation
         conversation_id = None if known is None else known.conversation_id
-        return Step(conversation_id, answer, failure, time.monotonic() - began, stream.attempts)
+        return StepResult(conversation_id, answer, failure, time.monotonic() - began, stream.attempts)
 
     def _stream(self, task: Task) -> Stream:
         return self._client.stream(
@@ -123,8 +123,8 @@ class Asker:
             model=task.model,
             timeout=task.timeout,
             retry=_telling_refusals(self._client.retry, self._max_wait),
-            only_whole=True,
-            receipt=task.receipt,
+            buffered=True,
+            handle=task.handle,
         )
 
     def _note(self, end: Callable[[], None]) -> None:
@@ -174,24 +174,24 @@ class ClientSource:
                 f"client must be a function of a module, which can be pickled, for other processes: {error}"
             ) from None
 
-    def asker(self) -> Asker:
+    def worker(self) -> Worker:
         """Give this process's own; all of its threads get the same."""
-        known = _askers.get(self._pickled)
+        known = _workers.get(self._pickled)
         if known is not None:
             return known
         client = pickle.loads(self._pickled)()  # noqa: S301 - pickled by the one who gives the work
         # Where two threads come at once, one client stays and the other was never used.
-        return _askers.setdefault(self._pickled, Asker(client))
+        return _workers.setdefault(self._pickled, Worker(client))
 
     def __repr__(self) -> str:
         return "<ClientSource>"
 
 
 #: The clients of this process, by the way they were got: connections and tokens last from one prompt to the next.
-_askers: Dict[bytes, Asker] = {}
+_workers: Dict[bytes, Worker] = {}
 
 
-def work(source: ClientSource, step: str, subject: Union[Task, str]) -> Step:
+def work(source: ClientSource, step: str, subject: Union[Task, str]) -> StepResult:
     """Do one step in whatever process this is: ``begin``, ``ask`` or ``delete``."""
-    done: Step = getattr(source.asker(), step)(subject)
+    done: StepResult = getattr(source.worker(), step)(subject)
     return done

@@ -19,8 +19,8 @@ from copilot_sync.errors import (
     RateLimitError,
     ServerError,
 )
-from copilot_sync.transport.boundary import is_lasting
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.boundary import is_permanent
+from copilot_sync.transport.call import CallContext
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class RetryPolicy:
             raise TypeError("on_retry must be callable")
 
     @classmethod
-    def of(cls, value: "Optional[RetryPolicy]") -> "Optional[RetryPolicy]":
+    def from_value(cls, value: "Optional[RetryPolicy]") -> "Optional[RetryPolicy]":
         """Check what callers give: a policy, or ``None`` for no retries."""
         if value is not None and not isinstance(value, RetryPolicy):
             raise TypeError(f"retry must be a RetryPolicy or None, not {type(value).__name__}")
@@ -75,7 +75,7 @@ class Outcome(enum.Enum):
     """What became of a request that failed."""
 
     #: The service did not take it: it may be sent again.
-    NOT_TAKEN = "not taken"
+    NOT_PROCESSED = "not taken"
     #: It may have been taken: only a request that does no harm twice may just be sent again.
     UNKNOWN = "unknown"
     #: Sending it again would not help.
@@ -84,23 +84,23 @@ class Outcome(enum.Enum):
 
 def outcome_of(error: CopilotError) -> Outcome:
     """Judge a failure of a request, by what it was."""
-    if isinstance(error, QuotaExceededError) or is_lasting(error):
+    if isinstance(error, QuotaExceededError) or is_permanent(error):
         return Outcome.FINAL
     if isinstance(error, RateLimitError):
         # Without a status it is our own word: it has been waited for already.
-        return Outcome.FINAL if error.status is None else Outcome.NOT_TAKEN
+        return Outcome.FINAL if error.status is None else Outcome.NOT_PROCESSED
     if isinstance(error, ServerError):
         return _outcome_of_status(error)
     if isinstance(error, NetworkError):
         if error.status is not None or getattr(error, "phase", "") == "total":
             return Outcome.FINAL
-        return Outcome.UNKNOWN if error.sent else Outcome.NOT_TAKEN
+        return Outcome.UNKNOWN if error.may_have_been_sent else Outcome.NOT_PROCESSED
     return Outcome.FINAL
 
 
 def _outcome_of_status(error: ServerError) -> Outcome:
-    if error.status in (408, 409, 425) or error.turned_away:
-        return Outcome.NOT_TAKEN
+    if error.status in (408, 409, 425) or error.not_processed:
+        return Outcome.NOT_PROCESSED
     if error.status in (500, 502, 503, 504):
         return Outcome.UNKNOWN
     return Outcome.FINAL
@@ -114,7 +114,7 @@ class Backoff:
         call: The call that waits.
     """
 
-    def __init__(self, policy: Optional[RetryPolicy], call: Call) -> None:
+    def __init__(self, policy: Optional[RetryPolicy], call: CallContext) -> None:
         self._policy = policy
         self._call = call
         self._failures = 0
@@ -159,7 +159,9 @@ def _reason(error: CopilotError) -> str:
     return type(error).__name__ if error.status is None else f"{type(error).__name__} (status {error.status})"
 
 
-def retry(attempt: Callable[[], T], policy: Optional[RetryPolicy], call: Call, *, stage: Optional[str] = None) -> T:
+def retry(
+    attempt: Callable[[], T], policy: Optional[RetryPolicy], call: CallContext, *, stage: Optional[str] = None
+) -> T:
     """Make attempts until one succeeds. For requests that do no harm where they are taken twice.
 
     Where a ``stage`` is named, failures of other stages are final: they have had attempts of their own.

@@ -1,7 +1,7 @@
 """One message and its answer: the generator that goes through a whole call.
 
 It goes through the stages of a call (token, thread, message, answer) and yields what comes: the conversation once
-it is known, then the events. What has come of the answer stands in a ``Reading``.
+it is known, then the events. What has come of the answer stands in a ``AnswerBuilder``.
 
 What may have been taken by the service is never just sent again. Where the outcome of a message is
 unknown, the thread is looked at first (``recovery``); where an answer was cut, its rest is looked for there.
@@ -38,7 +38,9 @@ import logging
 from typing import Generator, Iterator, Optional, Tuple, Union
 
 from copilot_sync import protocol
-from copilot_sync.auth.access import Access
+from copilot_sync.auth.api_session import ApiSession
+from copilot_sync.delivery.answer import AnswerBuilder, CallOptions, PendingMessage
+from copilot_sync.delivery.recovery import Search, SentMessage
 from copilot_sync.errors import (
     CopilotError,
     NetworkError,
@@ -49,11 +51,9 @@ from copilot_sync.errors import (
 )
 from copilot_sync.events import AnnotationsEvent, CompleteEvent, ContentEvent, ErrorEvent, Event, RoutedModelEvent
 from copilot_sync.models import Conversation, Message
+from copilot_sync.pacing.backoff import Backoff, Outcome, outcome_of
 from copilot_sync.protocol import Form
-from copilot_sync.reading import Reading, Rules, Turn
-from copilot_sync.recovery import Search, SentMessage
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import Backoff, Outcome, outcome_of
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import ERROR_BODY, Response
 from copilot_sync.transport.sse import ErrorData, EventParser
 
@@ -67,7 +67,9 @@ _WORDS_SECONDS = 0.5
 Item = Union[Conversation, Event]
 
 
-def drive(access: Access, turn: Turn, rules: Rules, call: Call, reading: Reading) -> Generator[Item, None, None]:
+def drive(
+    access: ApiSession, turn: PendingMessage, rules: CallOptions, call: CallContext, reading: AnswerBuilder
+) -> Generator[Item, None, None]:
     """Go through a whole call, yielding its conversation and then its events."""
     call.begin()
     try:
@@ -76,14 +78,14 @@ def drive(access: Access, turn: Turn, rules: Rules, call: Call, reading: Reading
             reading.conversation = Conversation(access.fetch(thread, call, rules.retry, protocol.read_thread_id))
         yield reading.conversation
         events = _Exchange(access, turn, rules, call, reading, reading.conversation).events()
-        yield from _whole(events, reading) if turn.only_whole else events
+        yield from _whole(events, reading) if turn.buffered else events
     except CopilotError as error:
         call.counted(error)
         error.partial = error.partial or reading.text
         raise
 
 
-def _whole(events: Iterator[Event], reading: Reading) -> Iterator[Event]:
+def _whole(events: Iterator[Event], reading: AnswerBuilder) -> Iterator[Event]:
     """Read an answer to its end, and then hand it out in one piece."""
     for _ in events:
         pass
@@ -98,20 +100,20 @@ class _Exchange:
 
     def __init__(
         self,
-        access: Access,
-        turn: Turn,
-        rules: Rules,
-        call: Call,
-        reading: Reading,
+        access: ApiSession,
+        turn: PendingMessage,
+        rules: CallOptions,
+        call: CallContext,
+        reading: AnswerBuilder,
         conversation: Conversation,
     ) -> None:
         self._access = access
-        self._only_whole = turn.only_whole
+        self._buffered = turn.buffered
         self._rules = rules
         self._call = call
         self._reading = reading
         self._conversation = conversation
-        self._maybe_sent = turn.receipt is not None and turn.receipt.maybe_sent
+        self._maybe_sent = turn.handle is not None and turn.handle.maybe_sent
         self._sent = sent = _message_of(turn, conversation, reading.response_id)
         self._request = protocol.message_request(
             access.urls,
@@ -160,7 +162,7 @@ class _Exchange:
         try:
             backoff.after(failure)
         except CopilotError as error:
-            if outcome is Outcome.NOT_TAKEN or error is not failure:
+            if outcome is Outcome.NOT_PROCESSED or error is not failure:
                 raise
             gave_up = error
         stored = self._search().until_settled(failure, failed_at) if outcome is Outcome.UNKNOWN else None
@@ -259,7 +261,7 @@ class _Exchange:
             parser.check()
             if reading.size != size:
                 size, idle = reading.size, 0
-                self._call.progress()
+                self._call.touch()
             else:
                 idle += len(piece)
                 self._check_idle(idle)
@@ -303,7 +305,7 @@ class _Exchange:
             self._check_unfinished(parser, response)
         if not self._reading.begun:
             raise NetworkError("the reply ended before the answer began", stage="stream")
-        if parser.torn or self._reading.has_hole or not response.body.vouched:
+        if parser.torn or self._reading.has_hole or not response.body.framing_complete:
             raise NetworkError("the connection ended before the answer was whole", stage="stream")
         response.body.close()
         doubt = "the reply ended in good order, but the service did not say that the answer is complete"
@@ -362,7 +364,7 @@ class _Exchange:
 
     def _fits(self, stored: Message) -> bool:
         """Whether an answer that the thread has can take the place of the text that has come."""
-        return self._only_whole or stored.content.startswith(self._reading.text)
+        return self._buffered or stored.content.startswith(self._reading.text)
 
     def _interruption(self, failure: NetworkError) -> CopilotError:
         if isinstance(failure, RequestTimeoutError):
@@ -401,12 +403,12 @@ def _event_of(data: str) -> Optional[Event]:
     return protocol.read_error(data) if isinstance(data, ErrorData) else protocol.decode(data)
 
 
-def _message_of(turn: Turn, conversation: Conversation, answer_id: str) -> SentMessage:
+def _message_of(turn: PendingMessage, conversation: Conversation, answer_id: str) -> SentMessage:
     """What a message can be found by in its thread."""
     parent_id = turn.options.parent_message_id or conversation.message_id
     is_new = turn.conversation is None
-    if turn.receipt is not None:
-        parent_id = turn.receipt.parent_id
+    if turn.handle is not None:
+        parent_id = turn.handle.parent_id
         is_new = parent_id == protocol.ROOT
     elif parent_id is None and is_new:
         parent_id = protocol.ROOT

@@ -8,7 +8,7 @@ again while that makes sense, under these rules:
   the earliest: something between here and the service may still deliver it.
 - Whatever else comes of looking, a thread that can't be found included, leaves the outcome unknown: then nothing is
   sent again.
-- All of it lasts ``LOOK_PATIENCE`` seconds at most, or as long as silence is allowed, if that is less.
+- All of it lasts ``RECOVERY_TIMEOUT`` seconds at most, or as long as silence is allowed, if that is less.
 """
 
 import enum
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Union
 
 from copilot_sync import protocol
-from copilot_sync.auth.access import Access
+from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.errors import CopilotError, StreamClosedError, StreamInterruptedError
 from copilot_sync.models import Message
-from copilot_sync.settings import LOOK_PATIENCE, RECOVERY_DELAY
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.pacing.backoff import RetryPolicy
+from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT
+from copilot_sync.transport.call import CallContext
 
 #: Seconds between the first two looks at a thread, and the longest between two.
 _FIRST_LOOK = 0.25
@@ -108,8 +108,8 @@ class Search:
 
     def __init__(
         self,
-        access: Access,
-        call: Call,
+        access: ApiSession,
+        call: CallContext,
         retry: Optional[RetryPolicy],
         sent: SentMessage,
         interrupted: Callable[[str, CopilotError], StreamInterruptedError],
@@ -200,5 +200,5 @@ class Search:
     def _seconds(self) -> float:
         """How long looking may take in all."""
         remaining = self._call.remaining()
-        patience = min(LOOK_PATIENCE, self._call.timeout.read or LOOK_PATIENCE)
+        patience = min(RECOVERY_TIMEOUT, self._call.timeout.read or RECOVERY_TIMEOUT)
         return patience if remaining is None else min(patience, remaining)

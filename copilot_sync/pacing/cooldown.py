@@ -26,9 +26,9 @@ from copilot_sync.errors import (
     RateLimitError,
     ServerError,
 )
-from copilot_sync.transport.call import Call
-from copilot_sync.transport.fork import renew_in_child
-from copilot_sync.transport.retry import RetryPolicy
+from copilot_sync.pacing.backoff import RetryPolicy
+from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.fork import reset_after_fork
 
 #: Seconds for which requests are spread after a refusal.
 _CAREFUL = 60.0
@@ -88,20 +88,20 @@ class Cooldown:
     def __init__(self) -> None:
         self.active = False
         self.proven = False
-        self._first: Optional[weakref.ref[Call]] = None  # the first call for which it has
+        self._first: Optional[weakref.ref[CallContext]] = None  # the first call for which it has
         self._until, self._told = 0.0, False  # the end of the pause, and whether the service said how long it is
         self._turns: Optional[_Turns] = None  # after a refusal
         self._failing: Dict[str, _Failing] = {}  # by stage
         self._denied: Optional[Tuple[str, str]] = None  # where and why credentials were refused, if nothing else was
         self._quota: Optional[Tuple[str, float, float]] = None  # words, when to ask again, when it ends
-        self.renew()
+        self.after_fork_in_child()
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.RLock()
-        renew_in_child(self)
+        reset_after_fork(self)
 
-    def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: Call) -> None:
+    def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: CallContext) -> None:
         """Take note of a request that failed."""
         if error.stage is None:
             return
@@ -146,14 +146,14 @@ class Cooldown:
             failing.turns = _Turns(now)
         self.active = True
 
-    def accepted(self, call: Call) -> None:
+    def accepted(self, call: CallContext) -> None:
         """Take note that the service accepted the credentials; only needed until they are ``proven``."""
         if self.is_proven_to(call):
             self.proven = True
         elif self._first is None:
             self._first = weakref.ref(call)
 
-    def is_proven_to(self, call: Call) -> bool:
+    def is_proven_to(self, call: CallContext) -> bool:
         """Whether the service has accepted the credentials for another call than this one."""
         return self.proven or (self._first is not None and self._first() is not call)
 
@@ -164,7 +164,7 @@ class Cooldown:
                 self._denied = self._turns = None
             self._failing.pop(stage, None)
 
-    def wait(self, policy: Optional[RetryPolicy], call: Call, stage: str) -> None:
+    def wait(self, policy: Optional[RetryPolicy], call: CallContext, stage: str) -> None:
         """Wait until a request may start, and take its turn.
 
         Raises:
@@ -236,7 +236,7 @@ def is_refusal(error: CopilotError) -> bool:
     """Whether the service said that it has not taken a request, and to come again later."""
     if error.status is None:
         return False  # our own word, or an event of an answer
-    return isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.turned_away)
+    return isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.not_processed)
 
 
 def _is_no_answer(error: CopilotError) -> bool:
@@ -256,7 +256,7 @@ def _gone(seconds: float, stage: str) -> CopilotError:
     return ServerError(words, retry_after=seconds, stage=stage)
 
 
-class _Shared:
+class _Accounts:
     """The accounts that this process uses or has used lately. Safe for any thread.
 
     A program may make a client for each call: what the last one was told has to outlive it.
@@ -265,10 +265,10 @@ class _Shared:
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[str, Cooldown] = weakref.WeakValueDictionary()
         self._lately: Deque[Cooldown] = deque(maxlen=_KEPT)
-        self.renew()
-        renew_in_child(self)
+        self.after_fork_in_child()
+        reset_after_fork(self)
 
-    def renew(self) -> None:
+    def after_fork_in_child(self) -> None:
         """Begin with a lock of our own."""
         self._lock = threading.RLock()
 
@@ -282,6 +282,6 @@ class _Shared:
             return found
 
 
-_shared = _Shared()
+_shared = _Accounts()
 #: Gives the ``Cooldown`` of an account, by a name that shows none of its secrets.
 cooldown_of = _shared.get

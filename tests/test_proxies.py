@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 import requests
 
-from copilot_sync.transport.route import Route, place_of
+from copilot_sync.transport.proxies import ProxySettings, place_of
 
 URL = "https://api.example/threads"
 PROXY = "http://proxy.example:3128"
@@ -37,14 +37,14 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Session:
 
 def test_what_was_worked_out_is_kept(session: Session) -> None:
     """The environment is read once for each host, whatever the paths of the requests."""
-    route = Route(None, True)
+    route = ProxySettings(None, True)
     urls = [URL, "https://api.example/models", "https://github.example/token", URL]
     settings = [route.settings(session, url) for url in urls]
     assert settings == [{"proxies": {}, "stream": True, "verify": True, "cert": None}] * 4
     assert session.reads == 2
 
 
-def proxy_of(route: Route, session: requests.Session, url: str) -> Any:
+def proxy_of(route: ProxySettings, session: requests.Session, url: str) -> Any:
     return requests.utils.select_proxy(url, route.settings(session, url)["proxies"])
 
 
@@ -64,7 +64,7 @@ def test_a_proxy_counts_from_the_next_request_on(
     session: Session, monkeypatch: pytest.MonkeyPatch, name: str, through: str, direct: Optional[str]
 ) -> None:
     """Set while the program runs, and unset again."""
-    route = Route(None, True)
+    route = ProxySettings(None, True)
     assert proxy_of(route, session, through) is None
     monkeypatch.setenv(name, PROXY)
     assert proxy_of(route, session, through) == PROXY
@@ -78,7 +78,7 @@ def test_authorities_count_from_the_next_request_on(
     session: Session, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Set while the program runs, and unset again."""
-    route = Route(None, True)
+    route = ProxySettings(None, True)
     assert route.settings(session, URL)["verify"] is True
     monkeypatch.setenv(name, "/ca.pem")
     assert route.settings(session, URL)["verify"] == "/ca.pem"
@@ -92,7 +92,7 @@ def test_a_host_that_is_left_out_is_left_out_at_once(
 ) -> None:
     """And the other one still goes through the proxy."""
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
-    route = Route(None, True)
+    route = ProxySettings(None, True)
     other = "https://github.example/token"
     assert proxy_of(route, session, URL) == proxy_of(route, session, other) == PROXY
     monkeypatch.setenv(name, "api.example")
@@ -105,7 +105,7 @@ def test_in_a_cgi_program_the_proxy_header_of_a_request_counts_for_nothing(
 ) -> None:
     """There, ``HTTP_PROXY`` is what a client sent."""
     monkeypatch.setenv("HTTP_PROXY", PROXY)
-    route = Route(None, True)
+    route = ProxySettings(None, True)
     assert proxy_of(route, session, PLAIN) == PROXY
     monkeypatch.setenv("REQUEST_METHOD", "GET")
     assert proxy_of(route, session, PLAIN) is None
@@ -114,7 +114,7 @@ def test_in_a_cgi_program_the_proxy_header_of_a_request_counts_for_nothing(
 def test_a_systems_own_settings_are_asked_for_each_time(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing tells when they change."""
     monkeypatch.setattr(urllib.request, "getproxies", dict)
-    route = Route(None, True)
+    route = ProxySettings(None, True)
     route.settings(session, URL)
     route.settings(session, URL)
     assert session.reads == 2
@@ -122,7 +122,7 @@ def test_a_systems_own_settings_are_asked_for_each_time(session: Session, monkey
 
 def test_a_route_travels_with_its_client(session: Session) -> None:
     """A pickled one knows its proxy and its CA."""
-    route = pickle.loads(pickle.dumps(Route(PROXY, "/ca.pem")))
+    route = pickle.loads(pickle.dumps(ProxySettings(PROXY, "/ca.pem")))
     settings = route.settings(session, URL)
     assert (settings["proxies"]["https"], settings["verify"]) == (PROXY, "/ca.pem")
 

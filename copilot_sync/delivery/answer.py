@@ -1,7 +1,7 @@
 """What is asked, what has come of the answer so far, and how its stream ended.
 
-A ``Reading`` is shared by the thread that reads, by whoever looks at the text, and by whoever closes the stream: each
-change to it is a single step.
+An ``AnswerBuilder`` is shared by the thread that reads, by whoever looks at the text, and by whoever closes the
+stream: each change to it is a single step.
 """
 
 import io
@@ -10,17 +10,17 @@ from typing import Any, Dict, Optional, Union
 
 from copilot_sync.errors import ResponseTooLargeError, StreamClosedError
 from copilot_sync.events import CompleteEvent
-from copilot_sync.models import Answer, Conversation, Receipt
+from copilot_sync.models import Answer, Conversation, MessageHandle
+from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.protocol import Options
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.retry import RetryPolicy
 
 
 @dataclass(frozen=True)
-class Turn:
+class PendingMessage:
     """What is asked.
 
-    ``only_whole`` says that nothing of the answer is handed out before all of it is there. A ``receipt`` says where the
+    ``buffered`` says that nothing of the answer is handed out before all of it is there. A ``handle`` says where the
     message goes, what it answers and what its answer is called; without one, that is found out on the way.
     """
 
@@ -28,12 +28,12 @@ class Turn:
     model: str
     options: Options
     conversation: Optional[Conversation]
-    only_whole: bool = False
-    receipt: Optional[Receipt] = None
+    buffered: bool = False
+    handle: Optional[MessageHandle] = None
 
 
 @dataclass(frozen=True)
-class Rules:
+class CallOptions:
     """How a call behaves: its time limits, its retries, and whether the rest of a cut answer is fetched."""
 
     timeout: Timeout
@@ -54,17 +54,17 @@ FAILED = "failed"
 End = Union[Answer, Closed, str]
 
 
-class Reading:
+class AnswerBuilder:
     """What is known of an answer so far, and how its stream ended."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: PendingMessage) -> None:
         self._turn = turn
         # Other threads ask for the text while pieces are added, so each step on it is a single one. A list of the
         # pieces would be twelve times as large.
         self._text = io.StringIO()
         self.size = 0  # of the text, in bytes
         self.conversation = turn.conversation
-        self.response_id = _new_id() if turn.receipt is None else turn.receipt.answer_id
+        self.response_id = _new_id() if turn.handle is None else turn.handle.answer_id
         self.routed_model = ""
         self.annotations: Any = {}
         self.complete: Optional[CompleteEvent] = None

@@ -1,7 +1,7 @@
 """Which CAs the connections trust, read once for the whole process.
 
 By itself ``requests`` reads the file of CAs for each new connection, which costs more than everything else that a
-call does. ``Trust`` keeps what was read, and reads it again when the file has changed.
+call does. ``SSLContextCache`` keeps what was read, and reads it again when the file has changed.
 
 OpenSSL holds locks of its own while it reads, and a child that is forked at that moment inherits them locked (seen
 with OpenSSL 3.0 and CPython 3.11). So a fork waits for the end of the reading, and a child reads nothing that its
@@ -26,7 +26,7 @@ _reading = threading.RLock()
 _MOST = 16
 
 
-class Trust:
+class SSLContextCache:
     """The TLS settings of connections, by the CAs that they trust. Safe for any number of threads."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Trust:
 
 
 #: What all connections of this process use.
-trust = Trust()
+ssl_contexts = SSLContextCache()
 
 
 class _Socket(ssl.SSLSocket):

@@ -11,7 +11,7 @@ from typing import Iterator, Optional, Tuple
 _TABLE = "CREATE TABLE entries (id TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 
 
-class Index:
+class DiskDict:
     """Values by id, on the disk. For one thread at a time.
 
     Raises:
@@ -59,7 +59,7 @@ class Index:
         """Remove all of it."""
         self._database.close()
 
-    def __enter__(self) -> "Index":
+    def __enter__(self) -> "DiskDict":
         return self
 
     def __exit__(self, *exc_info: object) -> None:

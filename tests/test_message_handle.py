@@ -1,4 +1,4 @@
-"""A message with a receipt can be taken up again by whoever holds it, in another process too, without asking twice."""
+"""A message with a handle can be taken up again by whoever holds it, in another process too, without asking twice."""
 
 import pickle
 import uuid
@@ -7,9 +7,10 @@ from typing import Iterator, List, Optional
 
 import pytest
 
-from copilot_sync import Client, NotFoundError, RateLimitError, RetryPolicy, StreamInterruptedError, recovery
+from copilot_sync import Client, NotFoundError, RateLimitError, RetryPolicy, StreamInterruptedError
+from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import Receipt
+from copilot_sync.models import MessageHandle
 from copilot_sync.protocol import ROOT
 from copilot_sync.stream import Stream
 
@@ -34,8 +35,8 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
 
 
-def receipt_of(client: Client, parent_id: Optional[str] = ROOT) -> Receipt:
-    return Receipt(client.create_thread().conversation_id, str(uuid.uuid4()), parent_id)
+def handle_of(client: Client, parent_id: Optional[str] = ROOT) -> MessageHandle:
+    return MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), parent_id)
 
 
 def finished(stream: Stream) -> Stream:
@@ -47,25 +48,25 @@ def stages(emulator: Emulator) -> List[str]:
     return [request.stage for request in emulator.requests if request.stage in ("message", "messages")]
 
 
-def test_a_message_goes_where_its_receipt_says(emulator: Emulator, client: Client) -> None:
+def test_a_message_goes_where_its_handle_says(emulator: Emulator, client: Client) -> None:
     """With the ids that it has, and without a look, because it was not sent before."""
-    receipt = receipt_of(client)
-    stream = finished(client.stream("hi", receipt=receipt))
+    handle = handle_of(client)
+    stream = finished(client.stream("hi", handle=handle))
     assert stream.answer is not None
-    assert (stream.answer.text, stream.answer.message_id, stream.attempts) == ("one two", receipt.answer_id, 1)
-    assert stream.answer.conversation.conversation_id == receipt.conversation_id
+    assert (stream.answer.text, stream.answer.message_id, stream.attempts) == ("one two", handle.answer_id, 1)
+    assert stream.answer.conversation.conversation_id == handle.conversation_id
     (sent,) = [request for request in emulator.requests if request.stage == "message"]
-    assert sent.json["responseMessageID"] == receipt.answer_id
+    assert sent.json["responseMessageID"] == handle.answer_id
     assert sent.json["parentMessageID"] == "root"
     assert stages(emulator) == ["message"]
 
 
 def test_an_answer_that_is_there_is_not_asked_for_again(emulator: Emulator, client: Client) -> None:
-    """The receipt goes to another process, which finds the answer and sends nothing."""
-    receipt = receipt_of(client)
-    finished(client.stream("hi", receipt=receipt))
-    taken_up = replace(pickle.loads(pickle.dumps(receipt)), maybe_sent=True)
-    stream = finished(client.stream("hi", receipt=taken_up))
+    """The handle goes to another process, which finds the answer and sends nothing."""
+    handle = handle_of(client)
+    finished(client.stream("hi", handle=handle))
+    taken_up = replace(pickle.loads(pickle.dumps(handle)), maybe_sent=True)
+    stream = finished(client.stream("hi", handle=taken_up))
     assert stream.answer is not None
     assert (stream.answer.text, stream.answer.complete, stream.attempts) == ("one two", True, 0)
     assert stages(emulator) == ["message", "messages"]
@@ -74,11 +75,11 @@ def test_an_answer_that_is_there_is_not_asked_for_again(emulator: Emulator, clie
 @pytest.mark.parametrize("parent_id", [ROOT, None])
 def test_a_message_that_is_not_there_is_sent(emulator: Emulator, client: Client, parent_id: Optional[str]) -> None:
     """After a second look, with the same ids, so that it can be taken up once more."""
-    receipt = replace(receipt_of(client, parent_id), maybe_sent=True)
-    stream = finished(client.stream("hi", receipt=receipt))
+    handle = replace(handle_of(client, parent_id), maybe_sent=True)
+    stream = finished(client.stream("hi", handle=handle))
     assert (stream.text, stream.attempts) == ("one two", 1)
     assert stages(emulator) == ["messages", "messages", "message"]
-    finished(client.stream("hi", receipt=receipt))
+    finished(client.stream("hi", handle=handle))
     assert stages(emulator) == ["messages", "messages", "message", "messages"]
 
 
@@ -91,10 +92,10 @@ def test_an_answer_that_is_being_written_is_waited_for(emulator: Emulator, clien
         yield "two"
 
     emulator.script(Reply(pieces()))
-    receipt = receipt_of(client)
-    with client.stream("hi", receipt=receipt) as left:
+    handle = handle_of(client)
+    with client.stream("hi", handle=handle) as left:
         assert next(left) == "one "
-    stream = finished(client.stream("hi", receipt=replace(receipt, maybe_sent=True)))
+    stream = finished(client.stream("hi", handle=replace(handle, maybe_sent=True)))
     assert (stream.text, stream.attempts) == ("one two", 0)
 
 
@@ -102,13 +103,13 @@ def test_an_answer_that_never_comes_is_an_error(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message is there, so it is not sent again."""
-    monkeypatch.setattr(recovery, "LOOK_PATIENCE", 0.5)
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.5)
     emulator.script(Reply(["half"], error="boom"))
-    receipt = receipt_of(client)
-    with client.stream("hi", receipt=receipt) as left:
+    handle = handle_of(client)
+    with client.stream("hi", handle=handle) as left:
         next(left)
     with pytest.raises(StreamInterruptedError, match="was taken, but its answer did not appear"):
-        finished(client.stream("hi", receipt=replace(receipt, maybe_sent=True)))
+        finished(client.stream("hi", handle=replace(handle, maybe_sent=True)))
     assert stages(emulator).count("message") == 1
 
 
@@ -120,20 +121,20 @@ def test_where_nobody_can_look_nothing_is_sent(emulator: Emulator, client: Clien
     """It stays unknown whether the message was taken; the error says why."""
     emulator.fail("messages", fault)
     with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken") as caught:
-        finished(client.stream("hi", receipt=replace(receipt_of(client), maybe_sent=True)))
+        finished(client.stream("hi", handle=replace(handle_of(client), maybe_sent=True)))
     assert isinstance(caught.value.__cause__, cause)
     assert stages(emulator) == ["messages"]
 
 
 def test_a_conversation_that_is_not_empty_may_hold_it_in_another_form(emulator: Emulator, client: Client) -> None:
     """Where a message at the beginning should stand alone and something else stands there, it is not sent."""
-    receipt = receipt_of(client)
-    client.ask("something else", conversation=receipt.conversation_id)
+    handle = handle_of(client)
+    client.ask("something else", conversation=handle.conversation_id)
     with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
-        finished(client.stream("hi", receipt=replace(receipt, maybe_sent=True)))
+        finished(client.stream("hi", handle=replace(handle, maybe_sent=True)))
 
 
-def test_the_conversation_of_a_receipt_is_checked(client: Client) -> None:
+def test_the_conversation_of_a_handle_is_checked(client: Client) -> None:
     """As any other id is."""
     with pytest.raises(ValueError, match="is not an id"):
-        client.stream("hi", receipt=Receipt("..", "answer"))
+        client.stream("hi", handle=MessageHandle("..", "answer"))

@@ -1,7 +1,8 @@
 """A connection that is made while the call waits for something else.
 
-A cold call speaks with two hosts, one after the other. ``Ahead`` makes the connection to the second one in a thread,
-without sending anything over it, while the first is asked for a token: two round trips less until the answer begins.
+A cold call speaks with two hosts, one after the other. ``Preconnection`` makes the connection to the second one in a
+thread, without sending anything over it, while the first is asked for a token: two round trips less until the answer
+begins.
 Whoever needs the connection then waits for it, and meets the failure that making it met, as if it had been made
 there and then.
 """
@@ -11,7 +12,7 @@ import threading
 from typing import Any, List, Optional
 
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.call import Call
+from copilot_sync.transport.call import CallContext
 
 #: Seconds between two looks at whether a call that waits for the connection has ended.
 _WAIT_STEP = 0.05
@@ -19,21 +20,21 @@ _WAIT_STEP = 0.05
 _PATIENCE = 0.15
 
 
-class Ahead:
+class Preconnection:
     """A connection on its way. For any thread; one of them may take it.
 
     Args:
         connection: A connection of ``urllib3`` that obeys the current call and is not connected yet.
-        call: The call that it is made for. Its limits are those of connecting; that it is stopped is told by ``drop``.
+        call: The call that it is made for. Its limits are those of connecting. ``abandon`` stops it.
 
     Raises:
         RuntimeError: There can't be another thread.
     """
 
-    def __init__(self, connection: Any, call: Call) -> None:
+    def __init__(self, connection: Any, call: CallContext) -> None:
         self._connection = connection
         self._made_for = call
-        self._call = Call(Timeout(connect=call.timeout.connect, read=call.timeout.read))
+        self._call = CallContext(Timeout(connect=call.timeout.connect, read=call.timeout.read))
         # One at most. It is raised out of this list, so that no frame in its traceback holds it; where nobody wants it
         # it is cleared, because its traceback holds this object.
         self._failures: List[BaseException] = []
@@ -45,12 +46,12 @@ class Ahead:
             self._call.begin()
             with self._call.current():
                 self._connection.connect()
-            self._call.release()
+            self._call.detach_socket()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the one who takes the connection gets it
             self._failures.append(error)
             self._connection.close()
 
-    def taken(self, call: Call) -> Optional[Any]:
+    def claim(self, call: CallContext) -> Optional[Any]:
         """Wait for the connection, within the limits of a call.
 
         Returns:
@@ -75,12 +76,12 @@ class Ahead:
             if _is_open(self._connection.sock):
                 return self._connection
         except BaseException:  # Ctrl-C, say: whoever keeps it keeps what its frames hold
-            self.drop()
+            self.abandon()
             raise
         self._connection.close()
         return None
 
-    def drop(self) -> None:
+    def abandon(self) -> None:
         """End connecting, or close the connection."""
         self._call.cancel()
         self._thread.join(_PATIENCE)

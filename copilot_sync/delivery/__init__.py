@@ -1,0 +1,1 @@
+"""One message on its way: sent, its answer read, and found again after a failure."""
