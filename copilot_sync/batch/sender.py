@@ -15,13 +15,9 @@ from copilot_sync import protocol
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, MessageHandle
-from copilot_sync.pacing.backoff import RetryPolicy
-from copilot_sync.pacing.cooldown import is_refusal
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
-
-#: Where a refusal is waited out by the call itself: a look at a conversation may not be given up half-way.
-_PATIENT_STAGES = ("messages",)
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class Worker:
             task.content,
             model=task.model,
             timeout=task.timeout,
-            retry=_telling_refusals(self._client.retry, self._max_wait),
+            retry=_without_waits_for_limits(self._client.retry, self._max_wait),
             buffered=True,
             handle=task.handle,
         )
@@ -137,20 +133,12 @@ def _begun(stream: Stream) -> None:
     stream.start()
 
 
-def _telling_refusals(policy: Optional[RetryPolicy], max_wait: Optional[float]) -> Optional[RetryPolicy]:
-    """Have a refusal end the call instead of being waited out, so that whoever lets prompts through hears of it."""
+def _without_waits_for_limits(policy: Optional[RetryPolicy], max_wait: Optional[float]) -> Optional[RetryPolicy]:
+    """Make limits end a call instead of being waited for, so that whoever sends prompts learns of them."""
     if policy is None:
         return None
-    own = policy.on_retry
-
-    def tell(error: CopilotError, seconds: float) -> None:
-        if is_refusal(error) and error.stage not in _PATIENT_STAGES:
-            raise error
-        if own is not None:
-            own(error, seconds)
-
     longest = policy.max_wait if max_wait is None else min(policy.max_wait, max_wait)
-    return dataclasses.replace(policy, on_retry=tell, max_wait=longest)
+    return dataclasses.replace(policy, wait_for_limits=False, max_wait=longest)
 
 
 # In a process that works for others
