@@ -19,7 +19,7 @@ import time
 import celery
 
 from copilot_sync.contrib.celery import ask, fan_out
-from copilot_sync.emulator import Emulator, Fault, Options, Reply
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply
 
 #: What the workers are started with, too: they import this file.
 app = celery.Celery("batch_celery", broker=os.environ.get("REDIS_URL"), backend=os.environ.get("REDIS_URL"))
@@ -27,7 +27,7 @@ app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup
 
 FAULTS = [
     Fault.status(502),
-    Fault.status(502, taken=True),
+    Fault.status(502, processed=True),
     Fault.status(425),
     Fault.drop(),
     Fault.cut(1),
@@ -110,7 +110,7 @@ def main():
     kills = sorted(chance.sample(range(1, arguments.prompts), arguments.kills))
     with contextlib.ExitStack() as stack:
         # An answer takes a while, or nobody would be killed in the middle of one.
-        emulator = stack.enter_context(Emulator(reply=Reply(pace=0.01), options=Options(max_records=10)))
+        emulator = stack.enter_context(Emulator(reply=Reply(pace=0.01), options=EmulatorOptions(max_records=10)))
         failing = random.Random(arguments.seed)
         emulator.choose_fault = lambda stage, request: (
             failing.choice(FAULTS) if stage == "message" and failing.random() < arguments.faults else None

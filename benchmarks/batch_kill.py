@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from copilot_sync.emulator import Emulator, Fault, Options
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault
 
 #: The share of kills that come early, and the seconds within which they do.
 EARLY, EARLY_SECONDS = 0.3, 2.0
@@ -24,12 +24,18 @@ EARLY, EARLY_SECONDS = 0.3, 2.0
 
 def faults(refusals):
     """What goes wrong, by the stage in which it does."""
-    anywhere = [Fault.status(502), Fault.drop(taken=False), Fault.drop()]
+    anywhere = [Fault.status(502), Fault.drop(processed=False), Fault.drop()]
     refused = [Fault.expired_token()]
     if refusals:
         anywhere.append(Fault.status(503, retry_after=0))
         refused.append(Fault.status(429, retry_after=0))
-    answer = [Fault.status(409), Fault.status(502, taken=True), Fault.drop("in_headers"), Fault.cut(0), Fault.cut(1)]
+    answer = [
+        Fault.status(409),
+        Fault.status(502, processed=True),
+        Fault.drop("in_headers"),
+        Fault.cut(0),
+        Fault.cut(1),
+    ]
     reset = [Fault.cut(0, reset=True), Fault.cut(1, mid_event=True)]
     return {"message": [*anywhere, *refused, *answer, *reset], "thread": [*anywhere, *refused], "messages": anywhere}
 
@@ -86,7 +92,7 @@ class CountingEmulator(Emulator):
     """Counts the messages that it was sent, and fails by chance."""
 
     def __init__(self, chance, share, refusals):
-        super().__init__(options=Options(max_records=10))
+        super().__init__(options=EmulatorOptions(max_records=10))
         self.asked = 0
         self.failed = 0
         self._chance, self._share, self._kinds = chance, share, faults(refusals)

@@ -121,7 +121,7 @@ class Blocked:
         if not self._prompts or prompt in self._prompts:
             self.waiting.append(prompt)
             self.most = max(self.most, len(self.waiting))
-            self._emulator.changed()
+            self._emulator.notify()
             self._go.wait(PATIENCE)
             self.waiting.remove(prompt)
         yield prompt
@@ -842,7 +842,7 @@ def test_an_outage_holds_a_batch_up(emulator: Emulator, monkeypatch: pytest.Monk
         Fault.status(503, retry_after=0),
         Fault.status(500),
         Fault.status(502),
-        Fault.drop(taken=False),
+        Fault.drop(processed=False),
         Fault.status(429),
     ],
     ids=["503 at once", "500", "502", "no reply", "429"],

@@ -341,7 +341,7 @@ def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator
     """The second attempt finds it gone, which is what was wanted; a first one that does is an error."""
     with client_of(emulator, retry=AT_ONCE) as client:
         thread = client.create_thread()
-        emulator.fail("delete", Fault.drop(taken=True))
+        emulator.fail("delete", Fault.drop(processed=True))
         client.delete_thread(thread)
         with pytest.raises(NotFoundError):
             client.delete_thread(thread)

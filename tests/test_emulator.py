@@ -6,6 +6,7 @@ import ast
 import http.client
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -21,7 +22,7 @@ import pytest
 from support import MESSAGE, authority, server_context
 
 import copilot_sync.emulator
-from copilot_sync.emulator import Emulator, Fault, Options, RecordedRequest, Reply, http1, server
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, RecordedRequest, Reply, http1, server
 
 MODELS = b"GET /models HTTP/1.1\r\n\r\n"
 CLOSING = b"GET /models HTTP/1.1\r\nConnection: close\r\n\r\n"
@@ -44,7 +45,7 @@ def receive_all(client: socket.socket) -> bytes:
 
 
 def message(emulator: Emulator, client: socket.socket) -> bytes:
-    """Makes a thread over `client`, and returns the request that posts a message to it."""
+    """Create a thread over ``client``, and return the request that posts a message to it."""
     bearer = f"Authorization: GitHub-Bearer {emulator.api_key}\r\n".encode()
     client.sendall(b"POST /github/chat/threads HTTP/1.1\r\n" + bearer + b"\r\n")
     reply = b""
@@ -103,7 +104,7 @@ def test_all_that_it_needs_is_there_when_it_has_started(monkeypatch: pytest.Monk
 
 
 def test_starting_and_closing_can_be_repeated() -> None:
-    """Both do nothing where there is nothing to do."""
+    """Both do nothing if there is nothing to do."""
     emulator = Emulator()
     emulator.close()
     assert emulator.start() is emulator.start()
@@ -137,7 +138,7 @@ def test_a_port_can_be_asked_for() -> None:
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:
-    """`OSError`, and the other port isn't kept either."""
+    """``OSError``, and the other port isn't kept either."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         before = descriptors()
         with pytest.raises(OSError, match="in use"):
@@ -162,7 +163,7 @@ def test_counters_follow_what_happens(emulator: Emulator) -> None:
 
 
 def test_waiting_for_what_does_not_happen_has_an_end(emulator: Emulator) -> None:
-    """`False` after the time-out; `True` at once where it holds already."""
+    """``False`` after the time-out; ``True`` at once if it holds already."""
     assert not emulator.wait_until(lambda: emulator.requests, timeout=0.01)
     assert emulator.wait_until(lambda: not emulator.requests, timeout=0)
 
@@ -218,7 +219,7 @@ def _a_flood_that_nobody_reads(emulator: Emulator, client: socket.socket) -> Non
 
 def _an_answer_that_nobody_hears(emulator: Emulator, client: socket.socket) -> None:
     emulator.reply = Reply(["one", "two"], pace=60)
-    emulator.fail("message", Fault.status(502, taken=True))
+    emulator.fail("message", Fault.status(502, processed=True))
     client.sendall(message(emulator, client))
     client.recv(1000)
 
@@ -278,13 +279,13 @@ def test_a_connection_that_comes_while_it_closes_is_closed_too(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted, but too late to be served."""
-    accept = server._Listening.accept
+    accept = server._RunningServer.accept
 
-    def accept_late(listening: server._Listening, host: Any) -> socket.socket:
-        listening.crew.dismiss()
-        return accept(listening, host)
+    def accept_late(running: server._RunningServer, host: Any) -> socket.socket:
+        running.thread_group.stop()
+        return accept(running, host)
 
-    monkeypatch.setattr(server._Listening, "accept", accept_late)
+    monkeypatch.setattr(server._RunningServer, "accept", accept_late)
     with connect(emulator.api_url) as client:
         assert receive_all(client) == b""
     assert emulator.wait_until(lambda: emulator.open_connections == 0)
@@ -292,14 +293,14 @@ def test_a_connection_that_comes_while_it_closes_is_closed_too(
 
 def test_accepting_goes_on_after_a_failure(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """When descriptors run out, say."""
-    accept, failures = server._Listening.accept, [OSError(24, "Too many open files")]
+    accept, failures = server._RunningServer.accept, [OSError(24, "Too many open files")]
 
-    def accept_at_last(listening: server._Listening, host: Any) -> socket.socket:
+    def accept_at_last(running: server._RunningServer, host: Any) -> socket.socket:
         if failures:
             raise failures.pop()
-        return accept(listening, host)
+        return accept(running, host)
 
-    monkeypatch.setattr(server._Listening, "accept", accept_at_last)
+    monkeypatch.setattr(server._RunningServer, "accept", accept_at_last)
     with connect(emulator.api_url) as client:
         client.sendall(CLOSING)
         assert b"401" in receive_all(client)
@@ -341,7 +342,7 @@ def test_serving_for_ever_ends_when_another_thread_closes(emulator: Emulator) ->
 def test_ctrl_c_ends_serving_for_ever_and_everything_with_it(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`KeyboardInterrupt` comes out when all has ended."""
+    """``KeyboardInterrupt`` comes out when all has ended."""
     waits: List[Optional[float]] = []
 
     class Interrupting(threading.Event):
@@ -380,9 +381,9 @@ def test_it_serves_over_tls(secure: Emulator, client_context: ssl.SSLContext) ->
     assert secure.connections == 1
 
 
-@pytest.mark.parametrize(("fault", "vouched"), [(None, True), (Fault.cut(1), False)], ids=["whole", "cut"])
+@pytest.mark.parametrize(("fault", "orderly"), [(None, True), (Fault.cut(1), False)], ids=["whole", "cut"])
 def test_tls_is_closed_in_an_orderly_way_but_for_a_cut(
-    secure: Emulator, client_context: ssl.SSLContext, fault: Optional[Fault], vouched: bool
+    secure: Emulator, client_context: ssl.SSLContext, fault: Optional[Fault], orderly: bool
 ) -> None:
     """The last record of a close-delimited body is an alert (close_notify), unless it is cut."""
     client_context.maximum_version = ssl.TLSVersion.TLSv1_2  # which shows a record's type
@@ -396,7 +397,7 @@ def test_tls_is_closed_in_an_orderly_way_but_for_a_cut(
         client.sendall(outgoing.read())
         types = list(_record_types(receive_all(client)))
     assert set(types[:-1]) == {23}
-    assert types[-1] == (21 if vouched else 23)
+    assert types[-1] == (21 if orderly else 23)
 
 
 def _record_types(data: bytes) -> Iterator[int]:
@@ -429,13 +430,13 @@ def test_half_a_tls_record_is_no_sign_of_life_or_death(
 ) -> None:
     """A stalled reply waits on, and the request is understood when the rest has come."""
     looked = threading.Event()
-    read_ahead = http1.Wire._read_ahead
+    receive_early = http1.HttpSocket._receive_early
 
-    def look(wire: http1.Wire) -> None:
-        read_ahead(wire)
+    def look(sock: http1.HttpSocket) -> None:
+        receive_early(sock)
         looked.set()
 
-    monkeypatch.setattr(http1.Wire, "_read_ahead", look)
+    monkeypatch.setattr(http1.HttpSocket, "_receive_early", look)
     secure.fail("models", Fault.stall())
     with connect(secure.api_url) as client:
         tls, outgoing = _shake_hands(client_context, client)
@@ -453,7 +454,7 @@ def test_half_a_tls_record_is_no_sign_of_life_or_death(
 
 
 def _shake_hands(context: ssl.SSLContext, client: socket.socket) -> Tuple[ssl.SSLObject, ssl.MemoryBIO]:
-    """Begins TLS over `client`; returns it, and where what it wants to send is to be had."""
+    """Begin TLS over ``client``; return it, and the buffer of what it wants to send."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
     while True:
@@ -497,7 +498,7 @@ def test_a_socket_that_cannot_be_wrapped_is_closed(client_context: ssl.SSLContex
 
 
 def test_the_package_offers_its_names_when_they_are_asked_for() -> None:
-    """Every name in `__all__`, and a clear error for any other."""
+    """Every name in ``__all__``, and a clear error for any other."""
     names = copilot_sync.emulator.__all__
     assert all(hasattr(copilot_sync.emulator, name) for name in names)
     assert set(names) < set(dir(copilot_sync.emulator))
@@ -522,8 +523,9 @@ def test_it_imports_nothing_of_the_client() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         for name in _imported(node)
     }
-    assert ".http1" in imported
-    assert {name for name in imported if name.startswith(("..", "copilot_sync"))} == {"copilot_sync.emulator"}
+    own = {name for name in imported if re.match(r"copilot_sync\.emulator(\.|\Z)", name)}
+    assert "copilot_sync.emulator.http1" in own
+    assert {name for name in imported if name.startswith((".", "copilot_sync"))} == own
 
 
 def _imported(node: ast.AST) -> List[str]:
@@ -534,5 +536,5 @@ def _imported(node: ast.AST) -> List[str]:
 
 def test_options_can_be_given_or_changed() -> None:
     """The emulator keeps the object that it was given."""
-    options = Options(models=["a"])
+    options = EmulatorOptions(models=["a"])
     assert Emulator(options=options).options is options

@@ -110,7 +110,7 @@ WHOLE = [("user", "Hi"), ("assistant", "onetwo")]
 def test_a_connection_can_be_dropped_around_the_headers(
     emulator: Emulator, fault: Fault, data: bytes, end: str
 ) -> None:
-    """With a FIN or a real RST; the message is taken, and answered where nobody hears it."""
+    """With a FIN or a real RST; the message is processed, and answered although nobody reads it."""
     emulator.fail("message", fault)
     heard = post(emulator)
     assert (heard.data[: len(data)], heard.end) == (data, end)
@@ -121,10 +121,10 @@ def test_a_connection_can_be_dropped_around_the_headers(
 
 @pytest.mark.parametrize("when", ["before_headers", "in_headers"])
 @pytest.mark.parametrize("stage", ["message", "thread"])
-def test_what_is_dropped_need_not_be_taken(emulator: Emulator, when: Any, stage: str) -> None:
+def test_what_is_dropped_need_not_be_processed(emulator: Emulator, when: Any, stage: str) -> None:
     """Then it never happened."""
     thread_id = new_thread(emulator)
-    emulator.fail(stage, Fault.drop(when, taken=False))
+    emulator.fail(stage, Fault.drop(when, processed=False))
     with connect(emulator) as client:
         if stage == "message":
             client.sendall(message(emulator, thread_id))
@@ -236,7 +236,7 @@ def test_an_ordinary_reply_is_cut_in_its_body(emulator: Emulator, stage: str) ->
 def test_a_reply_can_be_replaced(
     emulator: Emulator, stage: str, fault: Fault, status: bytes, pieces: List[bytes]
 ) -> None:
-    """By a status, or by something that has no place here; nothing is taken."""
+    """By a status, or by something that has no place here; nothing is processed."""
     emulator.fail(stage, fault)
     heard = post(emulator) if stage == "message" else ask(emulator, "GET", "/models")
     assert heard.data.startswith(b"HTTP/1.1 " + status + b"\r\n")
@@ -251,19 +251,19 @@ def test_the_bytes_on_the_wire_can_be_anything(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault.status(502, taken=True), Fault.garbage(taken=True), Fault.wire(b"", taken=True)]
+    "fault", [Fault.status(502, processed=True), Fault.garbage(processed=True), Fault.wire(b"", processed=True)]
 )
-def test_a_message_can_be_taken_although_the_reply_denies_it(emulator: Emulator, fault: Fault) -> None:
+def test_a_message_can_be_processed_although_the_reply_denies_it(emulator: Emulator, fault: Fault) -> None:
     """The answer stands in the thread before the client knows of the fault."""
     emulator.fail("message", fault)
     assert b"one" not in post(emulator).data
     assert stored(emulator) == WHOLE
 
 
-def test_a_taken_message_is_answered_before_the_client_can_look(emulator: Emulator) -> None:
-    """Where nothing takes time, the answer is there when the fault comes out."""
+def test_a_processed_message_is_answered_before_the_client_can_look(emulator: Emulator) -> None:
+    """If nothing takes time, the answer is there before the client sees the fault."""
     emulator.reply = ["word "] * 30_000
-    emulator.fail("message", Fault.status(502, taken=True))
+    emulator.fail("message", Fault.status(502, processed=True))
     with connect(emulator) as client:
         request = message(emulator, new_thread(emulator))
         client.sendall(request.replace(b"Connection: close\r\n", b""))
@@ -275,7 +275,7 @@ def test_an_answer_stands_behind_its_own_question(emulator: Emulator) -> None:
     """Also when another question came in between."""
     hold = threading.Event()
     emulator.script(lambda prompt: (text for text in ["late"] if hold.wait(5)), "early")
-    emulator.fail("message", Fault.status(504, taken=True))
+    emulator.fail("message", Fault.status(504, processed=True))
     thread_id = new_thread(emulator)
     for _ in range(2):
         with connect(emulator) as client:
@@ -294,24 +294,24 @@ def test_an_answer_that_nobody_hears_takes_its_time(emulator: Emulator) -> None:
         first_delay=0.01,
         pace=0.001,
     )
-    emulator.fail("message", Fault.status(504, taken=True))
+    emulator.fail("message", Fault.status(504, processed=True))
     post(emulator)
     (thread,) = emulator.threads.values()
     assert stored(emulator) == [("user", "Hi")]
-    (answer,) = thread.writing
+    (answer,) = thread.unfinished
     hold.set()
-    assert emulator.wait_until(lambda: answer.whole)
+    assert emulator.wait_until(lambda: answer.finished)
     assert stored(emulator) == WHOLE
 
 
 def test_an_answer_that_nobody_hears_can_be_left_unfinished(emulator: Emulator) -> None:
-    """Where the options say so, it is never listed."""
+    """If the options say so, it is never listed."""
     emulator.options.finish_when_disconnected = False
     emulator.fail("message", Fault.cut(1))
     assert post(emulator).body == ONE
     assert stored(emulator) == [("user", "Hi")]
     (thread,) = emulator.threads.values()
-    assert [answer.text for answer in thread.writing] == ["one"]
+    assert [answer.text for answer in thread.unfinished] == ["one"]
 
 
 def test_a_document_can_be_cut_as_well(emulator: Emulator) -> None:
@@ -328,17 +328,17 @@ def test_a_document_can_be_cut_as_well(emulator: Emulator) -> None:
     ("fault", "heard_before"),
     [
         (Fault.stall(), b""),
-        (Fault.stall(taken=False), b""),
+        (Fault.stall(processed=False), b""),
         (Fault.stall("in_headers"), b"HTTP/1.1 200 OK\r\nContent-Type"),
         (Fault.stall(("after_events", 0)), b"\r\n\r\n"),
         (Fault.stall(("after_events", 1)), ONE),
         (Fault.stall(("after_events", 1), mid_event=True), ONE + HALF),
         (Fault.stall(("after_events", 9)), b'"complete"'),
     ],
-    ids=["before", "not taken", "headers", "at once", "after one", "in the second", "at the end"],
+    ids=["before", "not processed", "headers", "at once", "after one", "in the second", "at the end"],
 )
 def test_a_reply_can_stall_anywhere_and_go_on(emulator: Emulator, fault: Fault, heard_before: bytes) -> None:
-    """Silence until `release`, then the rest, as if nothing had been."""
+    """Silence until ``release``, then the rest, as if nothing had been."""
     emulator.fail("message", fault)
     with connect(emulator) as client:
         client.sendall(message(emulator, new_thread(emulator)))
@@ -349,7 +349,7 @@ def test_a_reply_can_stall_anywhere_and_go_on(emulator: Emulator, fault: Fault, 
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(1)
-        assert (stored(emulator) == []) == (fault == Fault.stall(taken=False))
+        assert (stored(emulator) == []) == (fault == Fault.stall(processed=False))
         client.settimeout(5)
         emulator.release()
         heard = Heard(data + hear(client).data, "fin")
@@ -397,16 +397,16 @@ def test_comments_go_on_while_a_stream_stalls(emulator: Emulator) -> None:
     ("fault", "events", "left"),
     [
         (Fault.stall(), 0, WHOLE),
-        (Fault.stall(taken=False), 0, []),
+        (Fault.stall(processed=False), 0, []),
         (Fault.stall("in_headers"), 0, WHOLE),
         (Fault.stall(("after_events", 1)), 1, WHOLE),
     ],
-    ids=["before the headers", "not taken", "in the headers", "in mid-stream"],
+    ids=["before the headers", "not processed", "in the headers", "in mid-stream"],
 )
 def test_a_client_that_leaves_a_stall_is_noticed(
     emulator: Emulator, fault: Fault, events: int, left: List[Any]
 ) -> None:
-    """At once, with what it had asked; a message that was taken is answered all the same."""
+    """At once, with what it had asked; a message that was processed is answered all the same."""
     emulator.fail("message", fault)
     with connect(emulator) as client:
         client.sendall(message(emulator, new_thread(emulator)))
@@ -427,7 +427,7 @@ def test_a_client_that_leaves_between_two_events_is_noticed(
     emulator.reply = Reply(["one", "two"], pace=60, as_json=as_json)
     client = connect(emulator)
     client.sendall(message(emulator, new_thread(emulator)))
-    assert emulator.wait_until(lambda: _begun(emulator) and emulator.events_sent == events)
+    assert emulator.wait_until(lambda: _is_started(emulator) and emulator.events_sent == events)
     if how == "reset":
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     client.close()
@@ -437,9 +437,9 @@ def test_a_client_that_leaves_between_two_events_is_noticed(
     assert emulator.disconnects[0].events == events
 
 
-def _begun(emulator: Emulator) -> bool:
-    answers = [answer for thread in emulator.threads.values() for answer in thread.writing]
-    return any(answer.begun for answer in answers)
+def _is_started(emulator: Emulator) -> bool:
+    answers = [answer for thread in emulator.threads.values() for answer in thread.unfinished]
+    return any(answer.started for answer in answers)
 
 
 def test_a_client_that_leaves_a_flood_is_noticed(emulator: Emulator) -> None:
@@ -501,13 +501,13 @@ def test_faults_can_be_chosen_as_requests_come(emulator: Emulator) -> None:
 
 
 def test_a_token_can_be_issued_although_the_client_never_sees_it(emulator: Emulator) -> None:
-    """What `taken` means for requests that are no messages."""
+    """What ``processed`` means for requests that are no messages."""
     headers = {
         "Cookie": f"user_session={emulator.cookies['user_session']}",
         "GitHub-Verified-Fetch": "true",
         "X-Requested-With": "XMLHttpRequest",
     }
-    emulator.fail("token", Fault.status(500, taken=True))
+    emulator.fail("token", Fault.status(500, processed=True))
     connection = http.client.HTTPConnection(urlsplit(emulator.github_url).netloc, timeout=5)
     connection.request("POST", "/github-copilot/chat/token", headers=headers)
     assert connection.getresponse().status == 500

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from copilot_sync.emulator import Emulator, Fault, Headers, Options, RecordedRequest, http1
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Headers, RecordedRequest, http1
 
 MODELS = b"GET /models HTTP/1.1\r\n"
 
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    with Emulator(options=Options(accept_api_keys=["key"])) as served:
+    with Emulator(options=EmulatorOptions(accept_api_keys=["key"])) as served:
         yield served
 
 
@@ -25,7 +25,7 @@ def connect(emulator: Emulator) -> socket.socket:
 
 
 def talk(emulator: Emulator, data: bytes) -> bytes:
-    """Sends bytes and returns all that comes until the emulator closes the connection."""
+    """Send bytes and return all that comes until the emulator closes the connection."""
     with connect(emulator) as client:
         client.sendall(data)
         return client.makefile("rb").read()
@@ -37,7 +37,7 @@ def last_request(emulator: Emulator, data: bytes) -> RecordedRequest:
 
 
 def test_many_requests_share_a_connection(emulator: Emulator) -> None:
-    """Also where they are sent before the first is answered; `Connection: close` ends it."""
+    """Even if they are sent before the first is answered; ``Connection: close`` ends it."""
     received = talk(
         emulator,
         2 * (MODELS + b"Authorization: GitHub-Bearer key\r\n\r\n") + MODELS + b"Connection: Close\r\n\r\n",
@@ -77,7 +77,7 @@ def test_a_request_is_recorded_as_it_came(emulator: Emulator) -> None:
 
 
 def test_a_request_without_a_body_has_no_json(emulator: Emulator) -> None:
-    """`None`, not an error."""
+    """``None``, not an error."""
     request = last_request(emulator, MODELS + b"Connection: close\r\n\r\n")
     assert (request.body, request.json, request.cookies) == (b"", None, {})
 
@@ -92,14 +92,14 @@ def test_headers_are_a_mapping_that_ignores_case() -> None:
 
 def test_only_the_latest_requests_are_kept() -> None:
     """As many as the options allow."""
-    with Emulator(options=Options(max_records=2)) as emulator:
+    with Emulator(options=EmulatorOptions(max_records=2)) as emulator:
         talk(emulator, 2 * (MODELS + b"\r\n") + b"GET /x HTTP/1.0\r\n\r\n")
         assert [request.path for request in emulator.requests] == ["/models", "/x"]
 
 
 def test_what_is_kept_of_requests_is_bounded_in_bytes() -> None:
     """A large body counts for many small ones; leaks and disconnects are bounded alike."""
-    options = Options(max_record_bytes=100_000)
+    options = EmulatorOptions(max_record_bytes=100_000)
     with Emulator(options=options) as emulator:
         large = b"POST /github/chat/threads HTTP/1.1\r\nCookie: a=b\r\nContent-Length: 30000\r\n\r\n" + b"x" * 30_000
         talk(emulator, large * 20 + b"GET /x HTTP/1.0\r\n\r\n")
@@ -163,7 +163,7 @@ def test_what_is_no_request_is_refused(emulator: Emulator, data: bytes, words: b
 
 def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
     """The rest of a body that is too large is read and thrown away, for a while."""
-    with Emulator(options=Options(max_body=10)) as emulator, connect(emulator) as client:
+    with Emulator(options=EmulatorOptions(max_body=10)) as emulator, connect(emulator) as client:
         client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
         assert b"larger than 10 bytes" in client.makefile("rb").read()
         for _ in range(10):
@@ -180,7 +180,7 @@ def test_a_refused_client_that_stays_is_left_behind(emulator: Emulator, monkeypa
 
 
 def test_a_client_that_waits_for_leave_to_send_gets_it(emulator: Emulator) -> None:
-    """`Expect: 100-continue`, as curl sends it with a large body."""
+    """``Expect: 100-continue``, as curl sends it with a large body."""
     with connect(emulator) as client:
         client.sendall(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The fixture `copilot_emulator`, used by a test of another project."""
+"""The fixture ``copilot_emulator``, used by a test of another project."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def connect(emulator: Emulator) -> socket.socket:
 
 
 def fetch(emulator: Emulator, prompt: str = "Hi", **fields: object) -> http.client.HTTPResponse:
-    """Posts a message and reads the reply whole; its `.body` is what http.client made of it."""
+    """Post a message and read the whole reply; its ``.body`` is what http.client made of it."""
     with connect(emulator) as client:
         client.sendall(message(emulator, prompt, **fields))
         reply = http.client.HTTPResponse(client, method="POST")
@@ -63,7 +63,7 @@ def texts(body: bytes) -> List[str]:
 
 
 def stored(emulator: Emulator) -> List[str]:
-    """The contents of all answers that are whole."""
+    """The contents of all finished answers."""
     threads = emulator.threads.values()
     return [answer["content"] for thread in threads for answer in thread.assistant_messages]
 
@@ -100,7 +100,7 @@ def test_an_answer_can_be_scripted_in_many_ways(emulator: Emulator, script: Any)
 
 
 def test_scripted_replies_are_used_up_in_order_ahead_of_the_usual_one(emulator: Emulator) -> None:
-    """One each; `reply` is for the rest."""
+    """One each; ``reply`` is for the rest."""
     emulator.script("one", "two")
     emulator.reply = lambda prompt: prompt.upper()
     assert [texts(body_of(emulator, "hi")) for _ in range(3)] == [["one"], ["two"], ["HI"]]
@@ -126,7 +126,7 @@ def test_half_of_a_surrogate_pair_is_escaped(emulator: Emulator) -> None:
 
 
 def test_text_goes_out_as_utf8(emulator: Emulator) -> None:
-    """Not escaped: torn characters can only be shown where there are some."""
+    """Not escaped: torn characters can only be shown if there are some."""
     emulator.script(["☃"])
     assert body_of(emulator).startswith('data: {"type":"content","body":"☃"}\n\n'.encode())
 
@@ -176,7 +176,7 @@ def test_raw_bytes_are_the_whole_body(emulator: Emulator) -> None:
     ids=["nothing", "done", "error", "error and done", "a complete of one's own"],
 )
 def test_an_answer_ends_as_it_is_told_to(emulator: Emulator, reply: Reply, end: bytes) -> None:
-    """With `complete` by default; with something else, or nothing, where the reply says so."""
+    """With ``complete`` by default; with something else, or nothing, if the reply says so."""
     emulator.script(reply)
     assert body_of(emulator) == end
     assert stored(emulator) == ["Hello"]
@@ -298,7 +298,7 @@ def test_each_event_goes_out_before_the_next_is_asked_for(emulator: Emulator) ->
 
 
 def test_the_thread_knows_of_the_end_before_the_client(emulator: Emulator) -> None:
-    """Whoever has seen `complete` finds the whole answer in the thread."""
+    """A client that has seen ``complete`` finds the whole answer in the thread."""
     emulator.script(Reply(["Hello"], done=True))
     emulator.fail("message", Fault.stall(("after_events", 2)))
     with connect(emulator) as client:
@@ -361,13 +361,13 @@ def test_a_partial_answer_is_listed_where_the_options_say_so(emulator: Emulator)
         pieces.put("Hello")
         read_until(client, HELLO)
         (thread,) = emulator.threads.values()
-        (answer,) = thread.writing
+        (answer,) = thread.unfinished
         listed = {True: _listed(emulator, True), False: _listed(emulator, False)}
         pieces.put("")
         read_until(client, b"0\r\n\r\n")
     assert listed[False] == [("user", "Hi", False)]
     assert listed[True] == [("user", "Hi", False), ("assistant", "Hello", True)]
-    assert (thread.writing, answer.whole) == ([], True)
+    assert (thread.unfinished, answer.finished) == ([], True)
     assert _listed(emulator, True)[1] == ("assistant", "Hello", False)
 
 
@@ -402,14 +402,14 @@ def _listed(emulator: Emulator, partial: bool) -> List[Any]:
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_at_once(wrong: Callable[[], object]) -> None:
-    """`ValueError` where it is written, not later in some thread."""
+    """``ValueError`` in the call, not later in some thread."""
     with pytest.raises(ValueError, match=r"is|are|fit"):
         wrong()
 
 
 @pytest.mark.parametrize("wrong", [None, 7, {"type": "content"}], ids=str)
 def test_what_is_no_reply_is_refused_at_once(emulator: Emulator, wrong: Any) -> None:
-    """`TypeError` when it is scripted; nothing of the same call is kept."""
+    """``TypeError`` when it is scripted; nothing of the same call is kept."""
     with pytest.raises(TypeError, match="a reply is"):
         emulator.script("fine", wrong)
     assert texts(body_of(emulator, "echo")) == ["echo"]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from support import MESSAGE, Worker
 
-from copilot_sync.emulator import Emulator, Fault, Options, Reply, service
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply, service
 
 NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
 VERIFIED = {"GitHub-Verified-Fetch": "true", "X-Requested-With": "XMLHttpRequest"}
@@ -104,7 +104,7 @@ def test_a_tokens_end_is_told_as_the_options_say(emulator: Emulator, expiration:
 def test_cookies_that_are_not_valid_lead_to_the_login(
     emulator: Emulator, cookie: str, manner: Any, status: int, sign: str
 ) -> None:
-    """A redirect by default; the page itself, or 401, where the options say so."""
+    """A redirect by default; the page itself, or 401, if the options say so."""
     emulator.options.bad_cookies = manner
     reply = fetch_token(emulator, Cookie=cookie)
     assert reply.status == status
@@ -153,7 +153,7 @@ def test_other_keys_are_taken_where_the_options_name_them(emulator: Emulator) ->
 
 def test_a_token_ends_with_its_lifetime() -> None:
     """One that lives for no time at all is refused at once."""
-    with Emulator(options=Options(token_lifetime=0.0)) as emulator:
+    with Emulator(options=EmulatorOptions(token_lifetime=0.0)) as emulator:
         bearer = {"Authorization": f"GitHub-Bearer {fetch_token(emulator).json['token']}"}
         assert ask(emulator.api_url, "GET", "/models", None, bearer).status == 401
 
@@ -249,7 +249,7 @@ def test_a_body_that_is_no_json_object_is_refused(emulator: Emulator, body: obje
 
 
 def test_a_message_is_answered_with_the_documented_events(emulator: Emulator) -> None:
-    """Content events, one a word, then `complete` with everything that it carries on the wire."""
+    """Content events, one a word, then ``complete`` with everything that it carries on the wire."""
     thread_id, wanted = new_thread(emulator), str(uuid.uuid4())
     reply = post(emulator, thread_id, content="Hi  you", responseMessageID=wanted)
     *pieces, complete = [json.loads(line[6:]) for line in reply.body.decode().split("\n\n")[:-1]]
@@ -294,7 +294,7 @@ def test_both_messages_of_a_turn_stand_in_the_thread(emulator: Emulator) -> None
 
 
 def test_a_turn_may_name_the_answer_that_it_follows(emulator: Emulator) -> None:
-    """`parentMessageID`: root, nothing, or a message of this thread; any other is refused."""
+    """``parentMessageID``: root, nothing, or a message of this thread; any other is refused."""
     thread_id, wanted = new_thread(emulator), str(uuid.uuid4())
     assert post(emulator, thread_id, parentMessageID="root", responseMessageID=wanted).status == 200
     assert post(emulator, thread_id, parentMessageID=wanted).status == 200
@@ -306,7 +306,7 @@ def test_a_turn_may_name_the_answer_that_it_follows(emulator: Emulator) -> None:
 
 
 def test_a_message_sent_twice_stands_there_twice(emulator: Emulator) -> None:
-    """The same `responseMessageID` doesn't make it once: a client that sends again bills again."""
+    """The same ``responseMessageID`` doesn't make it once: a client that sends again bills again."""
     thread_id, wanted = new_thread(emulator), str(uuid.uuid4())
     post(emulator, thread_id, responseMessageID=wanted)
     post(emulator, thread_id, responseMessageID=wanted)
@@ -380,13 +380,13 @@ def test_auto_is_a_model_and_the_choice_is_announced(emulator: Emulator) -> None
 
 def test_without_any_model_auto_has_nothing_to_announce() -> None:
     """An empty list of models is odd, but it is no reason to fail."""
-    with Emulator(options=Options(models=())) as emulator:
+    with Emulator(options=EmulatorOptions(models=())) as emulator:
         reply = post(emulator, new_thread(emulator), model="auto")
         assert b"routedModel" not in reply.body
 
 
 def test_a_request_for_no_stream_gets_a_document(emulator: Emulator) -> None:
-    """`streaming: false` is answered with plain JSON."""
+    """``streaming: false`` is answered with plain JSON."""
     emulator.script(Reply(["Hel", "lo"], first_delay=0.001, pace=0.001))
     reply = post(emulator, new_thread(emulator), streaming=False)
     assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
@@ -496,24 +496,21 @@ def test_what_a_host_does_not_have_is_not_found(emulator: Emulator, host: str, m
 def test_a_wrong_method_is_told_the_right_ones(
     emulator: Emulator, host: str, method: str, path: str, allowed: str
 ) -> None:
-    """405 with `Allow`."""
+    """405 with ``Allow``."""
     reply = ask(emulator.github_url if host == "github" else emulator.api_url, method, path)
     assert (reply.status, reply.headers["Allow"]) == (405, allowed)
 
 
-# What it keeps
-
-
 def test_the_oldest_threads_are_forgotten() -> None:
     """One that runs for days must not grow for days."""
-    with Emulator(options=Options(max_threads=3)) as emulator:
+    with Emulator(options=EmulatorOptions(max_threads=3)) as emulator:
         made = [new_thread(emulator) for _ in range(5)]
         assert list(emulator.threads) == made[2:]
 
 
 def test_what_is_kept_of_messages_is_bounded_in_bytes() -> None:
     """The oldest threads go; a thread that is as large as all may be takes no more."""
-    with Emulator(options=Options(max_thread_bytes=100_000), reply=Reply("ok")) as emulator:
+    with Emulator(options=EmulatorOptions(max_thread_bytes=100_000), reply=Reply("ok")) as emulator:
         made = [new_thread(emulator) for _ in range(6)]
         for thread_id in made:
             assert post(emulator, thread_id, content="x" * 30_000).status == 200
@@ -524,12 +521,12 @@ def test_what_is_kept_of_messages_is_bounded_in_bytes() -> None:
         assert statuses == [200, 200, 200, 422, 422]
         assert list(emulator.threads) == [last]
         assert api(emulator, "DELETE", f"/github/chat/threads/{last}").status == 204
-        assert emulator._service._stored == 0
+        assert emulator._service._stored_bytes == 0
 
 
 def test_an_answer_may_end_after_its_thread_was_forgotten() -> None:
     """It is nobody's any more."""
-    with Emulator(options=Options(max_threads=1)) as emulator:
+    with Emulator(options=EmulatorOptions(max_threads=1)) as emulator:
         emulator.fail("message", Fault.stall(("after_events", 1)))
         asking = Worker(lambda: post(emulator, new_thread(emulator)).status)
         assert emulator.wait_until(lambda: emulator.stalled)
@@ -537,13 +534,13 @@ def test_an_answer_may_end_after_its_thread_was_forgotten() -> None:
         emulator.release()
         assert asking.result() == 200
         assert list(emulator.threads) == [second]
-        assert emulator._service._stored == 0
+        assert emulator._service._stored_bytes == 0
 
 
 def test_the_oldest_tokens_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are over first."""
-    monkeypatch.setattr(service, "_MOST_TOKENS", 4)
-    with Emulator(options=Options(token_lifetime=0.0)) as emulator:
+    monkeypatch.setattr(service, "_MAX_TOKENS", 4)
+    with Emulator(options=EmulatorOptions(token_lifetime=0.0)) as emulator:
         for _ in range(3):
             fetch_token(emulator)
         emulator.options.token_lifetime = 1800.0

@@ -170,26 +170,28 @@ def test_a_final_refusal_is_raised_at_once(
 # Unknown
 
 
-def unknown(taken: bool) -> List[Any]:
-    """The faults after which nobody knows whether the message was taken."""
+def unknown(processed: bool) -> List[Any]:
+    """The faults after which nobody knows whether the message was processed."""
     return [
-        pytest.param(Fault.drop(taken=taken), id="cut before the head"),
-        pytest.param(Fault.drop(reset=True, taken=taken), id="reset before the head"),
-        pytest.param(Fault.drop("in_headers", taken=taken), id="cut in the head"),
-        pytest.param(Fault.drop("in_headers", reset=True, taken=taken), id="reset in the head"),
-        pytest.param(Fault.stall(taken=taken), id="silence before the head"),
-        pytest.param(Fault.status(500, taken=taken), id="500"),
-        pytest.param(Fault.status(502, taken=taken), id="502"),
-        pytest.param(Fault.status(503, taken=taken), id="503 without Retry-After"),
-        pytest.param(Fault.status(503, headers={"x-ratelimit-reset": "1"}, taken=taken), id="503 with a reset alone"),
-        pytest.param(Fault.status(504, taken=taken), id="504"),
-        pytest.param(Fault.garbage("", "text/event-stream", taken=taken), id="an empty stream"),
-        pytest.param(Fault.garbage(": hello\n\n", "text/event-stream", taken=taken), id="a stream of comments"),
-        pytest.param(Fault.garbage(ONE[:-1], "text/event-stream", taken=taken), id="half an event"),
+        pytest.param(Fault.drop(processed=processed), id="cut before the head"),
+        pytest.param(Fault.drop(reset=True, processed=processed), id="reset before the head"),
+        pytest.param(Fault.drop("in_headers", processed=processed), id="cut in the head"),
+        pytest.param(Fault.drop("in_headers", reset=True, processed=processed), id="reset in the head"),
+        pytest.param(Fault.stall(processed=processed), id="silence before the head"),
+        pytest.param(Fault.status(500, processed=processed), id="500"),
+        pytest.param(Fault.status(502, processed=processed), id="502"),
+        pytest.param(Fault.status(503, processed=processed), id="503 without Retry-After"),
+        pytest.param(
+            Fault.status(503, headers={"x-ratelimit-reset": "1"}, processed=processed), id="503 with a reset alone"
+        ),
+        pytest.param(Fault.status(504, processed=processed), id="504"),
+        pytest.param(Fault.garbage("", "text/event-stream", processed=processed), id="an empty stream"),
+        pytest.param(Fault.garbage(": hello\n\n", "text/event-stream", processed=processed), id="a stream of comments"),
+        pytest.param(Fault.garbage(ONE[:-1], "text/event-stream", processed=processed), id="half an event"),
     ]
 
 
-@pytest.mark.parametrize("fault", unknown(taken=True))
+@pytest.mark.parametrize("fault", unknown(processed=True))
 @both_ways
 def test_a_message_that_was_taken_is_not_sent_again(emulator: Emulator, client: Client, fault: Fault, ask: Ask) -> None:
     """The thread has the answer under the id that was asked for: that is the answer."""
@@ -199,7 +201,7 @@ def test_a_message_that_was_taken_is_not_sent_again(emulator: Emulator, client: 
     assert looks(emulator) >= 1
 
 
-@pytest.mark.parametrize("fault", unknown(taken=False))
+@pytest.mark.parametrize("fault", unknown(processed=False))
 @both_ways
 def test_a_message_that_is_not_in_its_thread_is_sent_again(
     emulator: Emulator, client: Client, fault: Fault, ask: Ask
@@ -306,7 +308,7 @@ def test_where_looking_fails_the_outcome_stays_unknown(
     emulator: Emulator, client: Client, faults: List[Fault], taken: bool
 ) -> None:
     """Then the message is not sent again, and the error says what to do."""
-    emulator.fail("message", Fault.drop(taken=taken))
+    emulator.fail("message", Fault.drop(processed=taken))
     emulator.fail("messages", *faults)
     with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken") as caught:
         client.ask("hi")
@@ -374,7 +376,7 @@ class Middlebox:
 
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(Fault.status(504), id="504"), pytest.param(Fault.drop(taken=False), id="cut")],
+    [pytest.param(Fault.status(504), id="504"), pytest.param(Fault.drop(processed=False), id="cut")],
 )
 @pytest.mark.parametrize("taken_up", [False, True], ids=["by the call itself", "by another process"])
 def test_a_message_that_is_still_on_its_way_is_not_sent_again(
@@ -495,7 +497,7 @@ def test_an_identical_earlier_message_is_told_apart_by_its_parent(
     emulator.options.list_partial = list_partial
     conversation = client.ask("hi").conversation
     emulator.script("again")
-    emulator.fail("message", Fault.drop(taken=taken))
+    emulator.fail("message", Fault.drop(processed=taken))
     assert client.ask("hi", conversation=conversation).text == "again"
     assert (questions(emulator), len(sent(emulator))) == (["hi", "hi"], 2 if taken else 3)
 
@@ -536,7 +538,7 @@ def test_a_message_that_may_be_ours_in_another_form_is_not_sent_again(
             messages[-1].update(change)
 
     emulator.choose_fault = kept_otherwise
-    emulator.fail("message", Fault.status(502, taken=True))
+    emulator.fail("message", Fault.status(502, processed=True))
     with pytest.raises(StreamInterruptedError, match=second if known else first):
         client.ask("\u00e9\r\nthe end", conversation=conversation)
     assert len(sent(emulator)) == 1 + known
@@ -569,7 +571,7 @@ def test_an_identical_message_in_a_conversation_known_by_its_id_can_not_be_told_
 ) -> None:
     """Nobody knows what our message answers there, so the earlier one might be ours, answered under another id."""
     conversation = client.ask("hi").conversation
-    emulator.fail("message", Fault.drop(taken=False))
+    emulator.fail("message", Fault.drop(processed=False))
     with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
         client.ask("hi", conversation=conversation.conversation_id)
     assert questions(emulator) == ["hi"]
@@ -582,7 +584,7 @@ def test_another_message_in_a_conversation_known_by_its_id_is_told_apart(
     """What it says tells it from the others."""
     conversation = client.ask("hello").conversation
     emulator.script("new")
-    emulator.fail("message", Fault.drop(taken=taken))
+    emulator.fail("message", Fault.drop(processed=taken))
     assert client.ask("hi", conversation=conversation.conversation_id).text == "new"
     assert questions(emulator) == ["hello", "hi"]
 
@@ -617,21 +619,23 @@ def test_attempts_are_counted_and_bounded(emulator: Emulator, client: Client, at
 
 def test_the_last_attempt_is_looked_up_as_well(emulator: Emulator, client: Client) -> None:
     """An answer that was written is not thrown away because no attempt is left."""
-    emulator.fail("message", Fault.status(502), Fault.status(502, taken=True))
+    emulator.fail("message", Fault.status(502), Fault.status(502, processed=True))
     assert client.ask("hi", retry=RetryPolicy(attempts=2, base=0.0, cap=0.0)).text == TEXT
     assert questions(emulator) == ["hi"]
 
 
 def test_what_is_not_taken_and_what_is_unknown_share_the_attempts(emulator: Emulator, client: Client) -> None:
     """One budget for the stage, whatever goes wrong."""
-    emulator.fail("message", Fault.status(409), Fault.drop(taken=False), Fault.status(503, retry_after=0), Fault.cut(0))
+    emulator.fail(
+        "message", Fault.status(409), Fault.drop(processed=False), Fault.status(503, retry_after=0), Fault.cut(0)
+    )
     assert client.ask("hi").text == TEXT
     assert (len(sent(emulator)), looks(emulator), questions(emulator)) == (4, 3, ["hi"])
 
 
 def test_the_last_failure_is_raised_where_none_of_the_attempts_was_taken(emulator: Emulator, client: Client) -> None:
     """Nothing is looked up for a failure that says itself that nothing was taken."""
-    emulator.fail("message", Fault.drop(taken=False), Fault.status(409))
+    emulator.fail("message", Fault.drop(processed=False), Fault.status(409))
     with pytest.raises(ServerError) as caught:
         client.ask("hi", retry=RetryPolicy(attempts=2, base=0.0, cap=0.0))
     assert (caught.value.status, caught.value.attempts, looks(emulator)) == (409, 2, 2)
@@ -640,7 +644,7 @@ def test_the_last_failure_is_raised_where_none_of_the_attempts_was_taken(emulato
 @pytest.mark.parametrize(
     "fault, kind",
     [
-        pytest.param(Fault.drop(taken=False), NetworkError, id="cut"),
+        pytest.param(Fault.drop(processed=False), NetworkError, id="cut"),
         pytest.param(Fault.status(502), ServerError, id="502"),
         pytest.param(Fault.status(409), ServerError, id="409"),
         pytest.param(Fault.cut(0), NetworkError, id="an empty reply"),
@@ -825,9 +829,9 @@ def test_no_mixture_of_faults_asks_twice_or_mixes_answers(emulator: Emulator, cl
     """Each pair of faults, one after the other: the right answer, and one message in its thread."""
     faults = [
         Fault.drop(),
-        Fault.drop(taken=False),
+        Fault.drop(processed=False),
         Fault.drop("in_headers"),
-        Fault.status(502, taken=True),
+        Fault.status(502, processed=True),
         Fault.status(502),
         Fault.status(409),
         Fault.expired_token(),

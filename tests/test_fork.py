@@ -349,7 +349,7 @@ def test_a_call_does_nothing_for_the_first_time(tmp_path: Path) -> None:
     faults = [
         Fault.status(429, headers=dated),
         Fault.cut(1),
-        Fault.drop(taken=False),
+        Fault.drop(processed=False),
         Fault.status(400, **page),
         Fault.garbage(b"\xef\xbb\xbfsomething else", "text/plain"),
         Fault.status(403, body={"error": {"code": "quota_exceeded"}}),

@@ -235,7 +235,7 @@ def test_no_search_for_an_answer_shows_a_secret(
     emulator: Emulator, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     """Nor the retries before it."""
-    emulator.fail("message", Fault.drop(taken=False), Fault.drop(taken=False))
+    emulator.fail("message", Fault.drop(processed=False), Fault.drop(processed=False))
     emulator.fail("messages", *[faults(TOKEN)[fault]] * 4)
     emulator.fail("token", granted(), granted(), granted())
     with pytest.raises(CopilotError) as caught:

@@ -12,8 +12,7 @@ from typing import Dict, Optional, Tuple
 
 import copilot_sync
 from copilot_sync import RetryPolicy
-from copilot_sync.emulator import Emulator, Fault, RecordedRequest
-from copilot_sync.emulator.service import Options
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, RecordedRequest
 
 ASKS = 500
 THREADS = 64
@@ -21,16 +20,16 @@ FAULT_RATE = 0.3
 
 # A refusal is none of them: it slows the account for a minute, as it should.
 _FAULTS = [
-    Fault.drop("before_headers", taken=True),
-    Fault.drop("before_headers", taken=False),
-    Fault.drop("before_headers", reset=True, taken=True),
-    Fault.drop("in_headers", taken=True),
-    Fault.drop("in_headers", reset=True, taken=False),
-    Fault.status(500, taken=True),
-    Fault.status(502, taken=False),
+    Fault.drop("before_headers", processed=True),
+    Fault.drop("before_headers", processed=False),
+    Fault.drop("before_headers", reset=True, processed=True),
+    Fault.drop("in_headers", processed=True),
+    Fault.drop("in_headers", reset=True, processed=False),
+    Fault.status(500, processed=True),
+    Fault.status(502, processed=False),
     Fault.status(409),
-    Fault.status(503, taken=True),
-    Fault.status(504, taken=True),
+    Fault.status(503, processed=True),
+    Fault.status(504, processed=True),
     Fault.status(425),
     Fault.cut(0),
     Fault.cut(2),
@@ -67,7 +66,7 @@ class _Dice:
 def soak(seed: int) -> Tuple[Dict[str, str], Emulator, _Dice]:
     """Ask ``ASKS`` questions from ``THREADS`` threads; give what did not come out right."""
     dice = _Dice(seed)
-    with Emulator(options=Options(token_lifetime=1800.0)) as emulator:
+    with Emulator(options=EmulatorOptions(token_lifetime=1800.0)) as emulator:
         emulator.choose_fault = dice
         with copilot_sync.Client(
             cookies=emulator.cookies,

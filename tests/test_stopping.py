@@ -276,7 +276,7 @@ CALLS: Dict[str, CallContext] = {
 }
 IN_THE_REPLY = "in the reply"
 AT = {
-    BEFORE_THE_HEAD: Fault.stall(taken=False),
+    BEFORE_THE_HEAD: Fault.stall(processed=False),
     IN_THE_REPLY: Fault.stall(("after_events", 0)),
     ASLEEP: Fault.status(409),  # no refusal, which would slow all that follows
 }

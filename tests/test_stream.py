@@ -297,7 +297,7 @@ def labelled(body: bytes, label: Optional[str], encoding: str = "identity") -> F
     headers = {} if label is None else {"Content-Type": label}
     if encoding == "gzip":
         body, headers = gzip.compress(body), {**headers, "Content-Encoding": "gzip"}
-    return Fault.status(200, headers=headers, body=body, taken=True)
+    return Fault.status(200, headers=headers, body=body, processed=True)
 
 
 @each_label

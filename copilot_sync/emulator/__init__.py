@@ -1,7 +1,7 @@
-"""A local Copilot that speaks the real one's wire: for trying things out, and for tests.
+"""A local Copilot that speaks the same protocol as the real one: to try things out, and for tests.
 
-It serves the protocol on loopback, with state: cookies become tokens that expire, threads hold
-messages, models are listed. What it answers can be scripted, and so can what goes wrong.
+It serves the protocol on loopback, with state: cookies are exchanged for tokens that expire, threads hold
+messages, models are listed. You can script what it answers, and what goes wrong.
 
     from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -11,7 +11,7 @@ messages, models are listed. What it answers can be scripted, and so can what go
         ...  # point a client at emulator.github_url and emulator.api_url
 
 This package imports nothing of the client: it is a second, independent reading of the protocol.
-Names are loaded when they are first used, so that pytest can load the plugin in here at no cost.
+Names are loaded on first use, so that pytest can load the plugin in here at no cost.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, List
 
 if TYPE_CHECKING:
-    from .http1 import Headers as Headers
-    from .replies import Fault as Fault
-    from .replies import Reply as Reply
-    from .replies import Script as Script
-    from .scenario import Disconnect as Disconnect
-    from .scenario import Leak as Leak
-    from .server import Emulator as Emulator
-    from .service import Options as Options
-    from .service import RecordedRequest as RecordedRequest
-    from .service import StoredThread as StoredThread
+    from copilot_sync.emulator.fault_script import Disconnect as Disconnect
+    from copilot_sync.emulator.fault_script import Leak as Leak
+    from copilot_sync.emulator.faults import Fault as Fault
+    from copilot_sync.emulator.http1 import Headers as Headers
+    from copilot_sync.emulator.replies import Reply as Reply
+    from copilot_sync.emulator.replies import Script as Script
+    from copilot_sync.emulator.server import Emulator as Emulator
+    from copilot_sync.emulator.state import EmulatorOptions as EmulatorOptions
+    from copilot_sync.emulator.state import RecordedRequest as RecordedRequest
+    from copilot_sync.emulator.state import StoredThread as StoredThread
 
 _HOMES = {
-    "Disconnect": "scenario",
+    "Disconnect": "fault_script",
     "Emulator": "server",
-    "Fault": "replies",
+    "EmulatorOptions": "state",
+    "Fault": "faults",
     "Headers": "http1",
-    "Leak": "scenario",
-    "Options": "service",
-    "RecordedRequest": "service",
+    "Leak": "fault_script",
+    "RecordedRequest": "state",
     "Reply": "replies",
     "Script": "replies",
-    "StoredThread": "service",
+    "StoredThread": "state",
 }
 __all__ = list(_HOMES)
 

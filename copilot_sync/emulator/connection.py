@@ -1,11 +1,11 @@
-"""One client's connection: its requests in turn, and each one's reply with what goes wrong in it.
+"""One client's connection: its requests in turn, and each one's reply with the fault that hits it.
 
-`Connection` reads requests off a `Wire` until one side has had enough; an `Exchange` is one request
-and its reply, and the one place where a `Fault` becomes something that a client can see.
+``Connection`` reads requests from an ``HttpSocket`` until one side ends it. ``ReplySender`` replies to one
+request; it is the only place that turns a ``Fault`` into something that a client can see.
 
-Rules: a connection runs in a thread of its own and touches no other's socket. Whatever the client
-does, the thread ends quietly; only a defect in a test's own function or generator shows. An answer
-that nobody reads any more is written to its end by `Crew`, never by holding the connection open.
+Rules: a connection runs in a thread of its own and touches no other connection's socket. Whatever the client
+does, the thread ends quietly; only a defect in a test's own function or generator shows. An answer that
+nobody reads any more is finished by ``ThreadGroup``, never by keeping the connection open.
 """
 
 from __future__ import annotations
@@ -15,85 +15,44 @@ import threading
 import time
 from dataclasses import replace
 from itertools import islice
-from typing import Callable, Optional, Sequence, Set, Tuple, Union
+from typing import Callable, Optional, Sequence, Tuple, Union
 
-from .http1 import BadRequestError, ClientGoneError, Response, Wire, json_response, response_head
-from .replies import NO_FAULT, Event, Framer, Reply, Turn, to_reply
-from .scenario import Scenario
-from .service import Answer, Host, Outcome, RecordedRequest, Service, find_route
+from copilot_sync.emulator.fault_script import FaultScript
+from copilot_sync.emulator.faults import NO_FAULT
+from copilot_sync.emulator.http1 import (
+    BadRequestError,
+    ClientGoneError,
+    HttpResponse,
+    HttpSocket,
+    json_response,
+    response_head,
+)
+from copilot_sync.emulator.rendering import AnswerContext, BodyEncoder, RenderedEvent
+from copilot_sync.emulator.replies import Reply, to_reply
+from copilot_sync.emulator.routes import match_route
+from copilot_sync.emulator.service import EmulatedService, ServiceResult
+from copilot_sync.emulator.state import Host, RecordedRequest, StoredAnswer
+from copilot_sync.emulator.thread_group import ThreadGroup
 
-_JOIN_SECONDS = 5.0
 
-
-class HangUpError(Exception):
-    """The emulator ends the connection in the middle of a reply, because a fault says so."""
+class AbortConnection(Exception):  # noqa: N818 - a fault that was asked for, which is no error
+    """Ends the connection in the middle of a reply, because a fault says so."""
 
     def __init__(self, reset: bool = False) -> None:
         super().__init__()
         self.reset = reset
 
 
-class Crew:
-    """The threads of one emulator: all are started here, and all have ended after `dismiss`."""
-
-    def __init__(self) -> None:
-        self.leaving = threading.Event()
-        self._lock = threading.Lock()
-        self._threads: Set[threading.Thread] = set()
-
-    def start(self, work: Callable[[], None], name: str) -> bool:
-        """Runs `work` in a thread of its own; doesn't, and returns `False`, when all leave."""
-        thread = threading.Thread(target=work, name=f"copilot-emulator-{name}", daemon=True)
-        with self._lock:
-            if self.leaving.is_set():
-                return False
-            # None takes itself out: what it does after that, `join` would not wait for.
-            self._threads = {each for each in self._threads if each.is_alive()}
-            thread.start()
-            self._threads.add(thread)
-        return True
-
-    def dismiss(self) -> None:
-        """Tells everyone to leave; those who wait for the clock do so at once."""
-        with self._lock:
-            self.leaving.set()
-
-    def join(self) -> None:
-        """Waits until all have left."""
-        until = time.monotonic() + _JOIN_SECONDS
-        with self._lock:
-            threads = self._threads - {threading.current_thread()}
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
-
-    def write_on(self, answer: Answer) -> None:
-        """Writes an answer to its end in its thread, at its own pace, for nobody to read."""
-        if answer.reply.instant:
-            for _ in answer.events:
-                if self.leaving.is_set():
-                    break
-        else:
-            self.start(lambda: self._write_slowly(answer), "writer")
-
-    def _write_slowly(self, answer: Answer) -> None:
-        reply = answer.reply
-        delay = reply.pace if answer.begun else reply.first_delay
-        while not self.leaving.wait(delay):
-            if not list(islice(answer.events, reply.per_write)):
-                return
-            delay = reply.pace
-
-
 class Connection:
     """One accepted connection.
 
     Args:
-        number: which one it is, from 1.
-        host: which of the two services it came to.
-        wire: its socket.
+        number: its number, from 1.
+        host: which of the two hosts it came to.
+        sock: its socket.
         service: what answers.
-        scenario: what is to happen, and the record of it.
-        crew: the emulator's threads.
+        fault_script: what will happen, and the record of it.
+        thread_group: the emulator's threads.
 
     Attributes:
         idle: whether it is between requests.
@@ -105,50 +64,50 @@ class Connection:
         self,
         number: int,
         host: Host,
-        wire: Wire,
-        service: Service,
-        scenario: Scenario,
-        crew: Crew,
+        sock: HttpSocket,
+        service: EmulatedService,
+        fault_script: FaultScript,
+        thread_group: ThreadGroup,
     ) -> None:
         self.number = number
         self.host = host
-        self.wire = wire
+        self.sock = sock
         self.service = service
-        self.scenario = scenario
-        self.crew = crew
+        self.fault_script = fault_script
+        self.thread_group = thread_group
         self.idle = True
         self.stalled = False
         self.events_sent = 0
-        self._served = 0
+        self._requests = 0
         self._wake: Optional[socket.socket] = None
         self._lock = threading.Lock()
 
-    def run(self, forget: Callable[[Connection], None]) -> None:
-        """Serves requests until one side has had enough.
+    def run(self, on_close: Callable[[Connection], None]) -> None:
+        """Serve requests until one side ends the connection.
 
         Args:
-            forget: called at the end, when the socket is closed.
+            on_close: called at the end, after the socket is closed.
         """
         orderly = reset = False
         try:
-            self.wire.handshake()
-            while self._serve_one():
+            self.sock.handshake()
+            while self._serve_request():
                 pass
             orderly = True
         except ClientGoneError:
             pass
-        except HangUpError as end:
-            reset = end.reset
+        except AbortConnection as abort:
+            reset = abort.reset
         finally:
-            self.wire.close(orderly=orderly, reset=reset)
-            forget(self)
+            self.sock.close(orderly=orderly, reset=reset)
+            on_close(self)
 
     def stall(self, pause: Callable[[Optional[socket.socket]], None]) -> None:
-        """Calls `pause` with a socket that has something to read once `release` is called."""
+        """Call ``pause`` with a socket that becomes readable when ``release`` is called."""
         wake, waker = socket.socketpair()
         with self._lock:
             self._wake, self.stalled = waker, True
-        self.scenario.changed()
+        self.fault_script.notify()
         try:
             pause(wake)
         finally:
@@ -158,34 +117,34 @@ class Connection:
             waker.close()
 
     def release(self) -> None:
-        """Ends a stall; safe from any thread, and without effect where there is none."""
+        """End a stall; safe from any thread, and without effect if there is none."""
         with self._lock:
             if self._wake is not None:
                 self._wake.send(b".")
 
-    def _serve_one(self) -> bool:
-        self._rest(True)
+    def _serve_request(self) -> bool:
+        self._set_idle(True)
         try:
-            request = self._read()
-        except BadRequestError as refusal:
-            self._refuse(refusal)
+            request = self._read_request()
+        except BadRequestError as error:
+            self._refuse(error)
             return False
         if request is None:
             return False
-        self._rest(False)
-        self.scenario.record(request)
-        return Exchange(self, request).run()
+        self._set_idle(False)
+        self.fault_script.record(request)
+        return ReplySender(self, request).run()
 
-    def _rest(self, idle: bool) -> None:
+    def _set_idle(self, idle: bool) -> None:
         self.idle = idle
-        self.scenario.changed()
+        self.fault_script.notify()
 
-    def _read(self) -> Optional[RecordedRequest]:
-        request = self.wire.read_request()
+    def _read_request(self) -> Optional[RecordedRequest]:
+        request = self.sock.read_request()
         if request is None:
             return None
-        self._served += 1
-        route = find_route(self.host, request.method, request.path)
+        self._requests += 1
+        route = match_route(self.host, request.method, request.path)
         return RecordedRequest(
             **vars(request),
             stage=route.stage,
@@ -193,88 +152,94 @@ class Connection:
             thread_id=route.thread_id,
             connection=self.number,
             time=time.monotonic(),
-            request_id=f"{self.number:04X}:{self._served:04X}",
+            request_id=f"{self.number:04X}:{self._requests:04X}",
         )
 
-    def _refuse(self, refusal: BadRequestError) -> None:
-        response = json_response(400, {"message": f"Bad Request: {refusal}", "status": "400"})
+    def _refuse(self, error: BadRequestError) -> None:
+        response = json_response(400, {"message": f"Bad Request: {error}", "status": "400"})
         length = ("Content-Length", str(len(response.body)))
         fields = [*response.headers, length, ("Connection", "close")]
-        self.wire.send(response_head(400, fields) + response.body)
-        self.wire.drain()
+        self.sock.send(response_head(400, fields) + response.body)
+        self.sock.drain()
 
 
-class Exchange:
-    """One request and its reply."""
+class ReplySender:
+    """Replies to one request, with the fault that is scripted for it.
+
+    Args:
+        connection: the connection that the request came over.
+        request: the request.
+    """
 
     def __init__(self, connection: Connection, request: RecordedRequest) -> None:
         self._connection = connection
-        self._wire = connection.wire
+        self._sock = connection.sock
+        self._script = connection.fault_script
         self._request = request
-        self._fault = connection.scenario.next_fault(request) or NO_FAULT
-        self._answer: Optional[Answer] = None
-        self._framer: Optional[Framer] = None
+        self._fault = self._script.next_fault(request) or NO_FAULT
+        self._answer: Optional[StoredAnswer] = None
+        self._encoder: Optional[BodyEncoder] = None
         self._sent = 0
         self._due = 0.0
 
     def run(self) -> bool:
-        """Replies; returns whether the connection may be used for another request.
+        """Reply, and return whether the connection can be used for another request.
 
         Raises:
             ClientGoneError: the client is gone.
-            HangUpError: a fault ended the connection.
+            AbortConnection: a fault ends the connection.
         """
         try:
             return self._reply()
         except ClientGoneError:
-            if not self._connection.crew.leaving.is_set():
-                self._connection.scenario.record_disconnect(self._request, self._sent)
+            if not self._connection.thread_group.stopping.is_set():
+                self._script.record_disconnect(self._request, self._sent)
             raise
         finally:
-            self._leave_answer()
+            self._finish_answer()
 
     def _reply(self) -> bool:
         fault = self._fault
         if fault.expires_token:
             self._connection.service.revoke(self._request.bearer)
-        outcome = self._handle() if fault.taken else None
+        result = self._process() if fault.processed else None
         if fault.where == "before_headers":
-            self._strike()
+            self._trigger_fault()
         if fault.reply is not None:
-            self._leave_answer()
-            return self._send_stand_in(fault.reply)
-        if outcome is None:
-            outcome = self._handle()
-        if isinstance(outcome, Response):
-            return self._send_response(outcome)
-        if outcome.reply.as_json:
-            return self._send_document(outcome)
-        return self._send_stream(outcome)
+            self._finish_answer()
+            return self._send_replacement(fault.reply)
+        if result is None:
+            result = self._process()
+        if isinstance(result, HttpResponse):
+            return self._send_response(result)
+        if result.reply.as_json:
+            return self._send_document(result)
+        return self._send_stream(result)
 
-    def _handle(self) -> Outcome:
-        """Has the service do what is asked, and settles what an answer will be."""
-        outcome = self._connection.service.handle(self._request)
-        if isinstance(outcome, Answer):
-            reply = to_reply(self._connection.scenario.next_reply(), outcome.turn.prompt)
-            outcome.begin(_fitted(reply, outcome.turn, self._request))
-            self._answer = outcome
-        return outcome
+    def _process(self) -> ServiceResult:
+        """Let the service process the request, and start the answer if there is one."""
+        result = self._connection.service.handle(self._request)
+        if isinstance(result, StoredAnswer):
+            reply = to_reply(self._script.next_reply(), result.context.prompt)
+            result.start(_resolve(reply, result.context, self._request))
+            self._answer = result
+        return result
 
-    def _leave_answer(self) -> None:
-        """Has an answer that this client won't read written to its end all the same."""
+    def _finish_answer(self) -> None:
+        """Have the answer finished in its thread if this client won't read the rest of it."""
         answer, self._answer = self._answer, None
-        if answer is None or answer.whole:
+        if answer is None or answer.finished:
             return
-        if self._connection.scenario.options.finish_when_disconnected:
-            self._connection.crew.write_on(answer)
+        if self._script.options.finish_when_disconnected:
+            self._connection.thread_group.finish_answer(answer)
 
-    def _send_stand_in(self, reply: Union[Response, bytes]) -> bool:
-        if isinstance(reply, Response):
+    def _send_replacement(self, reply: Union[HttpResponse, bytes]) -> bool:
+        if isinstance(reply, HttpResponse):
             return self._send_response(reply)
-        self._wire.send(reply)
-        raise HangUpError
+        self._sock.send(reply)
+        raise AbortConnection
 
-    def _send_response(self, response: Response) -> bool:
+    def _send_response(self, response: HttpResponse) -> bool:
         fields = list(response.headers)
         if response.status != 204:
             fields.append(("Content-Length", str(len(response.body))))
@@ -282,15 +247,15 @@ class Exchange:
         keep_alive = self._request.keep_alive
         head = self._head(response.status, fields, keep_alive)
         if self._fault.where is None:
-            self._wire.send(head + body)
+            self._sock.send(head + body)
             return keep_alive
         self._send_head(head)
         if self._fault.where == "in_body":
             half = len(body) // 2
-            self._wire.send(body[:half])
-            self._strike()
+            self._sock.send(body[:half])
+            self._trigger_fault()
             body = body[half:]
-        self._wire.send(body)
+        self._sock.send(body)
         return keep_alive
 
     def _head(self, status: int, fields: Sequence[Tuple[str, str]], keep_alive: bool) -> bytes:
@@ -302,109 +267,113 @@ class Exchange:
     def _send_head(self, head: bytes) -> None:
         if self._fault.where == "in_headers":
             half = len(head) // 2
-            self._wire.send(head[:half])
-            self._strike()
+            self._sock.send(head[:half])
+            self._trigger_fault()
             head = head[half:]
-        self._wire.send(head)
+        self._sock.send(head)
 
-    def _send_document(self, answer: Answer) -> bool:
+    def _send_document(self, answer: StoredAnswer) -> bool:
         self._pause(answer.reply.first_delay)
         self._due = time.monotonic()
         for event in answer.events:
-            self._connection.scenario.changed()
-            if not event.ends:
+            self._script.notify()
+            if not event.is_last:
                 self._keep_pace(answer.reply.pace)
         message = {"content": answer.text, "references": []}
         return self._send_response(json_response(200, {"message": message}))
 
-    def _send_stream(self, answer: Answer) -> bool:
+    def _send_stream(self, answer: StoredAnswer) -> bool:
         reply = answer.reply
         keep_alive = self._request.keep_alive and reply.framing != "close"
-        framer = Framer(reply, answer.turn)
-        self._send_head(self._head(200, framer.headers, keep_alive))
-        self._framer = framer
+        encoder = BodyEncoder(reply, answer.context)
+        self._send_head(self._head(200, encoder.headers, keep_alive))
+        self._encoder = encoder
         self._pause(reply.first_delay)
-        self._send_events(answer, framer)
+        self._send_events(answer, encoder)
         try:
-            self._send_all(framer.end())
+            self._send_all(encoder.finish())
         except ClientGoneError:
-            return False  # it has had every event, and so has missed nothing
+            return False  # it has every event, and so has missed nothing
         return keep_alive
 
-    def _send_events(self, answer: Answer, framer: Framer) -> None:
+    def _send_events(self, answer: StoredAnswer, encoder: BodyEncoder) -> None:
         self._due = time.monotonic()
         fault, reply = self._fault, answer.reply
-        breaks_at = fault.after_events if fault.where == "in_body" else None
+        fault_after = fault.after_events if fault.where == "in_body" else None
         while True:
             size = reply.per_write
-            if breaks_at is not None:
-                if self._sent == breaks_at:
-                    self._break_body(answer, framer)
-                elif self._sent < breaks_at:
-                    size = min(size, breaks_at - self._sent)
+            if fault_after is not None:
+                if self._sent == fault_after:
+                    self._trigger_fault_in_body(answer, encoder)
+                elif self._sent < fault_after:
+                    size = min(size, fault_after - self._sent)
             events = list(islice(answer.events, size))
             if not events:
                 break
-            self._send_packet(events, framer.packet([event.data for event in events]))
-            if not events[-1].ends:
+            self._send_packet(events, encoder.encode([event.data for event in events]))
+            if not events[-1].is_last:
                 self._keep_pace(reply.pace)
-        if breaks_at is not None and self._sent < breaks_at:
-            self._strike()
+        if fault_after is not None and self._sent < fault_after:
+            self._trigger_fault()
 
-    def _send_packet(self, events: Sequence[Event], writes: Sequence[bytes]) -> None:
+    def _send_packet(self, events: Sequence[RenderedEvent], writes: Sequence[bytes]) -> None:
         self._send_all(writes)
         self._sent += len(events)
         self._connection.events_sent += len(events)
-        self._connection.scenario.changed()
+        self._script.notify()
 
-    def _break_body(self, answer: Answer, framer: Framer) -> None:
+    def _trigger_fault_in_body(self, answer: StoredAnswer, encoder: BodyEncoder) -> None:
         events = list(islice(answer.events, 1)) if self._fault.mid_event else []
-        packet = b"".join(framer.packet([event.data for event in events]))
+        packet = b"".join(encoder.encode([event.data for event in events]))
         half = len(packet) // 2
         self._send_all([packet[:half]])
-        self._strike()
+        self._trigger_fault()
         self._send_packet(events, [packet[half:]])
 
     def _send_all(self, writes: Sequence[bytes]) -> None:
         for write in writes:
-            self._wire.send(write)
+            self._sock.send(write)
 
-    def _strike(self) -> None:
-        """Lets the fault happen: the connection ends here, or is silent for a while."""
+    def _trigger_fault(self) -> None:
+        """End the connection here, or be silent for a while, as the fault says."""
         if self._fault.action != "stall":
-            raise HangUpError(self._fault.action == "reset")
+            raise AbortConnection(self._fault.action == "reset")
         self._connection.stall(lambda wake: self._pause(self._fault.seconds, wake))
 
     def _keep_pace(self, pace: float) -> None:
-        """Waits for the next packet's time; what is late isn't caught up with in a burst."""
+        """Wait for the next packet's time. A delay is not made up for with a burst."""
         if pace:
             now = time.monotonic()
             self._due = max(self._due + pace, now)
             self._pause(self._due - now)
 
     def _pause(self, seconds: Optional[float], wake: Optional[socket.socket] = None) -> None:
-        """Waits, as long as the client stays and `wake` doesn't say otherwise."""
+        """Wait until the time is over or ``wake`` is readable; ``None`` waits without a limit.
+
+        Raises:
+            ClientGoneError: the client closed the connection.
+        """
         until = None if seconds is None else time.monotonic() + seconds
         interval = self._comment_interval()
         while True:
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return
-            if self._wire.wait(_shorter(left, interval), wake):
+            if self._sock.wait(_shorter(left, interval), wake):
                 return
-            if interval is not None and self._framer is not None:
-                self._send_all(self._framer.packet([b": keep-alive\n\n"]))
+            if interval is not None and self._encoder is not None:
+                self._send_all(self._encoder.encode([b": keep-alive\n\n"]))
 
     def _comment_interval(self) -> Optional[float]:
-        if self._framer is None or self._answer is None:
+        if self._encoder is None or self._answer is None:
             return None
         return self._answer.reply.comments
 
 
-def _fitted(reply: Reply, turn: Turn, request: RecordedRequest) -> Reply:
-    """Returns `reply` with what depends on the request settled."""
+def _resolve(reply: Reply, context: AnswerContext, request: RecordedRequest) -> Reply:
+    """Return ``reply`` with the parts that depend on the request filled in."""
     if reply.as_json is None:
-        reply = replace(reply, as_json=not turn.streaming)
+        reply = replace(reply, as_json=not context.streaming)
     if request.version == "HTTP/1.0" and reply.framing == "chunked":
         reply = replace(reply, framing="close")
     return reply

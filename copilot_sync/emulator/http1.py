@@ -1,10 +1,10 @@
-"""As much of HTTP/1.1 as the emulator speaks: whole requests in, replies out.
+"""The part of HTTP/1.1 that the emulator speaks: whole requests in, replies out.
 
-`Wire` is one client's socket. It reads whole requests within fixed bounds, sends bytes as they are
-told, and notices a client that went away while it is being answered. It knows nothing of Copilot.
+``HttpSocket`` is one client's socket. It reads whole requests within fixed bounds, sends bytes as they are,
+and notices when a client goes away while it is being answered. It knows nothing of Copilot.
 
-Rules: whatever a client sends, either a whole request comes out, or `BadRequestError`, or, where
-it went away, `ClientGoneError`; any other exception is a defect here.
+Rules: whatever a client sends, the result is a whole request, ``BadRequestError``, or, if the client went
+away, ``ClientGoneError``. Any other exception is a defect here.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MAX_HEAD = 65_536
 """Bytes allowed for a request line and its header fields together."""
 
 MAX_BODY = 32 * 1024 * 1024
-"""Bytes allowed for a request body, unless the emulator is told otherwise."""
+"""Bytes allowed for a request body, unless the emulator's options say otherwise."""
 
 _DRAIN_SECONDS = 1.0
-_RECEIVE = 65_536
+_RECEIVE_BYTES = 65_536
 _REASONS = {int(status): status.phrase for status in http.HTTPStatus}
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) (HTTP/1\.[01])\Z")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")
@@ -40,20 +40,20 @@ _Selector: Type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 
 
 class BadRequestError(Exception):
-    """What came isn't a request that can be answered; the text says why."""
+    """The bytes received aren't a request that can be answered; the text says why."""
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection, or lost it."""
+    """The client closed its connection, or the connection was lost."""
 
 
 class Headers(Mapping[str, str]):
     """The header fields of a request, as they were received.
 
-    Lookup ignores case, and joins the values of a repeated field with `", "`.
+    Lookup ignores case. The values of a repeated field are joined with ``", "``.
 
     Attributes:
-        pairs: every field as it came, in order.
+        pairs: every field as it was received, in order.
 
     Example:
         >>> Headers([("Accept", "text/html")])["accept"]
@@ -83,13 +83,13 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """One request as it came in.
+    """One request as it was received.
 
     Attributes:
-        method: e.g. `"POST"`, as sent.
+        method: e.g. ``"POST"``, as sent.
         path: the path as sent, percent-encoded, without the query.
-        query: what stood behind the `?`, or `""`.
-        version: `"HTTP/1.1"` or `"HTTP/1.0"`.
+        query: what follows the ``?``, or ``""``.
+        version: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
         headers: the header fields.
         body: the whole body.
     """
@@ -103,18 +103,18 @@ class HttpRequest:
 
     @property
     def json(self) -> Any:
-        """The body read as JSON, `None` where it is empty; `ValueError` where it isn't JSON."""
+        """The body parsed as JSON, ``None`` if it is empty; ``ValueError`` if it isn't JSON."""
         return json.loads(self.body) if self.body else None
 
     @property
     def cookies(self) -> Dict[str, str]:
-        """The cookies sent along, by name."""
+        """The cookies that were sent, by name."""
         pairs = (part.split("=", 1) for part in self.headers.get("cookie", "").split(";"))
         return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
 
     @property
     def bearer(self) -> Optional[str]:
-        """What follows `GitHub-Bearer ` in the Authorization header; `None` without one."""
+        """What follows the scheme ``GitHub-Bearer`` in the Authorization header; ``None`` without one."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token if scheme == "GitHub-Bearer" else None
 
@@ -125,7 +125,7 @@ class HttpRequest:
 
 
 @dataclass(frozen=True)
-class Response:
+class HttpResponse:
     """An ordinary reply: a status, header fields, and a body that is known from the start."""
 
     status: int
@@ -133,21 +133,21 @@ class Response:
     headers: Tuple[Tuple[str, str], ...] = ()
 
 
-def json_response(status: int, payload: object, headers: Sequence[Tuple[str, str]] = ()) -> Response:
-    """Returns a reply whose body is `payload` as JSON."""
+def json_response(status: int, payload: object, headers: Sequence[Tuple[str, str]] = ()) -> HttpResponse:
+    """Return a reply whose body is ``payload`` as JSON."""
     fields = (("Content-Type", "application/json; charset=utf-8"), *headers)
-    return Response(status, json.dumps(payload).encode("ascii"), fields)
+    return HttpResponse(status, json.dumps(payload).encode("ascii"), fields)
 
 
 def response_head(status: int, headers: Sequence[Tuple[str, str]]) -> bytes:
-    """Returns a status line and header fields as bytes, the closing empty line included."""
+    """Return a status line and header fields as bytes, with the empty line that ends them."""
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
-class Wire:
-    """One client's socket; used by a single thread, but for `shutdown`.
+class HttpSocket:
+    """One client's socket; for a single thread, except ``shutdown``.
 
     Args:
         sock: the accepted socket, in blocking mode; a TLS one before its handshake.
@@ -157,13 +157,13 @@ class Wire:
     def __init__(self, sock: socket.socket, max_body: int = MAX_BODY) -> None:
         self._sock = sock
         self._max_body = max_body
-        self._ahead = bytearray()
+        self._buffer = bytearray()
         self._selector: Optional[selectors.BaseSelector] = None
-        # Keeps `shutdown` from hitting a descriptor that has just been given to someone else.
+        # Keeps shutdown from hitting a descriptor that has just been given to someone else.
         self._closing = threading.Lock()
 
     def handshake(self) -> None:
-        """Completes the handshake of a TLS socket; `ClientGoneError` where it fails."""
+        """Complete the handshake of a TLS socket; raise ``ClientGoneError`` if it fails."""
         if isinstance(self._sock, ssl.SSLSocket):
             try:
                 self._sock.do_handshake()
@@ -171,10 +171,10 @@ class Wire:
                 raise ClientGoneError from error
 
     def read_request(self) -> Optional[HttpRequest]:
-        """Waits for the next request and returns it whole; `None` when the client is done.
+        """Wait for the next request and return it whole; return ``None`` if the client sends no more.
 
         Raises:
-            BadRequestError: it can't be understood, or it is larger than the bounds allow.
+            BadRequestError: it is malformed, or larger than the bounds allow.
             ClientGoneError: the connection ended in the middle of a request.
         """
         head = self._read_head()
@@ -185,27 +185,27 @@ class Wire:
         length = _body_length(headers, self._max_body)
         if headers.get("expect", "").lower() == "100-continue":
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return HttpRequest(method, path, query, version, headers, self._take(length))
+        return HttpRequest(method, path, query, version, headers, self._read_exactly(length))
 
     def send(self, data: bytes) -> None:
-        """Sends all of `data`; `ClientGoneError` where nobody takes it any more."""
+        """Send all of ``data``; raise ``ClientGoneError`` if nobody receives it any more."""
         try:
             self._sock.sendall(data)
         except OSError as error:
             raise ClientGoneError from error
 
     def wait(self, seconds: Optional[float], wake: Optional[socket.socket] = None) -> bool:
-        """Waits while the client stays: for `seconds`, or for ever where that is `None`.
+        """Wait while the client stays: for ``seconds``, or for ever if that is ``None``.
 
-        Bytes that the client sends meanwhile are kept for the next request, and end the wait early.
+        Bytes that the client sends meanwhile are kept for the next request. They end the wait early.
 
         Returns:
-            Whether `wake`, a socket to watch as well, had something to read.
+            Whether ``wake``, a second socket to watch, is readable.
 
         Raises:
             ClientGoneError: the client closed the connection, or sent more than fits in a head.
         """
-        selector = self._watch()
+        selector = self._get_selector()
         if wake is not None:
             selector.register(wake, selectors.EVENT_READ)
         try:
@@ -214,59 +214,59 @@ class Wire:
             if wake is not None:
                 selector.unregister(wake)
         if self._sock in ready:
-            self._read_ahead()
+            self._receive_early()
         return wake in ready
 
     def drain(self) -> None:
-        """Says that nothing more will be sent, and lets the client finish: a bounded courtesy.
+        """End the sending side, and read what the client still sends, for at most a second.
 
-        Closing a socket with unread bytes resets the connection, and the reply would be lost.
+        Closing a socket with unread bytes would reset the connection, and lose the reply.
         """
         until = time.monotonic() + _DRAIN_SECONDS
-        self._shut(socket.SHUT_WR)
+        self._shut_down(socket.SHUT_WR)
         try:
             while time.monotonic() < until:
-                self._ahead.clear()
+                self._buffer.clear()
                 self.wait(until - time.monotonic())
         except ClientGoneError:
             pass
 
     def shutdown(self) -> None:
-        """Ends whatever read, write or wait is going on; safe from another thread.
+        """End any read, write or wait that is going on; safe from another thread.
 
-        The system's own shutdown: a TLS socket's would change state under its user.
+        This is the system's own shutdown: a TLS socket's would change state that its thread uses.
         """
         with self._closing:
-            self._shut(socket.SHUT_RDWR)
+            self._shut_down(socket.SHUT_RDWR)
 
     def close(self, *, orderly: bool = True, reset: bool = False) -> None:
-        """Closes the socket.
+        """Close the socket.
 
         Args:
-            orderly: over TLS, say so first (close_notify).
+            orderly: over TLS, send close_notify first.
             reset: send a RST in place of a FIN.
         """
         if self._selector is not None:
             self._selector.close()
         if orderly:
-            self._say_goodbye()
+            self._close_tls()
         with self._closing:
             if reset:
                 linger = struct.pack("ii", 1, 0)
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             else:
-                # Ends the connection also where a forked child holds a copy of the descriptor.
-                self._shut(socket.SHUT_RDWR)
+                # Ends the connection even if a forked child holds a copy of the descriptor.
+                self._shut_down(socket.SHUT_RDWR)
             self._sock.close()
 
-    def _shut(self, how: int) -> None:
+    def _shut_down(self, how: int) -> None:
         with contextlib.suppress(OSError):  # the other side may be quicker
             if isinstance(self._sock, ssl.SSLSocket):  # its own would drop its TLS state under a thread that reads
                 super(ssl.SSLSocket, self._sock).shutdown(how)
             else:
                 self._sock.shutdown(how)
 
-    def _say_goodbye(self) -> None:
+    def _close_tls(self) -> None:
         if isinstance(self._sock, ssl.SSLSocket):
             self._sock.setblocking(False)
             with contextlib.suppress(OSError, ValueError):
@@ -275,54 +275,54 @@ class Wire:
     def _read_head(self) -> Optional[bytes]:
         searched = 0
         while True:
-            end = self._ahead.find(b"\r\n\r\n", max(0, searched - 3))
-            if end > MAX_HEAD or (end < 0 and len(self._ahead) > MAX_HEAD):
+            end = self._buffer.find(b"\r\n\r\n", max(0, searched - 3))
+            if end > MAX_HEAD or (end < 0 and len(self._buffer) > MAX_HEAD):
                 raise BadRequestError(f"the request's head is larger than {MAX_HEAD} bytes")
             if end >= 0:
-                head = bytes(self._ahead[:end])
-                del self._ahead[: end + 4]
+                head = bytes(self._buffer[:end])
+                del self._buffer[: end + 4]
                 return head
-            searched = len(self._ahead)
+            searched = len(self._buffer)
             if not self._receive():
                 if searched:
                     raise ClientGoneError
                 return None
 
-    def _take(self, length: int) -> bytes:
-        while len(self._ahead) < length:
+    def _read_exactly(self, length: int) -> bytes:
+        while len(self._buffer) < length:
             if not self._receive():
                 raise ClientGoneError
-        taken = bytes(self._ahead[:length])
-        del self._ahead[:length]
+        taken = bytes(self._buffer[:length])
+        del self._buffer[:length]
         return taken
 
     def _receive(self) -> bool:
         try:
-            data = self._sock.recv(_RECEIVE)
+            data = self._sock.recv(_RECEIVE_BYTES)
         except OSError:
             return False
-        self._ahead += data
+        self._buffer += data
         return bool(data)
 
-    def _watch(self) -> selectors.BaseSelector:
+    def _get_selector(self) -> selectors.BaseSelector:
         if self._selector is None:
             self._selector = _Selector()
             self._selector.register(self._sock, selectors.EVENT_READ)
         return self._selector
 
-    def _read_ahead(self) -> None:
-        """Takes what a readable socket has: bytes of a next request, or the end."""
+    def _receive_early(self) -> None:
+        """Read what a readable socket has: bytes of the next request, or the end."""
         self._sock.setblocking(False)
         try:
-            data = self._sock.recv(_RECEIVE)
+            data = self._sock.recv(_RECEIVE_BYTES)
         except (ssl.SSLWantReadError, BlockingIOError):
             return  # part of a TLS record, or one without data
         except OSError as error:
             raise ClientGoneError from error
         finally:
             self._sock.setblocking(True)
-        self._ahead += data
-        if not data or len(self._ahead) > MAX_HEAD + _RECEIVE:
+        self._buffer += data
+        if not data or len(self._buffer) > MAX_HEAD + _RECEIVE_BYTES:
             raise ClientGoneError
 
 
@@ -366,11 +366,11 @@ def _body_length(headers: Headers, largest: int) -> int:
 
 
 Body = Union[None, str, bytes, Mapping[str, Any], Sequence[Any]]
-"""A body as a caller may give it: text, bytes, or what is sent as JSON."""
+"""A body as a caller may pass it: text, bytes, or a value to send as JSON."""
 
 
 def body_bytes(body: Body) -> bytes:
-    """Returns `body` as it goes out: text as UTF-8, a mapping or sequence as JSON."""
+    """Return ``body`` as it is sent: text as UTF-8, a mapping or sequence as JSON."""
     if body is None:
         return b""
     if isinstance(body, (bytes, bytearray)):

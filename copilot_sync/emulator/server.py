@@ -1,8 +1,9 @@
-"""The emulator as a program sees it: two listeners, their connections, and the end of them all.
+"""The emulator as a program uses it: two listeners, their connections, and how all of them end.
 
-`Emulator` is a `Scenario` that is being served: one thread accepts on both ports, and each
-connection has a thread of its own. Its promise is that after `close` nothing is left, neither a
-thread nor a socket, whatever the clients were doing.
+``Emulator`` is a ``FaultScript`` that is being served: one thread accepts on both ports, and each connection
+has a thread of its own.
+
+Rule: after ``close`` nothing is left, neither a thread nor a socket, whatever the clients were doing.
 """
 
 from __future__ import annotations
@@ -15,29 +16,31 @@ import threading
 from types import TracebackType
 from typing import Dict, Optional, Set, Type
 
-from .connection import Connection, Crew
-from .http1 import Wire
-from .replies import Reply, Script
-from .scenario import Scenario
-from .service import Host, Options, Service, StoredThread
+from copilot_sync.emulator.connection import Connection
+from copilot_sync.emulator.fault_script import FaultScript
+from copilot_sync.emulator.http1 import HttpSocket
+from copilot_sync.emulator.replies import Reply, Script
+from copilot_sync.emulator.service import EmulatedService
+from copilot_sync.emulator.state import EmulatorOptions, Host, StoredThread
+from copilot_sync.emulator.thread_group import ThreadGroup
 
 _ADDRESS = "127.0.0.1"
 _BACKLOG = 2048
-_BREATH = 0.02
+_ACCEPT_RETRY_SECONDS = 0.02
 _CTRL_C_INTERVAL = 0.5
 
 
-class Emulator(Scenario):
+class Emulator(FaultScript):
     """A Copilot of your own, on loopback.
 
-    Serves from `start` (or `with`) until `close`. All of it may be used from any thread.
+    It serves from ``start`` (or ``with``) until ``close``. All of it is safe to use from any thread.
 
     Args:
-        port: the port of `github_url`; 0 takes a free one.
-        api_port: the port of `api_url`; 0 takes a free one.
-        hostname: what the URLs name; the listeners are on 127.0.0.1 whatever it is.
-        ssl_context: a server's context; with one, the URLs are `https://`.
-        reply: what is said to messages for which nothing is scripted; by default their own words.
+        port: the port of ``github_url``; 0 chooses a free one.
+        api_port: the port of ``api_url``; 0 chooses a free one.
+        hostname: the host in the URLs; the listeners are always on 127.0.0.1.
+        ssl_context: a server's context; with one, the URLs are ``https://``.
+        reply: the answer to messages for which nothing is scripted; by default it repeats the message.
         options: how the service behaves.
 
     Example:
@@ -55,16 +58,16 @@ class Emulator(Scenario):
         hostname: str = _ADDRESS,
         ssl_context: Optional[ssl.SSLContext] = None,
         reply: Optional[Script] = None,
-        options: Optional[Options] = None,
+        options: Optional[EmulatorOptions] = None,
     ) -> None:
-        super().__init__(options or Options(), Reply() if reply is None else reply)
+        super().__init__(options or EmulatorOptions(), Reply() if reply is None else reply)
         self._ports: Dict[Host, int] = {"github": port, "api": api_port}
         self._hostname = hostname
         self._ssl_context = ssl_context
         self._cookies = {"user_session": secrets.token_urlsafe(24)}
         self._api_key = f"emulated-key-{secrets.token_hex(16)}"
-        self._service = Service(self.options, self._cookies, self._api_key, self._lock, self.changed)
-        self._listening: Optional[_Listening] = None
+        self._service = EmulatedService(self.options, self._cookies, self._api_key, self._lock, self.notify)
+        self._running: Optional[_RunningServer] = None
         self._closed = threading.Event()
         self._open: Set[Connection] = set()
         self._accepted = 0
@@ -82,47 +85,47 @@ class Emulator(Scenario):
         self.close()
 
     def start(self) -> Emulator:
-        """Starts to serve, and returns the emulator; without effect while it does.
+        """Start to serve, and return the emulator; without effect if it already serves.
 
-        After `close` it serves the same ports and the same threads again.
+        After ``close`` it serves the same ports and the same threads again.
 
         Raises:
             OSError: a port is taken.
         """
         with self._lock:
-            if self._listening is None:
-                self._listening = _Listening(self._ports)
-                self._ports = self._listening.ports
+            if self._running is None:
+                self._running = _RunningServer(self._ports)
+                self._ports = self._running.ports
                 self._closed.clear()
-                listening = self._listening
-                listening.crew.start(lambda: self._accept_all(listening), "acceptor")
+                running = self._running
+                running.thread_group.start(lambda: self._accept_all(running), "acceptor")
         return self
 
     def close(self) -> None:
-        """Ends every connection, stall and thread, and gives the ports back; any number of times.
+        """End every connection, stall and thread, and free the ports. You may call it any number of times.
 
-        Waits until all have ended: not longer than it takes a scripted function or generator to
-        return, and not longer than five seconds.
+        It waits until all threads have ended, at most five seconds. A scripted function or generator that
+        doesn't return can make it wait that long.
         """
         with self._lock:
-            listening, self._listening = self._listening, None
-        if listening is None:
+            running, self._running = self._running, None
+        if running is None:
             return
-        listening.crew.dismiss()
-        listening.stop()
+        running.thread_group.stop()
+        running.wake()
         with self._lock:
             connections = list(self._open)
         for connection in connections:
-            connection.wire.shutdown()
-        listening.crew.join()
-        listening.close()
+            connection.sock.shutdown()
+        running.thread_group.join()
+        running.close()
         self._closed.set()
 
     def serve_forever(self) -> None:
-        """Serves until another thread calls `close`, or an exception such as Ctrl-C comes.
+        """Serve until another thread calls ``close``, or until an exception such as ``KeyboardInterrupt``.
 
         Raises:
-            KeyboardInterrupt: after everything has ended.
+            KeyboardInterrupt: after Ctrl-C, when everything has ended.
         """
         try:
             self.start()
@@ -133,17 +136,17 @@ class Emulator(Scenario):
 
     @property
     def github_url(self) -> str:
-        """Where the token is to be had, without a slash at the end."""
+        """The URL that issues tokens, without a slash at the end."""
         return self._url("github")
 
     @property
     def api_url(self) -> str:
-        """Where everything else is, without a slash at the end."""
+        """The URL of everything else, without a slash at the end."""
         return self._url("api")
 
     @property
     def cookies(self) -> Dict[str, str]:
-        """The cookies that it takes for valid; the dictionary may be changed."""
+        """The cookies that are valid; you may change the dictionary."""
         return self._cookies
 
     @property
@@ -168,7 +171,7 @@ class Emulator(Scenario):
 
     @property
     def tokens_issued(self) -> int:
-        """How many tokens were handed out."""
+        """How many tokens were issued."""
         return self._service.tokens_issued
 
     @property
@@ -189,7 +192,7 @@ class Emulator(Scenario):
 
     @property
     def stalled(self) -> int:
-        """How many connections a stall keeps silent now."""
+        """How many connections are stalled now."""
         with self._lock:
             return sum(connection.stalled for connection in self._open)
 
@@ -200,24 +203,24 @@ class Emulator(Scenario):
             return self._past_events + sum(each.events_sent for each in self._open)
 
     def expire_tokens(self) -> None:
-        """Makes all tokens invalid that were issued so far; `api_key` stays valid."""
+        """Make all tokens issued so far invalid; ``api_key`` stays valid."""
         self._service.expire_tokens()
 
     def release(self) -> None:
-        """Ends the stalls of the moment; what was stalled goes on.
+        """End all current stalls; the stalled replies continue.
 
-        One that is about to begin isn't ended: `wait_until(lambda: emulator.stalled)` comes first.
+        A stall that is about to begin isn't ended: call ``wait_until(lambda: emulator.stalled)`` first.
         """
         with self._lock:
             for connection in self._open:
                 connection.release()
 
     def drop_idle_connections(self) -> None:
-        """Closes the connections that are between requests, as servers do after a while."""
+        """Close the connections that are between requests, as servers do after a while."""
         with self._lock:
             for connection in self._open:
                 if connection.idle:
-                    connection.wire.shutdown()
+                    connection.sock.shutdown()
 
     def _url(self, host: Host) -> str:
         port = self._ports[host]
@@ -226,30 +229,30 @@ class Emulator(Scenario):
         scheme = "https" if self._ssl_context else "http"
         return f"{scheme}://{self._hostname}:{port}"
 
-    def _accept_all(self, listening: _Listening) -> None:
-        while not listening.crew.leaving.is_set():
-            for key, _ in listening.selector.select():
+    def _accept_all(self, running: _RunningServer) -> None:
+        while not running.thread_group.stopping.is_set():
+            for key, _ in running.selector.select():
                 if key.data is not None:
-                    self._admit(key.data, listening)
+                    self._admit(key.data, running)
 
-    def _admit(self, host: Host, listening: _Listening) -> None:
+    def _admit(self, host: Host, running: _RunningServer) -> None:
         try:
-            wire = self._wire(listening.accept(host))
+            client = self._wrap(running.accept(host))
         except OSError:
-            # The client is gone already, or no descriptor is left: not a reason to spin.
-            listening.crew.leaving.wait(_BREATH)
+            # The client is gone already, or no descriptor is left: wait a little, don't spin.
+            running.thread_group.stopping.wait(_ACCEPT_RETRY_SECONDS)
             return
         with self._lock:
             self._accepted += 1
             number = self._accepted
-            connection = Connection(number, host, wire, self._service, self, listening.crew)
+            connection = Connection(number, host, client, self._service, self, running.thread_group)
             self._open.add(connection)
-        self.changed()
-        if not listening.crew.start(lambda: connection.run(self._forget), f"client-{number}"):
-            wire.close()
-            self._forget(connection)
+        self.notify()
+        if not running.thread_group.start(lambda: connection.run(self._remove), f"client-{number}"):
+            client.close()
+            self._remove(connection)
 
-    def _wire(self, sock: socket.socket) -> Wire:
+    def _wrap(self, sock: socket.socket) -> HttpSocket:
         try:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -258,21 +261,21 @@ class Emulator(Scenario):
         except OSError:
             sock.close()
             raise
-        return Wire(sock, self.options.max_body)
+        return HttpSocket(sock, self.options.max_body)
 
-    def _forget(self, connection: Connection) -> None:
+    def _remove(self, connection: Connection) -> None:
         with self._lock:
             self._open.discard(connection)
             self._past_events += connection.events_sent
-        self.changed()
+        self.notify()
 
 
-class _Listening:
-    """What exists from `start` to `close`: the listeners, and the threads behind them."""
+class _RunningServer:
+    """What exists from ``start`` to ``close``: the listeners and all threads."""
 
     def __init__(self, ports: Dict[Host, int]) -> None:
         self.listeners: Dict[Host, socket.socket] = {}
-        self.crew = Crew()
+        self.thread_group = ThreadGroup()
         self.selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()
         self.selector.register(self._wake, selectors.EVENT_READ)
@@ -290,7 +293,7 @@ class _Listening:
     def accept(self, host: Host) -> socket.socket:
         return self.listeners[host].accept()[0]
 
-    def stop(self) -> None:
+    def wake(self) -> None:
         self._waker.send(b".")
 
     def close(self) -> None:

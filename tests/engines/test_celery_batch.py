@@ -57,7 +57,7 @@ def test_results_come_as_they_come(emulator: Emulator, fan_out: Callable[..., An
 
 @pytest.mark.parametrize(
     "stall",
-    [Fault.stall(("after_events", 1)), Fault.stall(), Fault.stall(taken=False)],
+    [Fault.stall(("after_events", 1)), Fault.stall(), Fault.stall(processed=False)],
     ids=["in an answer", "before an answer", "before the message was taken"],
 )
 def test_processes_that_die_leave_nothing_undone_and_nothing_done_twice(

@@ -20,7 +20,7 @@ from measuring import Figures, asked_twice, settings
 from relay import Relay
 
 from copilot_sync import Client, Conversation, CopilotError
-from copilot_sync.emulator import Emulator, Options
+from copilot_sync.emulator import Emulator, EmulatorOptions
 
 FULL = {"calls": 10_000, "percent": 10}
 SHORT = {"calls": 300, "percent": 25}
@@ -73,7 +73,7 @@ def main() -> int:
     given = settings(__doc__, FULL, SHORT)
     logging.getLogger("copilot_sync").setLevel(logging.ERROR)
     tally = Tally()
-    with Emulator(options=Options(max_records=100)) as emulator:
+    with Emulator(options=EmulatorOptions(max_records=100)) as emulator:
         relay = Relay(emulator, random.Random(given.seed), given.percent / 100)
         with Client(cookies=emulator.cookies, github_url=emulator.github_url, api_url=relay.url) as client:
             each = given.calls // THREADS

@@ -157,7 +157,7 @@ class Leaving:
     def _prepare(self, emulator: Emulator) -> None:
         if self._case.stage == "messages":
             emulator.reply = Reply(first_delay=3600)
-            emulator.fail("message", Fault.drop(taken=True))
+            emulator.fail("message", Fault.drop(processed=True))
         emulator.fail(self._case.stage, *self._case.faults)
 
     def _by_thread(self, emulator: Emulator, call: Callable[[], Any], close: Callable[[], None]) -> None:

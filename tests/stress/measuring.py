@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Sequence, TextIO, Tuple
 
-from copilot_sync.emulator import Emulator, Options, RecordedRequest
+from copilot_sync.emulator import Emulator, EmulatorOptions, RecordedRequest
 
 #: Lines of a worker's complaints that are printed.
 _REPORT_LINES = 60
@@ -113,7 +113,7 @@ def asked_twice(emulator: Emulator) -> int:
 
 
 class Accounts(Sequence[str]):
-    """The API keys of any number of accounts, for ``Options.accept_api_keys``."""
+    """The API keys of any number of accounts, for ``EmulatorOptions.accept_api_keys``."""
 
     def __contains__(self, key: object) -> bool:
         return str(key).startswith("account-")
@@ -134,7 +134,7 @@ def emulators(**options: Any) -> Iterator[Tuple[Emulator, Emulator, str]]:
         import trustme
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    kept = Options(max_records=1000, accept_api_keys=Accounts(), **options)
+    kept = EmulatorOptions(max_records=1000, accept_api_keys=Accounts(), **options)
     with tempfile.TemporaryDirectory() as folder, Emulator(options=kept) as plain:
         file = os.path.join(folder, "ca.pem")
         authority.cert_pem.write_to_path(file)

@@ -22,7 +22,7 @@ from measuring import Figures, leave, settings
 
 from copilot_sync import Client, CopilotError, GithubCopilot, RetryPolicy
 from copilot_sync.batch import run
-from copilot_sync.emulator import Emulator, Fault, Options, RecordedRequest
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, RecordedRequest
 
 FULL = {"seconds": 61}
 SHORT = {"seconds": 6}
@@ -62,7 +62,7 @@ class Storm:
         self.refusing = threading.Event()
         self.refused: Optional[float] = None
         self._refusal, self._stage, self._times = refusal, stage, times
-        self.emulator = Emulator(options=Options(max_records=ENOUGH + 100))
+        self.emulator = Emulator(options=EmulatorOptions(max_records=ENOUGH + 100))
         self.emulator.choose_fault = self._choose
 
     def _choose(self, stage: str, request: RecordedRequest) -> Optional[Fault]:
