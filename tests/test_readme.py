@@ -1,4 +1,4 @@
-"""README.rst is a promise: its Python runs, its settings exist, its commands work."""
+"""README.rst and docs/usage.rst are promises: their Python runs, their settings exist, their commands work."""
 
 import os
 import re
@@ -14,18 +14,22 @@ import pytest
 from copilot_sync import settings
 from copilot_sync.emulator import Emulator
 
-README = Path(__file__).parents[1].joinpath("README.rst").read_text(encoding="utf-8")
+HOME = Path(__file__).parents[1]
+README = HOME.joinpath("README.rst").read_text(encoding="utf-8")
+USAGE = HOME.joinpath("docs", "usage.rst").read_text(encoding="utf-8")
 
 
-def _blocks(language: str) -> List[str]:
-    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?: {{4}}.*)?\n)+)", README, re.MULTILINE)
+def _blocks(language: str, page: str = README) -> List[str]:
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?: {{4}}.*)?\n)+)", page, re.MULTILINE)
     return [textwrap.dedent(block).strip() for block in found]
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.splitlines()[-1][:40])
+@pytest.mark.parametrize(
+    "block", [*_blocks("python"), *_blocks("python", USAGE)], ids=lambda block: block.splitlines()[-1][:40]
+)
 def test_each_python_block_runs(block: str) -> None:
-    """What README shows can be typed as it stands, with nothing but the environment set."""
+    """What the pages show can be typed as it stands, with nothing but the environment set."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block],
         check=False,
@@ -37,10 +41,18 @@ def test_each_python_block_runs(block: str) -> None:
 
 
 def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
-    """The first command asks the emulator, the second runs the tests; another test runs what they start."""
-    first, second = _blocks("sh")[:2]
+    """The first command asks the emulator, the last runs the tests; another test runs what they start."""
+    first, *_, last = _blocks("sh")
     assert first == 'python -m pip install ".[cli]" && copilot-sync ask --emulator "Explain WSGI in one line"'
-    assert second == "python -m pip install tox && python -m tox"
+    assert last == "python -m pip install tox && python -m tox"
+
+
+def test_the_first_page_is_short() -> None:
+    """And each page that it links to exists."""
+    assert len(README.splitlines()) <= 150
+    links = re.findall(r"<([\w/.]+)>`_", README)
+    assert "docs/usage.rst" in links
+    assert [link for link in links if not (HOME / link).exists()] == []
 
 
 def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +63,7 @@ def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.
     program.chmod(0o755)
     (tmp_path / "app.py").write_text("x = 1\n")
     (tmp_path / "prompts.jsonl").write_text('{"id": "one", "prompt": "Hello"}\n')
-    lines = [line for block in _blocks("sh")[2:] for line in block.splitlines() if "copilot-sync" in line]
+    lines = [line for block in _blocks("sh")[1:] for line in block.splitlines() if "copilot-sync" in line]
     done = subprocess.run(
         ["/bin/sh", "-e", "-x", "-c", "\n".join(lines)],
         check=False,
@@ -62,13 +74,13 @@ def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.
         stderr=subprocess.STDOUT,
     )
     assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
-    assert len(lines) == 10
-    assert len(served.threads) == 5
+    assert len(lines) == 7
+    assert len(served.threads) == 4
 
 
 def test_the_settings_are_those_that_are_read() -> None:
     """The table of variables names exactly those that exist, with their defaults."""
     known = {value for name, value in vars(settings).items() if name.endswith("_VARIABLE")}
-    assert set(re.findall(r"^``(COPILOT_SYNC_\w+)``", README, re.MULTILINE)) == known
+    assert set(re.findall(r"^``(COPILOT_SYNC_\w+)``", USAGE, re.MULTILINE)) == known
     for default in (settings.GITHUB_URL, settings.API_URL, settings.MODEL):
-        assert f"default ``{default}``" in README
+        assert f"default ``{default}``" in USAGE
