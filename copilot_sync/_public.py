@@ -42,9 +42,8 @@ from copilot_sync.models import (
     Thread,
     Usage,
 )
-from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
-from copilot_sync.settings import Limits, Timeout
+from copilot_sync.settings import Limits, RetryPolicy, Timeout
 from copilot_sync.stream import Stream
 
 __all__ = [

@@ -21,9 +21,8 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.delivery.answer import CallOptions, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer, Conversation, Message, MessageHandle, Model, Secret, Thread
-from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.protocol import Options, Reply, Request
-from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout
+from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, RetryPolicy, Timeout
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport

@@ -128,11 +128,13 @@ class NetworkError(CopilotError):
 
     Attributes:
         may_have_been_sent: Whether any of the request may have reached the server.
+        permanent: Whether another attempt can't help: the server's certificate is not trusted, or an extra is missing.
     """
 
-    def __init__(self, message: str, *, may_have_been_sent: bool = True, **facts: Any) -> None:
+    def __init__(self, message: str, *, may_have_been_sent: bool = True, permanent: bool = False, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.may_have_been_sent = may_have_been_sent
+        self.permanent = permanent
 
 
 class RequestTimeoutError(NetworkError, TimeoutError):

@@ -6,10 +6,13 @@ variables of ``requests`` (``HTTPS_PROXY``, ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``
 """
 
 import ipaddress
+import math
 import os
 from dataclasses import dataclass
-from typing import Mapping, Optional, Union
+from typing import Callable, Mapping, Optional, Union
 from urllib.parse import urlsplit
+
+from copilot_sync.errors import CopilotError
 
 GITHUB_URL = "https://github.com"
 #: The host of individual plans; business and enterprise plans have hosts of their own (public captures, 2026).
@@ -227,3 +230,53 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how patiently a failed request is sent again.
+
+    Args:
+        attempts: Requests in all for each stage. Default 4.
+        base: Seconds; the first wait is anything up to it, and the bound doubles with each further one. Default 0.5.
+        cap: The longest wait of our own, in seconds. Default 8.
+        max_wait: The longest wait that the server may ask for, in seconds. If it asks for more, the error is raised
+            at once. Default 60.
+        on_retry: Called as ``on_retry(error, seconds)`` before each wait; what it raises ends the call.
+        wait_for_limits: Whether a call waits when the service asks to slow down (429, or 503 with ``Retry-After``). If
+            not, the error is raised at once, with ``retry_after``. Default ``True``.
+
+    Raises:
+        TypeError: A value has the wrong type.
+        ValueError: A number is out of its range.
+    """
+
+    attempts: int = 4
+    base: float = 0.5
+    cap: float = 8.0
+    max_wait: float = 60.0
+    on_retry: Optional[Callable[[CopilotError, float], None]] = None
+    wait_for_limits: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise TypeError(f"attempts must be a whole number, not {type(self.attempts).__name__}")
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {self.attempts}")
+        for name in ("base", "cap", "max_wait"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+            if not value >= 0 or math.isinf(value):
+                raise ValueError(f"{name} must be a number of seconds of at least zero, not {value}")
+        if self.on_retry is not None and not callable(self.on_retry):
+            raise TypeError("on_retry must be callable")
+        if not isinstance(self.wait_for_limits, bool):
+            raise TypeError(f"wait_for_limits must be True or False, not {type(self.wait_for_limits).__name__}")
+
+    @classmethod
+    def from_value(cls, value: "Optional[RetryPolicy]") -> "Optional[RetryPolicy]":
+        """Check what a caller passes: a policy, or ``None`` for no retries."""
+        if value is not None and not isinstance(value, RetryPolicy):
+            raise TypeError(f"retry must be a RetryPolicy or None, not {type(value).__name__}")
+        return value

@@ -20,8 +20,7 @@ from copilot_sync.errors import (
     ServerError,
 )
 from copilot_sync.models import Secret
-from copilot_sync.pacing.backoff import RetryPolicy
-from copilot_sync.settings import Limits, Timeout, Urls
+from copilot_sync.settings import Limits, RetryPolicy, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 

@@ -2,11 +2,9 @@
 
 import logging
 import random
-import ssl
 from typing import Any, Callable, List, Optional, Type
 
 import pytest
-from requests.exceptions import InvalidSchema
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -23,12 +21,12 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
-from copilot_sync.pacing.backoff import Backoff, Outcome, RetryPolicy, outcome_of, retry
-from copilot_sync.settings import Timeout
+from copilot_sync.pacing.backoff import Backoff, retry
+from copilot_sync.pacing.policy import Resend, verdict_of
+from copilot_sync.settings import RetryPolicy, Timeout
 from copilot_sync.transport.call import CallContext
 
 BROKEN = NetworkError("broken", stage="message")
-UNTRUSTED = ssl.SSLCertVerificationError(1, "certificate verify failed")
 
 
 class PatientCall(CallContext):
@@ -239,62 +237,60 @@ def test_a_wait_ends_when_the_call_is_stopped() -> None:
 
 # fmt: off
 OUTCOMES = [
-    (NetworkError("", may_have_been_sent=False),                            Outcome.NOT_PROCESSED),
-    (NetworkError("", may_have_been_sent=True),                             Outcome.UNKNOWN),
-    (NetworkError("", may_have_been_sent=False, status=407),                Outcome.FINAL),
-    (caused(NetworkError(""), ConnectionResetError()),        Outcome.UNKNOWN),
-    (caused(NetworkError(""), UNTRUSTED),                     Outcome.FINAL),
-    (caused(NetworkError(""), OSError(UNTRUSTED)),            Outcome.FINAL),
-    (caused(NetworkError(""), InvalidSchema("no SOCKS")),     Outcome.FINAL),
-    (RequestTimeoutError("", phase="connect", may_have_been_sent=False),    Outcome.NOT_PROCESSED),
-    (RequestTimeoutError("", phase="reply"),                  Outcome.UNKNOWN),
-    (RequestTimeoutError("", phase="read"),                   Outcome.UNKNOWN),
-    (RequestTimeoutError("", phase="total"),                  Outcome.FINAL),
-    (RateLimitError("", status=429),                          Outcome.NOT_PROCESSED),
-    (RateLimitError("", status=403),                          Outcome.NOT_PROCESSED),
-    (RateLimitError("we have waited for it"),                 Outcome.FINAL),
-    (QuotaExceededError("", status=402),                      Outcome.FINAL),
-    (ServerError("", status=408),                             Outcome.NOT_PROCESSED),
-    (ServerError("", status=409),                             Outcome.NOT_PROCESSED),
-    (ServerError("", status=425),                             Outcome.NOT_PROCESSED),
-    (ServerError("", status=503, not_processed=True),           Outcome.NOT_PROCESSED),
-    (ServerError("", status=503, retry_after=0.0),            Outcome.UNKNOWN),
-    (ServerError("", status=503),                             Outcome.UNKNOWN),
-    (ServerError("", status=500),                             Outcome.UNKNOWN),
-    (ServerError("", status=502),                             Outcome.UNKNOWN),
-    (ServerError("", status=502, retry_after=1.0),            Outcome.UNKNOWN),
-    (ServerError("", status=504),                             Outcome.UNKNOWN),
-    (ServerError("", status=501),                             Outcome.FINAL),
-    (ServerError("", status=520),                             Outcome.FINAL),
-    (ServerError("an error event"),                           Outcome.FINAL),
-    (AuthenticationError("", status=401),                     Outcome.FINAL),
-    (InvalidRequestError("", status=422),                     Outcome.FINAL),
-    (NotFoundError("", status=404),                           Outcome.FINAL),
-    (WrongHostError("", status=421),                          Outcome.FINAL),
-    (ProtocolError(""),                                       Outcome.FINAL),
-    (StreamInterruptedError(""),                              Outcome.FINAL),
-    (StreamClosedError(""),                                   Outcome.FINAL),
+    (NetworkError("", may_have_been_sent=False),                            Resend.NOT_PROCESSED),
+    (NetworkError("", may_have_been_sent=True),                             Resend.UNKNOWN),
+    (NetworkError("", may_have_been_sent=False, status=407),                Resend.FINAL),
+    (caused(NetworkError(""), ConnectionResetError()),        Resend.UNKNOWN),
+    (NetworkError("", permanent=True),                     Resend.FINAL),
+    (RequestTimeoutError("", phase="connect", may_have_been_sent=False),    Resend.NOT_PROCESSED),
+    (RequestTimeoutError("", phase="reply"),                  Resend.UNKNOWN),
+    (RequestTimeoutError("", phase="read"),                   Resend.UNKNOWN),
+    (RequestTimeoutError("", phase="total"),                  Resend.FINAL),
+    (RateLimitError("", status=429),                          Resend.NOT_PROCESSED),
+    (RateLimitError("", status=403),                          Resend.NOT_PROCESSED),
+    (RateLimitError("we have waited for it"),                 Resend.FINAL),
+    (QuotaExceededError("", status=402),                      Resend.FINAL),
+    (ServerError("", status=408),                             Resend.NOT_PROCESSED),
+    (ServerError("", status=409),                             Resend.NOT_PROCESSED),
+    (ServerError("", status=425),                             Resend.NOT_PROCESSED),
+    (ServerError("", status=503, not_processed=True),           Resend.NOT_PROCESSED),
+    (ServerError("", status=503, retry_after=0.0),            Resend.UNKNOWN),
+    (ServerError("", status=503),                             Resend.UNKNOWN),
+    (ServerError("", status=500),                             Resend.UNKNOWN),
+    (ServerError("", status=502),                             Resend.UNKNOWN),
+    (ServerError("", status=502, retry_after=1.0),            Resend.UNKNOWN),
+    (ServerError("", status=504),                             Resend.UNKNOWN),
+    (ServerError("", status=501),                             Resend.FINAL),
+    (ServerError("", status=520),                             Resend.FINAL),
+    (ServerError("an error event"),                           Resend.FINAL),
+    (AuthenticationError("", status=401),                     Resend.FINAL),
+    (InvalidRequestError("", status=422),                     Resend.FINAL),
+    (NotFoundError("", status=404),                           Resend.FINAL),
+    (WrongHostError("", status=421),                          Resend.FINAL),
+    (ProtocolError(""),                                       Resend.FINAL),
+    (StreamInterruptedError(""),                              Resend.FINAL),
+    (StreamClosedError(""),                                   Resend.FINAL),
 ]
 # fmt: on
 
 
-@pytest.mark.parametrize(("error", "outcome"), OUTCOMES, ids=repr)
-def test_a_failure_tells_whether_the_request_was_taken(error: CopilotError, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("error", "resend"), OUTCOMES, ids=repr)
+def test_a_failure_tells_whether_the_request_was_taken(error: CopilotError, resend: Resend) -> None:
     """Whether it may be sent again, has to be looked for first, or is lost."""
-    assert outcome_of(error) is outcome
+    assert verdict_of(error).resend is resend
 
 
-@pytest.mark.parametrize(("error", "outcome"), OUTCOMES, ids=repr)
-def test_only_what_is_not_final_is_tried_again(error: CopilotError, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("error", "resend"), OUTCOMES, ids=repr)
+def test_only_what_is_not_final_is_tried_again(error: CopilotError, resend: Resend) -> None:
     """Of requests that do no harm twice."""
     call = PatientCall()
-    if outcome is Outcome.FINAL:
+    if resend is Resend.FINAL:
         with pytest.raises(CopilotError) as caught:
             retry(failing(error), RetryPolicy(), call)
         assert caught.value is error
     else:
         assert retry(failing(error), RetryPolicy(), call) == "done"
-    assert len(call.slept) == (outcome is not Outcome.FINAL)
+    assert len(call.slept) == (resend is not Resend.FINAL)
 
 
 # The policy itself

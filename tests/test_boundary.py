@@ -20,7 +20,7 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.settings import Timeout
-from copilot_sync.transport.boundary import FAILURES, is_permanent, map_exception
+from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
 
 SECRET = "s3cr3t-t0ken"
@@ -240,7 +240,7 @@ LASTING: Dict[str, Any] = {
 @pytest.mark.parametrize(("failing", "lasting"), LASTING.values(), ids=LASTING)
 def test_some_failures_do_not_mend_by_trying_again(failing: Callable[[], BaseException], lasting: bool) -> None:
     """A certificate that isn't trusted now isn't in a second either."""
-    assert is_permanent(translation(failing(), "connect")) is lasting
+    assert getattr(translation(failing(), "connect"), "permanent", False) is lasting
 
 
 def test_a_failure_that_is_its_own_cause_ends_all_the_same() -> None:

@@ -48,8 +48,12 @@ FAMILY: List[Tuple[Type[CopilotError], type, Dict[str, Any]]] = [
     (RateLimitError, CopilotError, {"retry_after": 1.5}),
     (QuotaExceededError, RateLimitError, {"retry_after": 2.5}),
     (ServerError, CopilotError, {"retry_after": 3.5, "not_processed": True}),
-    (NetworkError, CopilotError, {"may_have_been_sent": False}),
-    (RequestTimeoutError, NetworkError, {"may_have_been_sent": False, "phase": "read", "seconds": 60.0}),
+    (NetworkError, CopilotError, {"may_have_been_sent": False, "permanent": True}),
+    (
+        RequestTimeoutError,
+        NetworkError,
+        {"may_have_been_sent": False, "permanent": True, "phase": "read", "seconds": 60.0},
+    ),
     (ProtocolError, CopilotError, {}),
     (ResponseTooLargeError, ProtocolError, {}),
     (StreamInterruptedError, CopilotError, {"conversation": CONVERSATION}),
@@ -96,7 +100,7 @@ def test_a_time_out_is_a_builtin_one_too() -> None:
 def test_an_error_carries_its_facts(kind: Type[CopilotError], parent: type, extras: Dict[str, Any]) -> None:
     """What is given by name can be read by name, and the message is the one argument."""
     error = kind("it failed", **FACTS, **extras)
-    assert vars(error) == {**FACTS, **extras}
+    assert {name: vars(error)[name] for name in (*FACTS, *extras)} == {**FACTS, **extras}
     assert error.args == ("it failed",)
 
 
@@ -107,7 +111,7 @@ def test_facts_that_are_not_known_have_quiet_defaults(
     """A handler may read every attribute without asking whether it is there."""
     error = kind("it failed")
     assert (error.stage, error.status, error.attempts, error.partial, error.request_id) == (None, None, 0, "", None)
-    quiet = {"may_have_been_sent": True, "phase": "total", "not_processed": False}
+    quiet = {"may_have_been_sent": True, "permanent": False, "phase": "total", "not_processed": False}
     assert {name: getattr(error, name) for name in extras} == {name: quiet.get(name) for name in extras}
 
 

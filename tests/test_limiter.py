@@ -7,7 +7,8 @@ from typing import Any, Dict, List, Optional
 import pytest
 from support import Worker
 
-from copilot_sync.pacing.limiter import BY_HOST, MemoryCache, RateLimiter, pace_for
+from copilot_sync.pacing.caches import MemoryCache
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.transport import fork
 
 

@@ -16,7 +16,6 @@ from copilot_sync.errors import NetworkError
 from copilot_sync.protocol import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import ssl_contexts
-from copilot_sync.transport.boundary import is_permanent
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 from copilot_sync.transport.ssl_contexts import SSLContextCache, fault_of
@@ -154,7 +153,7 @@ def test_a_file_that_cannot_be_used_is_named(
     assert f"{ca}: {reason}" in str(caught.value)
     assert f"host 127.0.0.1:{server.port}" in str(caught.value)
     assert not caught.value.may_have_been_sent
-    assert is_permanent(caught.value)
+    assert caught.value.permanent
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 

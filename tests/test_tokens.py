@@ -33,8 +33,7 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.models import Secret
-from copilot_sync.pacing.backoff import RetryPolicy
-from copilot_sync.settings import Timeout, Urls
+from copilot_sync.settings import RetryPolicy, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 

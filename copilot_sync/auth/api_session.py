@@ -10,9 +10,9 @@ from typing import Any, Callable, Dict, Optional, TypeVar
 from copilot_sync import protocol
 from copilot_sync.auth.tokens import TokenSource, known_error, mask_of, send_token
 from copilot_sync.errors import CopilotError
-from copilot_sync.pacing.backoff import RetryPolicy, retry
+from copilot_sync.pacing.backoff import retry
 from copilot_sync.protocol import Reply, Request
-from copilot_sync.settings import Limits, Urls
+from copilot_sync.settings import Limits, RetryPolicy, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.preload import preload
 from copilot_sync.transport.session import Response, Transport

@@ -25,9 +25,9 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.models import MaskedText, Secret
-from copilot_sync.pacing.backoff import RetryPolicy, retry
+from copilot_sync.pacing.backoff import retry
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
-from copilot_sync.settings import TOKEN_MARGIN, Urls
+from copilot_sync.settings import TOKEN_MARGIN, RetryPolicy, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
 from copilot_sync.transport.session import Auth, Transport

@@ -12,7 +12,8 @@ from copilot_sync.batch.dispatch import Run, TooManyFailuresError, run
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
 from copilot_sync.batch.results import Result
-from copilot_sync.pacing.limiter import LimiterCache, MemoryCache, RateLimiter
+from copilot_sync.pacing.caches import LimiterCache, MemoryCache
+from copilot_sync.pacing.limiter import RateLimiter
 
 __all__ = [
     "BadLine",

@@ -5,23 +5,29 @@ pickle; what it needs to have a client is a way to get one, so that credentials 
 for others keeps one client for each such way, for as long as it lives.
 """
 
+import abc
 import dataclasses
+import math
 import pickle
 import time
+import uuid
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Set, Union
+from typing import Callable, Dict, Optional, Set, Tuple, Union
 
 from copilot_sync import protocol
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, MessageHandle
-from copilot_sync.pacing.backoff import RetryPolicy
-from copilot_sync.pacing.cooldown import is_refusal
+from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
+from copilot_sync.pacing.policy import shared_cause, verdict_of
+from copilot_sync.pacing.triage import Decision, MessageHistory, Triage
+from copilot_sync.protocol import ROOT
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
 
-#: Where a refusal is waited out by the call itself: a look at a conversation may not be given up half-way.
-_PATIENT_STAGES = ("messages",)
+#: Seconds until another attempt if the limiter of this process refused one and does not say for how long.
+WITHOUT_ADVICE = 5.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class Worker:
             task.content,
             model=task.model,
             timeout=task.timeout,
-            retry=_telling_refusals(self._client.retry, self._max_wait),
+            retry=_without_waits_for_limits(self._client.retry, self._max_wait),
             buffered=True,
             handle=task.handle,
         )
@@ -133,24 +139,168 @@ class Worker:
             end()
 
 
+class Submission:
+    """One prompt on its way: what is asked, where its message goes, and what it has met. For one thread at a time.
+
+    Attributes:
+        task: What is asked. Its ``handle`` is there as soon as it is known where the message goes.
+        history: What it has met.
+        seconds: How long the asking took so far, without the time that the prompt waited for its turn.
+        attempts: How often its message was sent.
+    """
+
+    def __init__(self, task: Task, *, refusals: int = 0, attempts: int = 0) -> None:
+        self.task = task
+        self.history = MessageHistory(refusals=refusals)
+        self.seconds = 0.0
+        self.attempts = attempts
+
+    @property
+    def handle(self) -> Optional[MessageHandle]:
+        """What finds its message; ``None`` as long as it is not known where the message goes."""
+        return self.task.handle
+
+    def target(self, conversation_id: str, parent_id: Optional[str]) -> MessageHandle:
+        """Send the message into a conversation, as the answer to a message there."""
+        handle = MessageHandle(conversation_id, str(uuid.uuid4()), parent_id)
+        self.task = dataclasses.replace(self.task, handle=handle)
+        return handle
+
+    def mark_maybe_sent(self, handle: Optional[MessageHandle] = None) -> MessageHandle:
+        """Look for the message before it is sent; for that of another handle, if one is passed."""
+        handle = handle or self.handle
+        assert handle is not None  # noqa: S101 - nothing is sent without
+        handle = dataclasses.replace(handle, maybe_sent=True)
+        self.task = dataclasses.replace(self.task, handle=handle)
+        return handle
+
+    def restart(self) -> None:
+        """Forget where the message goes: there is no answer to be had in its conversation."""
+        self.task = dataclasses.replace(self.task, handle=None)
+
+    def after_failure(
+        self, error: Exception, triage: Triage, *, is_last: bool = False, can_restart: bool = False
+    ) -> "Tuple[Decision, Exception]":
+        """Decide what becomes of the prompt, and get it ready to be sent again.
+
+        Args:
+            error: What it failed with.
+            triage: Decides.
+            is_last: Whether no other prompt is left.
+            can_restart: Whether it may be sent into another conversation.
+
+        Returns:
+            The decision, and the error that it is about: the one that kept everybody from looking, if there is one.
+        """
+        cause = shared_cause(error)
+        if self.handle is not None and (cause is not None or verdict_of(error).may_be_processed):
+            self.mark_maybe_sent()
+        error = cause or error
+        decision = triage.decide(error, self.history, is_last=is_last, can_restart=can_restart)
+        if decision is Decision.WAIT and verdict_of(error).in_answer:
+            self.restart()
+        return decision, error
+
+
+class Sender(abc.ABC):
+    """Sends one prompt, and waits as often as it has to: for the limiter, and after a refusal. For one thread.
+
+    How to wait and where to note things is for subclasses to say.
+
+    Args:
+        worker: Asks.
+        limiter: Lets prompts through.
+        submission: The prompt.
+    """
+
+    def __init__(self, worker: Worker, limiter: RateLimiter, submission: Submission) -> None:
+        self._worker = worker
+        self._limiter = limiter
+        self._submission = submission
+        self._triage = Triage(limiter, is_alone=True)
+
+    def send(self) -> Answer:
+        """Ask until there is an answer.
+
+        Raises:
+            CopilotError: The prompt failed.
+        """
+        while True:
+            self._acquire()
+            try:
+                step = self._begin_and_ask()
+            finally:
+                self._limiter.release()
+            self._submission.attempts += step.attempts
+            self._submission.seconds = step.seconds
+            if step.answer is not None:
+                self._triage.answered()
+                return step.answer
+            self._failed(step.error or AssertionError("a step has an answer or an error"))
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raise if asking would be in vain."""
+
+    @abc.abstractmethod
+    def wait(self, seconds: float, *, for_a_slot: bool = False) -> None:
+        """Wait for so long; for as long as it takes until somebody releases a slot of the limiter."""
+
+    @abc.abstractmethod
+    def entered(self) -> None:
+        """Take note that the limiter let the prompt through. Whatever is raised gives its slot back."""
+
+    @abc.abstractmethod
+    def note(self, handle: MessageHandle) -> None:
+        """Keep what finds the message, before it is sent."""
+
+    @abc.abstractmethod
+    def stop_others(self, error: CopilotError) -> None:
+        """Take note of what everybody else would meet as well."""
+
+    def _acquire(self) -> None:
+        self.check()
+        while True:
+            seconds = self._limiter.try_acquire()
+            if seconds == 0:
+                break
+            self.wait(LOOK_AGAIN if math.isinf(seconds) else seconds, for_a_slot=math.isinf(seconds))
+            self.check()
+        try:
+            self.entered()
+        except BaseException:
+            self._limiter.release()
+            raise
+
+    def _begin_and_ask(self) -> StepResult:
+        submission = self._submission
+        if submission.handle is None:
+            step = self._worker.begin(submission.task)
+            if step.error is not None:
+                return step
+            self.note(submission.target(str(step.conversation_id), ROOT))
+        return self._worker.ask(submission.task)
+
+    def _failed(self, failure: Exception) -> None:
+        decision, error = self._submission.after_failure(failure, self._triage)
+        if decision is Decision.WAIT_ALONE:
+            self.wait(getattr(error, "retry_after", None) or WITHOUT_ADVICE)
+        elif decision is not Decision.WAIT:
+            if decision is Decision.STOP and isinstance(error, CopilotError):
+                self.stop_others(error)
+            raise error
+
+
 def _begun(stream: Stream) -> None:
     stream.start()
 
 
-def _telling_refusals(policy: Optional[RetryPolicy], max_wait: Optional[float]) -> Optional[RetryPolicy]:
-    """Have a refusal end the call instead of being waited out, so that whoever lets prompts through hears of it."""
+def _without_waits_for_limits(policy: Optional[RetryPolicy], max_wait: Optional[float]) -> Optional[RetryPolicy]:
+    """Make limits end a call instead of being waited for, so that whoever sends prompts learns of them."""
     if policy is None:
         return None
-    own = policy.on_retry
-
-    def tell(error: CopilotError, seconds: float) -> None:
-        if is_refusal(error) and error.stage not in _PATIENT_STAGES:
-            raise error
-        if own is not None:
-            own(error, seconds)
-
     longest = policy.max_wait if max_wait is None else min(policy.max_wait, max_wait)
-    return dataclasses.replace(policy, on_retry=tell, max_wait=longest)
+    return dataclasses.replace(policy, wait_for_limits=False, max_wait=longest)
 
 
 # In a process that works for others

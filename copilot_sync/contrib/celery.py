@@ -31,22 +31,14 @@ import uuid
 from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 from copilot_sync import errors
-from copilot_sync.batch.failures import (
-    is_fatal,
-    is_global_failure,
-    is_own_word,
-    may_be_the_prompts,
-    may_have_been_taken,
-    shared_cause,
-    was_in_answer,
-)
 from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_prompt
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
-from copilot_sync.batch.sender import StepResult, Task, Worker
+from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation, MessageHandle, Usage
-from copilot_sync.pacing.limiter import BY_HOST, LimiterCache, MemoryCache, RateLimiter, pace_for
-from copilot_sync.protocol import ROOT
+from copilot_sync.pacing.caches import LimiterCache, MemoryCache, RedisCache
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
+from copilot_sync.pacing.triage import LONGEST_WAIT
 
 try:
     import celery
@@ -64,11 +56,6 @@ SENDING = "COPILOT_SYNC_SENDING"
 
 #: Where the result backends are that keep results in Redis. It can't be imported where there is no Redis client.
 _REDIS = "celery.backends.redis"
-#: Seconds that everybody waits at most for the service.
-_LONGEST_WAIT = 1800.0
-#: How often a prompt is refused, or meets a failure that looks like an outage, before it fails.
-_MOST_REFUSALS = 10
-_MOST_FAILURES = 3
 #: Seconds after which a broker gives a task that is not done to another worker, if the application does not say:
 #: Redis' hour, RabbitMQ's and SQS' half of it.
 _VISIBILITY = 1800.0
@@ -78,37 +65,12 @@ _SLEEPING, _KEPT, _IN_CALLS = 0.1, 0.25, 0.02
 _LONGEST_SLEEP = 60.0
 #: Seconds of sleep after which it is looked whether another delivery has sent the message.
 _LONG = 10.0
-#: Seconds between two looks at a gate whose places are all taken, and until a task comes back that found none.
-_LOOK = 0.05
-_NO_PLACE = 5.0
+#: Seconds until a task comes back that found no slot of the limiter.
+_NO_SLOT = 5.0
 #: Seconds for which the others fail with what would meet them as well, instead of asking; at least, and at most.
-_HOPELESS_SECONDS = 60
-_HOPELESS_LONGEST = 3600
-_HOPELESS_KEY = "copilot-sync-hopeless"
-
-
-class RedisCache:
-    """A cache in Redis, for what workers share. Safe for any thread.
-
-    Args:
-        redis: A ``redis.Redis``, or anything with its ``get`` and ``set``.
-    """
-
-    def __init__(self, redis: Any) -> None:
-        self._redis = redis
-
-    def get(self, key: str) -> Optional[str]:
-        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
-        value = self._redis.get(key)
-        return value.decode() if isinstance(value, bytes) else value
-
-    def set(self, key: str, value: str, timeout: int) -> None:
-        """Keep a value for so many seconds."""
-        self._redis.set(key, value, ex=timeout)
-
-    def add(self, key: str, value: str, timeout: int) -> bool:
-        """Keep a value where the key has none yet, and tell whether it had none."""
-        return bool(self._redis.set(key, value, ex=timeout, nx=True))
+_STOPPED_SECONDS = 60
+_STOPPED_LONGEST = 3600
+_STOPPED_KEY = "copilot-sync-stopped"
 
 
 class _Ask(celery.Task):
@@ -157,11 +119,10 @@ class _Ask(celery.Task):
         known: Mapping[str, Any] = self.backend.get_task_meta(self.request.id)
         return known
 
-    def keep(self, handle: MessageHandle) -> MessageHandle:
-        """Have the result backend keep what finds a message again, before it is sent."""
+    def keep(self, handle: MessageHandle) -> None:
+        """Keep what finds a message in the result backend, before it is sent."""
         if not self.request.is_eager:
             self.update_state(state=SENDING, meta=dataclasses.asdict(handle))
-        return handle
 
     def check(self) -> None:
         """Refuse to ask what would be in vain.
@@ -170,133 +131,98 @@ class _Ask(celery.Task):
             CopilotError: What another prompt met a moment ago, and this one would meet as well.
             RateLimitError: The service asked everybody to wait for too long.
         """
-        told = self.shared.get(_HOPELESS_KEY)
+        told = self.shared.get(_STOPPED_KEY)
         if told is not None:
             error = json.loads(told)
             raise getattr(errors, error.pop("type"))(error.pop("message"), **error)
         pause = self.rate_limiter.pause
-        if pause > _LONGEST_WAIT:
+        if pause > LONGEST_WAIT:
             raise errors.RateLimitError(f"the service asked everybody to wait for {pause:.0f} s", retry_after=pause)
 
-    def note_hopeless(self, error: errors.CopilotError) -> None:
-        """Have the other prompts know what this one met."""
+    def stop_others(self, error: errors.CopilotError) -> None:
+        """Keep what this prompt met, so that the others fail with it instead of asking."""
         told = error_of(error)
-        seconds = float(_HOPELESS_SECONDS)
+        seconds = float(_STOPPED_SECONDS)
         if isinstance(error, errors.RateLimitError):
             told["retry_after"] = error.retry_after
             seconds = max(seconds, error.retry_after or 0.0)
-        self.shared.set(_HOPELESS_KEY, json.dumps(told), math.ceil(min(seconds, _HOPELESS_LONGEST)))
+        self.shared.set(_STOPPED_KEY, json.dumps(told), math.ceil(min(seconds, _STOPPED_LONGEST)))
 
 
-class _Delivery:
-    """One delivery of a task: what is to be asked, and how long it has waited.
+class _TakenOverError(Exception):
+    """Another delivery of the task has the result."""
+
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.result = result
+
+
+class _Delivery(Sender):
+    """One delivery of a task: it sends the prompt, and goes back to the broker if that takes too long.
 
     Args:
         task: The task as this process has it.
-        asked: What is to be asked.
-        refusals: How often the service refused it in earlier deliveries.
-        attempts: How often its message was sent in those.
+        submission: The prompt.
     """
 
-    def __init__(self, task: _Ask, asked: Task, refusals: int, attempts: int) -> None:
+    def __init__(self, task: _Ask, submission: Submission) -> None:
+        super().__init__(task.worker, task.rate_limiter, submission)
         self._task = task
-        self._asked = asked
-        self._refusals = refusals
-        self._attempts = attempts
         self._slept = 0.0
+        self._slept_before = 0.0  # when the limiter let the prompt through, or when it began to wait for it
         by_hand = task.request.is_eager or task.request.called_directly  # then there is no broker
-        self._most = math.inf if by_hand else min(_LONGEST_SLEEP, _SLEEPING * task.visibility)
+        self._longest = math.inf if by_hand else min(_LONGEST_SLEEP, _SLEEPING * task.visibility)
 
     def run(self) -> Dict[str, Any]:
-        """Ask until there is an answer, and give it as plain JSON.
+        """Ask until there is an answer, and return it as plain JSON.
 
         Raises:
             CopilotError: The answer could not be had.
             celery.exceptions.Retry: The task comes back later.
         """
-        while True:
-            known = self._enter()
-            if known is not None:
-                return known
-            try:
-                step = self._step()
-            finally:
-                self._task.rate_limiter.release()
-            self._attempts += step.attempts
-            if step.answer is not None:
-                self._task.rate_limiter.answered()
-                return {**step.answer.to_dict(), "seconds": round(step.seconds, 3), "attempts": self._attempts}
-            self._failed(step.error or AssertionError("a step has an answer or an error"))
+        try:
+            answer = self.send()
+        except _TakenOverError as error:
+            return dict(error.result)
+        submission = self._submission
+        return {**answer.to_dict(), "seconds": round(submission.seconds, 3), "attempts": submission.attempts}
 
-    def _enter(self) -> Optional[Dict[str, Any]]:
-        """Wait until the gate lets the prompt in; give the result, if another delivery came to it meanwhile."""
-        rate_limiter, slept = self._task.rate_limiter, self._slept
+    def check(self) -> None:
         self._task.check()
-        while True:
-            seconds = rate_limiter.try_acquire()
-            if seconds == 0:
-                break
-            is_full = math.isinf(seconds)
-            self._wait(_LOOK if is_full else seconds, then=_NO_PLACE if is_full else seconds)
-            self._task.check()
-        if self._slept == slept:
-            return None
+
+    def entered(self) -> None:
+        """Look whether another delivery came to the prompt while this one slept."""
+        slept, self._slept_before = self._slept - self._slept_before, self._slept
+        if not slept:
+            return
         known = self._task.earlier()
         if known["status"] == states.SUCCESS:
-            rate_limiter.release()
-            return dict(known["result"])
+            raise _TakenOverError(known["result"])
         if known["status"] == SENDING:
-            kept, own = MessageHandle(**known["result"]), self._asked.handle
-            if own is None or kept.answer_id != own.answer_id or self._slept - slept >= _LONG:
-                self._asked = _looked_for(self._asked, kept)
-        return None
+            kept, own = MessageHandle(**known["result"]), self._submission.handle
+            if own is None or kept.answer_id != own.answer_id or slept >= _LONG:
+                self._submission.mark_maybe_sent(kept)
 
-    def _step(self) -> StepResult:
-        """Begin a conversation if there is none yet, and ask."""
-        worker: Worker = self._task.worker
-        if self._asked.handle is None:
-            step = worker.begin(self._asked)
-            if step.error is not None:
-                return step
-            handle = MessageHandle(str(step.conversation_id), str(uuid.uuid4()), ROOT)
-            self._asked = dataclasses.replace(self._asked, handle=self._task.keep(handle))
-        return worker.ask(self._asked)
+    def note(self, handle: MessageHandle) -> None:
+        self._task.keep(handle)
 
-    def _failed(self, error: Exception) -> None:
-        """Raise a failure that is this prompt's own; have everybody wait after one that is not."""
-        cause = shared_cause(error)
-        if self._asked.handle is not None and (cause is not None or may_have_been_taken(error)):
-            self._asked = _looked_for(self._asked, self._asked.handle)
-        error = cause or error
-        if is_own_word(error):
-            seconds = getattr(error, "retry_after", None) or _NO_PLACE
-            self._wait(seconds, then=seconds)
-            return
-        if isinstance(error, errors.CopilotError) and is_fatal(error):
-            self._task.note_hopeless(error)
-            raise error
-        if not is_global_failure(error):
-            raise error
-        self._task.rate_limiter.penalize(getattr(error, "retry_after", None))
-        self._refusals += 1
-        most = _MOST_FAILURES if may_be_the_prompts(error) else _MOST_REFUSALS
-        if self._refusals >= most or was_in_answer(error):
-            raise error
+    def stop_others(self, error: errors.CopilotError) -> None:
+        self._task.stop_others(error)
 
-    def _wait(self, seconds: float, then: float) -> None:
-        """Sleep, if this delivery may still last so long; else have the broker give the task out again later."""
-        if self._slept + seconds <= self._most:
+    def wait(self, seconds: float, *, for_a_slot: bool = False) -> None:
+        """Sleep, if this delivery may still last so long; else make the broker deliver the task again later."""
+        if self._slept + seconds <= self._longest:
             self._slept += seconds
             time.sleep(seconds)
             return
-        self._come_back(then)
+        self._come_back(_NO_SLOT if for_a_slot else seconds)
 
     def _come_back(self, seconds: float) -> NoReturn:
-        handle = self._asked.handle
+        submission = self._submission
         so_far = {
-            "handle": None if handle is None else dataclasses.asdict(handle),
-            "refusals": self._refusals,
-            "attempts": self._attempts,
+            "handle": None if submission.handle is None else dataclasses.asdict(submission.handle),
+            "refusals": submission.history.refusals,
+            "attempts": submission.attempts,
         }
         request = self._task.request
         # Not all in the same instant, and sooner than the broker would take it for lost.
@@ -305,10 +231,6 @@ class _Delivery:
             raise self._task.retry(args=request.args, kwargs={**request.kwargs, "resumed": so_far}, countdown=countdown)
         except Reject as error:
             raise Reject(error.reason, requeue=True) from None  # the broker could not be reached: it still has the task
-
-
-def _looked_for(asked: Task, handle: MessageHandle) -> Task:
-    return dataclasses.replace(asked, handle=dataclasses.replace(handle, maybe_sent=True))
 
 
 @celery.shared_task(bind=True, base=_Ask, name="copilot_sync.ask")
@@ -351,16 +273,16 @@ def ask(  # noqa: D417 - Celery gives self
         if isinstance(conversation, Mapping)
         else Conversation.from_value(conversation)
     )
-    task = Task(Prompt("", prompt, conversation=known).content(system), model, timeout)
     so_far: Mapping[str, Any] = resumed or {}
+    task = Task(Prompt("", prompt, conversation=known).content(system), model, timeout)
+    submission = Submission(task, refusals=so_far.get("refusals", 0), attempts=so_far.get("attempts", 0))
     if earlier["status"] == SENDING:
-        task = _looked_for(task, MessageHandle(**earlier["result"]))
+        submission.mark_maybe_sent(MessageHandle(**earlier["result"]))
     elif so_far.get("handle"):
-        task = _looked_for(task, self.keep(MessageHandle(**so_far["handle"])))
+        self.keep(submission.mark_maybe_sent(MessageHandle(**so_far["handle"])))
     elif known is not None:
-        handle = MessageHandle(known.conversation_id, str(uuid.uuid4()), known.message_id)
-        task = dataclasses.replace(task, handle=self.keep(handle))
-    return _Delivery(self, task, so_far.get("refusals", 0), so_far.get("attempts", 0)).run()
+        self.keep(submission.target(known.conversation_id, known.message_id))
+    return _Delivery(self, submission).run()
 
 
 def _named(value: Any) -> Any:

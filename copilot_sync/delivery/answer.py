@@ -11,9 +11,8 @@ from typing import Any, Dict, Optional, Union
 from copilot_sync.errors import ResponseTooLargeError, StreamClosedError
 from copilot_sync.events import CompleteEvent
 from copilot_sync.models import Answer, Conversation, MessageHandle
-from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.protocol import Options
-from copilot_sync.settings import Timeout
+from copilot_sync.settings import RetryPolicy, Timeout
 
 
 @dataclass(frozen=True)

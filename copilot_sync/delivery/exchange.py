@@ -51,7 +51,8 @@ from copilot_sync.errors import (
 )
 from copilot_sync.events import AnnotationsEvent, CompleteEvent, ContentEvent, ErrorEvent, Event, RoutedModelEvent
 from copilot_sync.models import Conversation, Message
-from copilot_sync.pacing.backoff import Backoff, Outcome, outcome_of
+from copilot_sync.pacing.backoff import Backoff
+from copilot_sync.pacing.policy import Resend, verdict_of
 from copilot_sync.protocol import Form
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import ERROR_BODY, Response
@@ -155,17 +156,17 @@ class _Exchange:
         """
         if failure.stage == "token":
             raise failure  # it has had its own attempts, and the message was not sent
-        outcome = outcome_of(failure)
-        if outcome is Outcome.FINAL or self._rules.retry is None or _was_told(failure):
+        resend = verdict_of(failure).resend
+        if resend is Resend.FINAL or self._rules.retry is None or _was_told(failure):
             raise failure
         gave_up: Optional[CopilotError] = None
         try:
             backoff.after(failure)
         except CopilotError as error:
-            if outcome is Outcome.NOT_PROCESSED or error is not failure:
+            if resend is Resend.NOT_PROCESSED or error is not failure:
                 raise
             gave_up = error
-        stored = self._search().until_settled(failure, failed_at) if outcome is Outcome.UNKNOWN else None
+        stored = self._search().until_settled(failure, failed_at) if resend is Resend.UNKNOWN else None
         if stored is None and gave_up is not None:
             raise gave_up
         self._reading.has_hole = False  # whatever came of this attempt, the next one begins anew

@@ -21,8 +21,7 @@ from copilot_sync import protocol
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.errors import CopilotError, StreamClosedError, StreamInterruptedError
 from copilot_sync.models import Message
-from copilot_sync.pacing.backoff import RetryPolicy
-from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT
+from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT, RetryPolicy
 from copilot_sync.transport.call import CallContext
 
 #: Seconds between the first two looks at a thread, and the longest between two.

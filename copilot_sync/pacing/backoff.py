@@ -1,109 +1,27 @@
-"""When a request is tried again, and how long that waits.
+"""How long a call waits before it sends a failed request again.
 
-What may be tried again is decided in one place, ``outcome_of``: whether a failed request was
-taken by the service decides whether sending it again is safe. How long to wait is a policy of the
-caller's, worked out with ``tenacity``'s strategies; what the server says can only make it longer. ``tenacity`` is
-imported when a client is made, not before, and nothing of it shows outside of this module.
+Whether it may be sent again is for ``policy`` to say. How often and how long is the caller's ``RetryPolicy``, composed
+of ``tenacity``'s strategies; what the server asks for can only make a wait longer. ``tenacity`` is loaded when a client
+is made, not before, and nothing of it shows outside of this module. Its own loop is not used: it keeps the error and
+the frames of the attempt in a cycle, so that a failed connection would stay open until the next garbage collection.
 """
 
-import enum
 import logging
-import math
-from dataclasses import dataclass
-from typing import Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Callable, Optional, TypeVar
 
-from copilot_sync.errors import (
-    CopilotError,
-    NetworkError,
-    QuotaExceededError,
-    RateLimitError,
-    ServerError,
-)
-from copilot_sync.transport.boundary import is_permanent
+from copilot_sync.errors import CopilotError
+from copilot_sync.pacing.policy import Resend, Signal, verdict_of
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
+
+if TYPE_CHECKING:
+    import tenacity
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often and how patiently a failed request is tried again.
-
-    Args:
-        attempts: Requests in all for each stage. Default 4.
-        base: Seconds; the first wait is anything up to it, and the bound doubles with each further one. Default 0.5.
-        cap: The longest wait of our own, in seconds. Default 8.
-        max_wait: The longest wait that the server may ask for, in seconds. Where it asks for more, the
-            error is raised at once. Default 60.
-        on_retry: Called as ``on_retry(error, seconds)`` before each wait; what it raises ends the call.
-
-    Raises:
-        TypeError: A value has the wrong type.
-        ValueError: A number is out of its range.
-    """
-
-    attempts: int = 4
-    base: float = 0.5
-    cap: float = 8.0
-    max_wait: float = 60.0
-    on_retry: Optional[Callable[[CopilotError, float], None]] = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise TypeError(f"attempts must be a whole number, not {type(self.attempts).__name__}")
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {self.attempts}")
-        for name in ("base", "cap", "max_wait"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-            if not value >= 0 or math.isinf(value):
-                raise ValueError(f"{name} must be a number of seconds of at least zero, not {value}")
-        if self.on_retry is not None and not callable(self.on_retry):
-            raise TypeError("on_retry must be callable")
-
-    @classmethod
-    def from_value(cls, value: "Optional[RetryPolicy]") -> "Optional[RetryPolicy]":
-        """Check what callers give: a policy, or ``None`` for no retries."""
-        if value is not None and not isinstance(value, RetryPolicy):
-            raise TypeError(f"retry must be a RetryPolicy or None, not {type(value).__name__}")
-        return value
-
-
-class Outcome(enum.Enum):
-    """What became of a request that failed."""
-
-    #: The service did not take it: it may be sent again.
-    NOT_PROCESSED = "not taken"
-    #: It may have been taken: only a request that does no harm twice may just be sent again.
-    UNKNOWN = "unknown"
-    #: Sending it again would not help.
-    FINAL = "final"
-
-
-def outcome_of(error: CopilotError) -> Outcome:
-    """Judge a failure of a request, by what it was."""
-    if isinstance(error, QuotaExceededError) or is_permanent(error):
-        return Outcome.FINAL
-    if isinstance(error, RateLimitError):
-        # Without a status it is our own word: it has been waited for already.
-        return Outcome.FINAL if error.status is None else Outcome.NOT_PROCESSED
-    if isinstance(error, ServerError):
-        return _outcome_of_status(error)
-    if isinstance(error, NetworkError):
-        if error.status is not None or getattr(error, "phase", "") == "total":
-            return Outcome.FINAL
-        return Outcome.UNKNOWN if error.may_have_been_sent else Outcome.NOT_PROCESSED
-    return Outcome.FINAL
-
-
-def _outcome_of_status(error: ServerError) -> Outcome:
-    if error.status in (408, 409, 425) or error.not_processed:
-        return Outcome.NOT_PROCESSED
-    if error.status in (500, 502, 503, 504):
-        return Outcome.UNKNOWN
-    return Outcome.FINAL
+#: Stages in which a call always waits for limits: a search for a message may not be given up half-way.
+_PATIENT_STAGES = ("messages",)
 
 
 class Backoff:
@@ -117,42 +35,55 @@ class Backoff:
     def __init__(self, policy: Optional[RetryPolicy], call: CallContext) -> None:
         self._policy = policy
         self._call = call
-        self._failures = 0
+        self._state: Optional[tenacity.RetryCallState] = None
 
     def after(self, error: CopilotError) -> None:
         """Wait before the next attempt after a failure.
 
         Raises:
-            CopilotError: The failure itself, where no attempt is left or the wait would not fit.
+            CopilotError: The failure itself, if no attempt is left or the wait would not fit.
         """
         policy = self._policy
-        self._failures += 1
-        if policy is None or self._failures >= policy.attempts:
+        seconds = None if policy is None else self._next_wait(policy)
+        if policy is None or seconds is None:
             raise error
-        seconds = self._seconds(policy, error)
+        if not _is_waited_for(error, policy):
+            raise error
+        asked_for: float = getattr(error, "retry_after", None) or 0.0
+        seconds = max(asked_for, seconds)
         remaining = self._call.remaining()
-        if seconds is None or (remaining is not None and seconds >= remaining):
+        if asked_for > policy.max_wait or (remaining is not None and seconds >= remaining):
             raise error
         logger.info("%s: trying again in %.2f s after %s", error.stage, seconds, _reason(error))
         if policy.on_retry is not None:
             policy.on_retry(error, seconds)
         self._call.sleep(seconds)
 
-    def _seconds(self, policy: RetryPolicy, error: CopilotError) -> Optional[float]:
-        """How long to wait; ``None`` where the server asks for more than the policy allows."""
-        told: Optional[float] = getattr(error, "retry_after", None)
-        if told is not None and told > policy.max_wait:
-            return None
-        return max(told or 0.0, _jittered(policy, self._failures))
+    def _next_wait(self, policy: RetryPolicy) -> Optional[float]:
+        """Return the seconds until the next attempt; ``None`` if there is none left."""
+        if self._state is None:
+            self._state = _first_attempt(policy)
+        else:
+            self._state.attempt_number += 1
+        retrying = self._state.retry_object
+        return None if retrying.stop(self._state) else retrying.wait(self._state)
 
 
-def _jittered(policy: RetryPolicy, failures: int) -> float:
-    """Exponential back-off with full jitter: anything between nothing and a bound that doubles."""
+def _is_waited_for(error: CopilotError, policy: RetryPolicy) -> bool:
+    if policy.wait_for_limits or error.stage in _PATIENT_STAGES:
+        return True
+    return verdict_of(error).signal is not Signal.REFUSED
+
+
+def _first_attempt(policy: RetryPolicy) -> "tenacity.RetryCallState":
+    """Compose the strategies of a policy: so many attempts, exponential back-off with full jitter."""
     import tenacity  # loaded with the client
 
-    state = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
-    state.attempt_number = failures
-    return tenacity.wait_random_exponential(multiplier=policy.base, max=policy.cap)(state)
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(policy.attempts),
+        wait=tenacity.wait_random_exponential(multiplier=policy.base, max=policy.cap),
+    )
+    return tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
 
 
 def _reason(error: CopilotError) -> str:
@@ -162,9 +93,9 @@ def _reason(error: CopilotError) -> str:
 def retry(
     attempt: Callable[[], T], policy: Optional[RetryPolicy], call: CallContext, *, stage: Optional[str] = None
 ) -> T:
-    """Make attempts until one succeeds. For requests that do no harm where they are taken twice.
+    """Make attempts until one succeeds. For requests that do no harm if they are processed twice.
 
-    Where a ``stage`` is named, failures of other stages are final: they have had attempts of their own.
+    If a ``stage`` is named, failures of other stages are final: they have had attempts of their own.
 
     Raises:
         CopilotError: What the last attempt raised.
@@ -175,6 +106,6 @@ def retry(
             return attempt()
         except CopilotError as error:
             call.counted(error)
-            if stage not in (None, error.stage) or outcome_of(error) is Outcome.FINAL:
+            if stage not in (None, error.stage) or verdict_of(error).resend is Resend.FINAL:
                 raise
             backoff.after(error)

@@ -17,16 +17,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Deque, Dict, Optional, Tuple
 
-from copilot_sync.errors import (
-    AuthenticationError,
-    CopilotError,
-    NetworkError,
-    PermissionDeniedError,
-    QuotaExceededError,
-    RateLimitError,
-    ServerError,
-)
-from copilot_sync.pacing.backoff import RetryPolicy
+from copilot_sync.errors import AuthenticationError, CopilotError, QuotaExceededError, RateLimitError, ServerError
+from copilot_sync.pacing.policy import Signal, verdict_of
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -103,24 +96,24 @@ class Cooldown:
 
     def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: CallContext) -> None:
         """Take note of a request that failed."""
-        if error.stage is None:
+        signal = verdict_of(error).signal
+        if error.stage is None or signal is Signal.NONE:
             return
         now = call.clock()
+        told: Optional[float] = getattr(error, "retry_after", None)
         with self._lock:
-            if isinstance(error, QuotaExceededError) and error.status is not None:
+            if signal is Signal.QUOTA:
                 self._refused(error.stage, now, 0.0, told=False)
-                if error.stage in _ON_QUOTA and (error.status != 402 or error.retry_after is not None):
-                    left = _QUOTA_PAUSE if error.retry_after is None else error.retry_after
+                if error.stage in _ON_QUOTA and (error.status != 402 or told is not None):
+                    left = _QUOTA_PAUSE if told is None else told
                     self._quota = (str(error.args[0]), now + min(left, _LONGEST_PAUSE), now + left)
-            elif is_refusal(error):
-                told: Optional[float] = getattr(error, "retry_after", None)
+            elif signal is Signal.REFUSED:
                 floor = 0.0 if policy is None else min(policy.base, policy.cap)
                 seconds = max(floor, min(told or 0.0, _LONGEST_PAUSE))
                 self._refused(error.stage, now, seconds, told=told is not None)
-            elif isinstance(error, AuthenticationError) and error.status is not None:
-                if not isinstance(error, PermissionDeniedError):
-                    self._deny(error.stage, str(error.args[0]), now)
-            elif _is_no_answer(error):
+            elif signal is Signal.DENIED:
+                self._deny(error.stage, str(error.args[0]), now)
+            else:
                 self._count(error.stage, now)
 
     def _deny(self, stage: str, words: str, now: float) -> None:
@@ -230,20 +223,6 @@ class Cooldown:
             self._quota = None
         self._failing = {stage: each for stage, each in self._failing.items() if now < each.until}
         self.active = now < self._until or bool(self._turns or self._quota or self._failing)
-
-
-def is_refusal(error: CopilotError) -> bool:
-    """Whether the service said that it has not taken a request, and to come again later."""
-    if error.status is None:
-        return False  # our own word, or an event of an answer
-    return isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.not_processed)
-
-
-def _is_no_answer(error: CopilotError) -> bool:
-    """Whether the service failed or was not there."""
-    if isinstance(error, ServerError):
-        return error.status is not None and error.status >= 500
-    return isinstance(error, NetworkError) and error.status is None and getattr(error, "phase", "") != "total"
 
 
 def _slow_down(seconds: float, stage: str) -> CopilotError:

@@ -14,9 +14,10 @@ the function that it is given.
 import math
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Protocol, Tuple
+from typing import Any, Callable, Optional, Tuple
 from urllib.parse import urlsplit
 
+from copilot_sync.pacing.caches import LimiterCache, MemoryCache
 from copilot_sync.settings import is_loopback
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -31,62 +32,7 @@ _ANSWERS_PER_PLACE = 4
 #: Seconds that what is shared is kept after it has lost its meaning, for clocks that differ.
 _GRACE = 60
 #: Seconds between two looks at a gate whose places are all taken, for whoever waits in ``acquire``.
-_LOOK = 0.05
-
-
-class LimiterCache(Protocol):
-    """What several processes share a gate through. Keys and values are strings, ``timeout`` is in seconds."""
-
-    def get(self, key: str) -> Any:
-        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
-
-    def set(self, key: str, value: str, timeout: int) -> Any:
-        """Keep a value for so many seconds."""
-
-    def add(self, key: str, value: str, timeout: int) -> Any:
-        """Keep a value where the key has none yet, and tell whether it had none: to one caller alone."""
-
-
-class MemoryCache:
-    """A cache in this process's memory. Safe for any thread.
-
-    Args:
-        clock: Gives the time, in seconds.
-    """
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._entries: Dict[str, Tuple[str, float]] = {}
-        self.after_fork_in_child()
-
-    def after_fork_in_child(self) -> None:
-        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.RLock()
-        reset_after_fork(self)
-
-    def get(self, key: str) -> Optional[str]:
-        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
-        value, until = self._entries.get(key, (None, 0.0))
-        return value if self._clock() < until else None
-
-    def set(self, key: str, value: str, timeout: int) -> None:
-        """Keep a value for so many seconds."""
-        with self._lock:
-            self._put(key, value, timeout)
-
-    def add(self, key: str, value: str, timeout: int) -> bool:
-        """Keep a value where the key has none yet, and tell whether it had none."""
-        with self._lock:
-            if self.get(key) is not None:
-                return False
-            self._put(key, value, timeout)
-            return True
-
-    def _put(self, key: str, value: str, timeout: int) -> None:
-        now = self._clock()
-        if len(self._entries) >= 1024:
-            self._entries = {name: entry for name, entry in self._entries.items() if now < entry[1]}
-        self._entries[key] = (value, now + timeout)
+LOOK_AGAIN = 0.05
 
 
 class RateLimiter:
@@ -186,7 +132,7 @@ class RateLimiter:
             seconds = self.try_acquire()
             if seconds == 0:
                 return
-            sleep(_LOOK if math.isinf(seconds) else seconds)
+            sleep(LOOK_AGAIN if math.isinf(seconds) else seconds)
 
     def release(self) -> None:
         """Give the place back."""

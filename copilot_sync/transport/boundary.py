@@ -48,7 +48,7 @@ _GARBAGE = (
     requests.exceptions.InvalidHeader,
     ValueError,
 )
-#: What is a ``ValueError`` by its ancestry alone, and tells of no bytes.
+#: What another attempt does not mend. Some are a ``ValueError`` by their ancestry, but quote no bytes.
 _PERMANENT = (ssl.SSLCertVerificationError, CertificateError, requests.exceptions.InvalidSchema, AuthoritiesError)
 #: How ``http.client`` tells that a proxy refused to connect; the proxy's own words follow.
 _REFUSAL = re.compile(r"Tunnel connection failed: (\d{3})")
@@ -65,6 +65,8 @@ def map_exception(failure: BaseException, call: CallContext, stage: Optional[str
         chain = [fault]
     error = error or _what_failed(chain, call, stage)
     error.__cause__ = sanitize_cause(chain)
+    if isinstance(error, NetworkError) and error.__cause__ is not None:
+        error.permanent = any(isinstance(item, _PERMANENT) for item in _chain(error.__cause__))
     if call.route is not None and not isinstance(error, StreamClosedError):
         error.args = (f"{error.args[0]}; {_way(*call.route)}",)
     return error
@@ -193,12 +195,6 @@ def _innermost_reason(chain: List[BaseException]) -> str:
 
 
 _WRAPPINGS = (requests.RequestException, urllib3.exceptions.HTTPError)
-
-
-def is_permanent(error: CopilotError) -> bool:
-    """Whether trying again does not mend it: the server's certificate is not trusted, or an extra is missing."""
-    cause = error.__cause__
-    return cause is not None and any(isinstance(item, _PERMANENT) for item in _chain(cause))
 
 
 def sanitize_cause(chain: List[BaseException]) -> Optional[BaseException]:

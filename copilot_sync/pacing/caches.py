@@ -1,0 +1,86 @@
+"""What several limiters share: a cache with ``get``, ``set`` and ``add``, as Django's caches have."""
+
+import threading
+import time
+from typing import Any, Callable, Dict, Optional, Protocol, Tuple
+
+from copilot_sync.transport.fork import reset_after_fork
+
+
+class LimiterCache(Protocol):
+    """What several processes share a gate through. Keys and values are strings, ``timeout`` is in seconds."""
+
+    def get(self, key: str) -> Any:
+        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+
+    def set(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value for so many seconds."""
+
+    def add(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value where the key has none yet, and tell whether it had none: to one caller alone."""
+
+
+class MemoryCache:
+    """A cache in this process's memory. Safe for any thread.
+
+    Args:
+        clock: Gives the time, in seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: Dict[str, Tuple[str, float]] = {}
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        self._lock = threading.RLock()
+        reset_after_fork(self)
+
+    def get(self, key: str) -> Optional[str]:
+        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+        value, until = self._entries.get(key, (None, 0.0))
+        return value if self._clock() < until else None
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        """Keep a value for so many seconds."""
+        with self._lock:
+            self._put(key, value, timeout)
+
+    def add(self, key: str, value: str, timeout: int) -> bool:
+        """Keep a value where the key has none yet, and tell whether it had none."""
+        with self._lock:
+            if self.get(key) is not None:
+                return False
+            self._put(key, value, timeout)
+            return True
+
+    def _put(self, key: str, value: str, timeout: int) -> None:
+        now = self._clock()
+        if len(self._entries) >= 1024:
+            self._entries = {name: entry for name, entry in self._entries.items() if now < entry[1]}
+        self._entries[key] = (value, now + timeout)
+
+
+class RedisCache:
+    """A cache in Redis, for what workers share. Safe for any thread.
+
+    Args:
+        redis: A ``redis.Redis``, or anything with its ``get`` and ``set``.
+    """
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+
+    def get(self, key: str) -> Optional[str]:
+        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+        value = self._redis.get(key)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        """Keep a value for so many seconds."""
+        self._redis.set(key, value, ex=timeout)
+
+    def add(self, key: str, value: str, timeout: int) -> bool:
+        """Keep a value where the key has none yet, and tell whether it had none."""
+        return bool(self._redis.set(key, value, ex=timeout, nx=True))
