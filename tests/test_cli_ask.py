@@ -285,9 +285,6 @@ def test_the_embedded_emulator_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     assert not Path(os.environ["XDG_CACHE_HOME"]).exists()
 
 
-# Pipes and signals
-
-
 def test_pieces_are_printed_as_they_come(served: Emulator) -> None:
     """The first piece is in the pipe while the second is not sent yet."""
     served.script(Reply(["first", "second"]))
@@ -358,9 +355,6 @@ def test_a_narrow_encoding_replaces_what_it_has_not(served: Emulator) -> None:
         stdout=subprocess.PIPE,
     )
     assert (done.returncode, done.stdout) == (0, b"?!\n")
-
-
-# Screens
 
 
 def test_markdown_is_drawn_live(served: Emulator) -> None:

@@ -501,9 +501,6 @@ def test_a_wrong_method_is_told_the_right_ones(
     assert (reply.status, reply.headers["Allow"]) == (405, allowed)
 
 
-# What it keeps
-
-
 def test_the_oldest_threads_are_forgotten() -> None:
     """One that runs for days must not grow for days."""
     with Emulator(options=Options(max_threads=3)) as emulator:
