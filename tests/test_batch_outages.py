@@ -2,10 +2,10 @@
 
 import functools
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import pytest
-from batches import AT_ONCE, by_id, forget_refusals, ids, sent, texts
+from batches import by_id, forget_refusals, ids, sent, texts
 from support import stages
 
 from copilot_sync import Client, CopilotError, NetworkError, ProtocolError, Timeout, batch
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.usefixtures("quick_batches")
 @pytest.fixture
 def emulator(served: Emulator) -> Emulator:
     return served
-
-
-@pytest.fixture
-def client(emulator: Emulator) -> Iterator[Client]:
-    with Client(retry=AT_ONCE) as opened:
-        yield opened
 
 
 def test_an_outage_holds_a_batch_up(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """The suite itself: it passes however it is started."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import in_background
+from command_line import environment, in_background
 
 #: Tests that press Ctrl-C: in this process, in programs, and in a terminal.
 INTERRUPTED = [
@@ -24,6 +25,7 @@ def test_ctrl_c_is_pressed_though_the_suite_was_started_in_the_background() -> N
     done = subprocess.run(
         in_background(arguments),
         cwd=Path(__file__).parent,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
         check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
