@@ -40,6 +40,20 @@ def command(*arguments: str) -> List[str]:
     return [sys.executable, "-W", "error", "-m", "copilot_sync", *arguments]
 
 
+#: Becomes another program, which ignores what ``nohup program &`` ignores.
+_BACKGROUND = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def in_background(arguments: List[str]) -> List[str]:
+    """What starts a program as a shell starts ``nohup program &``: Ctrl-C is ignored from its first moment on."""
+    return [sys.executable, "-S", "-c", _BACKGROUND, *arguments]
+
+
 def environment(**variables: str) -> Dict[str, str]:
     """This process's environment and some more."""
     return {**os.environ, **variables}

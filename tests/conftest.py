@@ -17,6 +17,7 @@ from support import Trouble
 from copilot_sync import settings
 from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.pacing import cooldown, limiter
 from copilot_sync.transport.session import Transport
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do its children. The tests press it for themselves.
@@ -70,6 +71,28 @@ def transport() -> Iterator[Transport]:
     opened = Transport()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """The output of a batch, which is not there yet."""
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for an answer in its thread every few milliseconds."""
+    monkeypatch.setattr(recovery, "_FIRST_LOOK", 0.001)
+    monkeypatch.setattr(recovery, "_LONGEST_LOOK", 0.01)
+
+
+@pytest.fixture
+def quick_batches(quick_looks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches wait for milliseconds where they wait for seconds."""
+    monkeypatch.setattr(limiter, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(limiter, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(limiter, "_SPREAD", 0.0)
+    monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
 
 
 @pytest.fixture

@@ -117,9 +117,6 @@ class Choir:
             assert self._ended.acquire(timeout=PATIENCE)
 
 
-# What it hands out
-
-
 def test_a_task_gets_the_very_pieces_that_a_thread_would(emulator: Emulator, client: Client) -> None:
     """One implementation, two colours."""
     emulator.reply = Reply(["Hel", "lo", " 🎉"])
@@ -226,9 +223,6 @@ def test_the_loop_goes_on_while_the_thread_is_blocked() -> None:
         assert asyncio.run(main()) >= 100
 
 
-# What goes wrong
-
-
 @pytest.mark.parametrize(
     "error", [ValueError("bad"), KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__
 )
@@ -324,9 +318,6 @@ def test_a_failure_that_nobody_meets_keeps_nothing_alive() -> None:
         gc.enable()
 
 
-# How it ends
-
-
 def test_closing_does_not_wait_for_ever() -> None:
     """A thread that can't be interrupted, as in a DNS look-up, is left to end by itself."""
     gate = RateLimiter("one")
@@ -414,9 +405,6 @@ def test_a_thread_that_finds_its_loop_closed_ends() -> None:
         go_on.set()
         wait_for(closed)
     del generator
-
-
-# Together with other things
 
 
 @pytest.fixture
@@ -703,9 +691,6 @@ def test_a_reader_that_was_never_asked_has_nothing_to_close() -> None:
         await Reader(iter(()), do_nothing).aclose()
 
     asyncio.run(main())
-
-
-# Waiting for a while
 
 
 def test_a_wait_for_a_while_gives_all_that_has_come() -> None:

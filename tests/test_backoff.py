@@ -66,9 +66,6 @@ def caused(error: CopilotError, cause: BaseException) -> CopilotError:
     return error
 
 
-# Waiting
-
-
 @pytest.mark.usefixtures("longest")
 def test_the_bound_of_the_waits_doubles_up_to_the_cap() -> None:
     """Half a second, one, two, four, eight, and never more than eight."""
@@ -233,8 +230,6 @@ def test_a_wait_ends_when_the_call_is_stopped() -> None:
         Backoff(RetryPolicy(base=3600, cap=3600), call).after(BROKEN)
 
 
-# What may be tried again
-
 # fmt: off
 OUTCOMES = [
     (NetworkError("", may_have_been_sent=False),                            Resend.NOT_PROCESSED),
@@ -292,8 +287,6 @@ def test_only_what_is_not_final_is_tried_again(error: CopilotError, resend: Rese
         assert retry(failing(error), RetryPolicy(), call) == "done"
     assert len(call.slept) == (resend is not Resend.FINAL)
 
-
-# The policy itself
 
 # fmt: off
 WRONG = [

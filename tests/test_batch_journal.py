@@ -1,44 +1,21 @@
-"""The output and the journal beside it: whole lines, on the disk, for one batch at a time, whatever ends it."""
+"""The output and the journal beside it: whole lines, on the disk, whatever ends the batch."""
 
-import contextlib
 import errno
 import json
-import multiprocessing
 import os
-import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
+from journals import FAILURE, LINE, failure, ids, intent, journal_of, names, opened, refused, write
 from support import collect_garbage, nothing_left_open
 
 from copilot_sync import Usage
-from copilot_sync.batch import line_files
-from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.results import Result
-from copilot_sync.models import MessageHandle
-from copilot_sync.transport import fork
-
-LINE = (
-    b'{"id": "a", "text": "one", "parsed": null, "model": "auto", "usage": null, "conversation_id": "t", '
-    b'"complete": true, "seconds": 1, "attempts": 1, "error": null}\n'
-)
-#: As results were written before they had the same keys in every line.
-EARLIER = (
-    b'{"id": "e", "text": "one", "model": "", "usage": null, "conversation_id": "t", "seconds": 1, "attempts": 1}\n'
-)
-EARLIER_FAILURE = b'{"id": "f", "error": {"type": "ServerError", "message": "boom", "stage": null, "status": 500}}\n'
-FAILURE = {"type": "ServerError", "message": "boom", "stage": "stream", "status": None}
-UNKNOWN = {"type": "StreamInterruptedError", "message": "cut", "stage": "stream", "status": None}
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl"
 
 
 @pytest.fixture(autouse=True)
@@ -48,34 +25,12 @@ def _nothing_stays() -> Iterator[None]:
         collect_garbage()
 
 
-def journal_of(output: Path) -> Path:
-    return output.with_name(output.name + ".journal")
-
-
-def opened(output: Path, retry_failed: bool = False) -> Journal:
-    return Journal(str(output), retry_failed=retry_failed)
-
-
-def failure(id: str, error: Dict[str, Any] = FAILURE) -> Result:
-    return Result(id, error=error)
-
-
-def intent(id: str, conversation: str = "t", *, made: bool = True) -> Intent:
-    return Intent(id, MessageHandle(conversation, f"answer-of-{id}", "root"), "digest", made)
-
-
-def write(output: Path, *results: Result, finish: bool = False) -> None:
-    with opened(output) as journal:
-        journal.write(list(results))
-        if finish:
-            journal.finish()
-
-
-def ids(output: Path) -> List[Any]:
-    return [json.loads(line)["id"] for line in output.read_bytes().splitlines()]
-
-
-# Lines
+#: As results were written before they had the same keys in every line.
+EARLIER = (
+    b'{"id": "e", "text": "one", "model": "", "usage": null, "conversation_id": "t", "seconds": 1, "attempts": 1}\n'
+)
+EARLIER_FAILURE = b'{"id": "f", "error": {"type": "ServerError", "message": "boom", "stage": null, "status": 500}}\n'
+UNKNOWN = {"type": "StreamInterruptedError", "message": "cut", "stage": "stream", "status": None}
 
 
 def test_a_result_is_a_line(output: Path) -> None:
@@ -128,21 +83,6 @@ def test_what_is_written_is_on_the_disk(output: Path, monkeypatch: pytest.Monkey
         journal.write([])
         journal.intend([])
     assert synced == ["out.jsonl.journal", "out.jsonl"]
-
-
-# What a kill leaves
-
-
-def names(output: Path) -> List[str]:
-    return sorted(path.name for path in output.parent.iterdir())
-
-
-def refused(output: Path, words: str) -> None:
-    """Opening it is refused, and changes nothing and leaves nothing."""
-    before = {path: path.read_bytes() for path in output.parent.iterdir()}
-    with pytest.raises(JournalError, match=words):
-        opened(output)
-    assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
 
 
 TORN = [
@@ -421,9 +361,6 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert ids(real) == ["a"]
 
 
-# Intents
-
-
 def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
     """With all that finds its message; the last one for a prompt counts."""
     with opened(output) as journal:
@@ -520,143 +457,6 @@ def test_results_are_put_in_order(output: Path) -> None:
         assert journal.failed("a") is False
     assert ids(output) == ["a", "b", "c", "d", "x", "e"]
     assert json.loads(output.read_bytes().splitlines()[1])["text"] == "text of b"
-
-
-# One batch at a time
-
-
-HOLD = """
-import sys
-from copilot_sync.batch.journal import Journal
-with Journal(sys.argv[1]) as journal:
-    print("open", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextlib.contextmanager
-def held_elsewhere(output: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Another process that has the output open."""
-    arguments = [sys.executable, "-c", HOLD, str(output)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"open\n"
-        yield process
-
-
-def test_two_runs_on_the_same_output_refuse_each_other(output: Path) -> None:
-    """In the same process and in another one, through any name of the file; the first one does not notice."""
-    link = output.with_name("link.jsonl")
-    link.symlink_to(output)
-    with held_elsewhere(output):
-        for path in (output, link, output.parent / "." / output.name):
-            with pytest.raises(JournalError, match="another batch is writing to .*out.jsonl"):
-                opened(path)
-    with opened(output), pytest.raises(JournalError, match="another batch is writing"):
-        opened(output)
-    opened(output).close()
-
-
-def test_the_lock_ends_with_the_process(output: Path) -> None:
-    """However it ends."""
-    with held_elsewhere(output) as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        opened(output).close()
-
-
-def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may lose its name between another one's opening and locking it; that one takes the new file."""
-    locked: Callable[[int], bool] = line_files.try_lock
-    meanwhile = [lambda: os.unlink(output), lambda: (os.unlink(output), output.touch())]
-
-    def slowly(file: int) -> bool:
-        if meanwhile:
-            meanwhile.pop()()
-        return locked(file)
-
-    monkeypatch.setattr(line_files, "try_lock", slowly)
-    with opened(output):
-        assert not meanwhile
-        with pytest.raises(JournalError, match="another batch"):
-            opened(output)
-
-
-def test_two_names_of_one_file_have_one_lock(output: Path) -> None:
-    """A hard link's journal has another name, and yet they refuse each other; so they do after writing it anew."""
-    write(output, Result("a"), failure("b"))
-    other = output.with_name("other.jsonl")
-    other.hardlink_to(output) if sys.version_info >= (3, 10) else os.link(output, other)
-    with held_elsewhere(output):
-        with pytest.raises(JournalError, match="another batch is writing to .*other.jsonl"):
-            opened(other)
-        assert not journal_of(other).exists()
-    with opened(output, retry_failed=True), pytest.raises(JournalError, match="another batch"):
-        opened(output)
-
-
-def test_an_output_in_the_place_of_a_removed_one_is_not_begun(output: Path) -> None:
-    """Its journal is still somebody's."""
-    with held_elsewhere(output):
-        output.unlink()
-        with pytest.raises(JournalError, match="another batch is writing"):
-            opened(output)
-        assert not output.exists()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda output: output.unlink(),
-        lambda output: output.rename(output.with_name("moved.jsonl")),
-        lambda output: output.write_bytes(output.read_bytes() + b"mine\n"),
-        lambda output: os.truncate(output, 10),
-    ],
-    ids=["removed", "moved", "added to", "shortened"],
-)
-def test_a_file_that_somebody_changes_meanwhile_is_not_written_to(output: Path, change: Callable[[Path], Any]) -> None:
-    """The result would be lost, or stand behind half a line; it is looked up by the next run."""
-    with opened(output) as journal:
-        journal.write([Result("a", "one")])
-        change(output)
-        before = {path: path.read_bytes() for path in output.parent.iterdir()}
-        for _ in range(2):
-            with pytest.raises(JournalError, match="was changed, moved or removed by somebody else while a batch was"):
-                journal.write([Result("b", "two")])
-        assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
-
-
-def wait_for_word(started: Any, end: Any) -> None:
-    started.set()
-    end.wait()
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
-def test_a_forked_child_does_not_keep_the_lock(output: Path) -> None:
-    """A pool's processes may live on when the one who made them was killed."""
-    context = multiprocessing.get_context("fork")
-    started, end = context.Event(), context.Event()
-    with opened(output):
-        child = context.Process(target=wait_for_word, args=(started, end))
-        child.start()
-        assert started.wait(10)
-    opened(output).close()
-    end.set()
-    child.join()
-    child.close()
-
-
-def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
-    """Leaving it is not the same as unlocking it."""
-    with opened(output) as journal:
-        fork._reset_all()
-        assert (journal._output._file, journal._notes._file) == (-1, -1)
-        with pytest.raises(JournalError, match="can't be written: Bad file descriptor"):
-            journal.write([Result("a")])
-
-
-# No room
 
 
 FILL = """

@@ -27,9 +27,6 @@ def read_file(folder: Path, name: str, content: bytes) -> Read:
         return list(prompts)
 
 
-# JSON Lines
-
-
 def test_a_line_of_json_is_a_prompt(tmp_path: Path) -> None:
     """With everything that may stand in it; what is not known is left alone."""
     content = b"""{"id": "a", "prompt": "hi", "model": "o1-mini", "system": "be brief", "conversation": "t-1", "x": 1}
@@ -112,9 +109,6 @@ def test_a_line_too_long_is_left_out_without_being_held(tmp_path: Path, monkeypa
     assert read_file(tmp_path, "in.txt", b"y" * 100) == [BadLine(1, 1, "line 1: it is longer than 20 bytes")]
 
 
-# Text
-
-
 def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
     """The number of the line is its id; blank lines are none."""
     content = b'one\n\ntwo, three\r\n{"prompt": 1}\n'
@@ -123,9 +117,6 @@ def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
         Prompt(3, "two, three"),
         Prompt(4, '{"prompt": 1}'),
     ]
-
-
-# CSV
 
 
 def test_csv_has_named_columns(tmp_path: Path) -> None:
@@ -231,9 +222,6 @@ def test_a_quote_in_the_middle_of_a_cell_is_a_character(tmp_path: Path) -> None:
     ]
 
 
-# Encodings and line ends
-
-
 NAMES = pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.txt"])
 CONTENT = {
     "in.jsonl": '{"prompt": "é1"}\n{"prompt": "é2"}\n',
@@ -322,9 +310,6 @@ def test_a_file_is_checked_again_when_it_has_changed(tmp_path: Path) -> None:
         path.write_bytes(b'prompt\none\n"two')
         with pytest.raises(ValueError, match="line 3: a quote opens a cell here and none closes it"):
             list(prompts)
-
-
-# Files and streams
 
 
 @pytest.mark.parametrize(
@@ -419,9 +404,6 @@ def test_a_file_is_never_held_in_memory(tmp_path: Path, name: str) -> None:
         tracemalloc.stop()
     assert count == 2_000
     assert peak < 800_000
-
-
-# Values
 
 
 def test_a_value_is_read_as_a_line_is() -> None:

@@ -265,9 +265,6 @@ def test_all_that_can_be_unpacked_is_handed_out() -> None:
         assert unpacked == zlib.decompressobj(GZIP).decompress(packed[:length])
 
 
-# Reading it whole
-
-
 def connections(
     transport: Transport, first: bytes, use: Callable[[Body], Any], call: Optional[CallContext] = None
 ) -> int:
@@ -349,8 +346,6 @@ def test_reading_ends_when_the_call_is_stopped(transport: Transport) -> None:
             reading.result()
 
 
-# Reading as much of it as can be had
-
 # fmt: off
 SOME: Dict[str, Any] = {
     # the reply                                        what is read     is its connection kept
@@ -399,9 +394,6 @@ def test_an_error_is_not_read_on_when_the_call_is_stopped(transport: Transport) 
         call.cancel()
         with pytest.raises(StreamClosedError):
             body.read_some(100)
-
-
-# After the answer
 
 
 def begun(body: Body) -> None:

@@ -237,9 +237,6 @@ def test_nobody_ever_reads_half_a_file(tmp_path: Path) -> None:
     assert None not in seen
 
 
-# Several processes
-
-
 ADD = """
 import sys
 from copilot_sync import safe_files

@@ -7,11 +7,13 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from command_line import Keys, command, environment, spawn
+from command_line import Keys, command, environment, in_background, spawn
+from support import PATIENCE
 from terminals import CTRL_C, Terminal, has_colours
 
 from copilot_sync.cli.program import run
@@ -283,9 +285,6 @@ def test_the_embedded_emulator_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     assert not Path(os.environ["XDG_CACHE_HOME"]).exists()
 
 
-# Pipes and signals
-
-
 def test_pieces_are_printed_as_they_come(served: Emulator) -> None:
     """The first piece is in the pipe while the second is not sent yet."""
     served.script(Reply(["first", "second"]))
@@ -313,6 +312,26 @@ def test_ctrl_c_is_status_130(served: Emulator) -> None:
     assert served.wait_until(lambda: bool(served.disconnects))
 
 
+def test_ctrl_c_stays_ignored_if_it_was_ignored_at_the_start(served: Emulator) -> None:
+    """``nohup copilot-sync ask &`` goes on to the end of the answer: the program sets no handler of its own."""
+    interrupted = threading.Event()
+
+    def pieces(prompt: str) -> Iterator[str]:
+        yield "first "
+        interrupted.wait(PATIENCE)
+        yield "second"
+
+    served.reply = Reply(pieces)
+    arguments = in_background(command("ask", "x"))
+    with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"first"
+        process.send_signal(signal.SIGINT)
+        interrupted.set()
+        assert process.stdout.read() == b" second\n"
+        assert process.wait(10) == 0
+
+
 def test_a_closed_pipe_is_quiet(served: Emulator) -> None:
     """Where nobody reads any more, the program ends without a word."""
     served.script(Reply(["line\n"] * 2000))
@@ -336,9 +355,6 @@ def test_a_narrow_encoding_replaces_what_it_has_not(served: Emulator) -> None:
         stdout=subprocess.PIPE,
     )
     assert (done.returncode, done.stdout) == (0, b"?!\n")
-
-
-# Screens
 
 
 def test_markdown_is_drawn_live(served: Emulator) -> None:

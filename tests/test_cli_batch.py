@@ -60,9 +60,6 @@ def fail_on(emulator: Emulator, content: str, fault: Fault) -> None:
     emulator.choose_fault = choose
 
 
-# Files and statuses
-
-
 def test_a_file_of_prompts_becomes_a_file_of_results(
     served: Emulator, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,9 +180,6 @@ def test_an_output_that_is_something_else_is_left_alone(
     assert sent(served) == []
 
 
-# Standard output
-
-
 def test_results_may_go_to_stdout(served: Emulator, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A line of JSON each, and all else on stderr; nothing is kept, so nothing is said of going on."""
     fail_on(served, "two", Fault.status(400))
@@ -304,9 +298,6 @@ def test_the_embedded_emulator_needs_nothing(
     assert "emulator" in capsys.readouterr().err
 
 
-# Stopped
-
-
 @contextlib.contextmanager
 def started(*arguments: str, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "copilot_sync", "batch", *arguments]
@@ -394,9 +385,6 @@ def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_room(
         assert run(["batch", "in.txt", "-o", str(output)]) == 0
         assert len(results_of(output)) == 40
     assert sorted(sent(served)) == sorted(set(sent(served)))
-
-
-# What is seen
 
 
 def read_all(descriptor: int) -> bytes:

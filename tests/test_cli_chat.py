@@ -39,9 +39,6 @@ def sent(emulator: Emulator) -> List[Any]:
     return [request.json["content"] for request in emulator.requests if request.stage == "message"]
 
 
-# From a pipe
-
-
 def test_each_line_of_a_pipe_is_a_question(
     served: Emulator, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,9 +146,6 @@ def test_an_interrupted_chat_in_this_process_is_130(
     assert run(["chat"]) == 130
     interrupting.result()
     assert watched.getvalue() == "first\n"
-
-
-# At a keyboard
 
 
 def test_a_typed_chat_goes_on_until_ctrl_d(served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,8 +327,6 @@ def test_answers_are_drawn_in_a_terminal(
             # No terminal has echoed what was typed, so that an answer which is drawn again covers the first prompt.
             assert (drawn.lstrip("> "), prompt) == (line, ">")
 
-
-# In a terminal of its own
 
 with_gnu_readline = pytest.mark.skipif(
     sys.implementation.name != "cpython" or "libedit" in (readline.__doc__ or ""),

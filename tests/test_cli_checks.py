@@ -213,9 +213,6 @@ def test_where_tokens_are_kept_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     assert (finding.state, finding.words[:3]) == (SKIPPED, "off")
 
 
-# The network
-
-
 def test_a_host_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not found may mean that there is no network. Behind a proxy, the proxy does it."""
     assert checks.check_dns("http://127.0.0.1:1") == Check("DNS of 127.0.0.1", OK, "127.0.0.1")

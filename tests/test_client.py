@@ -68,9 +68,6 @@ def sent(emulator: Emulator) -> Any:
     return [request.json for request in emulator.requests if request.stage == "message"][-1]
 
 
-# Asking
-
-
 def test_a_question_gets_its_answer(emulator: Emulator, client: Client) -> None:
     """With all that the service said about it."""
     emulator.script(Reply(["Hel", "lo"], routed_model="mai-code", usage={"inputTokens": 3, "outputTokens": 2}))
@@ -233,9 +230,6 @@ def test_an_answer_that_its_client_closes_is_an_error(emulator: Emulator, client
     emulator.release()
 
 
-# Chat
-
-
 @pytest.mark.parametrize("face", ["ask", "stream"])
 def test_a_chat_of_three_turns(emulator: Emulator, client: Client, face: str) -> None:
     """One thread; each question answers the answer before it; its model is the chat's."""
@@ -287,9 +281,6 @@ def test_a_chat_passes_on_what_a_question_says(emulator: Emulator, client: Clien
     other = client.create_thread()
     chat.ask("Two", conversation=other)
     assert chat.conversation is other
-
-
-# The thread API
 
 
 def test_threads_are_listed_renamed_and_deleted(emulator: Emulator, client: Client) -> None:
@@ -390,9 +381,6 @@ def test_a_token_that_cannot_be_had_is_told_as_such(emulator: Emulator, known: b
     assert "messages" not in stages(emulator)
 
 
-# Settings
-
-
 def test_the_environment_alone_is_enough(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """URLs and cookies from the variables, as the emulator's command prints them."""
     monkeypatch.setenv("COPILOT_SYNC_MODEL", "o1-mini")
@@ -472,9 +460,6 @@ def test_without_credentials_every_way_to_give_them_is_named(tmp_path: Path) -> 
 def test_a_client_tells_where_it_goes_and_no_more(emulator: Emulator, client: Client) -> None:
     """No credentials."""
     assert repr(client) == f"<Client of {emulator.api_url}, model 'gpt-4o'>"
-
-
-# Bad input
 
 
 @pytest.mark.parametrize(
@@ -645,9 +630,6 @@ def test_a_proxy_is_gone_through(emulator: Emulator) -> None:
     [request] = emulator.requests
     assert request.path.endswith("/github-copilot/chat/token")
     assert request.host == "api"
-
-
-# Sharing
 
 
 def test_threads_share_a_client(emulator: Emulator, client: Client) -> None:

@@ -239,9 +239,6 @@ def test_an_interruption_ends_a_stream_for_good(client: Client, monkeypatch: pyt
         stream.read()
 
 
-# Readers in a thread of their own
-
-
 @pytest.mark.parametrize("asked", [1, 2, 3, 4], ids="before item {}".format)
 def test_a_task_learns_that_its_stream_was_closed(client: Client, asked: int) -> None:
     """Its loop does not end as if the answer were whole."""

@@ -85,9 +85,6 @@ def silent(peer: Peer) -> None:
     peer.wait_closed()
 
 
-# Stopping
-
-
 @either_wire
 @pytest.mark.parametrize(
     "said", [b"", b"HTTP/1.1 200 OK\r\nX-Half: ", HEAD + b"o"], ids=["nothing", "half a head", "half a body"]
@@ -210,9 +207,6 @@ def test_stopping_after_the_reply_does_not_touch_the_next_one(transport: Transpo
         stopped.set()
         assert reading.result() == b"ok"
         assert server.connections == 1
-
-
-# Time
 
 
 def dripping(begin: bytes, drop: bytes) -> Script:
@@ -414,9 +408,6 @@ def test_a_port_where_nothing_listens_is_a_network_error(transport: Transport) -
     assert caught.value.attempts == 0
 
 
-# Heads
-
-
 @pytest.mark.parametrize("length", range(len(HEAD)))
 def test_a_head_that_is_cut_is_never_a_reply(transport: Transport, length: int) -> None:
     """By itself, http.client takes the end of the connection for the end of the head, and makes it a 200."""
@@ -480,9 +471,6 @@ def test_an_idle_connection_that_the_server_closed_is_not_used(transport: Transp
         wait_for(closed)
         assert fetch(transport, server.url) == b"ok"
         assert server.connections == 2
-
-
-# Proxies
 
 
 def tunnelling(port: int, *, tls: bool = False) -> Script:

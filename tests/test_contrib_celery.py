@@ -96,9 +96,6 @@ def sent(emulator: Emulator) -> Any:
     return [request.json for request in emulator.requests if request.stage == "message"][-1]
 
 
-# One prompt
-
-
 def test_a_task_gives_the_whole_answer_as_json(emulator: Emulator, task: Any) -> None:
     """With all that is known of it."""
     emulator.script(Reply(["Hel", "lo"], usage={"inputTokens": 3, "outputTokens": 2}, model="gpt-4o"))
@@ -180,9 +177,6 @@ def test_without_a_result_backend_it_still_asks(emulator: Emulator, app: Any, ta
     assert run(task, "Hello")["text"] == "Hello"
 
 
-# Where it is configured
-
-
 def named_client() -> Client:
     return Client(model="o1-preview")
 
@@ -257,9 +251,6 @@ def test_a_cache_in_redis_keeps_values_for_their_time() -> None:
     assert redis.expirations == [10, 30]
 
 
-# The gate
-
-
 def test_a_refusal_is_waited_out(emulator: Emulator, task: Any) -> None:
     """The prompt is asked again after the pause that the service wants."""
     emulator.fail("thread", Fault.status(429, retry_after=1))
@@ -305,9 +296,6 @@ def test_answers_open_the_gate_again(emulator: Emulator, app: Any, task: Any) ->
     for _ in range(4):
         run(task, "Hello")
     assert task.rate_limiter.concurrency == 2
-
-
-# Taken up by another worker
 
 
 class KilledError(BaseException):
@@ -374,9 +362,6 @@ def test_a_task_is_given_to_another_worker_when_its_own_dies(task: Any) -> None:
         False,
         False,
     )
-
-
-# Many prompts
 
 
 @pytest.fixture
@@ -481,9 +466,6 @@ def test_without_celery_the_module_says_what_to_install() -> None:
         check=False,
     )
     assert 'pip install "copilot-sync[celery]"' in done.stderr.splitlines()[-1]
-
-
-# Waits that are too long for a delivery
 
 
 class Delivery:
@@ -650,9 +632,6 @@ def test_a_message_that_another_delivery_sent_meanwhile_is_looked_for(
     answer = run(task, "Hello", id=id)
     assert (answer["text"], answer["attempts"]) == ("Hello", 0)
     assert asked(emulator) == {"Hello": 1}
-
-
-# What is everybody's, and what is one prompt's
 
 
 def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:

@@ -154,9 +154,6 @@ def ask_asynchronously(page: AsyncClient, place: str, **form: str) -> List[Dict[
     return events(asyncio.run(main()))
 
 
-# Answers
-
-
 def test_an_answer_is_a_stream_of_events(page: Client) -> None:
     """With the headers that keep it from being held back, also by Django's own compression."""
     response = page.post("/chat", {"prompt": "hi"}, HTTP_ACCEPT_ENCODING="gzip")
@@ -283,9 +280,6 @@ def test_pages_and_logs_say_what_is_wrong_and_no_secret(
         response.close()
     trouble.check_told(body, caplog.text)
     assert page.get("/conversations").json() == {}
-
-
-# Conversations
 
 
 def test_a_conversation_is_kept_by_name(emulator: Emulator, page: Client, engine: str) -> None:
@@ -422,9 +416,6 @@ def test_a_session_that_cannot_be_saved_at_the_end_is_told(
     assert "planted words" in caplog.text
 
 
-# The client and its setting
-
-
 def test_one_client_serves_all_threads() -> None:
     """It is made with the first need."""
     assert len({id(worker.result()) for worker in [Worker(get_client) for _ in range(8)]}) == 1
@@ -524,9 +515,6 @@ def test_the_heartbeat_is_the_one_that_is_set(emulator: Emulator) -> None:
         response: Any = stream_response(RequestFactory().post("/chat"), "hi")
         assert b"".join(response).count(sse.COMMENT) >= 3
         response.close()
-
-
-# The command
 
 
 def test_the_command_asks() -> None:

@@ -84,9 +84,6 @@ def ask(page: Any, **form: str) -> List[Dict[str, Any]]:
     return events(page.post("/chat", data=form).get_data())
 
 
-# Answers
-
-
 def test_an_answer_is_a_stream_of_events(page: Any) -> None:
     """With the headers that keep it from being held back."""
     response = page.post("/chat", data={"prompt": "hi"})
@@ -141,9 +138,6 @@ def test_pages_and_logs_say_what_is_wrong_and_no_secret(
         body = page.post("/chat", data={"prompt": "hi", **name}).get_data()
     trouble.check_told(body, caplog.text)
     assert page.get("/conversations").json == {}
-
-
-# Conversations
 
 
 def test_a_conversation_is_kept_by_name(emulator: Emulator, page: Any) -> None:
@@ -201,9 +195,6 @@ def test_a_given_conversation_wins_and_is_kept(app: flask.Flask, copilot: Copilo
         response = copilot.stream_response("hi", name="chat", conversation=known.conversation_id)
         assert events(response.get_data())[-1]["conversation_id"] == known.conversation_id
         assert list(copilot.conversations()) == ["chat"]
-
-
-# The client
 
 
 def test_one_client_serves_all_threads(app: flask.Flask, copilot: CopilotSync) -> None:
@@ -290,9 +281,6 @@ def test_tokens_are_kept_in_a_cache(emulator: Emulator, tmp_path: Any, kind: str
         assert Worker(partial(ask_anywhere, "hi")).result().text == "one two"
         app.extensions[KEY].close()
     assert emulator.tokens_issued == 1
-
-
-# The commands
 
 
 def test_the_command_asks(app: flask.Flask) -> None:

@@ -128,9 +128,6 @@ def test_a_failure_is_the_librarys(emulator: Emulator, model: Any) -> None:
     assert len(emulator.threads) == 1
 
 
-# Keys and tokens
-
-
 @pytest.mark.parametrize("place", ["keys", "environment", "model"])
 def test_a_key_is_used_as_it_is(
     emulator: Emulator, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

@@ -73,9 +73,6 @@ def face(request: pytest.FixtureRequest) -> Face:
     return read
 
 
-# What the page gets
-
-
 def test_an_answer_is_its_pieces_and_its_end(client: Client, face: Face) -> None:
     """With all that a page needs to go on."""
     conversation = client.create_thread()
@@ -178,9 +175,6 @@ def test_what_ends_a_program_gets_through_a_failure_to_keep(client: Client) -> N
 
     with pytest.raises(KeyboardInterrupt):
         blocking(client.stream("hi"), leave)
-
-
-# Errors
 
 
 ERRORS = [
@@ -295,9 +289,6 @@ def test_a_stream_that_closes_itself_just_ends(client: Client, face: Face) -> No
     assert face(stream) == PREAMBLE
 
 
-# Silence
-
-
 def test_comments_come_while_nothing_else_does(emulator: Emulator, client: Client, face: Face) -> None:
     """Until the answer goes on. They are none of its events."""
     emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.2))
@@ -337,9 +328,6 @@ def test_a_heartbeat_is_a_number_of_seconds(client: Client, body: Any, heartbeat
     """Anything else is told before anything is sent."""
     with pytest.raises(error, match="heartbeat must be a number of seconds"):
         body(client.stream("hi"), heartbeat=heartbeat)
-
-
-# The end
 
 
 def test_closing_ends_everything_at_once(emulator: Emulator, client: Client) -> None:
@@ -469,9 +457,6 @@ def test_a_client_that_has_gone_is_noticed_by_the_heartbeat(emulator: Emulator, 
         assert emulator.wait_until(lambda: emulator.disconnects)
         assert emulator.disconnects[0].time - gone < heartbeat + 1
         serving.result()
-
-
-# The asynchronous one
 
 
 async def begun(client: Client, emulator: Emulator) -> AsyncEventStream:

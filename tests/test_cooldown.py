@@ -86,9 +86,6 @@ def starts_of(
             cooldown.failed(failing(), PATIENT, call)
 
 
-# The floor
-
-
 @pytest.mark.parametrize("again", [False, True], ids=["then all is well", "again and again"])
 @pytest.mark.parametrize("told", [None, 0.0, 0.001, 0.5])
 @pytest.mark.parametrize(
@@ -135,9 +132,6 @@ def test_starts_are_left_to_chance(clock: Clock) -> None:
         cooldown.failed(refusal(), None, call)
         seen.add(tuple(starts_of(cooldown, call, 5.0)))
     assert len(seen) == 3
-
-
-# The pause
 
 
 def test_a_pause_holds_calls_back_until_it_is_over(call: Patient, clock: Clock) -> None:
@@ -211,9 +205,6 @@ def test_many_who_wait_do_not_wait_for_ever(clock: Clock) -> None:
     with pytest.raises(RateLimitError):
         cooldown.wait(RetryPolicy(max_wait=20.0), call, "message")
     assert 15 < sum(call.slept) <= 20
-
-
-# Outages
 
 
 @pytest.mark.parametrize(
@@ -310,9 +301,6 @@ def test_a_refusal_of_any_kind_and_stage_holds_all_back(call: Patient, failure: 
     assert len(call.slept) == 3
 
 
-# Quotas
-
-
 def quota(status: int, retry_after: Optional[float] = None, stage: str = "message") -> QuotaExceededError:
     return QuotaExceededError("used up", status=status, stage=stage, retry_after=retry_after)
 
@@ -345,9 +333,6 @@ def test_a_quota_that_may_not_be_everybodys_only_slows_down(call: Patient, failu
     cooldown.failed(failure, PATIENT, call)
     cooldown.wait(PATIENT, call, "message")
     assert len(call.slept) == 1
-
-
-# Who shares one
 
 
 def test_all_who_use_one_account_share_one() -> None:
@@ -395,9 +380,6 @@ def test_a_child_does_not_wait_for_its_parents_locks(call: Patient) -> None:
         assert cooldown_of("forked") is cooldown
         cooldown.wait(PATIENT, call, "message")
     assert call.slept == [10.0]
-
-
-# Against servers
 
 
 def storm(*ways: Callable[[], Any], clients: List[Client]) -> None:

@@ -61,9 +61,6 @@ def read_async(stream: Stream) -> List[str]:
     return asyncio.run(gathered())
 
 
-# The emulator falls silent
-
-
 @pytest.mark.parametrize(
     "asked, fault, timeout, phase, stage",
     [
@@ -111,9 +108,6 @@ def test_a_task_meets_the_same_limits(emulator: Emulator, limit: Timeout, phase:
         with pytest.raises(RequestTimeoutError) as caught:
             read_async(client.stream("hi"))
     assert (caught.value.phase, caught.value.partial) == (phase, "one")
-
-
-# A server that keeps talking
 
 
 def test_comments_are_no_silence_and_no_progress(emulator: Emulator) -> None:
@@ -338,9 +332,6 @@ def test_a_consumer_of_events_that_takes_its_time_is_no_stall(emulator: Emulator
         assert [event.type for event in events] == ["content", "complete"]
 
 
-# Before there is a connection
-
-
 @contextlib.contextmanager
 def full_queue() -> Iterator[str]:
     """A port at which connections are never made."""
@@ -381,9 +372,6 @@ def test_a_server_that_does_nothing_is_given_up(
             with pytest.raises(RequestTimeoutError) as caught:
                 client.ask("x" * size, conversation="t-1")
     assert (caught.value.phase, caught.value.seconds, caught.value.may_have_been_sent) == (phase, SHORT, sent)
-
-
-# The whole of a call
 
 
 def test_total_bounds_all_stages_together(emulator: Emulator) -> None:
@@ -448,9 +436,6 @@ def test_the_time_of_a_call_begins_with_its_first_request(emulator: Emulator) ->
         stream = client.stream("hi")
         time.sleep(1.5 * SHORT)
         assert read(stream) == ["one", "two"]
-
-
-# A server that never stops
 
 
 def flooding(start: bytes, more: bytes) -> Callable[[Peer], None]:

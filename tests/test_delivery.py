@@ -110,8 +110,6 @@ def test_an_event_is_there_before_it_is_known_what_follows(first: bytes, second:
     assert script.opened_in_time
 
 
-# How long a piece is on its way
-
 COUNT, GAP, LIMIT = 10, 0.05, 0.01
 ANSWER = [b'data: {"type":"content","body":"piece"}\n\n'] * COUNT + [b'data: {"type":"complete","id":"m-1"}\n\n']
 

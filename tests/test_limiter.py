@@ -315,9 +315,6 @@ def test_what_interrupts_the_sleep_ends_the_waiting(clock: Clock) -> None:
     assert rate_limiter.try_acquire() == 0
 
 
-# Shared
-
-
 class DjangoLike:
     """A cache of Django's shape, with nothing but the three methods, which notes the time-outs."""
 
@@ -414,9 +411,6 @@ def test_with_a_cache_the_clock_is_one_that_others_have() -> None:
     assert 99 < rate_limiter.pause <= 100
 
 
-# The memory
-
-
 def test_the_memory_forgets_what_is_over(clock: Clock) -> None:
     """A value lasts as long as was said, and its place is free again then."""
     cache = MemoryCache(clock=clock)
@@ -440,9 +434,6 @@ def test_the_memory_stays_small(clock: Clock) -> None:
         cache.add(str(number), "taken", 61)
         clock.now += 1
     assert len(cache._entries) <= 1024
-
-
-# Threads, forks, arguments
 
 
 def test_no_two_threads_get_the_same_place() -> None:

@@ -22,8 +22,6 @@ from copilot_sync.models import (
     Usage,
 )
 
-# Conversations
-
 
 def conversation(conversation_id: str = "c1", message_id: Any = "m1") -> Conversation:
     return Conversation.from_dict({"conversation_id": conversation_id, "message_id": message_id})
@@ -142,9 +140,6 @@ def test_what_is_no_conversation_is_refused(value: Any) -> None:
         Conversation.from_value(value)
 
 
-# Plain values
-
-
 ANSWER = Answer("Hello", conversation(), "gpt-4o", Usage(12, 2), "m1", {"CodeVulnerability": []}, False)
 
 
@@ -205,9 +200,6 @@ def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[
 def test_a_value_has_the_documented_fields_and_defaults(value: Any, expected: Dict[str, Any]) -> None:
     """What the service did not say is ``None``, empty, or false."""
     assert {name: getattr(value, name) for name in expected} == expected
-
-
-# Secrets
 
 
 PLANTED = "tok_planted_5ecret"

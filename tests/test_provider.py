@@ -81,9 +81,6 @@ def messages_sent(emulator: Emulator) -> List[Any]:
     return [request.json for request in emulator.requests if request.stage == "message"]
 
 
-# What it looks like
-
-
 def test_the_class_is_the_documented_one() -> None:
     """Its bases and attributes, to the letter."""
     assert issubclass(GithubCopilot, AsyncGeneratorProvider)
@@ -134,9 +131,6 @@ def test_a_subclass_may_have_other_models(emulator: Emulator) -> None:
 
     assert Mini.create_completion("", HELLO, **given(emulator)) == "Hello"
     assert messages_sent(emulator)[0]["model"] == "o1-mini"
-
-
-# The twelve documented steps
 
 
 @both
@@ -233,9 +227,6 @@ def test_what_is_sent_of_the_messages(
     assert messages_sent(emulator)[-1]["content"] == content
 
 
-# Conversations
-
-
 def test_the_conversation_comes_before_the_message_is_sent(emulator: Emulator) -> None:
     """And nothing at all is requested before it is asked for."""
     items = GithubCopilot.create_generator("", HELLO, return_conversation=True, **given(emulator))
@@ -289,9 +280,6 @@ def test_the_conversation_wins_over_its_id(emulator: Emulator, face: Any) -> Non
     assert len(emulator.threads) == 3
 
 
-# Further options
-
-
 @all_faces
 def test_options_are_passed_on(emulator: Emulator, face: Any, tmp_path: Path) -> None:
     """Those of the message to the wire, those of the call and of the client to them."""
@@ -331,9 +319,6 @@ def test_other_options_are_ignored(emulator: Emulator, face: Any, caplog: pytest
     caplog.set_level(logging.DEBUG, "copilot_sync.provider")
     assert face("", HELLO, temperature=0.7, action="next-value", **given(emulator)) == ["Hello"]
     assert [record.getMessage() for record in caplog.records] == ["ignored options: action, temperature"]
-
-
-# Failures
 
 
 @all_faces
@@ -405,9 +390,6 @@ def test_failures_come_out_with_what_had_come(
     assert caught.value.stage == ("stream" if partial else stage)
 
 
-# Leaving early
-
-
 @pytest.mark.parametrize("way", ["close", "drop", "throw"])
 @pytest.mark.parametrize("item", ["conversation", "text"])
 def test_leaving_early_frees_the_connection(emulator: Emulator, way: str, item: str) -> None:
@@ -450,9 +432,6 @@ def test_leaving_the_async_loop_frees_the_connection(emulator: Emulator, way: st
     asyncio.run(run())
     assert emulator.wait_until(lambda: emulator.disconnects)
     assert "copilot-sync-stream" not in {thread.name for thread in threading.enumerate()}
-
-
-# Shared clients
 
 
 def test_calls_with_the_same_credentials_share_a_client(emulator: Emulator) -> None:

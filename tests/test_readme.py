@@ -57,10 +57,11 @@ def test_the_first_page_is_short() -> None:
 
 def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What README types can be typed, one line after the other, in a folder with the files that it names."""
-    program = tmp_path / "bin" / "copilot-sync"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -W error -m copilot_sync "$@"\n')
-    program.chmod(0o755)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, arguments in (("copilot-sync", "-W error -m copilot_sync "), ("python", "")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
+        (programs / name).chmod(0o755)
     (tmp_path / "app.py").write_text("x = 1\n")
     (tmp_path / "prompts.jsonl").write_text('{"id": "one", "prompt": "Hello"}\n')
     lines = [line for block in _blocks("sh")[1:] for line in block.splitlines() if "copilot-sync" in line]
@@ -68,7 +69,7 @@ def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.
         ["/bin/sh", "-e", "-x", "-c", "\n".join(lines)],
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

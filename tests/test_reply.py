@@ -30,8 +30,6 @@ def fetched(transport: Transport, server: Server, call: Optional[CallContext] = 
     return answered.status, answered.body
 
 
-# Interim replies
-
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 INTERIM: Dict[str, bytes] = {
     "early hints": HINTS,
@@ -158,8 +156,6 @@ def test_another_protocol_is_no_reply_to_read_past(transport: Transport) -> None
         wait_for(server.peer_closed)
 
 
-# What serves another request
-
 OF_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: "
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 CODED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n"
@@ -243,9 +239,6 @@ def test_a_body_that_comes_late_is_nobodys_answer(transport: Transport, head: by
         wait_for(has_gone_on)
         assert fetched(transport, server) == (200, b"next")
         transport.close()
-
-
-# Bytes
 
 
 def sized(body: bytes) -> bytes:

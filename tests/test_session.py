@@ -170,8 +170,6 @@ def test_a_reply_has_a_largest_size(transport: Transport) -> None:
         fetch(small, request_to(server))
 
 
-# Trust
-
 # fmt: off
 TRUST: Dict[str, Any] = {
     # verify      REQUESTS_CA_BUNDLE   trusted
@@ -235,9 +233,6 @@ def test_a_file_that_is_missing_is_a_network_error(tmp_path: Path) -> None:
         fetch(Transport(verify=str(tmp_path / "missing.pem")), request_to(server))
 
 
-# Which proxy
-
-
 @pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxy"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_what_could_not_be_reached_is_named(scheme: str, proxied: bool) -> None:
@@ -295,9 +290,6 @@ def test_the_proxy_is_the_callers_else_the_environments(
         assert servers[asked].received[0].splitlines()[0] == line
 
 
-# Errors and logs
-
-
 def test_a_failed_request_is_counted(transport: Transport) -> None:
     """Whether a reply came or not."""
     call = CallContext(Timeout(connect=10, read=10))
@@ -335,9 +327,6 @@ def test_requests_are_logged_without_ids_and_secrets(transport: Transport, caplo
     (record,) = [record for record in caplog.records if record.name.startswith("copilot_sync")]
     assert record.getMessage() == "threads GET /threads/{id}: 200 in 1.500 s"
     assert SECRET not in caplog.text
-
-
-# The life of a transport
 
 
 def test_a_closed_transport_can_be_used_again(transport: Transport) -> None:

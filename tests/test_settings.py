@@ -25,9 +25,6 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (settings.DRAIN_BYTES, settings.DRAIN_SECONDS) == (64 * 1024, 0.05)
 
 
-# Time limits
-
-
 @pytest.mark.parametrize(
     "value, expected",
     [
@@ -67,9 +64,6 @@ def test_what_is_no_time_limit_is_refused(value: Any) -> None:
         Timeout.from_value(value)
 
 
-# Sizes
-
-
 @pytest.mark.parametrize("name", ["event", "answer", "reply"])
 @pytest.mark.parametrize(
     "value, kind, words",
@@ -100,9 +94,6 @@ def test_settings_are_frozen_values(value: Any) -> None:
     assert {value: 1}[pickle.loads(pickle.dumps(value))] == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, 5)
-
-
-# The environment
 
 
 ALL = {
@@ -138,9 +129,6 @@ def test_an_environment_shows_none_of_its_secrets() -> None:
     for shown in (repr(environment), str(environment), f"{environment}", f"{[environment]!r}"):
         assert "key" not in shown
         assert "abc" not in shown
-
-
-# URLs
 
 
 @pytest.mark.parametrize(

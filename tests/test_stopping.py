@@ -163,9 +163,6 @@ def client(scene: Scene, ca: str) -> Iterator[Client]:
 at_mid_stream = pytest.mark.parametrize("stage", [MID_STREAM])
 
 
-# A reader that is blocked
-
-
 @pytest.mark.parametrize("close", ["stream", "client"])
 def test_another_thread_ends_a_blocked_reader(scene: Scene, client: Client, close: str) -> None:
     """``Stream.close`` and ``Client.close`` end it at once, wherever it is; it gets ``StreamClosedError``."""
@@ -261,8 +258,6 @@ def test_ctrl_c_gets_through_wherever_the_call_is(
     before, after = json.loads(child.stdout.readline())
     assert before == after
 
-
-# Closing the client
 
 CallContext = Callable[[Client, Conversation], Any]
 CALLS: Dict[str, CallContext] = {
@@ -362,9 +357,6 @@ def test_a_signal_may_close_the_client_inside_of_a_call(emulator: Emulator) -> N
         assert client.models()
 
 
-# A task that is waiting
-
-
 async def read(stream: Stream) -> List[str]:
     return [piece async for piece in iterate_stream(stream)]
 
@@ -430,9 +422,6 @@ def test_closing_an_async_generator_ends_its_thread(scene: Scene, client: Client
         scene.let_go()
 
     asyncio.run(main())
-
-
-# A reader that has enough
 
 
 def by_break(client: Client) -> None:
@@ -528,8 +517,6 @@ def test_closing_may_be_repeated_from_anywhere(tls: bool, ca: str) -> None:
             reader.result()
         scene.let_go()
 
-
-# Locks
 
 LOCKED: Dict[str, Callable[[Client], Any]] = {
     "of the connections": lambda client: client._access._transport,

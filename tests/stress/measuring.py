@@ -142,9 +142,6 @@ def emulators(**options: Any) -> Iterator[Tuple[Emulator, Emulator, str]]:
             yield plain, secure, file
 
 
-# Workers
-
-
 def begin_worker() -> None:
     """Prepare a process that is watched. To be called before anything else."""
     # Written in C, so it answers whatever lock the process waits for; forked children inherit it.

@@ -96,9 +96,6 @@ class Storm:
         return [each for each in times if begin < each <= end]
 
 
-# Who calls
-
-
 def threads(storm: Storm) -> None:
     """Threads on one client."""
     client = storm.client()
@@ -152,9 +149,6 @@ CALLS: Dict[str, Callable[[Storm], None]] = {
 def _begin(storm: Storm, *calls: Callable[[], Any]) -> None:
     for call in calls:
         threading.Thread(target=storm.again_and_again, args=(call,), daemon=True).start()
-
-
-# What is measured
 
 
 def raised(stack: contextlib.ExitStack) -> List[Storm]:

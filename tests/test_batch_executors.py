@@ -1,0 +1,167 @@
+"""Batches whose prompts are asked by the threads or processes of an executor."""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator
+
+import pytest
+from batches import AT_ONCE, Waiting, by_id, fail_on, ids, sent, texts
+from support import stages
+
+from copilot_sync import Client, StreamClosedError, batch
+from copilot_sync.batch import sender, workers
+from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.pacing.limiter import RateLimiter
+
+pytestmark = pytest.mark.usefixtures("quick_batches")
+
+
+@pytest.fixture
+def emulator(served: Emulator) -> Emulator:
+    return served
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    with Client(retry=AT_ONCE) as opened:
+        yield opened
+
+
+def make_client() -> Client:
+    return Client(retry=AT_ONCE)
+
+
+@pytest.fixture
+def _fresh_askers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dict[bytes, sender.Worker]]:
+    """The clients of this process as a worker, which are closed at the end."""
+    askers: Dict[bytes, sender.Worker] = {}
+    monkeypatch.setattr(sender, "_workers", askers)
+    yield askers
+    for worker in askers.values():
+        worker._client.close()
+
+
+@pytest.fixture
+def executor() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+Executor = concurrent.futures.Executor
+#: How a process can begin; the pools of PyPy's own library know one way.
+METHODS = multiprocessing.get_all_start_methods() if sys.implementation.name == "cpython" else ["fork"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_processes_may_do_the_asking(emulator: Emulator, output: Path, method: str) -> None:
+    """Each finds the credentials by itself, and keeps one client for all of its prompts."""
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        results = by_id(batch.run(map(str, range(12)), executor=pool, workers=4, output=output, delete_threads=True))
+    assert {id: result.text for id, result in results.items()} == {number: str(number) for number in range(12)}
+    assert all(result.error is None for result in results.values())
+    assert emulator.tokens_issued <= 2
+    assert len(emulator.threads) == 0
+    assert sorted(ids(output)) == list(range(12))
+
+
+@pytest.mark.usefixtures("_fresh_askers")
+def test_a_way_to_get_a_client_travels(emulator: Emulator, executor: Executor) -> None:
+    """A function of a module, or a partial of one: what it does happens where the asking is done."""
+    for way in (make_client, functools.partial(Client, retry=None)):
+        assert texts(batch.run(["one"], client=way, executor=executor)) == {0: "one"}
+    assert len(sender._workers) == 2
+    assert texts(batch.run(["two"], client=make_client, executor=executor)) == {0: "two"}
+    assert len(sender._workers) == 2
+    assert emulator.tokens_issued == 2
+
+
+@pytest.mark.usefixtures("_fresh_askers")
+def test_credentials_travel_only_when_that_is_said(emulator: Emulator, client: Client, executor: Executor) -> None:
+    """A client that was made here has them in it."""
+    with pytest.raises(ValueError, match="would carry its credentials"):
+        batch.run(["one"], client=client, executor=executor)
+    assert texts(batch.run(["one"], client=client, executor=executor, share_credentials=True)) == {0: "one"}
+
+
+def test_what_travels_shows_nothing(emulator: Emulator, client: Client) -> None:
+    """An engine may log what it was given."""
+    source = sender.ClientSource(workers.Given(client))
+    secret = emulator.cookies["user_session"]
+    assert secret.encode() in source._pickled
+    assert secret not in repr(source)
+    assert repr(source) == "<ClientSource>"
+
+
+def test_a_way_that_can_not_travel_is_told_at_once(executor: Executor) -> None:
+    """Before anything is read."""
+    with pytest.raises(TypeError, match="client must be a function of a module, which can be pickled"):
+        batch.run(["one"], client=lambda: Client(), executor=executor)
+
+
+class Repeating(concurrent.futures.Executor):
+    """Does everything twice, as an engine does whose worker died after it had done the work."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":  # type: ignore[override]
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        fn(*args, **kwargs)
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.mark.usefixtures("_fresh_askers")
+def test_work_that_is_done_again_asks_once(emulator: Emulator) -> None:
+    """Whoever does it looks first whether somebody has done it before."""
+    results = by_id(batch.run(["one", "two"], executor=Repeating()))
+    assert {id: result.text for id, result in results.items()} == {0: "one", 1: "two"}
+    assert sorted(sent(emulator)) == ["one", "two"]
+
+
+@pytest.mark.usefixtures("_fresh_askers")
+def test_refusals_of_other_processes_pause_everybody(emulator: Emulator, executor: Executor) -> None:
+    """They come back to the one gate."""
+    fail_on(emulator, "3", Fault.status(429, retry_after=0))
+    rate_limiter = RateLimiter(8)
+    results = by_id(batch.run(map(str, range(8)), client=make_client, executor=executor, rate_limiter=rate_limiter))
+    assert all(result.error is None for result in results.values())
+    assert rate_limiter.concurrency < 8
+
+
+def end_process(*arguments: Any) -> None:
+    os._exit(1)  # pragma: no cover - nothing of this process is measured
+
+
+def test_an_engine_that_breaks_ends_a_batch(emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own error tells why; the next run goes on."""
+    monkeypatch.setattr(workers, "work", end_process)
+    with concurrent.futures.ProcessPoolExecutor(1) as pool, pytest.raises(concurrent.futures.BrokenExecutor):
+        list(batch.run(["one", "two"], executor=pool, output=output))
+    assert ids(output) == []
+
+
+def test_what_an_engine_has_not_begun_is_cancelled(output: Path) -> None:
+    """When the iterator is closed; the engine itself is not ours to close."""
+    engine = Waiting()
+
+    def prompts() -> Iterator[str]:
+        yield from ["one", "two"]
+        yield ""
+        yield from ["three"]
+
+    with batch.run(prompts(), executor=engine) as results:
+        assert next(results).error is not None
+    assert [future.cancelled() for future in engine.futures[1:]] == [True] * (len(engine.futures) - 1)
+
+
+def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> None:
+    """A worker that was about to ask does not."""
+    worker = sender.Worker(client)
+    worker.stop()
+    step = worker.ask(sender.Task("one"))
+    assert isinstance(step.error, StreamClosedError)
+    assert isinstance(worker.delete("t").error, StreamClosedError)
+    assert stages(emulator) == []
