@@ -46,7 +46,7 @@ from copilot_sync.batch.sender import StepResult, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation, MessageHandle, Usage
 from copilot_sync.pacing.limiter import BY_HOST, LimiterCache, MemoryCache, RateLimiter, pace_for
-from copilot_sync.protocol import ROOT
+from copilot_sync.protocol.requests import ROOT
 
 try:
     import celery
