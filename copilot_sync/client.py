@@ -13,7 +13,6 @@ from dataclasses import fields
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Protocol, Set, TypeVar, Union
 from urllib.parse import urlsplit
 
-from copilot_sync import protocol
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
@@ -21,7 +20,21 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.delivery.answer import CallOptions, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer, Conversation, Message, MessageHandle, Model, Secret, Thread
-from copilot_sync.protocol import Options, Reply, Request
+from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
+from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
+from copilot_sync.protocol.requests import (
+    MessageOptions,
+    Request,
+    delete_request,
+    messages_request,
+    models_request,
+    rename_request,
+    segment,
+    thread_request,
+    threads_request,
+)
+from copilot_sync.protocol.untrusted import RawReply
+from copilot_sync.safe_text import check_text
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, RetryPolicy, Timeout
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
@@ -34,7 +47,7 @@ TimeoutValue = Union[None, int, float, Timeout]
 
 T = TypeVar("T")
 
-_OPTIONS = tuple(field.name for field in fields(Options))
+_OPTIONS = tuple(field.name for field in fields(MessageOptions))
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
@@ -148,7 +161,7 @@ class Client:
             resume: Whether a cut answer's rest is fetched. Default: the client's.
             on_start: Called with the conversation once it is known, before the message is sent.
             **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media`` and
-                ``parent_message_id``, as ``Options`` has them.
+                ``parent_message_id``, as ``MessageOptions`` has them.
 
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
@@ -207,7 +220,7 @@ class Client:
         """
         known = Conversation.from_value(handle.conversation_id if handle is not None else conversation)
         if known is not None:
-            protocol.segment(known.conversation_id)
+            segment(known.conversation_id)
         turn = PendingMessage(
             content=_content(prompt, known),
             model=_checked_model(model, self._model),
@@ -238,9 +251,9 @@ class Client:
         """
         with self._calling() as fetch:
             try:
-                return fetch(protocol.models_request(self._access.urls), protocol.read_models)
+                return fetch(models_request(self._access.urls), read_models)
             except NotFoundError:
-                return fetch(protocol.models_request(self._access.urls, older=True), protocol.read_models)
+                return fetch(models_request(self._access.urls, older=True), read_models)
 
     def threads(self) -> List[Thread]:
         """List the account's threads.
@@ -249,7 +262,7 @@ class Client:
             CopilotError: They could not be had.
         """
         with self._calling() as fetch:
-            return fetch(protocol.threads_request(self._access.urls), protocol.read_threads)
+            return fetch(threads_request(self._access.urls), read_threads)
 
     def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
         """List the messages of a conversation.
@@ -259,9 +272,9 @@ class Client:
             CopilotError: They could not be had.
         """
         thread_id = _id_of(conversation)
-        request = protocol.messages_request(self._access.urls, thread_id)
+        request = messages_request(self._access.urls, thread_id)
         with self._calling() as fetch:
-            return fetch(request, functools.partial(protocol.read_messages, thread_id=thread_id))
+            return fetch(request, functools.partial(read_messages, thread_id=thread_id))
 
     def create_thread(self) -> Conversation:
         """Begin a conversation without saying anything yet.
@@ -270,7 +283,7 @@ class Client:
             CopilotError: It could not be begun.
         """
         with self._calling() as fetch:
-            return Conversation(fetch(protocol.thread_request(self._access.urls), protocol.read_thread_id))
+            return Conversation(fetch(thread_request(self._access.urls), read_thread_id))
 
     def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
         """Give a conversation a name.
@@ -285,9 +298,9 @@ class Client:
             raise TypeError(f"a name must be a string, not {type(name).__name__}")
         if not name.strip():
             raise ValueError("a name must not be blank")
-        request = protocol.rename_request(self._access.urls, _id_of(id), name)
+        request = rename_request(self._access.urls, _id_of(id), name)
         with self._calling() as fetch:
-            fetch(request, protocol.read_nothing)
+            fetch(request, read_nothing)
 
     def delete_thread(self, id: Union[str, Conversation]) -> None:
         """Delete a conversation.
@@ -296,10 +309,10 @@ class Client:
             NotFoundError: There is no such conversation.
             CopilotError: It could not be deleted.
         """
-        request = protocol.delete_request(self._access.urls, _id_of(id))
+        request = delete_request(self._access.urls, _id_of(id))
         try:
             with self._calling() as fetch:
-                fetch(request, protocol.read_nothing)
+                fetch(request, read_nothing)
         except NotFoundError as error:
             if error.attempts < 2:
                 raise
@@ -346,7 +359,7 @@ class Client:
         self._calls.add(call)
         try:
 
-            def fetch(request: Request, understand: Callable[[Reply], T]) -> T:
+            def fetch(request: Request, understand: Callable[[RawReply], T]) -> T:
                 return self._access.fetch(request, call, self._rules.retry, understand)
 
             yield fetch
@@ -360,7 +373,7 @@ class Client:
 class _Fetch(Protocol):
     """Sends a request and gives what is made of its reply."""
 
-    def __call__(self, request: Request, understand: Callable[[Reply], T]) -> T: ...
+    def __call__(self, request: Request, understand: Callable[[RawReply], T]) -> T: ...
 
 
 class Chat:
@@ -398,8 +411,8 @@ class Chat:
 
 def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
     if isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes, Mapping)):
-        return protocol.format_prompt(prompt) if conversation is None else protocol.last_user_turn(prompt)
-    return protocol.check_prompt(prompt)
+        return format_prompt(prompt) if conversation is None else last_user_turn(prompt)
+    return check_prompt(prompt)
 
 
 def _id_of(conversation: Union[str, Conversation]) -> str:
@@ -409,11 +422,11 @@ def _id_of(conversation: Union[str, Conversation]) -> str:
     return known.conversation_id
 
 
-def _checked_options(options: Dict[str, Any]) -> Options:
+def _checked_options(options: Dict[str, Any]) -> MessageOptions:
     for name in options:
         if name not in _OPTIONS:
             raise TypeError(f"{name} is no option of a message; there are {', '.join(_OPTIONS)}")
-    return Options.coerce(**options)
+    return MessageOptions.coerce(**options)
 
 
 def _checked_resume(resume: bool) -> bool:
@@ -425,7 +438,7 @@ def _checked_resume(resume: bool) -> bool:
 def _checked_model(model: Optional[str], default: str) -> str:
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model must be a string, not {type(model).__name__}")
-    return protocol.check_text("model", model or default)
+    return check_text("model", model or default)
 
 
 def _checked_proxy(proxy: Union[Secret, type]) -> Optional[str]:

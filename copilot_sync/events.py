@@ -1,6 +1,6 @@
 """What a stream can say, as frozen values.
 
-``decode`` in ``protocol.py`` makes them of the wire's JSON. Every event keeps the object that
+``decode`` in ``protocol/events.py`` makes them of the wire's JSON. Every event keeps the object that
 came in ``data``, so that nothing of it is lost, and its ``type`` as it stood there. An event that
 is not known here comes through as ``UnknownEvent``.
 """

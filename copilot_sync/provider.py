@@ -17,11 +17,12 @@ from collections import OrderedDict
 from typing import Any, AsyncIterator, Dict, Generator, Iterator, List, Optional, Tuple, Union
 from typing import OrderedDict as OrderedDictType
 
-from copilot_sync import protocol, settings
+from copilot_sync import settings
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.tokens import fingerprint
 from copilot_sync.client import Client
 from copilot_sync.models import BaseConversation, Conversation, Cookies, Messages
+from copilot_sync.prompts import format_prompt, last_user_turn
 from copilot_sync.stream import Stream
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -214,7 +215,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             logger.debug("ignored options: %s", ", ".join(ignored))
         options = {name: kwargs[name] for name in _CALL_OPTIONS if name in kwargs}
         client = _clients.get(given, {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
-        text = protocol.last_user_turn(messages) if return_conversation else protocol.format_prompt(messages)
+        text = last_user_turn(messages) if return_conversation else format_prompt(messages)
         known = Conversation.from_value(conversation) or Conversation.from_value(conversation_id)
         return client.stream(text, conversation=known, model=cls.get_model(model), buffered=not stream, **options)
 

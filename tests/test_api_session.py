@@ -6,7 +6,6 @@ from typing import Any, List, Optional
 import pytest
 from support import stages
 
-from copilot_sync import protocol
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken
 from copilot_sync.emulator import Emulator, Fault
@@ -20,6 +19,7 @@ from copilot_sync.errors import (
     ServerError,
 )
 from copilot_sync.models import Secret
+from copilot_sync.protocol.requests import models_request
 from copilot_sync.settings import Limits, RetryPolicy, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
@@ -67,9 +67,7 @@ def keyed(emulator: Emulator, urls: Urls, transport: Transport) -> ApiSession:
 
 
 def models(access: ApiSession, call: Optional[CallContext] = None, policy: Optional[RetryPolicy] = None) -> Any:
-    return access.fetch(
-        protocol.models_request(access.urls), call or CallContext(Timeout()), policy, lambda reply: reply
-    )
+    return access.fetch(models_request(access.urls), call or CallContext(Timeout()), policy, lambda reply: reply)
 
 
 def test_requests_carry_the_token(emulator: Emulator, access: ApiSession) -> None:

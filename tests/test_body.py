@@ -19,7 +19,7 @@ from copilot_sync.errors import (
     ResponseTooLargeError,
     StreamClosedError,
 )
-from copilot_sync.protocol import Request
+from copilot_sync.protocol.requests import Request
 from copilot_sync.settings import DRAIN_BYTES, Timeout
 from copilot_sync.transport.body import PIECE, Body
 from copilot_sync.transport.call import CallContext

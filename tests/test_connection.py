@@ -28,7 +28,8 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from copilot_sync.errors import NetworkError, ProtocolError, RequestTimeoutError, StreamClosedError
-from copilot_sync.protocol import Reply, Request
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import Timeout
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.connection import watch
@@ -519,7 +520,7 @@ def test_a_plain_request_goes_to_the_proxy_itself(transport: Transport) -> None:
     with Server(answering(refusal)) as proxy:
         request = Request("threads", "GET", "http://github.example/threads", "/threads", {})
         through = Transport(proxy=proxy.url)
-        reply: Reply = through.fetch(request, lambda prepared: prepared, CallContext(LONG))
+        reply: RawReply = through.fetch(request, lambda prepared: prepared, CallContext(LONG))
         through.close()
         assert reply.status == 407
         assert proxy.received[0].startswith(b"GET http://github.example/threads HTTP/1.1\r\n")

@@ -17,7 +17,7 @@ from support import PATIENCE, Peer, Server, answering, authority_file, collect_g
 
 from copilot_sync import Client, StreamClosedError
 from copilot_sync.emulator import Emulator, Fault, Script
-from copilot_sync.protocol import Request
+from copilot_sync.protocol.requests import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import fork, session, ssl_contexts
 from copilot_sync.transport.call import CallContext
@@ -30,7 +30,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PROGRAM = """
 import os, sys
 from copilot_sync.errors import StreamClosedError
-from copilot_sync.protocol import Request
+from copilot_sync.protocol.requests import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport

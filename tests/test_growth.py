@@ -5,11 +5,15 @@ from typing import Any, Callable, Dict
 
 import pytest
 
-from copilot_sync import protocol
 from copilot_sync.auth.cookies import read_cookies
 from copilot_sync.cli.markdown_blocks import PARSER, Blocks
 from copilot_sync.errors import CopilotError
-from copilot_sync.protocol import Reply
+from copilot_sync.protocol.errors import error_of_status, server_words
+from copilot_sync.protocol.events import decode
+from copilot_sync.protocol.replies import read_token
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply
+from copilot_sync.safe_text import is_too_deep
 from copilot_sync.terminal_text import one_line, printable
 from copilot_sync.times import read_time
 
@@ -60,12 +64,12 @@ PIECES = [
 
 
 def words(text: str) -> str:
-    return protocol.server_words(Reply(500, {"content-type": "text/html"}, text.encode()), str)
+    return server_words(RawReply(500, {"content-type": "text/html"}, text.encode()), str)
 
 
 def redirected(text: str) -> object:
-    reply = Reply(302, {"location": f"https://example.org/{text}"})
-    return protocol.error_of_status(protocol.Request("thread", "POST", "", "", {}), reply, now=0.0, mask=str)
+    reply = RawReply(302, {"location": f"https://example.org/{text}"})
+    return error_of_status(Request("thread", "POST", "", "", {}), reply, now=0.0, mask=str)
 
 
 def tolerantly(read: Callable[[str], object]) -> Callable[[str], object]:
@@ -79,11 +83,11 @@ def tolerantly(read: Callable[[str], object]) -> Callable[[str], object]:
 
 
 READERS: Dict[str, Callable[[str], Any]] = {
-    "depth": lambda text: protocol._is_too_deep("[" * 201 + '"' + text + "\\"),
-    "event": tolerantly(protocol.decode),
+    "depth": lambda text: is_too_deep("[" * 201 + '"' + text + "\\"),
+    "event": tolerantly(decode),
     "words": words,
     "redirect": redirected,
-    "token": tolerantly(lambda text: protocol.read_token(Reply(200, {}, text.encode()), 0.0)),
+    "token": tolerantly(lambda text: read_token(RawReply(200, {}, text.encode()), 0.0)),
     "header of cookies": tolerantly(lambda text: read_cookies(f"a={text}")),
     "time": read_time,
     "line": one_line,

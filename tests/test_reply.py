@@ -11,7 +11,8 @@ import pytest
 from support import Peer, Server, Worker, answering, authority_file, cutting, wait_for
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, RequestTimeoutError
-from copilot_sync.protocol import Reply, Request
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import reply
 from copilot_sync.transport.call import CallContext
@@ -26,7 +27,7 @@ PATIENT = Timeout(connect=60, read=60)
 
 def fetched(transport: Transport, server: Server, call: Optional[CallContext] = None) -> Tuple[int, bytes]:
     request = Request("threads", "GET", f"{server.url}/threads", "/threads", {})
-    answered: Reply = transport.fetch(request, lambda prepared: prepared, call or CallContext(PATIENT))
+    answered: RawReply = transport.fetch(request, lambda prepared: prepared, call or CallContext(PATIENT))
     return answered.status, answered.body
 
 
@@ -78,7 +79,7 @@ def test_each_user_gets_the_answer_to_their_own_question(transport: Transport) -
         answers: List[bytes] = []
         for number in range(20):
             request = Request("threads", "GET", f"{server.url}/{user}/{number}", "/", {})
-            answered: Reply = transport.fetch(request, lambda prepared: prepared, CallContext(PATIENT))
+            answered: RawReply = transport.fetch(request, lambda prepared: prepared, CallContext(PATIENT))
             answers.append(answered.body)
         return answers
 

@@ -15,7 +15,8 @@ from support import Peer, Server, answering, authority_file, collect_garbage, cu
 from urllib3.exceptions import ClosedPoolError
 
 from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
-from copilot_sync.protocol import Reply, Request
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import Limits, Timeout
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import ERROR_BODY, Transport, _Session
@@ -35,7 +36,7 @@ def request_to(server: Server, path: str = "/threads", **more: Any) -> Request:
     )
 
 
-def fetch(transport: Transport, request: Request, call: Optional[CallContext] = None) -> Reply:
+def fetch(transport: Transport, request: Request, call: Optional[CallContext] = None) -> RawReply:
     return transport.fetch(request, with_token, call or CallContext(Timeout(connect=10, read=10)))
 
 
@@ -67,7 +68,7 @@ def test_the_head_of_a_reply_has_names_in_lower_case(transport: Transport) -> No
     """Whoever reads one doesn't have to think of how the server writes them."""
     with Server(answering(b"HTTP/1.1 201 Made\r\nX-GitHub-Thing: A\r\nContent-Length: 0\r\n\r\n")) as server:
         reply = fetch(transport, request_to(server))
-        assert reply == Reply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
+        assert reply == RawReply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
 
 
 def test_programs_that_watch_requests_see_each_request(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:

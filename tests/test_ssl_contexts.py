@@ -13,7 +13,7 @@ from support import Peer, Server, Worker, answering, authority, authority_file
 from copilot_sync import Client
 from copilot_sync.emulator import Emulator
 from copilot_sync.errors import NetworkError
-from copilot_sync.protocol import Request
+from copilot_sync.protocol.requests import Request
 from copilot_sync.settings import Timeout
 from copilot_sync.transport import ssl_contexts
 from copilot_sync.transport.call import CallContext

@@ -7,11 +7,12 @@ calls of one account share one ``Cooldown``, which lets requests start after a r
 import time
 from typing import Any, Callable, Dict, Optional, TypeVar
 
-from copilot_sync import protocol
 from copilot_sync.auth.tokens import TokenSource, known_error, mask_of, send_token
 from copilot_sync.errors import CopilotError
 from copilot_sync.pacing.backoff import retry
-from copilot_sync.protocol import Reply, Request
+from copilot_sync.protocol.errors import error_of_status
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import Limits, RetryPolicy, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.preload import preload
@@ -88,8 +89,8 @@ class ApiSession:
             return response
         now, proven = self._now(), cooldown.is_proven_to(call)
 
-        def error_of(reply: Reply) -> CopilotError:
-            error = protocol.error_of_status(request, reply, now=now, mask=response.mask, proven=proven)
+        def error_of(reply: RawReply) -> CopilotError:
+            error = error_of_status(request, reply, now=now, mask=response.mask, proven=proven)
             assert error is not None  # noqa: S101 - it is one for every status but success
             return known_error(error)
 
@@ -101,7 +102,7 @@ class ApiSession:
             self._tokens.cooldown.succeeded(stage)
 
     def fetch(
-        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Callable[[Reply], T]
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Callable[[RawReply], T]
     ) -> T:
         """Send a request that does no harm if it is taken twice, as often as the policy has it.
 
@@ -130,5 +131,5 @@ class ApiSession:
         preload()
 
 
-def _known(reply: Reply) -> None:
+def _known(reply: RawReply) -> None:
     """All that is to be known of a reply is its status."""

@@ -18,7 +18,7 @@ from copilot_sync.auth.cookies import get_cookies, login_cookies
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken, TokenSource, bare, fingerprint
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.models import Secret
-from copilot_sync.protocol import is_header_value
+from copilot_sync.protocol.untrusted import is_header_value
 from copilot_sync.settings import GITHUB_URL, Environment, Urls, is_loopback
 from copilot_sync.transport.session import Transport
 

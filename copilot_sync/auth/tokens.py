@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import requests
 
-from copilot_sync import protocol
 from copilot_sync.auth.caches import TokenCache, keep, look_up
 from copilot_sync.errors import (
     AuthenticationError,
@@ -27,6 +26,10 @@ from copilot_sync.errors import (
 from copilot_sync.models import MaskedText, Secret
 from copilot_sync.pacing.backoff import retry
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
+from copilot_sync.protocol.errors import error_of_status
+from copilot_sync.protocol.replies import read_token
+from copilot_sync.protocol.requests import token_request
+from copilot_sync.protocol.untrusted import RawReply, is_header_value
 from copilot_sync.settings import TOKEN_MARGIN, RetryPolicy, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
@@ -262,14 +265,14 @@ class ExchangedTokens:
 
     def _exchange(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
         cookies, cooldown = self._cookies or Secret(""), self.cooldown
-        request = protocol.token_request(self._urls)
+        request = token_request(self._urls)
         if cooldown.active:
             cooldown.wait(policy, call, request.stage)
         now, mask = self._now(), mask_of(cookies)
 
-        def read(reply: protocol.Reply) -> Union[CopilotError, Tuple[str, float]]:
-            error = protocol.error_of_status(request, reply, now=now, mask=mask)
-            return protocol.read_token(reply, now, mask) if error is None else known_error(error)
+        def read(reply: RawReply) -> Union[CopilotError, Tuple[str, float]]:
+            error = error_of_status(request, reply, now=now, mask=mask)
+            return read_token(reply, now, mask) if error is None else known_error(error)
 
         try:
             found = self._transport.fetch(request, send_cookies(cookies, self._urls), call, read)
@@ -295,7 +298,7 @@ class ExchangedTokens:
             value, lifetime = data["token"], float(data["until"]) - self._now()  # type: ignore[index]
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
-        if not isinstance(value, str) or not protocol.is_header_value(value) or Secret(value) == self._refused:
+        if not isinstance(value, str) or not is_header_value(value) or Secret(value) == self._refused:
             return None
         return (Secret(value), lifetime) if 1 < lifetime <= _LONGEST_KEPT else None
 

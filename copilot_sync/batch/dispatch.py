@@ -46,7 +46,7 @@ from copilot_sync.errors import (
 )
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, checked_rate, pace_for
-from copilot_sync.protocol import ROOT
+from copilot_sync.protocol.requests import ROOT
 from copilot_sync.settings import Timeout
 
 logger = logging.getLogger(__name__)

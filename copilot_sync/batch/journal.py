@@ -25,7 +25,7 @@ from copilot_sync.batch.line_files import JournalError, LineFile, LineFormat, ch
 from copilot_sync.batch.prompts import Id
 from copilot_sync.batch.results import Result, is_result, may_have_answer
 from copilot_sync.models import MessageHandle
-from copilot_sync.protocol import loads
+from copilot_sync.safe_text import loads
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,11 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from copilot_sync import protocol
 from copilot_sync.batch.csv_rows import CsvError, Table
 from copilot_sync.models import Conversation
+from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
+from copilot_sync.protocol.requests import segment
+from copilot_sync.safe_text import check_text, loads
 from copilot_sync.text_files import HAS_NULS, NOT_TEXT, Line, lines_of
 
 #: What tells a prompt from the others of its batch.
@@ -70,19 +72,19 @@ class Prompt:
             text = self._last_turn()
             return f"{instructions}\n\n{text}" if instructions else text
         if isinstance(self.prompt, str) and not instructions:
-            return protocol.check_prompt(self.prompt)
+            return check_prompt(self.prompt)
         before = [{"role": "system", "content": instructions}] if instructions else []
-        return protocol.format_prompt([*before, *self._messages()])
+        return format_prompt([*before, *self._messages()])
 
     def _last_turn(self) -> str:
         if isinstance(self.prompt, (list, tuple)):
-            return protocol.last_user_turn(self.prompt)
-        return protocol.check_prompt(self.prompt)
+            return last_user_turn(self.prompt)
+        return check_prompt(self.prompt)
 
     def _messages(self) -> Sequence[Mapping[str, Any]]:
         if isinstance(self.prompt, (list, tuple)):
             return self.prompt
-        return [{"role": "user", "content": protocol.check_prompt(self.prompt)}]
+        return [{"role": "user", "content": check_prompt(self.prompt)}]
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,7 @@ def _check_jsonl(file: IO[bytes]) -> None:
 def _is_other_json(text: str, others: int) -> bool:
     """Whether JSON that goes on over several lines begins like this, or a list of all prompts stands in one line."""
     try:
-        value = protocol.loads(text)
+        value = loads(text)
     except ValueError:
         is_open_string = len(_QUOTE.findall(text)) % 2
         return text.startswith(("[", "{")) and text.endswith(("[", "{", ",", ":")) and not is_open_string
@@ -352,7 +354,7 @@ def _is_other_json(text: str, others: int) -> bool:
 
 def _prompt_of_json(line: str, number: int) -> Union[Prompt, BadLine]:
     try:
-        fields = protocol.loads(line)
+        fields = loads(line)
     except ValueError:
         return _bad_line(number, "it is not valid JSON")
     if not isinstance(fields, dict):
@@ -379,7 +381,7 @@ def _readable_id(id: object, number: int) -> Id:
 def _checked_id(id: object) -> Id:
     if isinstance(id, bool) or not isinstance(id, (str, int)):
         raise TypeError(f"id must be a string or a whole number, not {type(id).__name__}")
-    return protocol.check_text("id", id) if isinstance(id, str) else id
+    return check_text("id", id) if isinstance(id, str) else id
 
 
 def _prompt_of_fields(fields: Mapping[str, Any], id: Id) -> Prompt:
@@ -409,14 +411,14 @@ def _text_of(fields: Mapping[str, Any], name: str) -> Optional[str]:
         return None
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    return protocol.check_text(name, value)
+    return check_text(name, value)
 
 
 def _conversation_of(fields: Mapping[str, Any]) -> Optional[Conversation]:
     value = fields.get("conversation")
     known = Conversation.from_dict(value) if isinstance(value, Mapping) else Conversation.from_value(value)
     if known is not None:
-        protocol.segment(known.conversation_id)  # refuses what is no id
+        segment(known.conversation_id)  # refuses what is no id
     return known
 
 

@@ -14,14 +14,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Set, Tuple, Union
 
-from copilot_sync import protocol
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, MessageHandle
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
 from copilot_sync.pacing.policy import shared_cause, verdict_of
 from copilot_sync.pacing.triage import Decision, MessageHistory, Triage
-from copilot_sync.protocol import ROOT
+from copilot_sync.protocol.replies import read_nothing
+from copilot_sync.protocol.requests import ROOT, delete_request
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
@@ -89,8 +89,8 @@ class Worker:
         call.begin()
         try:
             self._note(call.cancel)
-            request = protocol.delete_request(access.urls, conversation_id)
-            access.fetch(request, call, self._client.retry, protocol.read_nothing)
+            request = delete_request(access.urls, conversation_id)
+            access.fetch(request, call, self._client.retry, read_nothing)
         except CopilotError as error:
             return StepResult(conversation_id, error=error.with_traceback(None))
         finally:

@@ -20,7 +20,7 @@ from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError
-from copilot_sync.protocol import Request
+from copilot_sync.protocol.requests import Request
 from copilot_sync.settings import (
     API_KEY_VARIABLE,
     API_URL_VARIABLE,

@@ -12,7 +12,7 @@ from typing import Dict, Optional, Sequence
 import click
 
 from copilot_sync.client import Prompt
-from copilot_sync.protocol import well_formed
+from copilot_sync.safe_text import well_formed
 from copilot_sync.text_files import decoded, text_of
 
 #: Bytes of one file. No model reads more than a few hundred thousand characters at once.

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Union
 from copilot_sync.errors import ResponseTooLargeError, StreamClosedError
 from copilot_sync.events import CompleteEvent
 from copilot_sync.models import Answer, Conversation, MessageHandle
-from copilot_sync.protocol import Options
+from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.settings import RetryPolicy, Timeout
 
 
@@ -25,7 +25,7 @@ class PendingMessage:
 
     content: str
     model: str
-    options: Options
+    options: MessageOptions
     conversation: Optional[Conversation]
     buffered: bool = False
     handle: Optional[MessageHandle] = None

@@ -37,7 +37,6 @@ import itertools
 import logging
 from typing import Generator, Iterator, Optional, Tuple, Union
 
-from copilot_sync import protocol
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder, CallOptions, PendingMessage
 from copilot_sync.delivery.recovery import Search, SentMessage
@@ -53,7 +52,11 @@ from copilot_sync.events import AnnotationsEvent, CompleteEvent, ContentEvent, E
 from copilot_sync.models import Conversation, Message
 from copilot_sync.pacing.backoff import Backoff
 from copilot_sync.pacing.policy import Resend, verdict_of
-from copilot_sync.protocol import Form
+from copilot_sync.protocol.errors import error_of_event
+from copilot_sync.protocol.events import DONE, Form, decode, form_of, is_beginning_of_stream, read_document, read_error
+from copilot_sync.protocol.replies import read_thread_id
+from copilot_sync.protocol.requests import ROOT, message_request, thread_request
+from copilot_sync.protocol.untrusted import decoded, without_leading
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import ERROR_BODY, Response
 from copilot_sync.transport.sse import ErrorData, EventParser
@@ -75,8 +78,8 @@ def drive(
     call.begin()
     try:
         if reading.conversation is None:
-            thread = protocol.thread_request(access.urls)
-            reading.conversation = Conversation(access.fetch(thread, call, rules.retry, protocol.read_thread_id))
+            thread = thread_request(access.urls)
+            reading.conversation = Conversation(access.fetch(thread, call, rules.retry, read_thread_id))
         yield reading.conversation
         events = _Exchange(access, turn, rules, call, reading, reading.conversation).events()
         yield from _whole(events, reading) if turn.buffered else events
@@ -116,7 +119,7 @@ class _Exchange:
         self._conversation = conversation
         self._maybe_sent = turn.handle is not None and turn.handle.maybe_sent
         self._sent = sent = _message_of(turn, conversation, reading.response_id)
-        self._request = protocol.message_request(
+        self._request = message_request(
             access.urls,
             sent.conversation_id,
             sent.content,
@@ -185,8 +188,8 @@ class _Exchange:
                 yield from self._document(response, beginning, pieces)
             else:
                 what = "no answer came, but the words of something in between, such as a gateway"
-                words = protocol.read_error(protocol.decoded(beginning))
-                raise protocol.error_of_event(words, response.mask, what)
+                words = read_error(decoded(beginning))
+                raise error_of_event(words, response.mask, what)
         finally:
             response.body.close()
 
@@ -195,10 +198,10 @@ class _Exchange:
         beginning, size = b"", 0
         for piece in pieces:
             beginning, size = (beginning + piece).lstrip(), size + len(piece)
-            form = protocol.form_of(beginning)
+            form = form_of(beginning)
             if form is Form.STREAM or form is Form.DOCUMENT:
-                return form, protocol.without_leading(beginning)
-            if not protocol.is_beginning_of_stream(beginning):
+                return form, without_leading(beginning)
+            if not is_beginning_of_stream(beginning):
                 return self._words(beginning, pieces)
             self._check_idle(size)
         return Form.STREAM, beginning
@@ -208,9 +211,9 @@ class _Exchange:
         with self._call.window(_WORDS_SECONDS), contextlib.suppress(NetworkError, ProtocolError):
             for piece in pieces:
                 beginning += piece
-                if protocol.form_of(beginning) is Form.STREAM or len(beginning) > ERROR_BODY:
+                if form_of(beginning) is Form.STREAM or len(beginning) > ERROR_BODY:
                     break
-        return protocol.form_of(beginning, at_end=True), beginning
+        return form_of(beginning, at_end=True), beginning
 
     def _document(self, response: Response, beginning: bytes, pieces: Iterator[bytes]) -> Iterator[Event]:
         for event in self._whole_document(beginning, pieces):
@@ -228,17 +231,17 @@ class _Exchange:
             if len(document) > limit:
                 raise ResponseTooLargeError(f"the reply is longer than {limit} bytes", stage="stream")
             if len(document) <= ERROR_BODY and piece.rstrip().endswith((b"}", b"]")):
-                events = protocol.read_document(bytes(document))
+                events = read_document(bytes(document))
                 if events is not None:
                     return events
-        events = protocol.read_document(bytes(document))
+        events = read_document(bytes(document))
         if events is None:
             raise NetworkError("the reply ended before the answer was whole", stage="stream")
         return events
 
     def _streamed(self, response: Response, pieces: Iterator[bytes]) -> Iterator[Event]:
         parser = EventParser(self._access.limits.event)
-        decode, reading, limit = protocol.decode, self._reading, self._access.limits.answer
+        reading, limit = self._reading, self._access.limits.answer
         size, idle = reading.size, 0
         for piece in pieces:
             for data in parser.feed(piece):
@@ -252,7 +255,7 @@ class _Exchange:
                 if type(event) is ContentEvent:
                     reading.add(event.body, limit)
                     yield event
-                elif event is protocol.DONE or type(event) is CompleteEvent:
+                elif event is DONE or type(event) is CompleteEvent:
                     yield from self._ended(event, response)
                     return
                 elif event is not None:
@@ -285,7 +288,7 @@ class _Exchange:
         elif isinstance(event, AnnotationsEvent):
             reading.annotations = event.annotations
         elif isinstance(event, ErrorEvent):
-            raise protocol.error_of_event(event, response.mask)
+            raise error_of_event(event, response.mask)
 
     # How it ends
 
@@ -401,7 +404,7 @@ class _Exchange:
 
 def _event_of(data: str) -> Optional[Event]:
     """Read the data of an event, whatever its name is."""
-    return protocol.read_error(data) if isinstance(data, ErrorData) else protocol.decode(data)
+    return read_error(data) if isinstance(data, ErrorData) else decode(data)
 
 
 def _message_of(turn: PendingMessage, conversation: Conversation, answer_id: str) -> SentMessage:
@@ -410,9 +413,9 @@ def _message_of(turn: PendingMessage, conversation: Conversation, answer_id: str
     is_new = turn.conversation is None
     if turn.handle is not None:
         parent_id = turn.handle.parent_id
-        is_new = parent_id == protocol.ROOT
+        is_new = parent_id == ROOT
     elif parent_id is None and is_new:
-        parent_id = protocol.ROOT
+        parent_id = ROOT
     return SentMessage(turn.content, conversation.conversation_id, parent_id, answer_id, is_new)
 
 

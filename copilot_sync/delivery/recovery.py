@@ -17,10 +17,11 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Union
 
-from copilot_sync import protocol
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.errors import CopilotError, StreamClosedError, StreamInterruptedError
 from copilot_sync.models import Message
+from copilot_sync.protocol.replies import read_messages
+from copilot_sync.protocol.requests import ROOT, messages_request
 from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT, RetryPolicy
 from copilot_sync.transport.call import CallContext
 
@@ -78,7 +79,7 @@ def judge(messages: List[Message], sent: SentMessage) -> Union[Message, Trace]:
 def _is_same(message: Message, sent: SentMessage) -> bool:
     if _comparable(message.content) != _comparable(sent.content):
         return False
-    return sent.parent_id is None or (message.parent_id or protocol.ROOT) == sent.parent_id
+    return sent.parent_id is None or (message.parent_id or ROOT) == sent.parent_id
 
 
 def _comparable(text: str) -> str:
@@ -88,7 +89,7 @@ def _comparable(text: str) -> str:
 
 def _has_strangers(messages: List[Message], sent: SentMessage) -> bool:
     """Whether anything stands where only our message should."""
-    if sent.parent_id == protocol.ROOT:
+    if sent.parent_id == ROOT:
         return sent.is_first and bool(messages)
     places = [place for place, message in enumerate(messages) if message.id == sent.parent_id]
     return bool(places) and places[-1] < len(messages) - 1
@@ -118,7 +119,7 @@ class Search:
         self._retry = retry
         self._sent = sent
         self._interrupted = interrupted
-        self._request = protocol.messages_request(access.urls, sent.conversation_id)
+        self._request = messages_request(access.urls, sent.conversation_id)
 
     def once(self) -> Optional[Message]:
         """Look once, and give the whole answer, ``None`` if it can't be had that way.
@@ -193,7 +194,7 @@ class Search:
             raise doubt from error
 
     def _messages(self, retry: Optional[RetryPolicy]) -> List[Message]:
-        read = functools.partial(protocol.read_messages, thread_id=self._sent.conversation_id)
+        read = functools.partial(read_messages, thread_id=self._sent.conversation_id)
         return self._access.fetch(self._request, self._call, retry, read)
 
     def _seconds(self) -> float:

@@ -21,7 +21,7 @@ from urllib3.connection import CertificateError  # type: ignore[attr-defined]
 from urllib3.exceptions import NewConnectionError
 
 from copilot_sync.errors import CopilotError, NetworkError, ProtocolError, StreamClosedError
-from copilot_sync.protocol import clean
+from copilot_sync.protocol.untrusted import clean
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.proxies import place_of
 from copilot_sync.transport.ssl_contexts import AuthoritiesError, fault_of

@@ -20,7 +20,8 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 from requests.utils import select_proxy
 
-from copilot_sync.protocol import Reply, Request
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import Limits
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, map_exception
@@ -44,12 +45,12 @@ Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 class Response:
     """A reply whose body is still to be read. ``mask`` takes the request's credentials out of the server's words."""
 
-    head: Reply
+    head: RawReply
     body: Body
     mask: Callable[[str], str] = str
 
 
-def _as_it_is(reply: Reply) -> Reply:
+def _as_it_is(reply: RawReply) -> RawReply:
     return reply
 
 
@@ -94,7 +95,7 @@ class Transport:
         if error is not None:  # raised out here, so that the foreign error is not its context
             raise error
         headers = {name.lower(): value for name, value in reply.headers.items()}
-        head = Reply(reply.status_code, headers)
+        head = RawReply(reply.status_code, headers)
         logger.debug(
             "%s %s %s: %s in %.3f s",
             request.stage,
@@ -139,7 +140,7 @@ class Transport:
         request: Request,
         auth: Auth,
         call: CallContext,
-        understand: Callable[[Reply], T] = _as_it_is,  # type: ignore[assignment]
+        understand: Callable[[RawReply], T] = _as_it_is,  # type: ignore[assignment]
     ) -> T:
         """Send a request, read its whole reply, whatever its status, and give what is made of it.
 
@@ -152,7 +153,7 @@ class Transport:
     def read(
         self,
         response: Response,
-        understand: Callable[[Reply], T] = _as_it_is,  # type: ignore[assignment]
+        understand: Callable[[RawReply], T] = _as_it_is,  # type: ignore[assignment]
     ) -> T:
         """Read the rest of a reply, and give what is made of it. An error's body that can't be read hides no status.
 
@@ -161,7 +162,7 @@ class Transport:
         head, body = response.head, response.body
 
         def whole(content: bytes) -> T:
-            return understand(Reply(head.status, head.headers, content))
+            return understand(RawReply(head.status, head.headers, content))
 
         if 200 <= head.status < 300:
             return body.read(self.limits.reply, whole)

@@ -1,0 +1,216 @@
+"""What a failure means: statuses and error events become errors of the ``CopilotError`` family."""
+
+import re
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
+from urllib.parse import urlsplit
+
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    InvalidRequestError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+    QuotaExceededError,
+    RateLimitError,
+    ServerError,
+    WrongHostError,
+)
+from copilot_sync.events import ErrorEvent
+from copilot_sync.protocol.events import read_error
+from copilot_sync.protocol.limits import (
+    asks_to_come_again,
+    codes_of,
+    is_lasting,
+    limit_of,
+    limit_of_codes,
+    limit_of_words,
+    retry_after,
+    snake_case,
+)
+from copilot_sync.protocol.requests import Request
+from copilot_sync.protocol.untrusted import RawReply, clean, decoded, first_byte
+
+#: In the host or the path of an address: the page where people sign in, the service's own or a company's.
+_LOGIN = re.compile(r"(^|/)(login|sign[-_]?in|sso|saml2?|sessions?)([/.]|$)", re.IGNORECASE)
+#: Reasons that tell no more than the status does.
+_SAYS_NOTHING = re.compile(r"\W*(null|error|unauthorized|forbidden|not found|unprocessable \w+)?\W*", re.IGNORECASE)
+#: Reasons that signing in again takes away, and reasons that it does not, whatever else they say.
+_SIGNED_OUT = re.compile(
+    r"sign in|log in|(not|be) (sign|logg)ed in|authenticat|credential|session|expired", re.IGNORECASE
+)
+_NOT_ALLOWED = re.compile(
+    r"saml|\bsso\b|single sign|organi[sz]ation|enterprise|access|polic|licen[cs]e|subscri|plan\b|seat|quota|limit"
+    r"|disabled|enabled|suspend|block|billing|support|available",
+    re.IGNORECASE,
+)
+_FILTERED = re.compile(r"content_?(?:filter|policy)|responsible_?ai")
+#: What limits are called.
+_LIMITS: Dict[Type[RateLimitError], str] = {
+    RateLimitError: "too many requests: slow down",
+    QuotaExceededError: "the account's quota is used up",
+}
+#: Seconds: the shortest wait whose end is told, and what is no time that anybody means.
+_LONG_WAIT = 60.0
+_ENDLESS = 10 * 366 * 86400.0
+_STATUSES: Dict[int, Tuple[Callable[..., CopilotError], str]] = {
+    400: (InvalidRequestError, "the service found the request wrong"),
+    401: (AuthenticationError, "the token was refused: sign in again, or give another api_key"),
+    402: (QuotaExceededError, _LIMITS[QuotaExceededError]),
+    403: (AuthenticationError, "access was denied: the account's plan or a policy may not allow Copilot Chat"),
+    404: (NotFoundError, "the service does not know this address"),
+    408: (ServerError, "the service gave up waiting for the request"),
+    409: (ServerError, "the service asks to try again"),
+    413: (InvalidRequestError, "the request is too large for the service"),
+    421: (
+        WrongHostError,
+        "the token belongs to another API host: set api_url (or COPILOT_SYNC_API_URL) to "
+        "https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com, as the plan is",
+    ),
+    422: (InvalidRequestError, "the service found the request wrong"),
+    424: (ServerError, "something that the service depends on failed"),
+    425: (ServerError, "the service asks to try again"),
+    429: (RateLimitError, _LIMITS[RateLimitError]),
+    466: (InvalidRequestError, "the service finds this client too old: upgrade copilot-sync"),
+    499: (ServerError, "the service cancelled the request"),
+}
+_CODES: Tuple[Tuple[str, Callable[..., CopilotError]], ...] = (
+    ("unauthorized", AuthenticationError),
+    ("forbidden", AuthenticationError),
+    ("notfound", NotFoundError),
+    ("modelnotsupported", InvalidRequestError),
+    ("contentfilter", InvalidRequestError),
+    ("responsibleai", InvalidRequestError),
+    ("badrequest", InvalidRequestError),
+    ("invalid", InvalidRequestError),
+)
+
+
+def error_of_status(
+    request: Request, reply: RawReply, *, now: float, mask: Callable[[str], str], proven: bool = False
+) -> Optional[CopilotError]:
+    """Turn a reply's status into the error it means; ``None`` for success.
+
+    Args:
+        request: What was asked.
+        reply: What came; its body may be empty or cut.
+        now: The wall clock, in seconds since 1970, for a server that sends no ``Date``.
+        mask: Takes the secrets out of the server's words.
+        proven: Whether the service has accepted the credentials before.
+    """
+    status = reply.status
+    if 200 <= status < 300:
+        return None
+    told = read_error(decoded(reply.body))
+    words, codes = clean(mask(told.message)), codes_of(told)
+    facts: Dict[str, Any] = {
+        "stage": request.stage,
+        "status": status,
+        "request_id": _request_id(reply, mask),
+    }
+    if 300 <= status < 400:
+        return _redirect_error(reply, mask, facts)
+    if status == 407:
+        return NetworkError(
+            "the proxy wants a user name and a password" + _said(words), may_have_been_sent=False, **facts
+        )
+    limit = limit_of(reply, codes, words)
+    if limit is not None:
+        seconds = retry_after(reply.headers, now)
+        return limit(_LIMITS[limit] + _not_before(seconds, now) + _said(words), retry_after=seconds, **facts)
+    if request.stage == "token" and status in (401, 403, 404, 422):
+        return no_token_error(
+            "github.com refused the cookies",
+            "sign in again and renew user_session, and see that the account may use Copilot Chat",
+            words,
+            reply,
+            facts,
+        )
+    if status == 503:
+        facts["retry_after"] = retry_after(reply.headers, now)
+        facts["not_processed"] = asks_to_come_again(reply.headers)
+    if status == 403 and proven and request.stage == "message":
+        words_of_ours = "the service forbids this message: a policy may not allow its model"
+        return PermissionDeniedError(words_of_ours + _said(words), **facts)
+    if status in (400, 422) and any(_FILTERED.search(snake_case(code)) for code in codes):
+        return InvalidRequestError("the service's content filter refused the message" + _said(words), **facts)
+    if status == 404 and request.subject is not None:
+        return NotFoundError(f"there is no conversation {clean(request.subject)!r}" + _said(words), **facts)
+    kind, message = _kind_of_status(status)
+    return kind(message + _said(words), **facts)
+
+
+def _kind_of_status(status: int) -> Tuple[Callable[..., CopilotError], str]:
+    if status in _STATUSES:
+        return _STATUSES[status]
+    if 400 <= status < 500:
+        return InvalidRequestError, "the service refused the request"
+    if 500 <= status < 600:
+        return ServerError, "the service failed"
+    return ProtocolError, "the reply has a status that means nothing here"
+
+
+def _redirect_error(reply: RawReply, mask: Callable[[str], str], facts: Dict[str, Any]) -> CopilotError:
+    try:
+        target = urlsplit(reply.headers.get("location", ""))
+    except ValueError:
+        target = urlsplit("")
+    if _LOGIN.search(target.netloc) or _LOGIN.search(target.path):
+        return AuthenticationError(
+            "the service sent the request to its login page: the credentials are not valid any more", **facts
+        )
+    place = clean(mask(f"{target.netloc.rpartition('@')[2]}{target.path}")) or "nowhere"
+    return ProtocolError(f"the reply redirects to {place}, and redirects are not followed", **facts)
+
+
+def _request_id(reply: RawReply, mask: Callable[[str], str]) -> Optional[str]:
+    return clean(mask(reply.headers.get("x-github-request-id") or reply.headers.get("x-request-id") or "")) or None
+
+
+def error_of_event(
+    event: ErrorEvent, mask: Callable[[str], str], what: str = "the service failed in the middle of the answer"
+) -> CopilotError:
+    """Turn an error event into the error that its code says, a ``ServerError`` where it says nothing."""
+    kind = limit_of_codes(codes_of(event)) or _kind_of_code(event.code)
+    if kind is ServerError:
+        kind = limit_of_words(event.message) or kind
+    elif kind is RateLimitError and is_lasting(event.message):
+        kind = QuotaExceededError
+    return kind(what + _said(clean(mask(event.message))), stage="stream")
+
+
+def _kind_of_code(code: str) -> Callable[..., CopilotError]:
+    if re.fullmatch(r"[0-9]{3}", code):
+        return _STATUSES.get(int(code), (ServerError,))[0]
+    letters = re.sub(r"[^a-z]", "", code.lower())
+    return next((kind for word, kind in _CODES if word in letters), ServerError)
+
+
+def no_token_error(
+    what: str, advice: str, words: str, reply: RawReply, facts: Mapping[str, Any]
+) -> AuthenticationError:
+    """The error for a token that was not given: with the service's reason, and with the advice where that mends it."""
+    is_vague = bool(_SAYS_NOTHING.fullmatch(words) or _SIGNED_OUT.search(words)) or reply.status == 401
+    is_reason = first_byte(reply) == b"{" and not is_vague
+    if is_reason or _NOT_ALLOWED.search(words):
+        advice = "github.com gives this account none"
+    return AuthenticationError(f"{what}: {advice}{_said(words)}", **facts)
+
+
+def _not_before(seconds: Optional[float], now: float) -> str:
+    """Say when a long wait ends, by the clock."""
+    if seconds is None or not _LONG_WAIT <= seconds < _ENDLESS:
+        return ""
+    moment = datetime.fromtimestamp(now + seconds, timezone.utc)
+    return f", not before {moment.isoformat(' ', 'minutes')[:-6]} UTC"
+
+
+def _said(words: str) -> str:
+    return f" (the server said: {words})" if words else ""
+
+
+def server_words(reply: RawReply, mask: Callable[[str], str]) -> str:
+    """What the server said about a failure, without secrets and control characters, bounded in length."""
+    return clean(mask(read_error(decoded(reply.body)).message))

@@ -1,0 +1,249 @@
+"""What is sent: each request as a value, without its credentials."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
+from urllib.parse import quote, urlsplit
+
+from copilot_sync._version import __version__
+from copilot_sync.safe_text import check_id, check_text, json_bytes
+from copilot_sync.settings import Urls
+
+#: The parent of a thread's first message (public captures, 2026).
+ROOT = "root"
+_API_VERSION = "2025-05-01"
+_INTEGRATION = "copilot-chat"
+_LANGUAGE = "en-US,en;q=0.5"
+_JSON = "application/json"
+_EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, without its credentials.
+
+    ``template`` is the path with its ids left out, for logs; ``subject`` is the conversation it is about.
+    """
+
+    stage: str
+    method: str
+    url: str
+    template: str
+    headers: Mapping[str, str]
+    body: Optional[bytes] = field(default=None, repr=False)
+    subject: Optional[str] = None
+
+    @property
+    def body_stage(self) -> str:
+        """The stage that reading the reply's body belongs to: an answer is a stage of its own."""
+        return "stream" if self.stage == "message" else self.stage
+
+
+@dataclass(frozen=True)
+class MessageOptions:
+    """What a message carries besides its text.
+
+    Args:
+        references: Repositories, files or inline files, as the wire has them.
+        context: Further context objects.
+        intent: ``conversation``, or ``explain``, which wants at least one reference.
+        mode: Where the chat is shown; ``immersive`` is the page of its own.
+        custom_instructions: Instructions for the model.
+        media: Images: ``{"mediaType", "name", "url", "width", "height"}``.
+        parent_message_id: The message that this one answers; by default the conversation's last.
+    """
+
+    references: Tuple[Mapping[str, Any], ...] = ()
+    context: Tuple[Mapping[str, Any], ...] = ()
+    intent: str = "conversation"
+    mode: str = "immersive"
+    custom_instructions: Tuple[str, ...] = ()
+    media: Tuple[Mapping[str, Any], ...] = ()
+    parent_message_id: Optional[str] = None
+
+    @classmethod
+    def coerce(
+        cls,
+        references: Optional[Iterable[Mapping[str, Any]]] = None,
+        context: Optional[Iterable[Mapping[str, Any]]] = None,
+        intent: Optional[str] = None,
+        mode: Optional[str] = None,
+        custom_instructions: Union[None, str, Iterable[str]] = None,
+        media: Optional[Iterable[Mapping[str, Any]]] = None,
+        parent_message_id: Optional[str] = None,
+    ) -> "MessageOptions":
+        """Read what callers give, ``None`` meaning the default of each.
+
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A value can't be sent as JSON.
+        """
+        instructions = (custom_instructions,) if isinstance(custom_instructions, str) else custom_instructions
+        return cls(
+            references=_objects("references", references, Mapping),
+            context=_objects("context", context, Mapping),
+            intent=_word("intent", intent, cls.intent),
+            mode=_word("mode", mode, cls.mode),
+            custom_instructions=_objects("custom_instructions", instructions, str),
+            media=_objects("media", media, Mapping),
+            parent_message_id=_word("parent_message_id", parent_message_id, "") or None,
+        )
+
+
+def _objects(name: str, values: Optional[Iterable[Any]], kind: type) -> Tuple[Any, ...]:
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+    objects = tuple(values)
+    for value in objects:
+        if not isinstance(value, kind):
+            wanted = "strings" if kind is str else "dictionaries"
+            raise TypeError(f"{name} must be a list of {wanted}, not of {type(value).__name__}")
+    json_bytes(name, objects)
+    return objects
+
+
+def _word(name: str, value: Optional[str], default: str) -> str:
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    return check_text(name, value)
+
+
+def token_request(urls: Urls) -> Request:
+    """Ask for a token; the cookies are added by whoever sends it."""
+    headers = {
+        "Accept": _JSON,
+        "Content-Type": _JSON,
+        "GitHub-Verified-Fetch": "true",
+        "X-Requested-With": "XMLHttpRequest",
+        **_page_headers(urls),
+    }
+    path = "/github-copilot/chat/token"
+    return Request("token", "POST", urls.github + path, path, headers)
+
+
+def thread_request(urls: Urls) -> Request:
+    """Begin a thread."""
+    return _api_request(urls, "thread", "POST", "/github/chat/threads")
+
+
+def message_request(
+    urls: Urls,
+    thread_id: str,
+    content: str,
+    *,
+    model: str,
+    options: MessageOptions,
+    parent_id: Optional[str],
+    response_id: str,
+) -> Request:
+    """Send a message and ask for its answer as a stream.
+
+    Args:
+        urls: The two hosts.
+        thread_id: The conversation.
+        content: The prompt.
+        model: The model's id.
+        options: Everything else of the body.
+        parent_id: The message that this one answers, ``root`` at a thread's beginning, ``None`` where it is unknown.
+        response_id: A UUID that the answer will have as its id.
+    """
+    body: Dict[str, Any] = {
+        "content": content,
+        "intent": options.intent,
+        "references": list(options.references),
+        "context": list(options.context),
+        "currentURL": f"{urls.github}/copilot/c/{segment(thread_id)}",
+        "streaming": True,
+        "confirmations": [],
+        "customInstructions": list(options.custom_instructions),
+        "model": model,
+        "mode": options.mode,
+        "responseMessageID": response_id,
+        "mediaContent": list(options.media),
+        "skillOptions": {"deepCodeSearch": False},
+        "requestTrace": False,
+    }
+    if parent_id is not None:
+        body["parentMessageID"] = parent_id
+    request = _thread_call(urls, "message", "POST", thread_id, "/messages", body)
+    headers = {**request.headers, "Accept": f"{_EVENT_STREAM}, {_JSON}", "Accept-Encoding": "identity"}
+    return Request(request.stage, request.method, request.url, request.template, headers, request.body, request.subject)
+
+
+def models_request(urls: Urls, *, older: bool = False) -> Request:
+    """List the models; ``older`` asks at the address of earlier versions."""
+    return _api_request(urls, "models", "GET", "/github/chat/models" if older else "/models")
+
+
+def threads_request(urls: Urls) -> Request:
+    """List the threads."""
+    return _api_request(urls, "threads", "GET", "/github/chat/threads")
+
+
+def messages_request(urls: Urls, thread_id: str) -> Request:
+    """List a thread's messages."""
+    return _thread_call(urls, "messages", "GET", thread_id, "/messages")
+
+
+def rename_request(urls: Urls, thread_id: str, name: str) -> Request:
+    """Give a thread a name."""
+    return _thread_call(urls, "rename", "PATCH", thread_id, "/name", {"name": name, "generate": False})
+
+
+def delete_request(urls: Urls, thread_id: str) -> Request:
+    """Delete a thread."""
+    return _thread_call(urls, "delete", "DELETE", thread_id, "")
+
+
+def segment(identifier: str) -> str:
+    """Percent-quote an id so that it is exactly one segment of a path.
+
+    Raises:
+        ValueError: The id can't be one.
+    """
+    return quote(check_id(identifier), safe="")
+
+
+def _thread_call(
+    urls: Urls, stage: str, method: str, thread_id: str, rest: str, body: Optional[Mapping[str, Any]] = None
+) -> Request:
+    root = "/github/chat/threads"
+    return _api_request(
+        urls, stage, method, f"{root}/{segment(thread_id)}{rest}", f"{root}/{{id}}{rest}", body, thread_id
+    )
+
+
+def _api_request(
+    urls: Urls,
+    stage: str,
+    method: str,
+    path: str,
+    template: Optional[str] = None,
+    body: Optional[Mapping[str, Any]] = None,
+    subject: Optional[str] = None,
+) -> Request:
+    headers = {
+        "Accept": _JSON,
+        "copilot-integration-id": _INTEGRATION,
+        "X-GitHub-Api-Version": _API_VERSION,
+        **_page_headers(urls),
+    }
+    payload = None
+    if body is not None:
+        headers["Content-Type"] = _JSON
+        payload = json_bytes("the request", body)
+    return Request(stage, method, urls.api + path, template or path, headers, payload, subject)
+
+
+def _page_headers(urls: Urls) -> Dict[str, str]:
+    page = urlsplit(urls.github)
+    return {
+        "Accept-Encoding": "gzip",
+        "Accept-Language": _LANGUAGE,
+        "Origin": f"{page.scheme}://{page.netloc}",
+        "Referer": f"{urls.github}/copilot",
+        "User-Agent": f"copilot-sync/{__version__}",
+    }

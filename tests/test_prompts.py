@@ -1,0 +1,190 @@
+"""Role messages and texts become the one text that a message takes."""
+
+from typing import Any, Callable, Dict, Type
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from wire import JSON_VALUES
+
+from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
+
+
+def turn(role: str, content: Any) -> Dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+PARTS = [
+    {"type": "text", "text": "What is "},
+    {"text": "this"},
+    "?",
+    {"type": "text"},
+]
+CHAT = [turn("system", "Be brief"), turn("user", "Hi"), turn("assistant", "Hello"), turn("user", " Why? ")]
+
+
+@pytest.mark.parametrize(
+    "messages, prompt",
+    [
+        ([turn("user", "Hi")], "Hi"),
+        ([turn("system", " Hi\n")], " Hi\n"),
+        ([turn("user", PARTS)], "What is this?"),
+        ([turn("user", tuple(PARTS))], "What is this?"),
+        ((turn("user", text) for text in ["Hi"]), "Hi"),
+        (CHAT, "System: Be brief\nUser: Hi\nAssistant: Hello\nUser:  Why? \nAssistant:"),
+        ([turn("USER", "a"), turn("toolResult", "b")], "User: a\nToolresult: b\nAssistant:"),
+        ([turn("user", "a"), turn("assistant", " \n"), turn("user", "")], "User: a\nAssistant:"),
+        ([turn("user", "a\nb"), turn("user", PARTS)], "User: a\nb\nUser: What is this?\nAssistant:"),
+        ([turn("assistant", "a"), turn("assistant", "b")], "Assistant: a\nAssistant: b\nAssistant:"),
+        ([turn("user", "a"), turn("assistant", None), turn("tool", "b")], "User: a\nTool: b\nAssistant:"),
+        ([{"role": "user", "content": "a", "name": "me", "extra": object()}], "a"),
+    ],
+    ids=[
+        "single",
+        "single-as-it-is",
+        "parts",
+        "tuple-of-parts",
+        "iterator",
+        "transcript",
+        "roles-capitalised",
+        "blank-left-out",
+        "lines-and-parts",
+        "no-user",
+        "null-left-out",
+        "other-fields",
+    ],
+)
+def test_a_transcript_becomes_one_string(messages: Any, prompt: str) -> None:
+    """A single message is its content alone; several are ``Role: content`` lines closed by ``Assistant:``."""
+    assert format_prompt(messages) == prompt
+
+
+@pytest.mark.parametrize(
+    "messages, prompt",
+    [
+        ([turn("user", "Hi")], "Hi"),
+        (CHAT, "Why?"),
+        ([*CHAT, turn("user", " And how?\n")], "Why?\nAnd how?"),
+        ([*CHAT, turn("user", " "), turn("user", "And how?")], "Why?\nAnd how?"),
+        ([*CHAT, turn("assistant", "Because")], "Why?"),
+        ([*CHAT, turn("user", None), turn("assistant", None)], "Why?"),
+        ([*CHAT, turn("assistant", "Because"), turn("system", "Stop")], "Why?"),
+        ([turn("user", "a"), turn("user", "b"), turn("tool", "c")], "a\nb"),
+        ([turn("user", PARTS), turn("user", "a\nb ")], "What is this?\na\nb"),
+        (iter(CHAT), "Why?"),
+    ],
+    ids=["single", "last", "run", "blank-dropped", "answered", "null", "behind", "whole", "parts", "iterator"],
+)
+def test_a_known_conversation_gets_the_last_run_of_user_messages(messages: Any, prompt: str) -> None:
+    """Each stripped, blank ones dropped, joined by newlines; what stands behind the run is left out."""
+    assert last_user_turn(messages) == prompt
+
+
+@pytest.mark.parametrize("read", [format_prompt, last_user_turn], ids=["transcript", "last turn"])
+@pytest.mark.parametrize(
+    "messages, kind, words",
+    [
+        (None, TypeError, "messages must be a list of dictionaries, not NoneType"),
+        ("Hi", TypeError, "messages must be a list of dictionaries, not str"),
+        (b"Hi", TypeError, "messages must be a list of dictionaries, not bytes"),
+        (turn("user", "Hi"), TypeError, "messages must be a list of dictionaries, not dict"),
+        ([], ValueError, "messages must not be empty"),
+        pytest.param(iter([]), ValueError, "messages must not be empty", id="iterator of nothing"),
+        (["Hi"], TypeError, "message 0 must be a dictionary, not str"),
+        ([turn("user", "a"), None], TypeError, "message 1 must be a dictionary, not NoneType"),
+        ([{"content": "Hi"}], ValueError, "message 0 has no role"),
+        ([turn("user", "a"), {"role": "user"}], ValueError, "message 1 has no content"),
+        ([turn("user", None)], ValueError, "the messages hold no text"),
+        ([turn(None, "Hi")], ValueError, "message 0 has no role"),
+        (
+            [turn("user", [{"type": "image_url", "image_url": {"url": "https://a"}, "text": "not this"}])],
+            ValueError,
+            "message 0 has a part of type 'image_url', which can't be sent: only text can",
+        ),
+        (
+            [turn("user", [{"type": "file"}]), turn("assistant", "a"), turn("user", "b")],
+            ValueError,
+            "message 0 has a part of type 'file'",
+        ),
+        (
+            [turn("user", "a"), turn("user", ["b", {"image_url": {"url": "https://a"}}])],
+            ValueError,
+            "message 1 has a part without a type or text",
+        ),
+        ([turn("", "Hi")], ValueError, "message 0 has no role"),
+        ([turn(" ", "Hi")], ValueError, "message 0 has no role"),
+        ([{"role": 5, "content": "Hi"}], TypeError, "the role of message 0 must be a string, not int"),
+        ([turn("user", 5)], TypeError, "the content of message 0 must be a string or a list of parts"),
+        ([turn("user", {"text": "Hi"})], TypeError, "the content of message 0 must be a string or a list of parts"),
+        ([turn("user", [5])], TypeError, "a part of message 0 must be a dictionary, not int"),
+        ([turn("user", [{"text": None}])], TypeError, "a text part of message 0 must hold a string, not NoneType"),
+        ([turn("user", "a\ud800")], ValueError, "messages holds text that is not valid Unicode"),
+        ([turn("user", " \n")], ValueError, "the messages hold no text"),
+        ([turn("user", ""), turn("user", [])], ValueError, "the messages hold no text"),
+    ],
+    ids=ascii,
+)
+def test_messages_that_can_not_be_sent_are_refused(
+    read: Callable[[Any], str], messages: Any, kind: Type[Exception], words: str
+) -> None:
+    """Empty or malformed ones are told by their number, before anything goes out."""
+    with pytest.raises(kind, match=words):
+        read(messages)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [turn("system", "Be brief")],
+        [turn("assistant", "Hello")],
+        [turn("user", "Hi"), turn("assistant", "Hello"), turn("user", " ")],
+    ],
+    ids=["system", "assistant", "blank"],
+)
+def test_a_known_conversation_needs_something_the_user_says(messages: Any) -> None:
+    """An earlier question must not be asked again in its place."""
+    with pytest.raises(ValueError, match="the messages hold no text of the user's"):
+        last_user_turn(messages)
+
+
+@pytest.mark.parametrize(
+    "prompt, kind, words",
+    [
+        (None, TypeError, "a prompt must be a string or a list of messages, not NoneType"),
+        (b"Hi", TypeError, "a prompt must be a string or a list of messages, not bytes"),
+        ("", ValueError, "the prompt is empty"),
+        (" \n\t", ValueError, "the prompt is empty"),
+        ("a\udc80", ValueError, "the prompt holds text that is not valid Unicode"),
+    ],
+    ids=ascii,
+)
+def test_a_prompt_must_be_text(prompt: Any, kind: Type[Exception], words: str) -> None:
+    """A prompt that isn't text is told before anything goes out."""
+    with pytest.raises(kind, match=words):
+        check_prompt(prompt)
+
+
+def test_a_prompt_is_sent_as_it_is() -> None:
+    """Blanks around a text may matter, as in code."""
+    assert check_prompt("  def f():\n") == "  def f():\n"
+
+
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]) | JSON_VALUES, "content": JSON_VALUES})
+    | JSON_VALUES,
+    max_size=3,
+)
+
+
+@given(MESSAGES | JSON_VALUES)
+@example([turn("user", "Hi")])
+def test_any_messages_are_a_prompt_or_a_mistake_of_the_callers(messages: Any) -> None:
+    """What comes out of reading arguments is text that can be sent, a ``TypeError`` or a ``ValueError``."""
+    for read in (format_prompt, last_user_turn):
+        try:
+            prompt = read(messages)
+        except (TypeError, ValueError) as error:
+            assert str(error)
+        else:
+            assert prompt.strip()
+            assert prompt.encode("utf-8")
