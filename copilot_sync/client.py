@@ -18,9 +18,9 @@ from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
-from copilot_sync.delivery.answer import CallOptions, PendingMessage
+from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Answer, Conversation, Message, MessageHandle, Model, Secret, Thread
+from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
 from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.protocol import Options, Reply, Request
 from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, Timeout

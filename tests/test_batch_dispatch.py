@@ -43,8 +43,8 @@ from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.batch.results import Result
 from copilot_sync.delivery import recovery
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import MessageHandle
 from copilot_sync.pacing import cooldown
 from copilot_sync.pacing import limiter as limiter_module
 from copilot_sync.pacing.limiter import RateLimiter

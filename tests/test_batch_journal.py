@@ -20,7 +20,7 @@ from copilot_sync.batch import line_files
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.results import Result
-from copilot_sync.models import MessageHandle
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.transport import fork
 
 LINE = (

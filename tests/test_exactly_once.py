@@ -31,8 +31,8 @@ from copilot_sync import (
     settings,
 )
 from copilot_sync.delivery import recovery
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import MessageHandle
 
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)
 ONE = b'data: {"type":"content","body":"one"}\n\n'

@@ -13,8 +13,9 @@ from typing import Callable, Dict, Optional, Set, Union
 
 from copilot_sync import protocol
 from copilot_sync.client import Client, TimeoutValue
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.errors import CopilotError
-from copilot_sync.models import Answer, MessageHandle
+from copilot_sync.models import Answer
 from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.pacing.cooldown import is_refusal
 from copilot_sync.stream import Stream
