@@ -3,6 +3,7 @@
 from copilot_sync._version import __version__
 from copilot_sync.auth.cookies import get_cookies
 from copilot_sync.client import Chat, Client
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -36,7 +37,6 @@ from copilot_sync.models import (
     Conversation,
     Cookies,
     Message,
-    MessageHandle,
     Messages,
     Model,
     Thread,

@@ -17,9 +17,9 @@ from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
-from copilot_sync.delivery.answer import CallOptions, PendingMessage
+from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Answer, Conversation, Message, MessageHandle, Model, Secret, Thread
+from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
 from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
 from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
 from copilot_sync.protocol.requests import (

@@ -152,24 +152,6 @@ class Conversation(BaseConversation):
 
 
 @dataclass(frozen=True)
-class MessageHandle:
-    """What a message can be found by again, also by another process: it is made, and kept, before the message is sent.
-
-    Attributes:
-        conversation_id: The conversation that the message goes into.
-        answer_id: A UUID, which the answer will have as its id.
-        parent_id: The message that this one answers; ``root`` at a conversation's beginning, ``None`` where it
-            is unknown.
-        maybe_sent: Whether the message may have been sent before. Then the conversation is looked at first.
-    """
-
-    conversation_id: str
-    answer_id: str
-    parent_id: Optional[str] = None
-    maybe_sent: bool = False
-
-
-@dataclass(frozen=True)
 class Usage:
     """What an answer cost, in tokens, as the service counted them; ``None`` where it did not say."""
 

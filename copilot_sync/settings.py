@@ -38,6 +38,8 @@ RECOVERY_DELAY = 2.0
 #: What may follow the end of an answer before its connection is given up: bytes, and seconds.
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.05
+#: Bytes of an error's body that are read for the server's words.
+ERROR_BODY = 64 * 1024
 #: Characters of the server's own words that an error quotes.
 MAX_ERROR_TEXT = 500
 

@@ -14,8 +14,9 @@ import threading
 from typing import Any, Callable, Iterator, NoReturn, Optional
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.answer import FAILED, AnswerBuilder, CallOptions, Closed, PendingMessage
+from copilot_sync.delivery.answer import FAILED, AnswerBuilder, Closed
 from copilot_sync.delivery.exchange import drive
+from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.events import ContentEvent, Event
 from copilot_sync.models import Answer, Conversation
@@ -34,32 +35,33 @@ class Stream:
 
     def __init__(
         self,
-        access: ApiSession,
-        turn: PendingMessage,
-        rules: CallOptions,
+        session: ApiSession,
+        message: PendingMessage,
+        options: CallOptions,
         on_start: Optional[Callable[[Conversation], None]] = None,
     ) -> None:
-        self._call = CallContext(rules.timeout)
-        self._reading = AnswerBuilder(turn)
-        self._ends = self._reading.ends
-        self._driver = drive(access, turn, rules, self._call, self._reading)
+        answer_id = new_id() if message.handle is None else message.handle.answer_id
+        self._call = CallContext(options.timeout)
+        self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
+        self._ends = self._builder.ends
+        self._driver = drive(session, message, options, self._call, self._builder)
         self._on_start = on_start
         self._started = False
 
     @property
     def text(self) -> str:
         """The text so far, the piece that is being yielded included."""
-        return self._reading.text
+        return self._builder.text
 
     @property
     def conversation(self) -> Optional[Conversation]:
         """The conversation, ``None`` before ``start`` or the first item."""
-        return self._reading.conversation
+        return self._builder.conversation
 
     @property
     def answer(self) -> Optional[Answer]:
         """The finished answer, ``None`` until the end."""
-        return self._reading.answer
+        return self._builder.answer
 
     @property
     def attempts(self) -> int:
@@ -147,26 +149,26 @@ class Stream:
             self._on_start(conversation)
 
     def _advance(self) -> Any:
-        if self._ends and isinstance(self._reading.end, Closed):
+        if self._ends and isinstance(self._builder.end, Closed):
             self._stop()
         try:
             return next(self._driver)
         except StopIteration:
             self._stop()
         except CopilotError:
-            if not isinstance(self._reading.note_end(FAILED), Closed):
+            if not isinstance(self._builder.note_end(FAILED), Closed):
                 raise
             self._stop()
         except ValueError as error:
             if "already executing" not in str(error):
                 raise
-            if not isinstance(self._reading.end, Closed):
+            if not isinstance(self._builder.end, Closed):
                 raise RuntimeError("a stream can be read by one thread at a time") from None
             self._stop()
 
     def _stop(self) -> NoReturn:
         """End the iteration of a stream that has ended, as the thread that asks should see it."""
-        end = self._reading.end
+        end = self._builder.end
         if isinstance(end, Closed) and end.thread != threading.get_ident():
             error = StreamClosedError("the stream was closed by another thread", stage="stream")
             error.partial = self.text
@@ -179,7 +181,7 @@ class Stream:
         May be called from any thread, and from a signal's handler, any number of times; never blocks. A read that is
         blocked in another thread ends at once with ``StreamClosedError``.
         """
-        self._reading.note_end(Closed(threading.get_ident()))
+        self._builder.note_end(Closed(threading.get_ident()))
         self._call.cancel()
         # A thread that is inside the driver finds its socket shut down and closes everything itself.
         with contextlib.suppress(ValueError):
@@ -195,6 +197,6 @@ class Stream:
         raise TypeError("a Stream is a live connection and can't be pickled; pickle its answer or its conversation")
 
     def __repr__(self) -> str:
-        end = self._reading.end
+        end = self._builder.end
         state = "open" if end is None else "closed" if isinstance(end, Closed) else "finished"
         return f"<Stream {state}, {len(self.text)} characters>"

@@ -9,7 +9,7 @@ import pytest
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.results import Result
-from copilot_sync.models import MessageHandle
+from copilot_sync.delivery.message import MessageHandle
 
 LINE = (
     b'{"id": "a", "text": "one", "parsed": null, "model": "auto", "usage": null, "conversation_id": "t", '

@@ -14,8 +14,8 @@ from copilot_sync.batch import sender, work_items
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import Prompt
 from copilot_sync.delivery import recovery
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import MessageHandle
 from copilot_sync.pacing.limiter import RateLimiter
 
 pytestmark = pytest.mark.usefixtures("quick_batches")

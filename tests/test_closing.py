@@ -176,10 +176,10 @@ def test_of_an_end_and_a_close_the_first_counts(
     before, after = client.stream("hi"), client.stream("hi")
 
     def noting(self: AnswerBuilder, end: Any) -> Any:
-        if self is not before._reading and self is not after._reading:
+        if self is not before._builder and self is not after._builder:
             return note(self, end)  # pragma: no cover - of another test, which the garbage collector ends just now
         monkeypatch.setattr(AnswerBuilder, "note_end", note)
-        if self is before._reading:
+        if self is before._builder:
             close(before)
             return note(self, end)
         noted = note(self, end)

@@ -9,8 +9,8 @@ import pytest
 
 from copilot_sync import Client, NotFoundError, RateLimitError, RetryPolicy, StreamInterruptedError
 from copilot_sync.delivery import recovery
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import MessageHandle
 from copilot_sync.protocol.requests import ROOT
 from copilot_sync.stream import Stream
 

@@ -13,8 +13,8 @@ from support import PATIENCE, Peer, Server, wait_for
 
 from copilot_sync import Client, CopilotError, RetryPolicy, StreamInterruptedError, Timeout, protocol, settings
 from copilot_sync.delivery import recovery
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import MessageHandle
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 

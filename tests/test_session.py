@@ -17,9 +17,9 @@ from urllib3.exceptions import ClosedPoolError
 from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.settings import Limits, Timeout
+from copilot_sync.settings import ERROR_BODY, Limits, Timeout
 from copilot_sync.transport.call import CallContext
-from copilot_sync.transport.session import ERROR_BODY, Transport, _Session
+from copilot_sync.transport.session import Transport, _Session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SECRET = "s3cr3t-t0ken"

@@ -24,7 +24,7 @@ from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.line_files import JournalError, LineFile, LineFormat, check_is_file, json_line
 from copilot_sync.batch.prompts import Id
 from copilot_sync.batch.results import Result, is_result, may_have_answer
-from copilot_sync.models import MessageHandle
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.safe_text import loads
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Set, Tuple, Union
 
 from copilot_sync.client import Client, TimeoutValue
+from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.errors import CopilotError
-from copilot_sync.models import Answer, MessageHandle
+from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
 from copilot_sync.pacing.policy import shared_cause, verdict_of
 from copilot_sync.pacing.triage import Decision, MessageHistory, Triage

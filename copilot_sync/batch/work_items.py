@@ -14,7 +14,8 @@ from copilot_sync.batch.prompts import Prompt
 from copilot_sync.batch.results import Result, error_of
 from copilot_sync.batch.sender import StepResult, Task
 from copilot_sync.client import TimeoutValue
-from copilot_sync.models import Answer, MessageHandle
+from copilot_sync.delivery.message import MessageHandle
+from copilot_sync.models import Answer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,8 @@ from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_p
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
-from copilot_sync.models import Conversation, MessageHandle, Usage
+from copilot_sync.delivery.message import MessageHandle
+from copilot_sync.models import Conversation, Usage
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache, RedisCache
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.pacing.triage import LONGEST_WAIT

@@ -1,79 +1,157 @@
-"""What became of a message whose answer was lost: its thread is looked at, and judged.
+"""What to do about a message whose answer was lost, judged by the messages of its thread. Pure: no I/O and no clock.
 
-``judge`` is pure: it reads a thread's messages for what is known of the one that was sent. ``Search`` looks, again and
-again while that makes sense, under these rules:
+``decide`` follows these rules:
 
-- A whole answer is the answer. An answer that is being written is waited for.
-- A message that is not there counts as not taken on the second look, ``RECOVERY_DELAY`` seconds after the failure at
-  the earliest: something between here and the service may still deliver it.
-- Whatever else comes of looking, a thread that can't be found included, leaves the outcome unknown: then nothing is
-  sent again.
-- All of it lasts ``RECOVERY_TIMEOUT`` seconds at most, or as long as silence is allowed, if that is less.
+- A whole answer is the answer. An answer that is still being written is waited for.
+- A message that is not there counts as not processed on the second look, ``RECOVERY_DELAY`` seconds after the failure
+  at the earliest: something between the client and the service may still deliver it.
+- Anything else leaves the outcome unknown, and then nothing is sent again.
+- All looking together lasts ``RECOVERY_TIMEOUT`` seconds at most, and no longer than silence is allowed to last.
+
+``lookup`` does the looking and the waiting.
 """
 
 import enum
-import functools
 import unicodedata
 from dataclasses import dataclass
-from typing import Callable, List, Optional, Union
+from typing import List, Optional, Union
 
-from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.errors import CopilotError, StreamClosedError, StreamInterruptedError
+from copilot_sync.delivery.message import SentMessage
 from copilot_sync.models import Message
-from copilot_sync.protocol.replies import read_messages
-from copilot_sync.protocol.requests import ROOT, messages_request
-from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT, RetryPolicy
-from copilot_sync.transport.call import CallContext
+from copilot_sync.protocol.requests import ROOT
+from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT
 
 #: Seconds between the first two looks at a thread, and the longest between two.
 _FIRST_LOOK = 0.25
 _LONGEST_LOOK = 4.0
-#: How much of the time that is left is spent waiting, so that a last look still fits.
+#: Looks after which the time between two does not double any more.
+_MOST_DOUBLINGS = 16
+#: The share of the time that may be spent waiting, so that a last look still fits.
 _SHARE_OF_WAITING = 0.9
-
-
-@dataclass(frozen=True)
-class SentMessage:
-    """What is known of a message that may have been taken.
-
-    Attributes:
-        content: Its text.
-        conversation_id: The thread that it went to.
-        parent_id: The message that it answers; ``root`` at a thread's beginning, ``None`` if that is unknown.
-        answer_id: The id that its answer will have.
-        is_first: Whether the thread was empty before it.
-    """
-
-    content: str
-    conversation_id: str
-    parent_id: Optional[str]
-    answer_id: str
-    is_first: bool
 
 
 class Trace(enum.Enum):
     """What a thread shows of a message whose whole answer is not there."""
 
     #: Nothing of it.
-    NONE = "none"
-    #: It is there.
-    TAKEN = "taken"
-    #: Something that may be it, in another form.
+    ABSENT = "absent"
+    #: The message, or the beginning of its answer.
+    PRESENT = "present"
+    #: Something that may be the message in another form.
     UNCLEAR = "unclear"
 
 
-def judge(messages: List[Message], sent: SentMessage) -> Union[Message, Trace]:
-    """Find the whole answer of a message in its thread, or tell what else there is of it."""
+@dataclass(frozen=True)
+class LookState:
+    """How far a search has come when it has looked once more.
+
+    Attributes:
+        looks: How many looks there were, this one included.
+        since_failure: Seconds since the message failed.
+        time_left: Seconds until the last look.
+        was_present: Whether an earlier look found the message in its thread.
+    """
+
+    looks: int
+    since_failure: float
+    time_left: float
+    was_present: bool = False
+
+
+class Action(enum.Enum):
+    """What to do next about a message whose answer was lost."""
+
+    #: The answer is there: hand it out.
+    DELIVER = "deliver"
+    #: Wait, and look again.
+    LOOK_AGAIN = "look again"
+    #: The service has not processed the message: send it again.
+    SEND_AGAIN = "send again"
+    #: It can't be known: raise an error.
+    GIVE_UP = "give up"
+
+
+@dataclass(frozen=True)
+class RecoveryDecision:
+    """What to do next, and what is needed for it.
+
+    Attributes:
+        action: What to do.
+        answer: The whole answer, to deliver.
+        seconds: How long to wait before the next look.
+        reason: Why it can't be known, in words for an error.
+        is_present: Whether the message has been seen in its thread, now or earlier.
+    """
+
+    action: Action
+    answer: Optional[Message] = None
+    seconds: float = 0.0
+    reason: str = ""
+    is_present: bool = False
+
+
+def decide(messages: List[Message], sent: SentMessage, state: LookState) -> RecoveryDecision:
+    """Decide what to do about a message after a look at its thread."""
+    found = find_answer(messages, sent)
+    if isinstance(found, Message):
+        return RecoveryDecision(Action.DELIVER, answer=found, is_present=True)
+    if found is Trace.UNCLEAR:
+        return RecoveryDecision(Action.GIVE_UP, reason=reason_for(state.was_present), is_present=state.was_present)
+    is_present = state.was_present or found is Trace.PRESENT
+    seconds = _pause_after(state.looks)
+    give_up = RecoveryDecision(Action.GIVE_UP, reason=reason_for(is_present), is_present=is_present)
+    if not is_present:
+        if state.looks > 1 and state.since_failure >= RECOVERY_DELAY:
+            return RecoveryDecision(Action.SEND_AGAIN)
+        seconds = max(seconds, RECOVERY_DELAY - state.since_failure)
+        if seconds > state.time_left:
+            return give_up
+    if state.time_left <= 0:
+        return give_up
+    return RecoveryDecision(Action.LOOK_AGAIN, seconds=min(seconds, state.time_left), is_present=is_present)
+
+
+def reason_for(is_present: bool) -> str:
+    """Say why a search ends without an answer: the message was seen in its thread, or it was not."""
+    if is_present:
+        return "the message was taken, but its answer did not appear in time"
+    return "it is unknown whether the message was taken: look at the conversation before sending it again"
+
+
+def search_seconds(silence: Optional[float], remaining: Optional[float]) -> float:
+    """Work out how long all looking together may take.
+
+    Args:
+        silence: Seconds of silence that the call allows; ``None`` for the default.
+        remaining: Seconds that are left of the call; ``None`` for no limit.
+    """
+    seconds = min(RECOVERY_TIMEOUT, silence or RECOVERY_TIMEOUT)
+    return seconds if remaining is None else min(seconds, remaining)
+
+
+def waiting_seconds(seconds: float) -> float:
+    """Work out after which part of so many seconds the last look has to begin."""
+    return seconds * _SHARE_OF_WAITING
+
+
+def find_answer(messages: List[Message], sent: SentMessage) -> Union[Message, Trace]:
+    """Find the whole answer of a message in its thread, or else what there is of the message."""
     for message in messages:
         if message.id == sent.answer_id:
-            return message if message.content and not message.interrupted else Trace.TAKEN
+            return message if message.content and not message.interrupted else Trace.PRESENT
     answered = {message.parent_id for message in messages if message.role == "assistant"}
     same = [message for message in messages if message.role != "assistant" and _is_same(message, sent)]
     if any(message.id not in answered for message in same):
-        return Trace.TAKEN
+        return Trace.PRESENT
     # The same question, answered under another id, or something behind the message that ours answers: it may be
     # ours, on a server that keeps it in another form.
-    return Trace.UNCLEAR if same or _has_strangers(messages, sent) else Trace.NONE
+    return Trace.UNCLEAR if same or _has_strangers(messages, sent) else Trace.ABSENT
+
+
+def _pause_after(looks: int) -> float:
+    """Seconds from one look to the next: twice as many each time, up to a bound."""
+    seconds: float = _FIRST_LOOK * 2 ** min(looks - 1, _MOST_DOUBLINGS)
+    return _FIRST_LOOK if looks == 1 else min(seconds, _LONGEST_LOOK)
 
 
 def _is_same(message: Message, sent: SentMessage) -> bool:
@@ -83,122 +161,13 @@ def _is_same(message: Message, sent: SentMessage) -> bool:
 
 
 def _comparable(text: str) -> str:
-    """A text without what a server may make of it while it keeps it."""
+    """Return a text without the changes that a server may make when it stores it."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
 
 
 def _has_strangers(messages: List[Message], sent: SentMessage) -> bool:
-    """Whether anything stands where only our message should."""
+    """Whether anything stands in the place that belongs to our message alone."""
     if sent.parent_id == ROOT:
         return sent.is_first and bool(messages)
     places = [place for place, message in enumerate(messages) if message.id == sent.parent_id]
     return bool(places) and places[-1] < len(messages) - 1
-
-
-class Search:
-    """Looks for the answer of one message in its thread, on behalf of the call that sent it.
-
-    Args:
-        access: What is asked with.
-        call: The call.
-        retry: How often a look that failed is tried again.
-        sent: The message.
-        interrupted: Makes the error of an answer that is not had, of its words and what it came of.
-    """
-
-    def __init__(
-        self,
-        access: ApiSession,
-        call: CallContext,
-        retry: Optional[RetryPolicy],
-        sent: SentMessage,
-        interrupted: Callable[[str, CopilotError], StreamInterruptedError],
-    ) -> None:
-        self._access = access
-        self._call = call
-        self._retry = retry
-        self._sent = sent
-        self._interrupted = interrupted
-        self._request = messages_request(access.urls, sent.conversation_id)
-
-    def once(self) -> Optional[Message]:
-        """Look once, and give the whole answer, ``None`` if it can't be had that way.
-
-        Raises:
-            StreamClosedError: The call was stopped.
-        """
-        try:
-            with self._call.limited(self._seconds()):
-                found = judge(self._messages(None), self._sent)
-        except StreamClosedError:
-            raise
-        except CopilotError:
-            return None
-        return found if isinstance(found, Message) else None
-
-    def until_settled(self, failure: CopilotError, failed_at: float) -> Optional[Message]:
-        """Look until it is known what became of the message, and wait for an answer that is being written.
-
-        Args:
-            failure: What the message failed with.
-            failed_at: When, on the call's clock.
-
-        Returns:
-            The whole answer; ``None`` if the message was not taken.
-
-        Raises:
-            StreamInterruptedError: It can't be told, or the answer did not come in time.
-            StreamClosedError: The call was stopped.
-        """
-        seconds = self._seconds()
-        last_look = self._call.clock() + seconds * _SHARE_OF_WAITING
-        with self._call.limited(seconds):
-            return self._settled(failure, failed_at, last_look)
-
-    def _settled(self, failure: CopilotError, failed_at: float, last_look: float) -> Optional[Message]:
-        call = self._call
-        pause, looks, taken = _FIRST_LOOK, 0, False
-        doubt = self._interrupted(
-            "it is unknown whether the message was taken: look at the conversation before sending it again", failure
-        )
-        while True:
-            found = self._look(doubt)
-            looks += 1
-            if isinstance(found, Message):
-                return found
-            if found is Trace.UNCLEAR:
-                raise doubt
-            now = call.clock()
-            wait = pause
-            if found is Trace.TAKEN and not taken:
-                taken = True
-                doubt = self._interrupted("the message was taken, but its answer did not appear in time", failure)
-            if not taken:
-                settled_at = failed_at + RECOVERY_DELAY
-                if looks > 1 and now >= settled_at:
-                    return None
-                wait = max(pause, settled_at - now)
-                if now + wait > last_look:
-                    raise doubt
-            if now >= last_look:
-                raise doubt
-            call.sleep(min(wait, last_look - now))
-            pause = min(2 * pause, _LONGEST_LOOK)
-
-    def _look(self, doubt: StreamInterruptedError) -> Union[Message, Trace]:
-        try:
-            return judge(self._messages(self._retry), self._sent)
-        except StreamClosedError:
-            raise
-        except CopilotError as error:
-            raise doubt from error
-
-    def _messages(self, retry: Optional[RetryPolicy]) -> List[Message]:
-        read = functools.partial(read_messages, thread_id=self._sent.conversation_id)
-        return self._access.fetch(self._request, self._call, retry, read)
-
-    def _seconds(self) -> float:
-        """How long looking may take in all."""
-        remaining = self._call.remaining()
-        patience = min(RECOVERY_TIMEOUT, self._call.timeout.read or RECOVERY_TIMEOUT)
-        return patience if remaining is None else min(patience, remaining)

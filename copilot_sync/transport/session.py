@@ -22,7 +22,7 @@ from requests.utils import select_proxy
 
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.settings import Limits
+from copilot_sync.settings import ERROR_BODY, Limits
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
@@ -33,9 +33,6 @@ from copilot_sync.transport.ssl_contexts import ssl_contexts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-#: Bytes of an error's body that are read for the server's words.
-ERROR_BODY = 64 * 1024
 
 #: Puts credentials into a prepared request. It gives the same request back.
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
