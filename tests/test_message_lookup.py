@@ -11,10 +11,11 @@ import requests
 from asking import AT_ONCE, TEXT, looks, questions, sent
 from support import PATIENCE, Peer, Server, wait_for
 
-from copilot_sync import Client, CopilotError, RetryPolicy, StreamInterruptedError, Timeout, protocol, settings
+from copilot_sync import Client, CopilotError, RetryPolicy, StreamInterruptedError, Timeout, settings
 from copilot_sync.delivery import recovery
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.protocol.requests import ROOT
 
 pytestmark = pytest.mark.usefixtures("quick_looks")
 
@@ -66,7 +67,7 @@ def test_a_message_that_is_still_on_its_way_is_not_sent_again(
     """That it is not there is believed two seconds after the failure, and it comes half a second after it."""
     monkeypatch.setattr(recovery, "RECOVERY_DELAY", settings.RECOVERY_DELAY)
     middlebox = Middlebox(emulator, 0.5)
-    handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), protocol.ROOT)
+    handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), ROOT)
     late = [fault]
 
     def choose(stage: str, request: Any) -> Optional[Fault]:
