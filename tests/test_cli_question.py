@@ -11,7 +11,7 @@ import click
 import pytest
 from command_line import Keys
 
-from copilot_sync.cli.question import FILE_LIMIT, question_of, reference_of, with_system
+from copilot_sync.cli.question import FILE_LIMIT, question_of, reference_of
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,6 @@ def test_whoever_types_the_question_is_told_how_it_ends(
     with pytest.raises(click.UsageError, match="nothing to ask"):
         question_of(words)
     assert ("Ctrl-D" in capsys.readouterr().err) is hint
-
-
-def test_instructions_come_first() -> None:
-    """As a role message where the conversation begins, as a paragraph where it goes on; blank ones are none."""
-    assert with_system("question", "Be brief", is_new=True) == [
-        {"role": "system", "content": "Be brief"},
-        {"role": "user", "content": "question"},
-    ]
-    assert with_system("question", "Be brief", is_new=False) == "Be brief\n\nquestion"
-    assert with_system("question", " ", is_new=True) == "question"
-    assert with_system("question", None, is_new=True) == "question"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.output import show_answer, show_json
-from copilot_sync.cli.question import question_of, reference_of, with_system
+from copilot_sync.cli.question import question_of, reference_of
 from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.prompts import prompt_text
+from copilot_sync.safe_text import well_formed
 
 
 @click.command(
@@ -60,7 +62,7 @@ def ask(
         known = service.conversation(conversation, go_on)
         with usage_checked():
             stream = service.client.stream(
-                with_system(question, system, is_new=known is None),
+                prompt_text(question, well_formed(system or ""), is_new=known is None),
                 model=model,
                 conversation=known,
                 references=references,

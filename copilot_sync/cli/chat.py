@@ -16,10 +16,11 @@ from copilot_sync.cli.failures import in_words
 from copilot_sync.cli.folders import state_folder
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
 from copilot_sync.cli.output import is_terminal, show_answer
-from copilot_sync.cli.question import with_system
 from copilot_sync.cli.service import Service, connected
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.prompts import prompt_text
+from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import one_line
@@ -127,7 +128,7 @@ class _Session:
 
     def _ask(self, question: str) -> None:
         stream = self._service.client.stream(
-            with_system(question, self._unsaid, is_new=self._conversation is None),
+            prompt_text(question, well_formed(self._unsaid or ""), is_new=self._conversation is None),
             conversation=self._conversation,
             model=self._model,
             on_start=self._started,

@@ -1,4 +1,4 @@
-"""The question of ``ask`` and ``chat``: arguments, stdin, files and instructions put together.
+"""The question of ``ask`` and ``chat``: arguments, stdin and files put together.
 
 A file travels inline, as a reference of the message: its name, its language and its text. What comes in is text as
 ``text_files`` has it, whatever the locale says.
@@ -7,11 +7,10 @@ A file travels inline, as a reference of the message: its name, its language and
 import os
 import stat
 import sys
-from typing import Dict, Optional, Sequence
+from typing import Dict, Sequence
 
 import click
 
-from copilot_sync.client import Prompt
 from copilot_sync.safe_text import well_formed
 from copilot_sync.text_files import decoded, text_of
 
@@ -35,20 +34,6 @@ def question_of(words: Sequence[str]) -> str:
     if not question:
         raise click.UsageError("there is nothing to ask: give a PROMPT, or pipe one in")
     return question
-
-
-def with_system(question: str, system: Optional[str], is_new: bool) -> Prompt:
-    """Put instructions in front of a question.
-
-    A new conversation begins with them as role messages, as ``Client.ask`` writes them down. One that goes on takes a
-    single message, so there they are its first paragraph.
-    """
-    if not (system and system.strip()):
-        return question
-    system = well_formed(system)
-    if not is_new:
-        return f"{system}\n\n{question}"
-    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
 
 def reference_of(path: str) -> Dict[str, str]:

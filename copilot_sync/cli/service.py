@@ -17,7 +17,7 @@ from copilot_sync.cli.folders import cache_folder, state_folder
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation
-from copilot_sync.protocol.requests import segment
+from copilot_sync.safe_text import check_id
 from copilot_sync.settings import Environment, GivenUrls
 
 #: Seconds between two words of the embedded emulator, so that one sees the answer stream in.
@@ -51,7 +51,7 @@ class Service:
 
 def _named(identifier: str) -> Conversation:
     with usage_checked():
-        segment(identifier)
+        check_id(identifier)
     return Conversation(identifier)
 
 

@@ -10,7 +10,7 @@ from copilot_sync.cli import options
 from copilot_sync.cli.output import is_terminal, show_answer, show_heading, show_json, show_table
 from copilot_sync.cli.service import connected, usage_checked
 from copilot_sync.client import Client
-from copilot_sync.protocol.requests import segment
+from copilot_sync.safe_text import check_id
 from copilot_sync.terminal_text import one_line
 
 
@@ -111,7 +111,7 @@ def delete(identifiers: Tuple[str, ...], yes: bool, as_json: bool) -> None:
     """
     with usage_checked():
         for identifier in identifiers:
-            segment(identifier)
+            check_id(identifier)
     with connected() as service:
         if not yes and not _is_confirmed(service.client, identifiers):
             raise click.ClickException("nothing was deleted")

@@ -14,11 +14,12 @@ into the client's and back, and knows nothing of the protocol.
 import sys
 from typing import Any, Dict, Optional, Union
 
-from copilot_sync.client import Client, Prompt
+from copilot_sync.client import Client
 from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.prompts import PromptInput
 from copilot_sync.terminal_text import one_line, printable
 
 try:
@@ -82,7 +83,7 @@ class CopilotSync:
 
     def stream_response(
         self,
-        prompt: Optional[Prompt],
+        prompt: Optional[PromptInput],
         *,
         name: Optional[str] = None,
         conversation: Union[None, str, Conversation] = None,

@@ -12,8 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from copilot_sync.client import Client, Prompt
+from copilot_sync.client import Client
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.prompts import PromptInput
 from copilot_sync.provider import GithubCopilot
 from copilot_sync.settings import API_KEY_VARIABLE, Environment
 
@@ -100,7 +101,7 @@ class CopilotModel(_Model):
             return self._client[1]
 
 
-def _question(prompt: Any, told: Any) -> Prompt:
+def _question(prompt: Any, told: Any) -> PromptInput:
     """What to ask: the prompt, behind what ``llm`` knows of a conversation that has no thread yet."""
     messages: List[Dict[str, Any]] = []
     for response in told.responses if told else ():
