@@ -19,7 +19,7 @@ from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
-from copilot_sync.terminal_text import one_line, printable
+from copilot_sync.terminal_text import one_line, write_pieces
 
 try:
     import click
@@ -176,10 +176,7 @@ def _commands(copilot: CopilotSync) -> AppGroup:
         """Ask PROMPT and print the answer as it comes."""
         try:
             with copilot.client.stream(prompt, model=model, conversation=conversation) as stream:
-                is_terminal = sys.stdout.isatty()
-                for piece in stream:
-                    click.echo(printable(piece) if is_terminal else piece, nl=False)
-                click.echo()
+                write_pieces(stream, sys.stdout)
         except (CopilotError, TypeError, ValueError) as error:
             raise click.ClickException(one_line(str(error))) from error
 
