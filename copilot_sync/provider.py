@@ -111,12 +111,12 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         The parameters and errors are those of ``create_generator``. Leaving the loop, ``aclose()`` and cancellation
         free the connection at once.
         """
-        from copilot_sync.aio import Reader
+        from copilot_sync.aio import AsyncReader
 
         given = _Given(api_key, cookies, proxy, kwargs)
         del api_key, cookies, proxy  # an error may be reported with the variables of this frame
         turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
-        items = Reader(_items(turn, return_conversation), turn.close)
+        items = AsyncReader(_items(turn, return_conversation), turn.close)
         try:
             async for item in items:
                 yield item

@@ -15,7 +15,7 @@ from terminals import OwnTerminal, Screen, has_colours
 
 from copilot_sync.cli import live_markdown
 from copilot_sync.cli.live_markdown import MarkdownView
-from copilot_sync.cli.output import printable
+from copilot_sync.terminal_text import printable
 
 TEXT = """# Title
 

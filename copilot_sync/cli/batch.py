@@ -18,8 +18,9 @@ from copilot_sync.batch.dispatch import Run, run
 from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
-from copilot_sync.cli.output import is_terminal, show_json
+from copilot_sync.cli.output import show_json
 from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.settings import Timeout
 
 FAILED = 1

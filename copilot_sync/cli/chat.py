@@ -15,8 +15,9 @@ from copilot_sync.cli import options
 from copilot_sync.cli.failures import in_words
 from copilot_sync.cli.folders import state_folder
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
-from copilot_sync.cli.output import is_terminal, show_answer
+from copilot_sync.cli.output import show_answer
 from copilot_sync.cli.service import Service, connected
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import prompt_text

@@ -15,8 +15,8 @@ from copilot_sync.auth.cookies import find_cookies
 from copilot_sync.auth.credentials import cookie_domain
 from copilot_sync.cli import checks
 from copilot_sync.cli.checks import Check, State
-from copilot_sync.cli.output import has_colours, is_utf8
 from copilot_sync.cli.service import connected, token_cache_file
+from copilot_sync.cli.terminal import has_colours, is_utf8
 from copilot_sync.settings import Environment, Urls
 from copilot_sync.terminal_text import one_line
 

@@ -13,7 +13,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 import click
 
-from copilot_sync.cli.output import is_dumb, is_terminal
+from copilot_sync.cli.terminal import is_dumb, is_terminal
 from copilot_sync.safe_text import well_formed
 from copilot_sync.terminal_text import printable
 from copilot_sync.text_files import decoded

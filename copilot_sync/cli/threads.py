@@ -7,8 +7,9 @@ from typing import Optional, Tuple
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.output import is_terminal, show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.output import show_answer, show_heading, show_json, show_table
 from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
 from copilot_sync.safe_text import check_id
 from copilot_sync.terminal_text import one_line

@@ -20,7 +20,7 @@ from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_he
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
-from copilot_sync.terminal_text import one_line, printable
+from copilot_sync.terminal_text import one_line, write_pieces
 
 try:
     import click
@@ -177,10 +177,7 @@ def _commands(copilot: CopilotSync) -> AppGroup:
         """Ask PROMPT and print the answer as it comes."""
         try:
             with copilot.client.stream(prompt, model=model, conversation=conversation) as stream:
-                is_terminal = sys.stdout.isatty()
-                for piece in stream:
-                    click.echo(printable(piece) if is_terminal else piece, nl=False)
-                click.echo()
+                write_pieces(stream, sys.stdout)
         except (CopilotError, TypeError, ValueError) as error:
             raise click.ClickException(one_line(str(error))) from error
 
