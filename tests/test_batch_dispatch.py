@@ -38,14 +38,15 @@ from copilot_sync import (
     Usage,
     batch,
 )
-from copilot_sync.batch import dispatch, sender, work_items, workers
+from copilot_sync.batch import runs as runs_module
+from copilot_sync.batch import scheduler, sender, work_items, workers
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.batch.results import Result
 from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.models import MessageHandle
-from copilot_sync.pacing import cooldown
+from copilot_sync.pacing import cooldown, triage
 from copilot_sync.pacing import limiter as limiter_module
 from copilot_sync.pacing.limiter import RateLimiter
 
@@ -342,7 +343,7 @@ def test_a_rate_spreads_the_prompts(emulator: Emulator, monkeypatch: pytest.Monk
             times.extend([time.monotonic()] * (not wait))
             return wait
 
-    monkeypatch.setattr(dispatch, "RateLimiter", Noting)
+    monkeypatch.setattr(runs_module, "RateLimiter", Noting)
     assert len(list(batch.run(map(str, range(5)), rate=600))) == len(times) == 5
     assert times[-1] - times[0] > 0.29  # the first turn may have begun before it
 
@@ -669,7 +670,7 @@ def test_what_would_meet_all_prompts_ends_a_batch(
 ) -> None:
     """The prompt that met it has no result, so that it is asked by the next run; those under way are handed out."""
     blocked, ended = Blocked(emulator, "slow"), threading.Event()
-    end = dispatch.Batch._end
+    end = scheduler.Scheduler._end
 
     def choose(stage: str, request: Any) -> Optional[Fault]:
         if stage != "message" or request.json["content"] != "bad":
@@ -677,11 +678,11 @@ def test_what_would_meet_all_prompts_ends_a_batch(
         emulator.wait_until(lambda: blocked.waiting)
         return fault
 
-    def note_end(self: dispatch.Batch, error: CopilotError) -> None:
+    def note_end(self: scheduler.Scheduler, error: CopilotError) -> None:
         end(self, error)
         ended.set()
 
-    monkeypatch.setattr(dispatch.Batch, "_end", note_end)
+    monkeypatch.setattr(scheduler.Scheduler, "_end", note_end)
     emulator.choose_fault = choose
     prompts = ["slow", "bad", "never", "never 2"]
     seen: List[str] = []
@@ -884,7 +885,8 @@ def test_workers_that_never_started_leave_in_peace(client: Client) -> None:
 
 def test_one_tries_while_the_others_wait(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one comes when it is known what came of that."""
-    monkeypatch.setattr(dispatch, "_MOST_IN_ROW", 100)  # pauses are so short here that each failure has one of its own
+    # Pauses are so short here that each failure has one of its own.
+    monkeypatch.setattr(triage, "MAX_FAILURES_IN_ROW", 100)
     under_way: List[str] = []
     most: List[int] = []
     down = [True]
@@ -1231,7 +1233,7 @@ class Left:
     def intend(self, prompt: str = "one", model: str = "") -> "Left":
         item = work_items.WorkItem(0, Prompt(0, prompt), sender.Task(prompt, model or None))
         with Journal(str(self._output)) as journal:
-            journal.intend([Intent(0, self.handle, item.digest(), made=True)])
+            journal.record_intents([Intent(0, self.handle, item.digest(), created_thread=True)])
         return self
 
     def send(self) -> "Left":
@@ -1510,7 +1512,7 @@ def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> N
 
 
 WRONG: List[Tuple[Any, Any, Any, str]] = [
-    ("one text", {}, TypeError, "prompts must be a list or what read\\(\\) gives, not str"),
+    ("one text", {}, TypeError, "prompts must be a list or what read\\(\\) returns, not str"),
     ({"prompt": "x"}, {}, TypeError, "not dict"),
     (5, {}, TypeError, "not int"),
     (["x"], {"workers": 0}, ValueError, "workers must be at least 1"),

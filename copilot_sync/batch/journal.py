@@ -18,7 +18,7 @@ import os
 import re
 import zlib
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterable, Iterator, List, Optional
+from typing import IO, Any, Dict, Iterable, Iterator, List, Optional, Union
 
 from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.line_files import JournalError, LineFile, LineFormat, check_is_file, json_line
@@ -42,15 +42,16 @@ class Intent:
         id: The id of its prompt.
         handle: What finds it again.
         digest: Tells its prompt from another one that has the same id.
-        made: Whether the conversation was begun for it.
-        again: Whether its prompt had failed and may be asked in another conversation, if this one has no answer.
+        created_thread: Whether the conversation was begun for it.
+        may_restart: Whether its prompt had failed, so that it may be asked in a new conversation if this one has no
+            answer.
     """
 
     id: Id
     handle: MessageHandle
     digest: str
-    made: bool
-    again: bool = False
+    created_thread: bool
+    may_restart: bool = False
 
     def to_dict(self) -> Dict[str, Any]:
         """Give what stands in the journal."""
@@ -60,8 +61,8 @@ class Intent:
             "parent": self.handle.parent_id,
             "answer": self.handle.answer_id,
             "digest": self.digest,
-            "made": self.made,
-            "again": self.again,
+            "made": self.created_thread,
+            "again": self.may_restart,
         }
 
     @classmethod
@@ -80,13 +81,13 @@ class NullJournal:
     def intent(self, id: Id) -> Optional[Intent]:
         """There is none."""
 
-    def intend(self, intents: List[Intent]) -> None:
+    def record_intents(self, intents: List[Intent]) -> None:
         """Forget them."""
 
     def write(self, results: List[Result]) -> None:
         """Forget them."""
 
-    def deleted(self, conversation_id: str) -> None:
+    def record_deletion(self, conversation_id: str) -> None:
         """Forget it."""
 
     def leftovers(self) -> List[str]:
@@ -163,7 +164,7 @@ class Journal:
         kept = self._intents.get(str(id))
         return None if kept is None else Intent.from_dict(json.loads(kept))
 
-    def intend(self, intents: List[Intent]) -> None:
+    def record_intents(self, intents: List[Intent]) -> None:
         """Keep what is about to be sent. It is on the disk when this returns.
 
         Raises:
@@ -188,7 +189,7 @@ class Journal:
         with contextlib.suppress(JournalError):  # the results are safe; what needs the journal next will tell
             self._notes.append(sums, sync=False)
 
-    def deleted(self, conversation_id: str) -> None:
+    def record_deletion(self, conversation_id: str) -> None:
         """Note that a conversation that the batch made was deleted. A lost note does no harm."""
         self._notes.append([{"deleted": conversation_id}], sync=False)
         self._made.remove(conversation_id)
@@ -238,7 +239,7 @@ class Journal:
         else:
             intent = Intent.from_dict(note)
             self._intents.set(str(intent.id), json.dumps(note))
-            if intent.made:
+            if intent.created_thread:
                 self._made.set(intent.handle.conversation_id, str(intent.id))
 
     def _count(self, line: Dict[str, Any]) -> None:
@@ -274,6 +275,9 @@ class Journal:
         for id, _ in failed:
             self._states.remove(id)
         self._failures = 0
+
+
+AnyJournal = Union[Journal, NullJournal]
 
 
 def _is_failure(line: bytes) -> bool:
