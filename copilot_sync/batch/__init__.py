@@ -8,7 +8,7 @@
 ask again what has an answer, take a prompt for done whose result is not on the disk.
 """
 
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run

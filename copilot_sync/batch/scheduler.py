@@ -156,9 +156,7 @@ class Scheduler:
             return math.inf
         wait = self._admit()
         starting, self._ready = self._ready, []
-        self._journal.record_intents(
-            [item.intent() for item in starting if item.handle is not None and not item.is_recorded]
-        )
+        self._journal.record_intents([item.intent() for item in starting if item.needs_record])
         for item in starting:
             self._start_step(item)
         return wait

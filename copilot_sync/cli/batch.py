@@ -14,7 +14,7 @@ from typing import Counter as CounterType
 
 import click
 
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
