@@ -8,10 +8,11 @@
 ask again what has an answer, take a prompt for done whose result is not on the disk.
 """
 
-from copilot_sync.batch.dispatch import Run, TooManyFailuresError, run
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
 from copilot_sync.batch.results import Result
+from copilot_sync.batch.runs import Run, run
+from copilot_sync.batch.scheduler import TooManyFailuresError
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache
 from copilot_sync.pacing.limiter import RateLimiter
 

@@ -14,10 +14,10 @@ from typing import Counter as CounterType
 
 import click
 
-from copilot_sync.batch.dispatch import Run, run
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
+from copilot_sync.batch.runs import Run, run
 from copilot_sync.cli.output import show_json
 from copilot_sync.cli.service import connected, usage_checked
 from copilot_sync.cli.terminal import is_terminal
