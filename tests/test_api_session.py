@@ -18,9 +18,9 @@ from copilot_sync.errors import (
     ResponseTooLargeError,
     ServerError,
 )
-from copilot_sync.models import Secret
 from copilot_sync.pacing.backoff import RetryPolicy
 from copilot_sync.protocol.requests import models_request
+from copilot_sync.secret import Secret
 from copilot_sync.settings import Limits, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport

@@ -32,8 +32,8 @@ from copilot_sync.errors import (
     ServerError,
     StreamClosedError,
 )
-from copilot_sync.models import Secret
 from copilot_sync.pacing.backoff import RetryPolicy
+from copilot_sync.secret import Secret
 from copilot_sync.settings import Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
