@@ -19,7 +19,7 @@ from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
+from copilot_sync.models import Answer, Conversation, Message, Model, Thread
 from copilot_sync.prompts import PromptInput, prompt_text
 from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
 from copilot_sync.protocol.requests import (
@@ -34,7 +34,8 @@ from copilot_sync.protocol.requests import (
 )
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.safe_text import check_id, check_text
-from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, RetryPolicy, Timeout
+from copilot_sync.secret import Secret
+from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, choose_urls
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
@@ -94,29 +95,27 @@ class Client:
 
     def __init__(
         self,
-        api_key: Optional[str] = None,
+        api_key: Union[None, str, Secret[Any]] = None,
         *,
-        cookies: Optional[CookieSource] = None,
+        cookies: Union[None, CookieSource, Secret[Any]] = None,
         model: Optional[str] = None,
-        proxy: Optional[str] = None,
+        proxy: Union[None, str, Secret[Any]] = None,
         timeout: TimeoutValue = Timeout(),
         retry: Optional[RetryPolicy] = RetryPolicy(),
         resume: bool = True,
         token_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
-        github_url: Optional[str] = None,
-        api_url: Optional[str] = None,
+        github_url: Union[None, str, Secret[Any]] = None,
+        api_url: Union[None, str, Secret[Any]] = None,
         verify: "Union[bool, str, os.PathLike[str]]" = True,
         limits: Optional[Limits] = None,
     ) -> None:
+        api_key, cookies, proxy, github_url, api_url = map(
+            Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
+        )
         environment = Environment.read()
         credentials = Credentials(api_key, cookies, environment)
-        route = Secret(proxy or "") if proxy is None or isinstance(proxy, str) else type(proxy)
-        given = GivenUrls(github_url, api_url)
-        # From here on, errors may come out, and a report of them may show this frame.
-        del api_key, cookies, proxy, github_url, api_url
-        credentials.check()
-        urls = given.chosen(environment)
-        transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
+        urls = choose_urls(github_url, api_url, environment)
+        transport = Transport(proxy=_checked_proxy(proxy), verify=_checked_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
         self._access = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         self._model = _checked_model(model, environment.model or MODEL)
@@ -432,9 +431,9 @@ def _checked_model(model: Optional[str], default: str) -> str:
     return check_text("model", model or default)
 
 
-def _checked_proxy(proxy: Union[Secret, type]) -> Optional[str]:
-    if isinstance(proxy, type):
-        raise TypeError(f"proxy must be a URL, not {proxy.__name__}")
+def _checked_proxy(proxy: Secret[Any]) -> Optional[str]:
+    if proxy.reveal() is not None and not isinstance(proxy.reveal(), str):
+        raise TypeError(f"proxy must be a URL, not {type(proxy.reveal()).__name__}")
     if proxy and not _names_a_host(proxy.reveal()):
         raise ValueError("proxy must be a URL such as http://localhost:3128")
     return proxy.reveal() or None

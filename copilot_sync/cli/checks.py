@@ -29,9 +29,9 @@ from copilot_sync.settings import (
     MODEL,
     TOKEN_CACHE_VARIABLE,
     Environment,
-    GivenUrls,
     Timeout,
     Urls,
+    choose_urls,
 )
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.proxies import place_of
@@ -129,7 +129,7 @@ def _numbers(version: str) -> Tuple[int, ...]:
 def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
     """Check the URLs, and give them where they can be used."""
     try:
-        urls = GivenUrls(None, None).chosen(environment)
+        urls = choose_urls(None, None, environment)
     except ValueError as error:
         advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
         return Check("settings", State.FAIL, str(error), advice), None
@@ -208,7 +208,7 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     """
     if environment.api_key is not None:
         try:
-            Credentials(None, None, environment).check()
+            Credentials(None, None, environment)
         except ValueError as error:
             words = str(error).replace("the api_key", API_KEY_VARIABLE)
             return Check("credentials", State.FAIL, words, f"set {API_KEY_VARIABLE} anew")

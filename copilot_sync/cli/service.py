@@ -18,7 +18,7 @@ from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation
 from copilot_sync.safe_text import check_id
-from copilot_sync.settings import Environment, GivenUrls
+from copilot_sync.settings import Environment, choose_urls
 
 #: Seconds between two words of the embedded emulator, so that one sees the answer stream in.
 _EMULATED_PACE = 0.05
@@ -83,7 +83,7 @@ def _real(stack: contextlib.ExitStack, **options: Any) -> Service:
     environment = Environment.read()
     try:
         client = Client(token_cache=token_cache_file(environment), **options)
-        api_url = GivenUrls(None, None).chosen(environment).api
+        api_url = choose_urls(None, None, environment).api
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"the environment is not right: {error}") from error
     store = FileCache(os.path.join(state_folder(), "conversations.json"))

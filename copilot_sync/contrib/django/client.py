@@ -14,6 +14,7 @@ from django.core.signals import setting_changed
 from copilot_sync.client import Client
 from copilot_sync.contrib.one_client import OneClient, option_names
 from copilot_sync.contrib.sse import HEARTBEAT, checked_heartbeat
+from copilot_sync.secret import Secret
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
@@ -47,14 +48,14 @@ def configured() -> Dict[str, Any]:
     Raises:
         ImproperlyConfigured: It is no dictionary, or has a name in it that is not known.
     """
-    # No variable here holds the values: an error may be reported with them.
-    if not isinstance(getattr(settings, SETTING, {}), dict):
+    setting = Secret(getattr(settings, SETTING, {}))
+    if not isinstance(setting.reveal(), dict):
         raise ImproperlyConfigured(f"{SETTING} must be a dictionary")
     try:
-        names = option_names(list(getattr(settings, SETTING, {})), _OTHERS, SETTING)
+        names = option_names(list(setting.reveal()), _OTHERS, SETTING)
     except ValueError as error:
         raise ImproperlyConfigured(str(error)) from None
-    return {names[name]: value for name, value in getattr(settings, SETTING, {}).items()}
+    return {names[name]: value for name, value in setting.reveal().items()}
 
 
 def make_client() -> Client:
