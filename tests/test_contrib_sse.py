@@ -19,7 +19,7 @@ from support import PATIENCE, Worker, collect_garbage, events, nothing_left_open
 
 from copilot_sync import Answer, Client, Conversation, CopilotError, errors
 from copilot_sync.contrib import sse
-from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, safe_words
+from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, public_message
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.reader_thread import READ_AHEAD
@@ -202,7 +202,7 @@ ERRORS = [
 def test_each_kind_of_error_has_its_words(kind: Any, code: str) -> None:
     """They are for people, and hold nothing of what the error says."""
     error = kind("planted", stage="planted", partial="planted")
-    words = safe_words(error)
+    words = public_message(error)
     assert words.code == code
     assert words.message.endswith(".")
     assert b"planted" not in error_event(error)
@@ -528,7 +528,7 @@ async def begin(body: AsyncEventStream, end: str) -> None:
         await body.aclose()
 
 
-@pytest.mark.parametrize("module", ["copilot_sync.contrib.sse", "copilot_sync.contrib.one_client"])
+@pytest.mark.parametrize("module", ["copilot_sync.contrib.sse", "copilot_sync.contrib.lazy_client"])
 def test_the_blocking_one_loads_nothing_of_asyncio(module: str) -> None:
     """Nor any framework: it works where there is none."""
     look = f"import {module}, sys; print(*{{'asyncio', 'django', 'flask'}} & sys.modules.keys())"

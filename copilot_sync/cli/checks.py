@@ -40,7 +40,7 @@ from copilot_sync.transport.session import Transport
 _OLDEST_PYTHON = (3, 8)
 _OLDEST_URLLIB3 = (1, 26)
 #: Seconds: for a connection, for silence, and in all. Nobody waits longer for a check.
-PATIENCE = Timeout(connect=10.0, read=10.0, total=20.0)
+CHECK_TIMEOUT = Timeout(connect=10.0, read=10.0, total=20.0)
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -91,14 +91,14 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
     advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
     if version is None:
         return Check(name, State.FAIL, "is not installed", advice)
-    if _numbers(version) < _numbers(lowest):
+    if _parse_version(version) < _parse_version(lowest):
         return Check(name, State.FAIL, f"{version} is too old", advice)
     return Check(name, State.OK, version)
 
 
 def check_urllib3(version: Optional[str]) -> Check:
     """Check ``requests``' own dependency, which old releases of ``boto3`` pin to 1.26."""
-    if version is None or _numbers(version) < _OLDEST_URLLIB3:
+    if version is None or _parse_version(version) < _OLDEST_URLLIB3:
         return check_library("urllib3", version, ".".join(map(str, _OLDEST_URLLIB3)))
     return Check("urllib3", State.OK, f"{version}, with {ssl.OPENSSL_VERSION}")
 
@@ -113,7 +113,7 @@ def lowest_versions(requirements: Iterable[str]) -> Dict[str, str]:
     return found
 
 
-def _numbers(version: str) -> Tuple[int, ...]:
+def _parse_version(version: str) -> Tuple[int, ...]:
     """The numbers that a version begins with."""
     numbers = []
     for part in version.split("."):
@@ -279,7 +279,7 @@ def check_tls(url: str) -> Check:
 
 
 def _call() -> CallContext:
-    call = CallContext(PATIENCE)
+    call = CallContext(CHECK_TIMEOUT)
     call.begin()
     return call
 

@@ -15,8 +15,8 @@ import sys
 from typing import Any, Dict, Optional, Union
 
 from copilot_sync.client import Client
-from copilot_sync.contrib.one_client import OneClient, option_names
-from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
+from copilot_sync.contrib.lazy_client import LazyClient, option_names
+from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, check_heartbeat, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
@@ -63,8 +63,8 @@ class CopilotSync:
             TypeError: As for the class.
             ValueError: As for the class.
         """
-        checked_heartbeat(_configured(app).get("heartbeat", HEARTBEAT))
-        app.extensions[KEY] = OneClient(lambda: self._make_client(app))
+        check_heartbeat(_configured(app).get("heartbeat", HEARTBEAT))
+        app.extensions[KEY] = LazyClient(lambda: self._make_client(app))
         app.cli.add_command(_commands(self))
 
     @property
@@ -78,7 +78,7 @@ class CopilotSync:
         """
         if KEY not in current_app.extensions:
             raise RuntimeError("this application was not given to CopilotSync.init_app")
-        one: OneClient = current_app.extensions[KEY]
+        one: LazyClient = current_app.extensions[KEY]
         return one.get()
 
     def stream_response(

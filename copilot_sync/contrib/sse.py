@@ -61,7 +61,7 @@ COMMENT = b": waiting\n\n"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class SafeWords(NamedTuple):
+class PublicMessage(NamedTuple):
     """What the page is told of an error: a code for its program, and a sentence for a person."""
 
     code: str
@@ -72,30 +72,32 @@ class NotKeptError(CopilotError):
     """An answer is whole, but ``on_complete`` failed to keep it."""
 
 
-_WORDS: Mapping[Type[BaseException], SafeWords] = {
-    MissingCredentialsError: SafeWords("not_configured", "The chat has not been set up on this server yet."),
-    AuthenticationError: SafeWords(
+_WORDS: Mapping[Type[BaseException], PublicMessage] = {
+    MissingCredentialsError: PublicMessage("not_configured", "The chat has not been set up on this server yet."),
+    AuthenticationError: PublicMessage(
         "not_authorized", "The chat's account was refused. Whoever runs this site can fix it."
     ),
-    PermissionDeniedError: SafeWords("not_permitted", "The service does not allow this question."),
-    WrongHostError: SafeWords("not_configured", "The chat has not been set up rightly on this server."),
-    InvalidRequestError: SafeWords("invalid_request", "The service did not accept this question."),
-    NotFoundError: SafeWords("not_found", "This conversation does not exist any more. Please begin a new one."),
-    QuotaExceededError: SafeWords("quota_exceeded", "The allowance of answers is used up for now."),
-    RateLimitError: SafeWords("rate_limited", "There are too many questions at the moment. Please try again later."),
-    RequestTimeoutError: SafeWords("timeout", "The answer took too long. Please try again."),
-    NetworkError: SafeWords("unreachable", "The service can't be reached at the moment. Please try again later."),
-    ServerError: SafeWords("unavailable", "The service has a problem at the moment. Please try again later."),
-    StreamInterruptedError: SafeWords("interrupted", "The answer was cut off before its end."),
-    StreamClosedError: SafeWords("stopped", "The answer was stopped."),
-    NotKeptError: SafeWords(
+    PermissionDeniedError: PublicMessage("not_permitted", "The service does not allow this question."),
+    WrongHostError: PublicMessage("not_configured", "The chat has not been set up rightly on this server."),
+    InvalidRequestError: PublicMessage("invalid_request", "The service did not accept this question."),
+    NotFoundError: PublicMessage("not_found", "This conversation does not exist any more. Please begin a new one."),
+    QuotaExceededError: PublicMessage("quota_exceeded", "The allowance of answers is used up for now."),
+    RateLimitError: PublicMessage(
+        "rate_limited", "There are too many questions at the moment. Please try again later."
+    ),
+    RequestTimeoutError: PublicMessage("timeout", "The answer took too long. Please try again."),
+    NetworkError: PublicMessage("unreachable", "The service can't be reached at the moment. Please try again later."),
+    ServerError: PublicMessage("unavailable", "The service has a problem at the moment. Please try again later."),
+    StreamInterruptedError: PublicMessage("interrupted", "The answer was cut off before its end."),
+    StreamClosedError: PublicMessage("stopped", "The answer was stopped."),
+    NotKeptError: PublicMessage(
         "not_kept", "The answer is complete, but this site could not keep it for the next question."
     ),
-    CopilotError: SafeWords("failed", "The answer could not be had. Please try again later."),
+    CopilotError: PublicMessage("failed", "The answer could not be had. Please try again later."),
 }
 
 
-def safe_words(error: CopilotError) -> SafeWords:
+def public_message(error: CopilotError) -> PublicMessage:
     """Give what may be shown of an error to anybody: words for its kind, and nothing of what it says."""
     return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
 
@@ -126,7 +128,7 @@ def not_kept_event(answer: Answer, error: Exception) -> bytes:
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
     """Give the event for an error: its kind in safe words, and never what it says."""
-    words = safe_words(error)
+    words = public_message(error)
     data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
     if conversation is not None:
         data["conversation_id"] = conversation.conversation_id
@@ -145,7 +147,7 @@ def log_failure(error: CopilotError) -> None:
     logger.error("an answer for a page failed: %s", error, exc_info=error)
 
 
-def checked_heartbeat(seconds: float) -> float:
+def check_heartbeat(seconds: float) -> float:
     """Check a heartbeat, in seconds.
 
     Raises:
@@ -190,7 +192,7 @@ class EventStream(Iterator[bytes]):
         on_complete: Optional[Callable[[Answer], object]] = None,
     ) -> None:
         self._stream = stream
-        self._heartbeat = HeartbeatTimer(checked_heartbeat(heartbeat))
+        self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         # The thread holds the event and never this object, which closes when nobody holds it any more.
         self._news = threading.Event()

@@ -14,7 +14,7 @@ from copilot_sync.contrib.sse import (
     HEARTBEAT,
     PREAMBLE,
     HeartbeatTimer,
-    checked_heartbeat,
+    check_heartbeat,
     complete_event,
     content_event,
     error_event,
@@ -50,7 +50,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
     ) -> None:
         self._stream = stream
-        self._heartbeat = HeartbeatTimer(checked_heartbeat(heartbeat))
+        self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._pieces: AsyncReader[str] = AsyncReader(stream, stream.close)
         self._begun = False
