@@ -225,9 +225,6 @@ class _Spooled:
         self._file.close()
 
 
-# Lines
-
-
 def _lines(file: IO[bytes]) -> Iterator[Line]:
     return lines_of(file, _LONGEST_LINE)
 
@@ -287,9 +284,6 @@ def _many_lines(count: int) -> str:
     return "1 line" if count == 1 else f"{count} lines"
 
 
-# Text
-
-
 def _read_text(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
     return _read_lines(file, lambda text, number: _checked(Prompt(number, text), number, f"line {number}"))
 
@@ -307,9 +301,6 @@ def _check_text(file: IO[bytes]) -> None:
             kinds[line.end == "\r"].add(line.number)
     if all(kinds[kind] for kind in kinds):
         raise ValueError(f"CR ends {kinds[True]}, and LF {kinds[False]}: let all lines end in the same way")
-
-
-# JSON Lines
 
 
 def _read_jsonl(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
@@ -408,9 +399,6 @@ def _conversation_of(fields: Mapping[str, Any]) -> Optional[Conversation]:
     if known is not None:
         check_id(known.conversation_id)
     return known
-
-
-# CSV
 
 
 def _table(file: IO[bytes]) -> Table:

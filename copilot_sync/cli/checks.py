@@ -69,9 +69,6 @@ class Check:
     advice: str = ""
 
 
-# What is installed
-
-
 def check_python(version: Sequence[int], implementation: str) -> Check:
     """Check the interpreter."""
     words = f"{implementation} {'.'.join(map(str, version[:3]))}"
@@ -121,9 +118,6 @@ def _parse_version(version: str) -> Tuple[int, ...]:
             break
         numbers.append(int(part))
     return tuple(numbers)
-
-
-# What is set
 
 
 def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
@@ -241,9 +235,6 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         return Check("token cache", State.SKIPPED, f"{file} can't be written: each command fetches a token")
     return Check("token cache", State.OK, file)
-
-
-# The network
 
 
 def check_dns(url: str) -> Check:

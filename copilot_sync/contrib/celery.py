@@ -290,9 +290,6 @@ def _named(value: Any) -> Any:
     return symbol_by_name(value) if isinstance(value, str) else value
 
 
-# Many prompts
-
-
 def fan_out(
     prompts: PromptSource,
     *,
