@@ -11,7 +11,7 @@ import tempfile
 import time
 
 from copilot_sync import batch
-from copilot_sync.batch.sender import Step
+from copilot_sync.batch.sender import StepResult
 from copilot_sync.models import Answer, Conversation
 
 
@@ -22,10 +22,10 @@ class Oracle(concurrent.futures.Executor):
         """Answer what a worker would be asked to do."""
         future = concurrent.futures.Future()
         if step == "begin":
-            future.set_result(Step("conversation"))
+            future.set_result(StepResult("conversation"))
         else:
             answer = Answer(f"An answer to {subject.content}", Conversation("conversation"), "gpt-4o")
-            future.set_result(Step("conversation", answer, seconds=0.001, attempts=1))
+            future.set_result(StepResult("conversation", answer, seconds=0.001, attempts=1))
         return future
 
 

@@ -10,7 +10,7 @@ import functools
 import os
 import weakref
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Protocol, Set, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Set, TypeVar, Union
 from urllib.parse import urlsplit
 
 from copilot_sync.auth.api_session import ApiSession
@@ -19,8 +19,8 @@ from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Answer, Conversation, Message, Model, Secret, Thread
-from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
+from copilot_sync.models import Answer, Conversation, Message, Model, Thread
+from copilot_sync.prompts import PromptInput, prompt_text
 from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
 from copilot_sync.protocol.requests import (
     MessageOptions,
@@ -29,19 +29,17 @@ from copilot_sync.protocol.requests import (
     messages_request,
     models_request,
     rename_request,
-    segment,
     thread_request,
     threads_request,
 )
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.safe_text import check_text
-from copilot_sync.settings import MODEL, Environment, GivenUrls, Limits, RetryPolicy, Timeout
+from copilot_sync.safe_text import check_id, check_text
+from copilot_sync.secret import Secret
+from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, choose_urls
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
-#: A prompt is a text, or role messages as chat programs keep them.
-Prompt = Union[str, Iterable[Mapping[str, Any]]]
 #: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
 TimeoutValue = Union[None, int, float, Timeout]
 
@@ -97,29 +95,27 @@ class Client:
 
     def __init__(
         self,
-        api_key: Optional[str] = None,
+        api_key: Union[None, str, Secret[Any]] = None,
         *,
-        cookies: Optional[CookieSource] = None,
+        cookies: Union[None, CookieSource, Secret[Any]] = None,
         model: Optional[str] = None,
-        proxy: Optional[str] = None,
+        proxy: Union[None, str, Secret[Any]] = None,
         timeout: TimeoutValue = Timeout(),
         retry: Optional[RetryPolicy] = RetryPolicy(),
         resume: bool = True,
         token_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
-        github_url: Optional[str] = None,
-        api_url: Optional[str] = None,
+        github_url: Union[None, str, Secret[Any]] = None,
+        api_url: Union[None, str, Secret[Any]] = None,
         verify: "Union[bool, str, os.PathLike[str]]" = True,
         limits: Optional[Limits] = None,
     ) -> None:
+        api_key, cookies, proxy, github_url, api_url = map(
+            Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
+        )
         environment = Environment.read()
         credentials = Credentials(api_key, cookies, environment)
-        route = Secret(proxy or "") if proxy is None or isinstance(proxy, str) else type(proxy)
-        given = GivenUrls(github_url, api_url)
-        # From here on, errors may come out, and a report of them may show this frame.
-        del api_key, cookies, proxy, github_url, api_url
-        credentials.check()
-        urls = given.chosen(environment)
-        transport = Transport(proxy=_checked_proxy(route), verify=_checked_verify(verify), limits=limits)
+        urls = choose_urls(github_url, api_url, environment)
+        transport = Transport(proxy=_checked_proxy(proxy), verify=_checked_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
         self._access = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         self._model = _checked_model(model, environment.model or MODEL)
@@ -139,7 +135,7 @@ class Client:
 
     def ask(
         self,
-        prompt: Prompt,
+        prompt: PromptInput,
         *,
         conversation: Union[None, str, Conversation] = None,
         model: Optional[str] = None,
@@ -184,7 +180,7 @@ class Client:
 
     def stream(
         self,
-        prompt: Prompt,
+        prompt: PromptInput,
         *,
         conversation: Union[None, str, Conversation] = None,
         model: Optional[str] = None,
@@ -220,9 +216,9 @@ class Client:
         """
         known = Conversation.from_value(handle.conversation_id if handle is not None else conversation)
         if known is not None:
-            segment(known.conversation_id)
+            check_id(known.conversation_id)
         turn = PendingMessage(
-            content=_content(prompt, known),
+            content=prompt_text(prompt, is_new=known is None),
             model=_checked_model(model, self._model),
             options=_checked_options(options),
             conversation=known,
@@ -390,11 +386,11 @@ class Chat:
         self._model = model
         self.conversation = conversation
 
-    def ask(self, prompt: Prompt, **options: Any) -> Answer:
+    def ask(self, prompt: PromptInput, **options: Any) -> Answer:
         """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
         return self._client.ask(prompt, **self._with_defaults(options))
 
-    def stream(self, prompt: Prompt, **options: Any) -> Stream:
+    def stream(self, prompt: PromptInput, **options: Any) -> Stream:
         """Ask the next question and get its answer in pieces. Options and errors are those of ``Client.stream``."""
         return self._client.stream(prompt, **self._with_defaults(options))
 
@@ -407,12 +403,6 @@ class Chat:
                 told(conversation)
 
         return {"model": self._model, "conversation": self.conversation, **options, "on_start": started}
-
-
-def _content(prompt: Prompt, conversation: Optional[Conversation]) -> str:
-    if isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes, Mapping)):
-        return format_prompt(prompt) if conversation is None else last_user_turn(prompt)
-    return check_prompt(prompt)
 
 
 def _id_of(conversation: Union[str, Conversation]) -> str:
@@ -441,9 +431,9 @@ def _checked_model(model: Optional[str], default: str) -> str:
     return check_text("model", model or default)
 
 
-def _checked_proxy(proxy: Union[Secret, type]) -> Optional[str]:
-    if isinstance(proxy, type):
-        raise TypeError(f"proxy must be a URL, not {proxy.__name__}")
+def _checked_proxy(proxy: Secret[Any]) -> Optional[str]:
+    if proxy.reveal() is not None and not isinstance(proxy.reveal(), str):
+        raise TypeError(f"proxy must be a URL, not {type(proxy.reveal()).__name__}")
     if proxy and not _names_a_host(proxy.reveal()):
         raise ValueError("proxy must be a URL such as http://localhost:3128")
     return proxy.reveal() or None

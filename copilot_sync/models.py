@@ -1,81 +1,16 @@
 """The values that go in and come out: conversations, answers, and what the thread API lists.
 
 All of them are plain data without I/O; all pickle and compare by value. ``Conversation`` is
-the one that changes: its last message moves on with each answer. ``Secret`` is how a token or
-a cookie is held, so that showing a value by accident never shows what is inside; ``MaskedText`` is
-the same for libraries that need the text itself.
+the one that changes: its last message moves on with each answer.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 #: Role messages as chat programs keep them: ``{"role": "user", "content": "…"}``.
 Messages = List[Dict[str, Any]]
 #: Cookies by name.
 Cookies = Dict[str, str]
-
-
-class Secret:
-    """A token or a set of cookies that shows itself as ``***`` however it is printed.
-
-    It pickles with what is inside, because a client that is sent to another process has to work there.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The value itself, for the one place that puts it on the wire."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __str__(self) -> str:
-        return "***"
-
-    def __format__(self, spec: str) -> str:
-        return format("***", spec)
-
-    def __eq__(self, other: object) -> bool:
-        return self._value == other._value if isinstance(other, Secret) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-
-class MaskedText(str):
-    """A text with a secret in it, for libraries that want a text: it is sent as it is, and shown as ``***``.
-
-    Reports of errors show variables by their ``repr``, those of foreign frames as well. What is made of it
-    by other means than ``encode`` is an ordinary text.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def encode(self, *args: Any, **kwargs: Any) -> bytes:
-        """Encode it, as ``str`` does; the bytes are masked too."""
-        return MaskedBytes(super().encode(*args, **kwargs))
-
-    def __reduce_ex__(self, protocol: Any) -> Tuple[Any, ...]:
-        return str, (str(self),)  # who stores it, such as a recorder of requests, gets an ordinary text back
-
-
-class MaskedBytes(bytes):
-    """What ``MaskedText`` becomes on its way to the wire."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "b'***'"
 
 
 class BaseConversation:

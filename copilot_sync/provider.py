@@ -23,6 +23,7 @@ from copilot_sync.auth.tokens import fingerprint
 from copilot_sync.client import Client
 from copilot_sync.models import BaseConversation, Conversation, Cookies, Messages
 from copilot_sync.prompts import format_prompt, last_user_turn
+from copilot_sync.secret import Secret
 from copilot_sync.stream import Stream
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -46,7 +47,8 @@ _CALL_OPTIONS = (
     "retry",
     "resume",
 )
-_CLIENT_OPTIONS = ("token_cache", "verify")
+_URLS = ("github_url", "api_url")
+_CLIENT_OPTIONS = ("api_key", "cookies", "proxy", *_URLS, "token_cache", "verify")
 
 #: Clients that are kept for later calls. The one that was used longest ago makes room.
 _KEPT_CLIENTS = 64
@@ -111,12 +113,12 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         The parameters and errors are those of ``create_generator``. Leaving the loop, ``aclose()`` and cancellation
         free the connection at once.
         """
-        from copilot_sync.aio import Reader
+        from copilot_sync.aio import AsyncReader
 
-        given = _Given(api_key, cookies, proxy, kwargs)
-        del api_key, cookies, proxy  # an error may be reported with the variables of this frame
-        turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
-        items = Reader(_items(turn, return_conversation), turn.close)
+        api_key, cookies, proxy, kwargs = _as_secrets(api_key, cookies, proxy, kwargs)
+        kwargs.update(api_key=api_key, cookies=cookies, proxy=proxy)
+        turn = cls._open(model, messages, conversation_id, conversation, stream, return_conversation, kwargs)
+        items = AsyncReader(_items(turn, return_conversation), turn.close)
         try:
             async for item in items:
                 yield item
@@ -163,9 +165,9 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             ValueError: The messages are empty, or an argument can't be sent.
             CopilotError: The answer could not be had; ``partial`` holds what had come of it.
         """
-        given = _Given(api_key, cookies, proxy, kwargs)
-        del api_key, cookies, proxy  # an error may be reported with the variables of this frame
-        turn = cls._open(model, messages, given, conversation_id, conversation, stream, return_conversation, kwargs)
+        api_key, cookies, proxy, kwargs = _as_secrets(api_key, cookies, proxy, kwargs)
+        kwargs.update(api_key=api_key, cookies=cookies, proxy=proxy)
+        turn = cls._open(model, messages, conversation_id, conversation, stream, return_conversation, kwargs)
         yield from _items(turn, return_conversation)
 
     @classmethod
@@ -183,6 +185,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         **kwargs,
     ) -> str:
         """Ask, and give the whole answer as one text. Parameters and errors are those of ``create_generator``."""
+        api_key, cookies, proxy, kwargs = _as_secrets(api_key, cookies, proxy, kwargs)
         items = cls.create_generator(
             model,
             messages,
@@ -195,7 +198,6 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             return_conversation,
             **kwargs,
         )
-        del api_key, cookies, proxy, kwargs  # as in create_generator
         return "".join(item for item in items if isinstance(item, str))
 
     @classmethod
@@ -203,7 +205,6 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         cls,
         model: str,
         messages: Messages,
-        given: "_Given",
         conversation_id: Optional[str],
         conversation: Union[None, str, Conversation],
         stream: bool,
@@ -214,7 +215,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         if ignored:
             logger.debug("ignored options: %s", ", ".join(ignored))
         options = {name: kwargs[name] for name in _CALL_OPTIONS if name in kwargs}
-        client = _clients.get(given, {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
+        client = _clients.get({name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
         text = last_user_turn(messages) if return_conversation else format_prompt(messages)
         known = Conversation.from_value(conversation) or Conversation.from_value(conversation_id)
         return client.stream(text, conversation=known, model=cls.get_model(model), buffered=not stream, **options)
@@ -228,14 +229,12 @@ def _items(turn: Stream, return_conversation: bool) -> Generator[Union[str, Base
         yield from turn
 
 
-class _Given:
-    """The arguments that may hold secrets, the URLs taken out of the options. Shows none of them."""
-
-    def __init__(self, api_key: Optional[str], cookies: Any, proxy: Optional[str], options: Dict[str, Any]) -> None:
-        self.api_key = api_key
-        self.cookies = cookies
-        self.proxy = proxy
-        self.urls = settings.GivenUrls(options.pop("github_url", None), options.pop("api_url", None))
+def _as_secrets(
+    api_key: Any, cookies: Any, proxy: Any, options: Dict[str, Any]
+) -> Tuple[Any, Any, Any, Dict[str, Any]]:
+    """Return all arguments that may hold a secret as secrets, the URLs among the options too."""
+    urls: Dict[str, Any] = {name: Secret.coerce(options[name]) for name in _URLS if name in options}
+    return Secret.coerce(api_key), Secret.coerce(cookies), Secret.coerce(proxy), {**options, **urls}
 
 
 class _SharedClients:
@@ -250,23 +249,17 @@ class _SharedClients:
         """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
         self._lock = threading.RLock()
 
-    def get(self, given: _Given, options: Dict[str, Any]) -> Client:
+    def get(self, options: Dict[str, Any]) -> Client:
         environment = settings.Environment.read()
-        urls = given.urls.chosen(environment)
-        credentials = Credentials(given.api_key, given.cookies, environment)
-        credentials.check()
-        identity = fingerprint(credentials.fingerprint(), repr(given.proxy))
+        urls = settings.choose_urls(options.get("github_url"), options.get("api_url"), environment)
+        credentials = Credentials(options["api_key"], options["cookies"], environment)
+        identity = fingerprint(credentials.fingerprint(), repr(options["proxy"].reveal()))
         cache = options.get("token_cache")
         place = os.fspath(cache) if isinstance(cache, (str, os.PathLike)) else id(cache)
         key = (identity, urls, str(options.get("verify", True)), place, environment.token_cache)
         with self._lock:
             client = self._clients.pop(key, None) or Client(
-                given.api_key,
-                cookies=given.cookies,
-                proxy=given.proxy,
-                github_url=urls.github,
-                api_url=urls.api,
-                **options,
+                **{**options, "github_url": urls.github, "api_url": urls.api}
             )
             self._clients[key] = client
             if len(self._clients) > _KEPT_CLIENTS:

@@ -13,6 +13,7 @@ from typing import Callable, Mapping, Optional, Union
 from urllib.parse import urlsplit
 
 from copilot_sync.errors import CopilotError
+from copilot_sync.secret import Secret
 
 GITHUB_URL = "https://github.com"
 #: The host of individual plans; business and enterprise plans have hosts of their own (public captures, 2026).
@@ -164,34 +165,22 @@ class Urls:
     api: str
 
 
-class GivenUrls:
-    """The base URLs as they were given. Shows neither of them: a password may stand in one, if wrongly."""
+def choose_urls(github_url: object, api_url: object, environment: Environment) -> Urls:
+    """Choose from what was given, the environment and the defaults, in this order.
 
-    def __init__(self, github_url: object, api_url: object) -> None:
-        self._github_url = github_url
-        self._api_url = api_url
-
-    def chosen(self, environment: Environment) -> Urls:
-        """Choose from what was given, the environment and the defaults, in this order.
-
-        Raises:
-            TypeError: A URL is not a string.
-            ValueError: A URL is not one of a web server, or it would send credentials in the clear.
-        """
-        # What is wrong is raised in here, where no variable holds the URL: an error may be reported with them.
-        in_the_clear = environment.allow_http == "1"
-        fault = _fault_of("github_url", self._github(environment), in_the_clear) or _fault_of(
-            "api_url", self._api(environment), in_the_clear
-        )
-        if fault is not None:
-            raise fault
-        return Urls(str(self._github(environment)).rstrip("/"), str(self._api(environment)).rstrip("/"))
-
-    def _github(self, environment: Environment) -> object:
-        return self._github_url or environment.github_url or GITHUB_URL
-
-    def _api(self, environment: Environment) -> object:
-        return self._api_url or environment.api_url or API_URL
+    Raises:
+        TypeError: A URL is not a string.
+        ValueError: A URL is not one of a web server, or it would send credentials in the clear.
+    """
+    # A password may stand in a URL, if wrongly.
+    github_url, api_url = Secret.coerce(github_url), Secret.coerce(api_url)
+    github = github_url or Secret(environment.github_url or GITHUB_URL)
+    api = api_url or Secret(environment.api_url or API_URL)
+    in_the_clear = environment.allow_http == "1"
+    fault = _fault_of("github_url", github.reveal(), in_the_clear) or _fault_of("api_url", api.reveal(), in_the_clear)
+    if fault is not None:
+        raise fault
+    return Urls(github.reveal().rstrip("/"), api.reveal().rstrip("/"))
 
 
 def _fault_of(name: str, value: object, in_the_clear: bool) -> Optional[Exception]:

@@ -1,12 +1,12 @@
-"""``Stream``: one reply being read.
+"""``Stream``: one reply while it is read.
 
-Everything here is a view of one generator, the driver (``exchange``): iterating a ``Stream`` gives the text,
-``events()`` gives all events, ``read()`` runs it to its end, the asyncio adapter runs it in a thread.
+A ``Stream`` is a view of one generator, the driver in ``delivery.exchange``. Iterating the stream yields the text,
+``events()`` yields all events, ``read()`` runs the driver to its end. The asyncio adapter runs it in a thread.
 
-How a *stream* ended is noted once, by whoever is first: the driver with an answer or a failure, ``close`` with the
-thread that called it. Whoever comes later goes by what is noted, so no timing decides what a reader sees.
+How a stream ended is noted once, by whoever is first: the driver notes an answer or a failure, ``close`` notes the
+thread that called it. All later calls go by that note, so no timing decides what a reader sees.
 
-The driver holds no reference to its ``Stream``, so that a stream that nobody holds any more closes at once.
+The driver holds no reference to its ``Stream``, so a stream that nobody holds any more closes at once.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from copilot_sync.transport.call import CallContext
 class Stream:
     """One reply, read while it is written.
 
-    Iterate it for the pieces of text, or ``events()`` for everything the service says; ``read()`` gives the whole
-    answer. Nothing is sent before the first item is asked for. One thread reads a stream; ``close`` may be called
-    from any. Leaving a ``with`` block, ``close()`` and garbage collection free the connection at once.
+    Iterate it for the pieces of text, or ``events()`` for everything the service says; ``read()`` returns the whole
+    answer. Nothing is sent before you ask for the first item. One thread reads a stream; any thread may call
+    ``close``. Leaving a ``with`` block, ``close()`` and garbage collection free the connection at once.
 
-    Streams are made by ``Client.stream`` and ``Chat.stream``.
+    ``Client.stream`` and ``Chat.stream`` make streams.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """The text so far, the piece that is being yielded included."""
+        """The text so far, including the piece that is being yielded."""
         return self._builder.text
 
     @property
     def conversation(self) -> Optional[Conversation]:
-        """The conversation, ``None`` before ``start`` or the first item."""
+        """The conversation; ``None`` before ``start`` or the first item, if it is a new one."""
         return self._builder.conversation
 
     @property
     def answer(self) -> Optional[Answer]:
-        """The finished answer, ``None`` until the end."""
+        """The finished answer; ``None`` until the end."""
         return self._builder.answer
 
     @property
@@ -69,13 +69,13 @@ class Stream:
         return self._call.attempts["message"]
 
     def start(self) -> Conversation:
-        """Get as far as the conversation: fetch the token and begin a thread where they are needed.
+        """Get as far as the conversation: fetch a token and begin a thread, if either is needed.
 
-        Nothing of the message is sent yet. Uses the network, once.
+        The message is not sent yet. Uses the network only the first time.
 
         Raises:
             StreamClosedError: The stream was closed.
-            CopilotError: Whatever kept the conversation from being begun.
+            CopilotError: The conversation could not be begun.
         """
         if not self._started:
             with contextlib.suppress(StopIteration):
@@ -94,7 +94,7 @@ class Stream:
             StopIteration: The answer has ended, or this thread closed the stream.
             StreamInterruptedError: The answer was cut; ``partial`` holds what had come.
             StreamClosedError: Another thread closed the stream.
-            CopilotError: Whatever else went wrong.
+            CopilotError: Anything else went wrong.
         """
         if not self._started:
             self._begin()
@@ -104,10 +104,10 @@ class Stream:
                 return event.body
 
     def events(self) -> Iterator[Event]:
-        """Iterate everything the service says instead of the text alone.
+        """Iterate over everything the service says, not the text alone.
 
         Raises:
-            CopilotError: As iterating the stream does.
+            CopilotError: As when you iterate over the stream.
         """
         while True:
             try:
@@ -117,17 +117,17 @@ class Stream:
             yield event
 
     def read(self) -> Answer:
-        """Read what is left of the answer, and give the whole of it.
+        """Read the rest of the answer, and return the whole of it.
 
-        What was iterated before is in the answer too. After the end, it gives the same answer again.
+        The answer includes text that you already iterated over. After the end, the same answer is returned again.
 
         >>> answer = client.stream("Explain WSGI").read()  # doctest: +SKIP
 
         Raises:
             StreamInterruptedError: The answer was cut; ``partial`` holds what had come.
-            StreamClosedError: The stream was closed before its end, or had failed before; ``partial`` likewise.
+            StreamClosedError: The stream was closed before its end, or had failed before; ``partial`` as above.
             RuntimeError: Another thread is reading the stream.
-            CopilotError: Whatever else went wrong.
+            CopilotError: Anything else went wrong.
         """
         if self.answer is None:
             for _ in self:
@@ -167,7 +167,7 @@ class Stream:
             self._stop()
 
     def _stop(self) -> NoReturn:
-        """End the iteration of a stream that has ended, as the thread that asks should see it."""
+        """End the iteration: quietly, or with an error if another thread closed the stream."""
         end = self._builder.end
         if isinstance(end, Closed) and end.thread != threading.get_ident():
             error = StreamClosedError("the stream was closed by another thread", stage="stream")
@@ -176,10 +176,10 @@ class Stream:
         raise StopIteration
 
     def close(self) -> None:
-        """Stop reading and free the connection. Once the answer is whole, it stays as it is.
+        """Stop reading and free the connection. An answer that is whole stays as it is.
 
-        May be called from any thread, and from a signal's handler, any number of times; never blocks. A read that is
-        blocked in another thread ends at once with ``StreamClosedError``.
+        Any thread and any signal handler may call this, any number of times; it never blocks. A read that is blocked
+        in another thread ends at once with ``StreamClosedError``.
         """
         self._builder.note_end(Closed(threading.get_ident()))
         self._call.cancel()

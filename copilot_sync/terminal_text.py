@@ -1,9 +1,14 @@
-"""Text of the service's on its way to a terminal, which obeys some characters instead of showing them."""
+"""Text from the service on its way to a terminal, which obeys some characters instead of showing them.
 
-from typing import Dict, Optional
+What comes from the service is never trusted with a terminal. Control characters could rewrite the screen or the
+clipboard; those that turn the direction of writing could make a text show something else than it says. A terminal gets
+U+FFFD in their place. A pipe or a file gets every character as it came.
+"""
 
-#: Control characters of both sets but for tab and newline, and what embeds, overrides or isolates a direction. A
-#: carriage return could overwrite its line and is dropped.
+from typing import Dict, Iterable, Optional, TextIO
+
+#: Control characters of both sets except tab and newline, and all that embed, override or isolate a direction. A
+#: carriage return could overwrite its line, and is dropped.
 _CONTROLS: Dict[int, Optional[str]] = {
     **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"},
     **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}"),
@@ -12,19 +17,39 @@ _CONTROLS: Dict[int, Optional[str]] = {
 
 
 def printable(text: str) -> str:
-    """Take out of a text what a terminal would obey instead of showing it."""
+    """Replace the characters of a text that a terminal would obey instead of showing them."""
     return text.translate(_CONTROLS)
 
 
 def one_line(text: str) -> str:
-    """Make one line of a name, an id or a message, with nothing in it that is not seen.
+    """Turn a name, an id or a message into one line in which every character can be seen.
 
-    Blanks of all kinds become one space. What is not printed, such as control characters, what turns the direction and
-    what has no width, is shown as U+FFFD.
+    White space of any kind becomes one space. Control characters, those that turn the direction and those without a
+    width become U+FFFD. So no text can pass for another line, another cell or another question.
     """
-    shown = (character if character.isprintable() else _stand_in(character) for character in text)
+    shown = (character if character.isprintable() else _substitute(character) for character in text)
     return " ".join("".join(shown).split())
 
 
-def _stand_in(character: str) -> str:
+def write_pieces(pieces: Iterable[str], file: TextIO) -> None:
+    """Write the pieces of an answer while they come, and end the line even if the answer breaks off.
+
+    Args:
+        pieces: The answer. What it raises is raised after the line was ended.
+        file: Where to write, such as ``sys.stdout``. If it is a terminal, it gets printable text.
+    """
+    is_terminal = file.isatty()
+    last = "\n"
+    try:
+        for piece in pieces:
+            file.write(printable(piece) if is_terminal else piece)
+            file.flush()
+            last = piece or last
+    finally:
+        if not last.endswith("\n"):
+            file.write("\n")
+            file.flush()
+
+
+def _substitute(character: str) -> str:
     return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"

@@ -6,8 +6,8 @@ from typing import Any, Dict, List
 
 import pytest
 
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.journal import Intent, Journal
-from copilot_sync.batch.line_files import JournalError
 from copilot_sync.batch.results import Result
 from copilot_sync.delivery.message import MessageHandle
 
@@ -30,8 +30,8 @@ def failure(id: str, error: Dict[str, Any] = FAILURE) -> Result:
     return Result(id, error=error)
 
 
-def intent(id: str, conversation: str = "t", *, made: bool = True) -> Intent:
-    return Intent(id, MessageHandle(conversation, f"answer-of-{id}", "root"), "digest", made)
+def intent(id: str, conversation: str = "t", *, created_thread: bool = True) -> Intent:
+    return Intent(id, MessageHandle(conversation, f"answer-of-{id}", "root"), "digest", created_thread)
 
 
 def write(output: Path, *results: Result, finish: bool = False) -> None:

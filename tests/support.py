@@ -7,6 +7,7 @@ connection is closed. Nothing here sleeps: scripts and tests wait for events, an
 import contextlib
 import functools
 import gc
+import io
 import json
 import os
 import socket
@@ -385,3 +386,33 @@ class Worker:
         if self._error is not None:
             raise self._error
         return self._value
+
+
+class Sink(io.TextIOWrapper):
+    """A stdout in an encoding, which may be a terminal."""
+
+    def __init__(self, encoding: str, terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, errors="replace", newline="\n")
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def written(self) -> bytes:
+        self.flush()
+        return self.buffer.getvalue()  # type: ignore[no-any-return]
+
+
+#: Texts that try to pass for something else than they are: another line, another cell, another direction.
+FORGERIES = [
+    "two\nlines",
+    "a\r\nb",
+    "\x1b[2J\x1b]0;title\x07",
+    "\u202egnp.exe",
+    "\u2066isolated\u2069",
+    "zero\u200bwidth\u200d\u2060\ufeff",
+    "line\u2028and\u2029paragraph\x85",
+    "tab\tand\x0bmore\x1c",
+    "\U000e0041\u00ad",
+    "\x9b31m",
+]

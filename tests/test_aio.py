@@ -16,8 +16,9 @@ import pytest
 from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
 
 from copilot_sync import Client, GithubCopilot, ServerError, StreamClosedError, aio, provider
-from copilot_sync.aio import AHEAD, Reader, iterate_stream
+from copilot_sync.aio import AsyncReader, iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.reader_thread import READ_AHEAD
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ class Choir:
     def __init__(self, count: int) -> None:
         self._ended = threading.Semaphore(0)
         self._begin, self._is_out = (threading.Barrier(count + 1, timeout=3 * PATIENCE) for _ in range(2))
-        self.readers = [Reader(self._items(), do_nothing) for _ in range(count)]
+        self.readers = [AsyncReader(self._items(), do_nothing) for _ in range(count)]
 
     def _items(self) -> Iterator[str]:
         with contextlib.suppress(threading.BrokenBarrierError):
@@ -127,11 +128,11 @@ def test_a_task_gets_the_very_pieces_that_a_thread_would(emulator: Emulator, cli
 
 def test_all_items_come_once_and_in_order() -> None:
     """However the thread and the loop fall behind each other."""
-    count = 20 * AHEAD
+    count = 20 * READ_AHEAD
 
     async def main() -> List[int]:
         received: List[int] = []
-        async for item in Reader(iter(range(count)), do_nothing):
+        async for item in AsyncReader(iter(range(count)), do_nothing):
             received.append(item)
             if item % 1000 == 0:
                 await asyncio.sleep(0.001)
@@ -166,7 +167,7 @@ def test_the_thread_sees_the_context_of_who_asks_first() -> None:
         yield variable.get()
 
     async def main() -> None:
-        generator = Reader(items(), do_nothing)
+        generator = AsyncReader(items(), do_nothing)
         variable.set("the task's")
         assert await collect(generator) == ["the task's", "the thread's"]
         assert variable.get() == "the task's"
@@ -181,25 +182,25 @@ def test_the_thread_waits_for_a_consumer_that_falls_behind(go_on: bool) -> None:
     made: List[int] = []
 
     def items() -> Iterator[int]:
-        for number in range(4 * AHEAD):
+        for number in range(4 * READ_AHEAD):
             made.append(number)
-            if number == AHEAD:
+            if number == READ_AHEAD:
                 full.set()
             yield number
 
     async def main() -> None:
-        generator = Reader(items(), do_nothing)
+        generator = AsyncReader(items(), do_nothing)
         assert await generator.__anext__() == 0
         wait_for(full)
         time.sleep(0.05)  # were the thread not waiting, it would be through by now
-        assert len(made) <= 2 * AHEAD + 1
+        assert len(made) <= 2 * READ_AHEAD + 1
         if go_on:
-            assert await collect(generator) == list(range(1, 4 * AHEAD))
+            assert await collect(generator) == list(range(1, 4 * READ_AHEAD))
         await generator.aclose()
 
     with nothing_left_open():
         asyncio.run(main())
-    assert (len(made) == 4 * AHEAD) == go_on
+    assert (len(made) == 4 * READ_AHEAD) == go_on
 
 
 def test_the_loop_goes_on_while_the_thread_is_blocked() -> None:
@@ -207,7 +208,7 @@ def test_the_loop_goes_on_while_the_thread_is_blocked() -> None:
 
     async def main() -> int:
         gate = RateLimiter("one")
-        generator = Reader(gate, gate.close)
+        generator = AsyncReader(gate, gate.close)
         assert await generator.__anext__() == "one"
         task = asyncio.ensure_future(generator.__anext__())
         turns = 0
@@ -237,7 +238,7 @@ def test_what_the_thread_raises_comes_after_the_items_before_it(error: BaseExcep
     async def main() -> List[int]:
         received: List[int] = []
         with pytest.raises(type(error)) as caught:
-            async for item in Reader(items(), do_nothing):
+            async for item in AsyncReader(items(), do_nothing):
                 received.append(item)
         assert caught.value is error
         return received
@@ -303,7 +304,7 @@ def test_a_failure_that_nobody_meets_keeps_nothing_alive() -> None:
         raise ClosedError
 
     async def main() -> None:
-        reader = Reader(items(), closed.set)
+        reader = AsyncReader(items(), closed.set)
         assert await reader.__anext__() == "one"
         wait_for(blocked)
         await reader.aclose()
@@ -323,7 +324,7 @@ def test_closing_does_not_wait_for_ever() -> None:
     gate = RateLimiter("one")
 
     async def main() -> None:
-        generator = Reader(gate, do_nothing)
+        generator = AsyncReader(gate, do_nothing)
         await generator.__anext__()
         wait_for(gate.blocked)
         await generator.aclose()
@@ -398,7 +399,7 @@ def test_a_thread_that_finds_its_loop_closed_ends() -> None:
             closed.set()
 
     loop = asyncio.new_event_loop()
-    generator = Reader(items(), do_nothing)
+    generator = AsyncReader(items(), do_nothing)
     with joined_threads():
         left_between_two_items(loop, generator)
         loop.close()
@@ -459,7 +460,7 @@ def test_the_loop_gets_its_turn_while_many_begin() -> None:
 
     async def main() -> None:
         counter = asyncio.ensure_future(count_turns())
-        await asyncio.gather(*(Reader(iter([number]), do_nothing).__anext__() for number in range(20)))
+        await asyncio.gather(*(AsyncReader(iter([number]), do_nothing).__anext__() for number in range(20)))
         counter.cancel()
 
     with nothing_left_open(), mock.patch.object(threading.Thread, "start", noting):
@@ -472,7 +473,7 @@ def test_a_loop_with_many_busy_readers_is_not_woken_by_them() -> None:
     times, taken = 40, [0]
     choir = Choir(2 * aio.MANY)
 
-    async def take(reader: "Reader[str]") -> None:
+    async def take(reader: "AsyncReader[str]") -> None:
         async for _ in reader:
             taken[0] += 1
 
@@ -496,16 +497,16 @@ def test_a_loop_with_many_busy_readers_is_not_woken_by_them() -> None:
 
 def test_a_busy_loop_keeps_nothing_of_a_reader_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as the request of a page in its context variables, however long the streams of others go on."""
-    monkeypatch.setattr(aio, "LOOK_STEP", 0.05)  # no two looks between two songs, which would end the busy time
+    monkeypatch.setattr(aio, "POLL_INTERVAL", 0.05)  # no two looks between two songs, which would end the busy time
     variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
     first, others = Choir(1), Choir(2 * aio.MANY)
     rounds, taken = 10, [0]
 
-    async def take(reader: "Reader[str]") -> None:
+    async def take(reader: "AsyncReader[str]") -> None:
         async for _ in reader:
             taken[0] += 1
 
-    def begin(reader: "Reader[str]", page: object) -> "asyncio.Task[None]":
+    def begin(reader: "AsyncReader[str]", page: object) -> "asyncio.Task[None]":
         context = contextvars.copy_context()
         context.run(variable.set, page)
         return context.run(asyncio.ensure_future, take(reader))
@@ -557,7 +558,7 @@ def test_loops_that_have_ended_are_forgotten() -> None:
 
     async def main() -> None:
         loops.append(weakref.ref(asyncio.get_running_loop()))
-        await asyncio.gather(*(collect(Reader(iter([number]), do_nothing)) for number in range(5)))
+        await asyncio.gather(*(collect(AsyncReader(iter([number]), do_nothing)) for number in range(5)))
 
     for _ in range(3):
         asyncio.run(main())
@@ -570,9 +571,9 @@ def test_a_turn_that_has_ended_is_not_waited_for() -> None:
 
     async def main() -> None:
         first, second = RateLimiter("one"), RateLimiter()
-        reader = Reader(first, first.close)
+        reader = AsyncReader(first, first.close)
         assert await reader.__anext__() == "one"
-        waiting = asyncio.ensure_future(Reader(second, second.close).__anext__())
+        waiting = asyncio.ensure_future(AsyncReader(second, second.close).__anext__())
         await asyncio.sleep(0)
         wait_for(second.blocked)  # the loop gets no other turn
         await reader.aclose()
@@ -606,7 +607,7 @@ def test_a_turn_may_end_after_its_loop() -> None:
 
 def test_one_that_is_cancelled_before_its_turn_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its stream is closed, and nobody waits for a thread that there never was."""
-    monkeypatch.setattr(aio, "PATIENCE", 1000.0)
+    monkeypatch.setattr(aio, "JOIN_TIMEOUT", 1000.0)
     gate, waiting = RateLimiter("one"), RateLimiter("one")
 
     async def main() -> None:
@@ -688,7 +689,7 @@ def test_a_reader_that_was_never_asked_has_nothing_to_close() -> None:
     """Neither when it is closed nor when it is dropped."""
 
     async def main() -> None:
-        await Reader(iter(()), do_nothing).aclose()
+        await AsyncReader(iter(()), do_nothing).aclose()
 
     asyncio.run(main())
 
@@ -697,12 +698,12 @@ def test_a_wait_for_a_while_gives_all_that_has_come() -> None:
     """Also what iterating has left over; at the end it says so."""
 
     async def main() -> None:
-        items = Reader(iter(range(10)), do_nothing)
+        items = AsyncReader(iter(range(10)), do_nothing)
         assert await items.__anext__() == 0
         rest: List[int] = []
         with pytest.raises(StopAsyncIteration):
             while True:
-                rest += await items.within(PATIENCE)
+                rest += await items.take(PATIENCE)
         assert rest == list(range(1, 10))
 
     asyncio.run(main())
@@ -713,12 +714,12 @@ def test_a_wait_for_a_while_ends_without_anything() -> None:
     gate = RateLimiter("one")
 
     async def main() -> None:
-        items = Reader(gate, gate.close)
-        assert await items.within(PATIENCE) == ["one"]
+        items = AsyncReader(gate, gate.close)
+        assert await items.take(PATIENCE) == ["one"]
         begun = time.monotonic()
-        assert await items.within(0.05) == []
+        assert await items.take(0.05) == []
         assert 0.04 < time.monotonic() - begun < PATIENCE
-        waiting = asyncio.ensure_future(items.within(PATIENCE))
+        waiting = asyncio.ensure_future(items.take(PATIENCE))
         await asyncio.sleep(0)
         items.close()
         with pytest.raises(StopAsyncIteration):

@@ -18,8 +18,8 @@ from copilot_sync.errors import (
     ResponseTooLargeError,
     ServerError,
 )
-from copilot_sync.models import Secret
 from copilot_sync.protocol.requests import models_request
+from copilot_sync.secret import Secret
 from copilot_sync.settings import Limits, RetryPolicy, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport

@@ -12,7 +12,7 @@ from support import PATIENCE, Worker, collect_garbage, nothing_left_open, stages
 
 import copilot_sync
 from copilot_sync import Client, Conversation, Timeout, Usage, batch
-from copilot_sync.batch import dispatch
+from copilot_sync.batch import runs as runs_module
 from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing.limiter import RateLimiter
@@ -237,7 +237,7 @@ def test_a_rate_spreads_the_prompts(emulator: Emulator, monkeypatch: pytest.Monk
             times.extend([time.monotonic()] * (not wait))
             return wait
 
-    monkeypatch.setattr(dispatch, "RateLimiter", Noting)
+    monkeypatch.setattr(runs_module, "RateLimiter", Noting)
     assert len(list(batch.run(map(str, range(5)), rate=600))) == len(times) == 5
     assert times[-1] - times[0] > 0.29  # the first turn may have begun before it
 
@@ -303,7 +303,7 @@ def test_a_stream_of_prompts_is_checked_as_it_comes(emulator: Emulator) -> None:
 
 
 WRONG: List[Tuple[Any, Any, Any, str]] = [
-    ("one text", {}, TypeError, "prompts must be a list or what read\\(\\) gives, not str"),
+    ("one text", {}, TypeError, "prompts must be a list or what read\\(\\) returns, not str"),
     ({"prompt": "x"}, {}, TypeError, "not dict"),
     (5, {}, TypeError, "not int"),
     (["x"], {"workers": 0}, ValueError, "workers must be at least 1"),

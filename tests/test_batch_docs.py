@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from copilot_sync import batch, settings
-from copilot_sync.batch import dispatch, prompts
+from copilot_sync.batch import prompts
 from copilot_sync.cli.batch import batch as command
+from copilot_sync.pacing import triage
 
 DOCS = Path(__file__).parents[1].joinpath("docs", "batch.rst").read_text(encoding="utf-8")
 
@@ -29,7 +30,7 @@ def test_every_option_that_is_named_exists() -> None:
 def test_figures_are_those_of_the_code() -> None:
     """What is waited for, and how long."""
     assert f"waited for, {settings.RECOVERY_TIMEOUT:.0f} seconds at most" in DOCS
-    assert dispatch._LONGEST_WAIT == 3600
+    assert triage.LONGEST_WAIT == 3600
     assert "to wait for more than an hour" in DOCS
 
 

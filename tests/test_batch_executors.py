@@ -39,7 +39,7 @@ def make_client() -> Client:
 def _fresh_askers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dict[bytes, sender.Worker]]:
     """The clients of this process as a worker, which are closed at the end."""
     askers: Dict[bytes, sender.Worker] = {}
-    monkeypatch.setattr(sender, "_workers", askers)
+    monkeypatch.setattr(workers, "_process_workers", askers)
     yield askers
     for worker in askers.values():
         worker._client.close()
@@ -74,9 +74,9 @@ def test_a_way_to_get_a_client_travels(emulator: Emulator, executor: Executor) -
     """A function of a module, or a partial of one: what it does happens where the asking is done."""
     for way in (make_client, functools.partial(Client, retry=None)):
         assert texts(batch.run(["one"], client=way, executor=executor)) == {0: "one"}
-    assert len(sender._workers) == 2
+    assert len(workers._process_workers) == 2
     assert texts(batch.run(["two"], client=make_client, executor=executor)) == {0: "two"}
-    assert len(sender._workers) == 2
+    assert len(workers._process_workers) == 2
     assert emulator.tokens_issued == 2
 
 
@@ -90,7 +90,7 @@ def test_credentials_travel_only_when_that_is_said(emulator: Emulator, client: C
 
 def test_what_travels_shows_nothing(emulator: Emulator, client: Client) -> None:
     """An engine may log what it was given."""
-    source = sender.ClientSource(workers.Given(client))
+    source = workers.ClientSource(workers.PickledClient(client))
     secret = emulator.cookies["user_session"]
     assert secret.encode() in source._pickled
     assert secret not in repr(source)

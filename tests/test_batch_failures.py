@@ -23,7 +23,7 @@ from copilot_sync import (
     StreamClosedError,
     batch,
 )
-from copilot_sync.batch import dispatch
+from copilot_sync.batch import scheduler
 from copilot_sync.batch.results import Result
 from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -73,7 +73,7 @@ def test_what_would_meet_all_prompts_ends_a_batch(
 ) -> None:
     """The prompt that met it has no result, so that it is asked by the next run; those under way are handed out."""
     blocked, ended = Blocked(emulator, "slow"), threading.Event()
-    end = dispatch.Batch._end
+    end = scheduler.Scheduler._end
 
     def choose(stage: str, request: Any) -> Optional[Fault]:
         if stage != "message" or request.json["content"] != "bad":
@@ -81,11 +81,11 @@ def test_what_would_meet_all_prompts_ends_a_batch(
         emulator.wait_until(lambda: blocked.waiting)
         return fault
 
-    def note_end(self: dispatch.Batch, error: CopilotError) -> None:
+    def note_end(self: scheduler.Scheduler, error: CopilotError) -> None:
         end(self, error)
         ended.set()
 
-    monkeypatch.setattr(dispatch.Batch, "_end", note_end)
+    monkeypatch.setattr(scheduler.Scheduler, "_end", note_end)
     emulator.choose_fault = choose
     prompts = ["slow", "bad", "never", "never 2"]
     seen: List[str] = []

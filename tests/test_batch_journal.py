@@ -14,7 +14,7 @@ from journals import FAILURE, LINE, failure, ids, intent, journal_of, names, ope
 from support import collect_garbage, nothing_left_open
 
 from copilot_sync import Usage
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.results import Result
 
 
@@ -77,11 +77,11 @@ def test_what_is_written_is_on_the_disk(output: Path, monkeypatch: pytest.Monkey
 
     with opened(output) as journal:
         monkeypatch.setattr(os, "fsync", noted)
-        journal.intend([intent("a"), intent("b")])
+        journal.record_intents([intent("a"), intent("b")])
         journal.write([Result("a"), Result("b")])
-        journal.deleted("t")
+        journal.record_deletion("t")
         journal.write([])
-        journal.intend([])
+        journal.record_intents([])
     assert synced == ["out.jsonl.journal", "out.jsonl"]
 
 
@@ -124,11 +124,11 @@ def test_a_last_line_without_its_end_is_whole(output: Path) -> None:
     assert output.read_bytes().startswith(LINE)
     assert ids(output) == ["a", "b"]
     with opened(output) as journal:
-        journal.intend([intent("c")])
+        journal.record_intents([intent("c")])
     journal_of(output).write_bytes(journal_of(output).read_bytes()[:-1])
     with opened(output) as journal:
         assert journal.intent("c") == intent("c")
-        journal.intend([intent("d")])
+        journal.record_intents([intent("d")])
     with opened(output) as journal:
         assert (journal.intent("c"), journal.intent("d")) == (intent("c"), intent("d"))
 
@@ -219,7 +219,7 @@ def test_damage_that_is_not_at_the_end_is_a_reason_to_refuse(output: Path, conte
 def test_what_a_power_cut_left_between_zeros_is_cut_off(output: Path) -> None:
     """While a journal says that the batch has not ended: then it did not count. A whole result is not cut even then."""
     with opened(output) as journal:
-        journal.intend([intent("a"), intent("b")])
+        journal.record_intents([intent("a"), intent("b")])
         journal.write([Result("a", "one")])
     whole = output.read_bytes()
     output.write_bytes(whole + b"\0" * 50 + b'": 0}\n' + b"torn\n")
@@ -237,7 +237,7 @@ def test_the_first_line_may_be_torn_if_there_is_a_journal(output: Path) -> None:
     refused(output, "line 1 of .* was not written by a batch")
     output.unlink()
     with opened(output) as journal:
-        journal.intend([intent("a")])
+        journal.record_intents([intent("a")])
     output.write_bytes(LINE[:30])
     opened(output).close()
     assert output.read_bytes() == b""
@@ -246,8 +246,8 @@ def test_the_first_line_may_be_torn_if_there_is_a_journal(output: Path) -> None:
 def test_a_torn_line_of_the_journal_is_removed(output: Path) -> None:
     """The message that it was about was not sent: it is sent when the line counts."""
     with opened(output) as journal:
-        journal.intend([intent("a")])
-        journal.intend([intent("b")])
+        journal.record_intents([intent("a")])
+        journal.record_intents([intent("b")])
     whole = journal_of(output).read_bytes()
     for torn in (whole[:-10], whole[:-10] + b"\0" * 10):
         journal_of(output).write_bytes(torn)
@@ -260,7 +260,7 @@ def test_a_journal_that_had_just_begun_is_empty(output: Path, length: Any) -> No
     """Whatever of its header a kill or a power cut left."""
     with opened(output) as journal:
         header = journal_of(output).read_bytes()
-        journal.intend([intent("a")])
+        journal.record_intents([intent("a")])
     journal_of(output).write_bytes(b"\0" * 9 if length == "zeros" else header[:length])
     with opened(output) as journal:
         assert journal_of(output).read_bytes() == header
@@ -271,7 +271,7 @@ def test_a_journal_that_had_just_begun_is_empty(output: Path, length: Any) -> No
 def test_one_wrong_byte_in_the_journal_is_noticed(output: Path) -> None:
     """By the line's checksum: another conversation's answer is never taken."""
     with opened(output) as journal:
-        journal.intend([intent("a", "t-1"), intent("b", "t-2")])
+        journal.record_intents([intent("a", "t-1"), intent("b", "t-2")])
     journal_of(output).write_bytes(journal_of(output).read_bytes().replace(b"t-1", b"t-7"))
     refused(output, "line 1 of .*out.jsonl.journal (is damaged|was not written)")
 
@@ -332,7 +332,7 @@ def test_a_journal_of_something_else_is_left_alone(output: Path, content: bytes)
 def test_a_journal_is_no_output(output: Path) -> None:
     """Not another batch's, nor one's own."""
     with opened(output) as journal:
-        journal.intend([intent("a")])
+        journal.record_intents([intent("a")])
     refused(journal_of(output), "line 1 of .*out.jsonl.journal was not written by a batch")
 
 
@@ -364,12 +364,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_an_intent_is_known_when_it_is_opened_again(output: Path) -> None:
     """With all that finds its message; the last one for a prompt counts."""
     with opened(output) as journal:
-        journal.intend([intent("a"), intent("b", made=False)])
-        journal.intend([intent("a", "t-2")])
+        journal.record_intents([intent("a"), intent("b", created_thread=False)])
+        journal.record_intents([intent("a", "t-2")])
     with opened(output) as journal:
         assert journal.intent("a") == intent("a", "t-2")
         journal.write([Result("a"), failure("b")])
-        assert journal.intent("b") == intent("b", made=False)
+        assert journal.intent("b") == intent("b", created_thread=False)
         assert journal.intent("c") is None
 
 
@@ -392,7 +392,7 @@ def test_the_journal_is_removed_when_nothing_is_left_to_do(output: Path) -> None
     """With a failed prompt there is: what is known of its message may be needed."""
     write(output, Result("a"), finish=True)
     with opened(output) as journal:
-        journal.intend([intent("b")])
+        journal.record_intents([intent("b")])
         journal.write([failure("b")])
         journal.finish()
     assert journal_of(output).exists()
@@ -405,14 +405,14 @@ def test_a_failure_is_taken_out_to_be_asked_again(output: Path) -> None:
     """Where an answer may still come, what finds it is kept; a sure failure is asked in another conversation."""
     output.touch(mode=0o640)
     with opened(output) as journal:
-        journal.intend([intent(id, f"t-{id}") for id in "abcd"])
+        journal.record_intents([intent(id, f"t-{id}") for id in "abcd"])
         journal.write([Result("a"), failure("b"), failure("c", UNKNOWN), failure("e")])
     with opened(output, retry_failed=True) as journal:
         assert [journal.failed(id) for id in "abcde"] == [False, None, None, None, None]
         assert journal.intent("b") is None
         kept = journal.intent("c")
         assert kept is not None
-        assert (kept.handle, kept.again) == (intent("c", "t-c").handle, True)
+        assert (kept.handle, kept.may_restart) == (intent("c", "t-c").handle, True)
         assert journal.intent("d") == intent("d", "t-d")
         journal.write([Result("c")])
     assert ids(output) == ["a", "c"]
@@ -422,7 +422,7 @@ def test_a_failure_is_taken_out_to_be_asked_again(output: Path) -> None:
         assert journal.intent("b") is None
         kept = journal.intent("c")
         assert kept is not None
-        assert kept.again
+        assert kept.may_restart
 
 
 def test_without_failures_the_output_is_left_as_it_is(output: Path) -> None:
@@ -436,15 +436,15 @@ def test_without_failures_the_output_is_left_as_it_is(output: Path) -> None:
 def test_conversations_are_left_over_until_they_are_deleted(output: Path) -> None:
     """Those that the batch made, of prompts that are done; not where an answer may still come, or is to be had."""
     with opened(output) as journal:
-        journal.intend([intent(id, f"t-{id}") for id in "abcd"])
-        journal.intend([intent("mine", "t-mine", made=False)])
+        journal.record_intents([intent(id, f"t-{id}") for id in "abcd"])
+        journal.record_intents([intent("mine", "t-mine", created_thread=False)])
         journal.write([Result("a"), failure("b"), failure("c", UNKNOWN), Result("mine")])
         assert sorted(journal.leftovers()) == ["t-a", "t-b"]
-        journal.deleted("t-a")
+        journal.record_deletion("t-a")
         assert journal.leftovers() == ["t-b"]
     with opened(output) as journal:
         assert journal.leftovers() == ["t-b"]
-        journal.intend([intent("d", "t-other")])
+        journal.record_intents([intent("d", "t-other")])
         assert sorted(journal.leftovers()) == ["t-b", "t-d"]
 
 

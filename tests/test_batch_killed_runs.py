@@ -43,7 +43,7 @@ class Left:
     def intend(self, prompt: str = "one", model: str = "") -> "Left":
         item = work_items.WorkItem(0, Prompt(0, prompt), sender.Task(prompt, model or None))
         with Journal(str(self._output)) as journal:
-            journal.intend([Intent(0, self.handle, item.digest(), made=True)])
+            journal.record_intents([Intent(0, self.handle, item.digest(), created_thread=True)])
         return self
 
     def send(self) -> "Left":

@@ -13,8 +13,8 @@ import pytest
 from journals import failure, journal_of, opened, write
 from support import collect_garbage, nothing_left_open
 
-from copilot_sync.batch import line_files
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch import durable_file
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.results import Result
 from copilot_sync.transport import fork
 
@@ -69,7 +69,7 @@ def test_the_lock_ends_with_the_process(output: Path) -> None:
 
 def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may lose its name between another one's opening and locking it; that one takes the new file."""
-    locked: Callable[[int], bool] = line_files.try_lock
+    locked: Callable[[int], bool] = durable_file.try_lock
     meanwhile = [lambda: os.unlink(output), lambda: (os.unlink(output), output.touch())]
 
     def slowly(file: int) -> bool:
@@ -77,7 +77,7 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(output: Path, monke
             meanwhile.pop()()
         return locked(file)
 
-    monkeypatch.setattr(line_files, "try_lock", slowly)
+    monkeypatch.setattr(durable_file, "try_lock", slowly)
     with opened(output):
         assert not meanwhile
         with pytest.raises(JournalError, match="another batch"):
@@ -152,6 +152,6 @@ def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
     """Leaving it is not the same as unlocking it."""
     with opened(output) as journal:
         fork._reset_all()
-        assert (journal._output._file, journal._notes._file) == (-1, -1)
+        assert (journal._output._file._descriptor, journal._notes._file._descriptor) == (-1, -1)
         with pytest.raises(JournalError, match="can't be written: Bad file descriptor"):
             journal.write([Result("a")])

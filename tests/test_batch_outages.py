@@ -9,9 +9,9 @@ from batches import by_id, forget_refusals, ids, sent, texts
 from support import stages
 
 from copilot_sync import Client, CopilotError, NetworkError, ProtocolError, Timeout, batch
-from copilot_sync.batch import dispatch
 from copilot_sync.batch.results import Result
 from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.pacing import triage
 from copilot_sync.pacing.limiter import RateLimiter
 
 pytestmark = pytest.mark.usefixtures("quick_batches")
@@ -88,7 +88,8 @@ def test_a_page_in_place_of_a_conversation_is_nobodys_failure(emulator: Emulator
 
 def test_one_tries_while_the_others_wait(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one comes when it is known what came of that."""
-    monkeypatch.setattr(dispatch, "_MOST_IN_ROW", 100)  # pauses are so short here that each failure has one of its own
+    # Pauses are so short here that each failure has one of its own.
+    monkeypatch.setattr(triage, "MAX_FAILURES_IN_ROW", 100)
     under_way: List[str] = []
     most: List[int] = []
     down = [True]

@@ -5,7 +5,7 @@ import io
 import os
 import threading
 from pathlib import Path
-from typing import Any, List, Union
+from typing import Any, Dict, List, Union
 
 import pytest
 
@@ -459,3 +459,19 @@ MESSAGES = [
 def test_what_is_sent_of_a_prompt(prompt: Prompt, system: Any, content: str) -> None:
     """One text: a transcript in a new conversation, what the user said last in one that goes on."""
     assert prompt.content(system) == content
+
+
+def test_a_prompt_is_checked_once() -> None:
+    """When it is read; what is sent with instructions later is made of what was read then."""
+    reads: List[str] = []
+
+    class Counted(Dict[str, str]):
+        def get(self, key: str, default: Any = None) -> Any:
+            reads.append(key)
+            return super().get(key, default)
+
+    prompt = read_prompt({"messages": [Counted(message) for message in MESSAGES]}, 1)
+    assert isinstance(prompt, Prompt)
+    assert reads == ["role", "role", "role"]
+    assert prompt.content("be brief") == "System: be brief\nUser: one\nAssistant: two\nUser: three\nAssistant:"
+    assert reads == ["role", "role", "role"]

@@ -465,7 +465,7 @@ def test_a_line_comes_every_so_often(capsys: pytest.CaptureFixture[str]) -> None
     """Ten seconds after the last one, however many results there were."""
     clock = Clock()
     tally = tally_of(Results(total=100, skipped=10), clock)
-    show = cli_batch._Lines(tally, clock=clock)
+    show = cli_batch._LineProgress(tally, clock=clock)
     for second in range(1, 26):
         clock.now = second
         tally.count(Result(second, error={}) if second == 3 else Result(second))

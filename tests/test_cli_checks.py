@@ -11,7 +11,7 @@ from support import Server, answering, authority_file, server_context
 
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.cli import checks
-from copilot_sync.cli.checks import PATIENCE, Check, State
+from copilot_sync.cli.checks import CHECK_TIMEOUT, Check, State
 from copilot_sync.client import Client
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import MissingCredentialsError
@@ -250,7 +250,7 @@ def test_tls_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def account(emulator: Emulator, **options: Any) -> List[Check]:
     urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
-    with Client(**{"cookies": emulator.cookies, "timeout": PATIENCE, "retry": None, **urls, **options}) as client:
+    with Client(**{"cookies": emulator.cookies, "timeout": CHECK_TIMEOUT, "retry": None, **urls, **options}) as client:
         return checks.check_account(client, environment())
 
 

@@ -6,7 +6,7 @@ import pytest
 from terminals import Terminal
 
 from copilot_sync import errors
-from copilot_sync.cli.failures import in_words
+from copilot_sync.cli.failures import describe_error
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.models import Conversation
@@ -41,7 +41,7 @@ NEXT = [
 @pytest.mark.parametrize(("error", "words"), NEXT, ids=lambda value: ascii(value)[:40])
 def test_an_error_ends_with_what_to_type_next(error: errors.CopilotError, words: str) -> None:
     """If there is something that helps; and it is one line, whoever wrote it."""
-    assert in_words(error, {}) == words
+    assert describe_error(error, {}) == words
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from terminals import OwnTerminal, Screen, has_colours
 
 from copilot_sync.cli import live_markdown
 from copilot_sync.cli.live_markdown import MarkdownView
-from copilot_sync.cli.output import printable
+from copilot_sync.terminal_text import printable
 
 TEXT = """# Title
 
@@ -74,8 +74,8 @@ def test_any_answer_can_be_drawn(parts: List[str], columns: int) -> None:
     """Whatever the model writes, on a terminal however narrow, nothing is raised and nothing is swallowed."""
     answer = printable("".join([*parts, "\n\nlast"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live_markdown._Page, "measure", lambda page: os.terminal_size((columns, 24)))
-        text = live_markdown._Page(io.StringIO(), True).markdown(answer)
+        patch.setattr(live_markdown._Renderer, "measure", lambda page: os.terminal_size((columns, 24)))
+        text = live_markdown._Renderer(io.StringIO(), True).markdown(answer)
     assert re.sub(r"\x1b\[[\d;]*m|\s", "", text).endswith("last")
 
 
@@ -149,7 +149,7 @@ def test_the_last_piece_is_drawn_while_the_next_one_is_waited_for() -> None:
             view.add(piece)
             seen.drawn.clear()
             wait_for(seen.drawn)
-            assert seen.lines()[0] in ([line] if line else live_markdown._FRAMES)
+            assert seen.lines()[0] in ([line] if line else live_markdown._SPINNER)
     assert seen.lines() == ["one two"]
 
 
@@ -157,7 +157,7 @@ def test_what_stays_the_same_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch)
     """While nothing comes, a terminal far away gets nothing."""
     monkeypatch.setattr(live_markdown, "_INTERVAL", 0.001)
     looks = []
-    measure = live_markdown._Page.measure
+    measure = live_markdown._Renderer.measure
 
     def counted(page: Any) -> Any:
         looks.append(page)
@@ -166,7 +166,7 @@ def test_what_stays_the_same_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch)
         return measure(page)
 
     enough = threading.Event()
-    monkeypatch.setattr(live_markdown._Page, "measure", counted)
+    monkeypatch.setattr(live_markdown._Renderer, "measure", counted)
     seen = _Seen()
     with MarkdownView(seen, True) as view:
         view.add("text")
@@ -197,7 +197,7 @@ def test_nothing_is_left_of_it() -> None:
         with pytest.raises(KeyboardInterrupt), MarkdownView(seen, True) as view:
             view.add("half a **sen")
             raise KeyboardInterrupt
-        assert not view._artist.is_alive()
+        assert not view._thread.is_alive()
     assert seen.lines() == ["half a **sen"]
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_sync.cli import markdown_blocks
-from copilot_sync.cli.markdown_blocks import PARSER, Blocks
+from copilot_sync.cli.markdown_blocks import PARSER, BlockSplitter
 
 
-def cut(text: str, blocks: Blocks, pieces: List[str]) -> List[str]:
+def cut(text: str, blocks: BlockSplitter, pieces: List[str]) -> List[str]:
     """The chunks that a text falls into, the unfinished one last."""
     finished = [blocks.add(piece) for piece in pieces]
     return [*filter(None, finished), blocks.tail]
@@ -26,7 +26,7 @@ def test_blocks_that_are_finished_never_change(parts: List[str]) -> None:
     """However the text comes: its chunks make the whole text, and each by itself is what it is in the whole."""
     text = "".join(parts)
     for pieces in (parts, list(text), [text]):
-        chunks = cut(text, Blocks(), pieces)
+        chunks = cut(text, BlockSplitter(), pieces)
         assert "".join(chunks) == text
         assert [kind for chunk in chunks for kind in outline(chunk)] == outline(text)
 
@@ -46,7 +46,7 @@ def test_blocks_that_are_finished_never_change(parts: List[str]) -> None:
 )
 def test_a_block_is_finished_when_the_next_one_has_begun(pieces: List[str], finished: List[str]) -> None:
     """Not before, and half a line begins nothing."""
-    blocks = Blocks()
+    blocks = BlockSplitter()
     assert [*filter(None, (blocks.add(piece) for piece in pieces))] == finished
     assert "".join(finished) + blocks.tail == "".join(pieces)
 
@@ -60,7 +60,7 @@ def test_a_long_block_stays_linear(monkeypatch: pytest.MonkeyPatch) -> None:
         return look(text)
 
     monkeypatch.setattr(markdown_blocks, "_end_of_finished", counted)
-    blocks = Blocks()
+    blocks = BlockSplitter()
     blocks.add("```\n")
     for number in range(20_000):
         blocks.add(f"line {number}\n")

@@ -1,74 +1,15 @@
 """What goes to stdout, to a terminal and to a pipe."""
 
-import io
 import json
 import logging
 import sys
-from typing import Any, Dict, List
+from typing import Any, List
 
 import pytest
+from support import FORGERIES, Sink
 from terminals import OwnTerminal
 
 from copilot_sync.cli import output
-
-
-class Sink(io.TextIOWrapper):
-    """A stdout in an encoding, which may be a terminal."""
-
-    def __init__(self, encoding: str, terminal: bool = False) -> None:
-        super().__init__(io.BytesIO(), encoding=encoding, errors="replace", newline="\n")
-        self._terminal = terminal
-
-    def isatty(self) -> bool:
-        return self._terminal
-
-    def written(self) -> bytes:
-        self.flush()
-        return self.buffer.getvalue()  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize(
-    "encoding, terminal, variables, animated, coloured",
-    [
-        ("utf-8", True, {}, True, True),
-        ("UTF8", True, {}, True, True),
-        ("utf-8", False, {}, False, False),
-        ("utf-8", True, {"TERM": "dumb"}, False, False),
-        ("utf-8", True, {"TERM": "unknown"}, False, False),
-        ("utf-8", True, {"TERM": ""}, False, False),
-        ("utf-8", True, {"TERM": "", "WT_SESSION": "x"}, True, True),
-        ("utf-8", True, {"NO_COLOR": "1"}, True, False),
-        ("utf-8", True, {"NO_COLOR": ""}, True, True),
-        ("latin-1", True, {}, False, True),
-        ("ascii", True, {}, False, True),
-    ],
-)
-def test_only_a_capable_terminal_is_drawn_on(
-    encoding: str,
-    terminal: bool,
-    variables: Dict[str, str],
-    animated: bool,
-    coloured: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Drawing takes a terminal, control sequences and every character; colours a terminal and no NO_COLOR."""
-    monkeypatch.setenv("TERM", "xterm")
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    sink = Sink(encoding, terminal)
-    assert (output.is_animated(sink), output.has_colours(sink)) == (animated, coloured)
-
-
-def test_a_stream_that_is_missing_is_no_terminal() -> None:
-    """Windows starts programs without any."""
-    assert not output.is_terminal(None)
-
-
-def test_a_terminal_gets_nothing_to_obey() -> None:
-    """Every control character but tab and newline is made visible; all other text stays as it is."""
-    controls = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0)]))
-    assert output.printable(controls) == "\ufffd" * 9 + "\t\n" + "\ufffd" * 2 + "\ufffd" * 51
-    assert output.printable("é 🙂\u202f\u2028text\r\n") == "é 🙂\u202f\u2028text\n"
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -158,29 +99,6 @@ def test_a_heading_is_bold_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys
     assert sink.written().decode() == "\x1b[1muser\ufffd:\x1b[0m\n"
 
 
-FORGERIES = [
-    "two\nlines",
-    "a\r\nb",
-    "\x1b[2J\x1b]0;title\x07",
-    "\u202egnp.exe",
-    "\u2066isolated\u2069",
-    "zero\u200bwidth\u200d\u2060\ufeff",
-    "line\u2028and\u2029paragraph\x85",
-    "tab\tand\x0bmore\x1c",
-    "\U000e0041\u00ad",
-    "\x9b31m",
-]
-
-
-@pytest.mark.parametrize("text", FORGERIES, ids=ascii)
-def test_a_name_is_one_line_of_what_is_seen(text: str) -> None:
-    """Nothing in it can pass for another line or cell, move the cursor, turn the direction or take no room."""
-    line = output.one_line(f"  a {text} b")
-    assert line.isprintable()
-    assert (line[:2], line[-2:]) == ("a ", " b")
-    assert output.one_line("é 🙂\u00a0中  x") == "é 🙂 中 x"
-
-
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("text", FORGERIES, ids=ascii)
 def test_a_cell_stays_in_its_place(
@@ -202,9 +120,3 @@ def test_json_shows_nothing_that_is_not_seen(text: str, capsys: pytest.CaptureFi
     line = capsys.readouterr().out
     assert line[:-1].isprintable()
     assert json.loads(line) == {"name": text}
-
-
-def test_a_direction_cannot_be_turned_in_an_answer() -> None:
-    """It would show something else than it says; joiners, which emoji and some scripts are written with, stay."""
-    assert output.printable("a\u202eb\u2066c\u2069d\u202ce") == "a\ufffdb\ufffdc\ufffdd\ufffde"
-    assert output.printable("👨\u200d👩\u200c\u200f") == "👨\u200d👩\u200c\u200f"

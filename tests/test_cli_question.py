@@ -11,7 +11,7 @@ import click
 import pytest
 from command_line import Keys
 
-from copilot_sync.cli.question import FILE_LIMIT, question_of, reference_of, with_system
+from copilot_sync.cli.question import FILE_LIMIT, read_question, read_reference
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_arguments_and_stdin_make_the_question(
         monkeypatch.setattr(sys, "stdin", Keys())
     else:
         piped(stdin)
-    assert question_of(words) == question
+    assert read_question(words) == question
 
 
 @pytest.mark.parametrize(
@@ -52,22 +52,22 @@ def test_nothing_to_ask_is_wrong_usage(stdin: bytes, words: str, piped: Callable
     """And so is what is not text."""
     piped(stdin)
     with pytest.raises(click.UsageError, match=words):
-        question_of([])
+        read_question([])
 
 
 def test_a_missing_stdin_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program may be started with it closed."""
     monkeypatch.setattr(sys, "stdin", None)
-    assert question_of(["alone"]) == "alone"
+    assert read_question(["alone"]) == "alone"
     with pytest.raises(click.UsageError, match="nothing to ask"):
-        question_of([])
+        read_question([])
 
 
 def test_dev_null_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where stdin is no pipe and no file, the argument is the whole question."""
     with open(os.devnull, encoding="utf-8") as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        assert question_of(["alone"]) == "alone"
+        assert read_question(["alone"]) == "alone"
 
 
 @pytest.mark.parametrize("words, hint", [([], True), (["-"], False)])
@@ -79,19 +79,8 @@ def test_whoever_types_the_question_is_told_how_it_ends(
     keyboard.buffer = io.BytesIO()
     monkeypatch.setattr(sys, "stdin", keyboard)
     with pytest.raises(click.UsageError, match="nothing to ask"):
-        question_of(words)
+        read_question(words)
     assert ("Ctrl-D" in capsys.readouterr().err) is hint
-
-
-def test_instructions_come_first() -> None:
-    """As a role message where the conversation begins, as a paragraph where it goes on; blank ones are none."""
-    assert with_system("question", "Be brief", is_new=True) == [
-        {"role": "system", "content": "Be brief"},
-        {"role": "user", "content": "question"},
-    ]
-    assert with_system("question", "Be brief", is_new=False) == "Be brief\n\nquestion"
-    assert with_system("question", " ", is_new=True) == "question"
-    assert with_system("question", None, is_new=True) == "question"
 
 
 @pytest.mark.parametrize(
@@ -103,8 +92,8 @@ def test_a_file_becomes_a_reference(name: str, language: str, tmp_path: Path, mo
     Path("sub").mkdir()
     Path(name).write_bytes(b"\xef\xbb\xbfprint('\xc3\xa9')\r\n")
     expected = {"type": "thread-scoped-file", "name": name, "text": "print('é')\r\n", "language": language}
-    assert reference_of(name) == expected
-    assert reference_of(os.path.join(".", name))["name"] == name
+    assert read_reference(name) == expected
+    assert read_reference(os.path.join(".", name))["name"] == name
 
 
 def test_no_folder_of_this_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +102,7 @@ def test_no_folder_of_this_machine_is_told(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "app.py").write_text("x")
     monkeypatch.chdir(tmp_path / "here")
     for path in (os.path.join("..", "app.py"), str(tmp_path / "app.py")):
-        assert reference_of(path)["name"] == "app.py"
+        assert read_reference(path)["name"] == "app.py"
 
 
 def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
@@ -122,7 +111,7 @@ def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_bytes, args=(b"+ x = 1\n",))
     writer.start()
-    assert reference_of(str(path))["text"] == "+ x = 1\n"
+    assert read_reference(str(path))["text"] == "+ x = 1\n"
     writer.join()
 
 
@@ -142,7 +131,7 @@ def test_a_file_that_cannot_be_sent_is_refused_by_name(content: Optional[bytes],
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(click.UsageError, match=words) as raised:
-        reference_of(str(path))
+        read_reference(str(path))
     assert str(path) in str(raised.value)
 
 
@@ -150,4 +139,4 @@ def test_the_largest_file_is_taken(tmp_path: Path) -> None:
     """To the byte."""
     path = tmp_path / "large.txt"
     path.write_bytes(b"x" * FILE_LIMIT)
-    assert len(reference_of(str(path))["text"]) == FILE_LIMIT
+    assert len(read_reference(str(path))["text"]) == FILE_LIMIT

@@ -1,9 +1,10 @@
 """The Flask extension: answers that stream, conversations in the session, one client for each application."""
 
+import io
 import logging
+import sys
 import threading
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -15,7 +16,6 @@ import flask
 from cachelib import SimpleCache
 from flask_caching import Cache
 
-from copilot_sync.contrib import flask as flask_contrib
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.flask import KEY, CopilotSync
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -289,16 +289,23 @@ def test_the_command_asks(app: flask.Flask) -> None:
     assert (result.exit_code, result.output) == (0, "one two\n")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
 def test_a_terminal_gets_nothing_from_the_command_to_obey(
-    app: flask.Flask, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    app: flask.Flask, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     """A pipe gets every character."""
+
+    class Out(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
     emulator.reply = Reply(["one\x07", "\u202etwo"])
-    result = app.test_cli_runner().invoke(args=["copilot", "ask", "hi"])
-    assert result.output == "one\x07\u202etwo\n"
-    monkeypatch.setattr(flask_contrib, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
-    result = app.test_cli_runner().invoke(args=["copilot", "ask", "hi"])
-    assert result.output == "one\ufffd\ufffdtwo\n"
+    out = Out()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        application = flask.cli.ScriptInfo(create_app=lambda: app)
+        app.cli.main(["copilot", "ask", "hi"], standalone_mode=False, obj=application)
+    assert out.getvalue() == ("one\ufffd\ufffdtwo\n" if terminal else "one\x07\u202etwo\n")
 
 
 @pytest.mark.parametrize(

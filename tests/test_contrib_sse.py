@@ -19,9 +19,10 @@ from support import PATIENCE, Worker, collect_garbage, events, nothing_left_open
 
 from copilot_sync import Answer, Client, Conversation, CopilotError, errors
 from copilot_sync.contrib import sse
-from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, safe_words
+from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, public_message
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.reader_thread import READ_AHEAD
 from copilot_sync.stream import Stream
 
 #: Longer than any test, so that no comment comes by chance.
@@ -201,7 +202,7 @@ ERRORS = [
 def test_each_kind_of_error_has_its_words(kind: Any, code: str) -> None:
     """They are for people, and hold nothing of what the error says."""
     error = kind("planted", stage="planted", partial="planted")
-    words = safe_words(error)
+    words = public_message(error)
     assert words.code == code
     assert words.message.endswith(".")
     assert b"planted" not in error_event(error)
@@ -300,13 +301,13 @@ def test_comments_come_while_nothing_else_does(emulator: Emulator, client: Clien
 def test_a_heartbeat_is_two_comments_and_begins_anew_with_each_piece() -> None:
     """The second finds out that the client has gone, within a second of the first."""
     waits = sse.HeartbeatTimer(10.0)
-    assert [waits.next() for _ in range(4)] == [10.0, sse.PROBE_DELAY, 10.0, sse.PROBE_DELAY]
-    waits.next()
-    waits.begin_anew()
-    assert waits.next() == 10.0
+    assert [waits.next_wait() for _ in range(4)] == [10.0, sse.PROBE_DELAY, 10.0, sse.PROBE_DELAY]
+    waits.next_wait()
+    waits.reset()
+    assert waits.next_wait() == 10.0
     assert sse.PROBE_DELAY < 1
     short = sse.HeartbeatTimer(0.1)
-    assert [short.next(), short.next()] == [0.1, 0.1]
+    assert [short.next_wait(), short.next_wait()] == [0.1, 0.1]
 
 
 def test_what_is_sent_begins_the_heartbeat_anew(
@@ -314,7 +315,7 @@ def test_what_is_sent_begins_the_heartbeat_anew(
 ) -> None:
     """A piece tells as much of a client as a comment does."""
     called: List[str] = []
-    monkeypatch.setattr(sse.HeartbeatTimer, "begin_anew", lambda self: called.append("piece"))
+    monkeypatch.setattr(sse.HeartbeatTimer, "reset", lambda self: called.append("piece"))
     emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.1))
     assert len(events(face(client.stream("hi")))) == 3
     assert called == ["piece", "piece"]
@@ -416,7 +417,7 @@ class Endless:
 
     def __next__(self) -> str:
         self.taken += 1
-        if self.taken == sse._AHEAD:
+        if self.taken == READ_AHEAD:
             self.full.set()
         return "piece"
 
@@ -431,10 +432,10 @@ def test_the_thread_waits_for_a_client_that_falls_behind() -> None:
         with EventStream(stream) as body:
             next(body)
             wait_for(stream.full)
-            assert stream.taken == sse._AHEAD
-            assert len(events(next(body))) == sse._AHEAD
+            assert stream.taken == READ_AHEAD
+            assert len(events(next(body))) == READ_AHEAD
         assert stream.closed.is_set()
-        assert stream.taken <= 2 * sse._AHEAD
+        assert stream.taken <= 2 * READ_AHEAD
 
 
 def test_a_client_that_has_gone_is_noticed_by_the_heartbeat(emulator: Emulator, client: Client) -> None:
@@ -527,7 +528,7 @@ async def begin(body: AsyncEventStream, end: str) -> None:
         await body.aclose()
 
 
-@pytest.mark.parametrize("module", ["copilot_sync.contrib.sse", "copilot_sync.contrib.one_client"])
+@pytest.mark.parametrize("module", ["copilot_sync.contrib.sse", "copilot_sync.contrib.lazy_client"])
 def test_the_blocking_one_loads_nothing_of_asyncio(module: str) -> None:
     """Nor any framework: it works where there is none."""
     look = f"import {module}, sys; print(*{{'asyncio', 'django', 'flask'}} & sys.modules.keys())"

@@ -25,9 +25,9 @@ from copilot_sync.errors import (
     ServerError,
     StreamClosedError,
 )
-from copilot_sync.models import Secret
 from copilot_sync.pacing import cooldown as module
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
+from copilot_sync.secret import Secret
 from copilot_sync.settings import Timeout, Urls
 from copilot_sync.transport import fork
 from copilot_sync.transport.call import CallContext

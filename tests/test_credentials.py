@@ -68,7 +68,6 @@ def test_what_was_given_wins_over_what_is_found(
     for name, value in map(values.__getitem__, variables):
         monkeypatch.setenv(f"COPILOT_SYNC_{name}", value)
     given = credentials(api_key, cookies)
-    given.check()
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
     if isinstance(found, str):
         assert isinstance(source, StaticToken)
@@ -84,7 +83,6 @@ def test_nothing_is_looked_for_before_it_is_needed(named: str, tmp_path: Path, m
     place = str(tmp_path / "har_and_cookies")
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", "" if named == "argument" else place)
     given = credentials(cookies=place if named == "argument" else None)
-    given.check()
     with pytest.raises(MissingCredentialsError):
         given.find_cookies("github.com")
     (tmp_path / "har_and_cookies").mkdir()
@@ -173,7 +171,7 @@ def test_cookies_that_cannot_be_used_are_told(cookies: Any, error: Any) -> None:
 def test_a_key_that_cannot_be_sent_is_told(api_key: Any, error: Any) -> None:
     """Before anything is sent, and without showing it."""
     with pytest.raises(error) as caught:
-        credentials(api_key).check()
+        credentials(api_key)
     assert str(api_key) not in str(caught.value)
 
 
@@ -193,7 +191,6 @@ def test_a_key_may_be_the_json_in_which_the_page_keeps_it(
     """It is what people find in the page's local storage: the token is taken out of it."""
     monkeypatch.setenv("COPILOT_SYNC_API_KEY", "" if named == "argument" else text)
     given = credentials(text if named == "argument" else None)
-    given.check()
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
     assert source.get(CallContext(Timeout()), None).reveal() == "token"
     assert given.fingerprint() == credentials("token").fingerprint()

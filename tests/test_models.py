@@ -4,8 +4,6 @@ import copy
 import dataclasses
 import json
 import pickle
-import traceback
-from dataclasses import dataclass
 from typing import Any, Dict, List
 
 import pytest
@@ -14,10 +12,8 @@ from copilot_sync.models import (
     Answer,
     BaseConversation,
     Conversation,
-    MaskedText,
     Message,
     Model,
-    Secret,
     Thread,
     Usage,
 )
@@ -200,71 +196,3 @@ def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[
 def test_a_value_has_the_documented_fields_and_defaults(value: Any, expected: Dict[str, Any]) -> None:
     """What the service did not say is ``None``, empty, or false."""
     assert {name: getattr(value, name) for name in expected} == expected
-
-
-PLANTED = "tok_planted_5ecret"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """What might hold a secret."""
-
-    token: Secret
-
-
-def seen_in_a_traceback(token: Secret) -> str:
-    try:
-        raise ValueError(token)
-    except ValueError as error:
-        return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-
-
-@pytest.mark.parametrize(
-    "show",
-    [
-        repr,
-        str,
-        ascii,
-        format,
-        lambda secret: f"{secret!r:>40} {secret:>40} {secret!s}",
-        "{0} {0!r} {0:>9}".format,
-        lambda secret: repr(Holder(secret)),
-        lambda secret: repr([{"token": secret}, dataclasses.asdict(Holder(secret))]),
-        lambda secret: str(ValueError(secret)) + repr(ValueError(secret)),
-        seen_in_a_traceback,
-    ],
-    ids=["repr", "str", "ascii", "format", "f-string", "template", "dataclass", "containers", "exception", "traceback"],
-)
-def test_a_secret_never_shows_itself(show: Any) -> None:
-    """However it is printed by accident, stars come out."""
-    shown = show(Secret(PLANTED))
-    assert "***" in shown
-    assert "planted" not in shown
-
-
-def test_a_secret_takes_a_format_like_any_text() -> None:
-    """A column of a table stays one."""
-    assert f"{Secret(PLANTED):>6}|" == "   ***|"
-
-
-def test_a_secret_is_a_value() -> None:
-    """It compares, hashes and pickles by what is inside, which only ``reveal`` gives."""
-    secret = Secret(PLANTED)
-    arrived = pickle.loads(pickle.dumps(secret))
-    assert arrived == secret
-    assert {secret: 1}[arrived] == 1
-    assert arrived.reveal() == PLANTED
-    assert secret != Secret("other")
-    assert secret != PLANTED
-    assert (bool(secret), bool(Secret(""))) == (True, False)
-
-
-def test_a_masked_text_is_a_text_that_is_shown_as_stars() -> None:
-    """Libraries send it as it is; neither it nor what it becomes on the wire is shown. A copy is an ordinary text."""
-    text = MaskedText("planted")
-    sent = text.encode("latin-1")
-    assert (text, sent, text + "!", hash(text)) == ("planted", b"planted", "planted!", hash("planted"))
-    assert (repr(text), repr({"a": text}), repr(sent), repr([sent])) == ("'***'", "{'a': '***'}", "b'***'", "[b'***']")
-    for again in (pickle.loads(pickle.dumps(text)), copy.deepcopy(text)):
-        assert (type(again), again) == (str, "planted")
-    assert json.dumps(text) == '"planted"'

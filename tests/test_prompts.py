@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wire import JSON_VALUES
 
-from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
+from copilot_sync.prompts import CheckedPrompt, PromptText, format_prompt, last_user_turn, prompt_text
 
 
 def turn(role: str, content: Any) -> Dict[str, Any]:
@@ -161,12 +161,52 @@ def test_a_known_conversation_needs_something_the_user_says(messages: Any) -> No
 def test_a_prompt_must_be_text(prompt: Any, kind: Type[Exception], words: str) -> None:
     """A prompt that isn't text is told before anything goes out."""
     with pytest.raises(kind, match=words):
-        check_prompt(prompt)
+        prompt_text(prompt)
 
 
 def test_a_prompt_is_sent_as_it_is() -> None:
     """Blanks around a text may matter, as in code."""
-    assert check_prompt("  def f():\n") == "  def f():\n"
+    assert prompt_text("  def f():\n") == "  def f():\n"
+
+
+def test_instructions_come_first() -> None:
+    """As a role message where the conversation begins, as a paragraph where it goes on; blank ones are none."""
+    transcript = format_prompt([turn("system", "Be brief"), turn("user", "question")])
+    assert prompt_text("question", "Be brief", is_new=True) == transcript
+    assert prompt_text("question", "Be brief", is_new=False) == "Be brief\n\nquestion"
+    assert prompt_text("question", " ", is_new=True) == "question"
+    assert prompt_text("question", None, is_new=True) == "question"
+    assert prompt_text(CHAT, "Be nice", is_new=False) == "Be nice\n\nWhy?"
+    assert prompt_text(CHAT[1:2], "Be nice") == "System: Be nice\nUser: Hi\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    "system, kind, words",
+    [
+        (5, TypeError, "system must be a string, not int"),
+        ("a\udc80", ValueError, "system holds text that is not valid Unicode"),
+    ],
+)
+@pytest.mark.parametrize("is_new", [True, False])
+def test_instructions_must_be_text(system: Any, kind: Type[Exception], words: str, is_new: bool) -> None:
+    """They are part of what is sent."""
+    with pytest.raises(kind, match=words):
+        prompt_text("Hi", system, is_new=is_new)
+
+
+def test_a_text_that_was_checked_is_not_checked_again() -> None:
+    """It is handed on as it is, whether the conversation is new or not; instructions still come in front of it."""
+    text = prompt_text(CHAT)
+    assert prompt_text(text) is prompt_text(text, is_new=False) is text
+    assert prompt_text(PromptText("Hi"), "Be brief", is_new=False) == "Be brief\n\nHi"
+
+
+def test_a_prompt_is_checked_before_its_conversation_is_known() -> None:
+    """One check serves all texts that can become of it. Messages that can be read only once are enough."""
+    checked = CheckedPrompt.from_value(iter(CHAT))
+    assert checked.text() == format_prompt(CHAT)
+    assert checked.text(is_new=False) == last_user_turn(CHAT)
+    assert type(checked.text()) is type(checked.text(is_new=False)) is PromptText
 
 
 MESSAGES = st.lists(

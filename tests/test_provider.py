@@ -28,6 +28,7 @@ from copilot_sync import (
     provider,
 )
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.secret import Secret
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TRANSCRIPT = [
@@ -470,10 +471,10 @@ def test_calls_that_differ_have_clients_of_their_own(emulator: Emulator, options
     """In credentials, URLs, proxy, certificates or token cache."""
 
     def client_for(**other: Any) -> Any:
-        values = {**given(emulator), **other}
-        secrets = provider._Given(values.get("api_key"), values["cookies"], values.get("proxy"), values)
+        values = {"api_key": None, "proxy": None, **given(emulator), **other}
+        secrets = {name: Secret(values[name]) for name in ("api_key", "cookies", "proxy")}
         return provider._clients.get(
-            secrets, {name: values[name] for name in ("token_cache", "verify") if name in values}
+            {name: value for name, value in {**values, **secrets}.items() if name in provider._CLIENT_OPTIONS}
         )
 
     assert client_for() is client_for()

@@ -488,7 +488,7 @@ def test_no_foreign_frame_shows_a_secret_while_a_reply_is_waited_for(emulator: E
     def strike() -> None:
         emulator.wait_until(lambda: emulator.stalled)
         end = time.monotonic() + PATIENCE
-        while "getresponse" not in functions_of(threading.main_thread()) and time.monotonic() < end:
+        while "_read_status" not in functions_of(threading.main_thread()) and time.monotonic() < end:
             time.sleep(0.001)  # pragma: no cover - where the reply is not waited for yet
         os.kill(os.getpid(), signal.SIGUSR1)
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 import pytest
 
 from copilot_sync import settings
-from copilot_sync.settings import Environment, GivenUrls, Limits, Timeout, Urls, is_loopback
+from copilot_sync.settings import Environment, Limits, Timeout, Urls, choose_urls, is_loopback
 
 BLANK = Environment.read({})
 
@@ -146,7 +146,7 @@ def test_arguments_win_over_the_environment_and_that_over_the_defaults(
     arguments: Tuple[Optional[str], Optional[str]], variables: Dict[str, str], expected: Any
 ) -> None:
     """Each of the two URLs is chosen by itself."""
-    assert dataclasses.astuple(GivenUrls(*arguments).chosen(Environment.read(variables))) == expected
+    assert dataclasses.astuple(choose_urls(*arguments, Environment.read(variables))) == expected
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_arguments_win_over_the_environment_and_that_over_the_defaults(
 )
 def test_a_base_url_is_taken_without_its_trailing_slash(value: str, expected: Optional[str]) -> None:
     """https anywhere, and http on this machine, for the emulator and for tests."""
-    assert GivenUrls(None, value).chosen(BLANK).api == (expected or value)
+    assert choose_urls(None, value, BLANK).api == (expected or value)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_base_url_is_taken_without_its_trailing_slash(value: str, expected: Op
 def test_a_url_that_credentials_must_not_go_to_is_refused(value: str, words: str) -> None:
     """The error names the argument and what is wrong with it, and never quotes a password."""
     with pytest.raises(ValueError, match="^github_url ") as caught:
-        GivenUrls(value, None).chosen(BLANK)
+        choose_urls(value, None, BLANK)
     assert words in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
@@ -216,24 +216,24 @@ def test_a_url_that_credentials_must_not_go_to_is_refused(value: str, words: str
 @pytest.mark.parametrize("value", ["0", "true", "yes", "11"])
 def test_http_is_allowed_by_one_value_alone(value: str) -> None:
     """What sends credentials in the clear has to be meant: the error says how."""
-    given = GivenUrls("http://proxy.example/", "http://192.168.1.5:8080")
-    allowed = given.chosen(Environment.read({"COPILOT_SYNC_ALLOW_HTTP": "1"}))
+    given = ("http://proxy.example/", "http://192.168.1.5:8080")
+    allowed = choose_urls(*given, Environment.read({"COPILOT_SYNC_ALLOW_HTTP": "1"}))
     assert dataclasses.astuple(allowed) == ("http://proxy.example", "http://192.168.1.5:8080")
     with pytest.raises(ValueError, match="unless COPILOT_SYNC_ALLOW_HTTP=1 is set"):
-        given.chosen(Environment.read({"COPILOT_SYNC_ALLOW_HTTP": value}))
+        choose_urls(*given, Environment.read({"COPILOT_SYNC_ALLOW_HTTP": value}))
 
 
 def test_each_url_is_named_by_the_argument_it_comes_from() -> None:
     """Also where it came from the environment, whose variable has the same name in capitals."""
     with pytest.raises(ValueError, match="^api_url must begin with https://"):
-        GivenUrls(None, None).chosen(Environment.read({"COPILOT_SYNC_API_URL": "nowhere"}))
+        choose_urls(None, None, Environment.read({"COPILOT_SYNC_API_URL": "nowhere"}))
 
 
 @pytest.mark.parametrize("value", [5, b"https://github.com", ["https://github.com"]], ids=repr)
 def test_a_url_must_be_a_string(value: Any) -> None:
     """The error names the argument and what came."""
     with pytest.raises(TypeError, match=f"github_url must be a string, not {type(value).__name__}"):
-        GivenUrls(value, None).chosen(BLANK)
+        choose_urls(value, None, BLANK)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from copilot_sync.errors import (
     ServerError,
     StreamClosedError,
 )
-from copilot_sync.models import Secret
+from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport

@@ -5,10 +5,11 @@ In this order: the ``api_key`` argument, the ``cookies`` argument, ``COPILOT_SYN
 """
 
 import contextlib
+import functools
 import json
 import os
 from http.cookiejar import CookieJar
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Union
 from urllib.parse import urlsplit
 
 from copilot_sync.auth.browsers import load_library
@@ -17,8 +18,8 @@ from copilot_sync.auth.cookie_formats import CookieSource, parse_jar
 from copilot_sync.auth.cookies import get_cookies, login_cookies
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken, TokenSource, bare, fingerprint
 from copilot_sync.errors import MissingCredentialsError
-from copilot_sync.models import Secret
 from copilot_sync.protocol.untrusted import is_header_value
+from copilot_sync.secret import Secret
 from copilot_sync.settings import GITHUB_URL, Environment, Urls, is_loopback
 from copilot_sync.transport.session import Transport
 
@@ -31,38 +32,32 @@ class Credentials:
             ``""`` is none.
         cookies: What ``read_cookies`` reads, or a folder of cookie files.
         environment: The environment variables.
+
+    Raises:
+        TypeError: ``api_key`` is not a string.
+        ValueError: ``api_key`` can't be sent in a header, or is JSON without a token in it.
     """
 
-    def __init__(self, api_key: Optional[str], cookies: Optional[CookieSource], environment: Environment) -> None:
-        self._cookies = _copied(cookies)
-        self._api_key = _token_in(api_key or (environment.api_key if cookies is None else None))
+    def __init__(
+        self,
+        api_key: Union[None, str, Secret[Any]],
+        cookies: Union[None, CookieSource, Secret[Any]],
+        environment: Environment,
+    ) -> None:
+        api_key, cookies = Secret.coerce(api_key), Secret.coerce(cookies)
+        is_given = cookies.reveal() is not None
+        key = api_key or Secret(None if is_given else environment.api_key)
+        self._cookies = _copied(cookies) if is_given else None
+        self._api_key = _token_in(key) if key else None
         self._found_at = environment.cookies
-        if self._api_key is None and cookies is None and environment.cookies is None:
+        if self._api_key is None and not is_given and environment.cookies is None:
             load_library()  # now, because a call must not be the first to import something
-
-    def check(self) -> None:
-        """Check what can be checked without looking anywhere.
-
-        It is no part of making them, so that whoever does can let go of the secrets first: an error shows its frames.
-
-        Raises:
-            TypeError: ``api_key`` is not a string.
-            ValueError: ``api_key`` can't be sent in a header, or is JSON without a token in it.
-        """
-        if self._api_key is None:
-            return
-        if self._api_key == _NO_TOKEN:
-            raise ValueError('the api_key is JSON without a token: expected {"value": "…", "expiration": "…"}')
-        if not isinstance(self._api_key, str):
-            raise TypeError(f"api_key must be a string, not {type(self._api_key).__name__}")
-        if not is_header_value(self._api_key):
-            raise ValueError("the api_key holds characters that can't be sent in a header")
 
     def token_source(self, urls: Urls, transport: Transport, cache: Optional[TokenCache]) -> TokenSource:
         """Give where tokens come from with these credentials."""
         if self._api_key is not None:
-            return StaticToken(Secret(self._api_key), urls)
-        return ExchangedTokens(_Search(self, cookie_domain(urls)), urls, transport, cache)
+            return StaticToken(self._api_key, urls)
+        return ExchangedTokens(functools.partial(self.find_cookies, cookie_domain(urls)), urls, transport, cache)
 
     def look(self, urls: Urls) -> None:
         """See whether there are any, as the first call would: a program can so tell of it before that.
@@ -84,7 +79,9 @@ class Credentials:
             ValueError: The ``cookies`` argument can't be sent.
         """
         try:
-            return get_cookies(domain) if self._cookies is None else login_cookies(self._cookies, domain).cookies
+            if self._cookies is None:
+                return get_cookies(domain)
+            return login_cookies(self._cookies.reveal(), domain).cookies
         except (MissingCredentialsError, TypeError, ValueError) as error:
             failure = bare(error)
         raise failure
@@ -92,39 +89,33 @@ class Credentials:
     def fingerprint(self) -> str:
         """Tell these credentials from others without showing them."""
         if self._api_key is not None:
-            return fingerprint("api_key", self._api_key)
+            return fingerprint("api_key", self._api_key.reveal())
         if self._cookies is None:
             return fingerprint("search", self._found_at or "", _folder())
-        return fingerprint("cookies", repr(self._cookies))
+        return fingerprint("cookies", repr(self._cookies.reveal()))
 
     def __repr__(self) -> str:
         return "Credentials(***)"
 
 
-#: Stands for a key that is JSON without a token in it.
-_NO_TOKEN = "{}"
+def _token_in(api_key: Secret[Any]) -> Secret[str]:
+    """Return the token of an ``api_key``, which may be the JSON that the page keeps in its local storage."""
+    if not isinstance(api_key.reveal(), str):
+        raise TypeError(f"api_key must be a string, not {type(api_key.reveal()).__name__}")
+    token = _token_in_json(api_key) if api_key.reveal().lstrip().startswith("{") else api_key
+    if not token:
+        raise ValueError('the api_key is JSON without a token: expected {"value": "…", "expiration": "…"}')
+    if not is_header_value(token.reveal()):
+        raise ValueError("the api_key holds characters that can't be sent in a header")
+    return token
 
 
-def _token_in(api_key: Optional[str]) -> Optional[str]:
-    """The token of an ``api_key``, which may be the JSON that the page keeps in its local storage."""
-    if not isinstance(api_key, str) or not api_key.lstrip().startswith("{"):
-        return api_key
+def _token_in_json(api_key: Secret[str]) -> Secret[str]:
     data = None
     with contextlib.suppress(ValueError, RecursionError):
-        data = json.loads(api_key)
+        data = json.loads(api_key.reveal())
     tokens = [data.get(key) for key in ("value", "token")] if isinstance(data, dict) else []
-    return next((token for token in tokens if isinstance(token, str) and token), _NO_TOKEN)
-
-
-class _Search:
-    """Finds the cookies of a host when it is called. Shows none of them."""
-
-    def __init__(self, credentials: Credentials, domain: str) -> None:
-        self._credentials = credentials
-        self._domain = domain
-
-    def __call__(self) -> Dict[str, str]:
-        return self._credentials.find_cookies(self._domain)
+    return Secret(next((token for token in tokens if isinstance(token, str) and token), ""))
 
 
 def _folder() -> str:
@@ -135,9 +126,10 @@ def _folder() -> str:
         return ""
 
 
-def _copied(cookies: Optional[CookieSource]) -> Optional[CookieSource]:
-    """What was given, as it is now and in a form that pickles."""
-    if isinstance(cookies, CookieJar):
+def _copied(cookies: Secret[CookieSource]) -> Secret[CookieSource]:
+    """Return what was given, as it is now and in a form that pickles."""
+    source = cookies.reveal()
+    if isinstance(source, CookieJar):
         listed: List[Mapping[str, Any]] = [
             {
                 "name": cookie.name,
@@ -146,10 +138,10 @@ def _copied(cookies: Optional[CookieSource]) -> Optional[CookieSource]:
                 "hostOnly": cookie.host_only,
                 "expires": cookie.expires,
             }
-            for cookie in parse_jar(cookies)
+            for cookie in parse_jar(source)
         ]
-        return listed
-    return dict(cookies) if isinstance(cookies, Mapping) else cookies
+        return Secret(listed)
+    return Secret(dict(source) if isinstance(source, Mapping) else source)
 
 
 def cookie_domain(urls: Urls) -> str:

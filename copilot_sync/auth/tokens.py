@@ -23,13 +23,13 @@ from copilot_sync.errors import (
     RequestTimeoutError,
     StreamClosedError,
 )
-from copilot_sync.models import MaskedText, Secret
 from copilot_sync.pacing.backoff import retry
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
 from copilot_sync.protocol.errors import error_of_status
 from copilot_sync.protocol.replies import read_token
 from copilot_sync.protocol.requests import token_request
 from copilot_sync.protocol.untrusted import RawReply, is_header_value
+from copilot_sync.secret import MaskedText, Secret
 from copilot_sync.settings import TOKEN_MARGIN, RetryPolicy, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
@@ -56,13 +56,13 @@ class TokenSource(Protocol):
 
     cooldown: Cooldown
 
-    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
+    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Give a token that should be valid."""
 
-    def accepted(self, token: Secret) -> None:
+    def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token."""
 
-    def refused(self, token: Secret, *, renewed: bool) -> bool:
+    def refused(self, token: Secret[str], *, renewed: bool) -> bool:
         """Take note that the service refused a token.
 
         ``renewed`` says that the same request had been refused with an earlier one. Gives whether it makes sense to
@@ -78,7 +78,7 @@ class StaticToken:
         urls: The two hosts: with them it is known who else in this process uses the same account.
     """
 
-    def __init__(self, api_key: Secret, urls: Optional[Urls] = None) -> None:
+    def __init__(self, api_key: Secret[str], urls: Optional[Urls] = None) -> None:
         self._token = api_key
         self._urls = urls
         self._share()
@@ -86,14 +86,14 @@ class StaticToken:
     def _share(self) -> None:
         self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._token, self._urls)
 
-    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
+    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Give the token."""
         return self._token
 
-    def accepted(self, token: Secret) -> None:
+    def accepted(self, token: Secret[str]) -> None:
         """It is the only one, so nothing follows from it."""
 
-    def refused(self, token: Secret, *, renewed: bool) -> bool:
+    def refused(self, token: Secret[str], *, renewed: bool) -> bool:
         """There is no other one."""
         return False
 
@@ -106,7 +106,7 @@ class StaticToken:
 
 
 class _Kept(NamedTuple):
-    token: Secret
+    token: Secret[str]
     until: float  # on the monotonic clock
 
 
@@ -142,10 +142,10 @@ class ExchangedTokens:
         self._transport = transport
         self._cache = cache
         self._now = now
-        self._cookies: Optional[Secret] = None
+        self._cookies: Optional[Secret[str]] = None
         self._kept: Optional[_Kept] = None
-        self._refused: Optional[Secret] = None
-        self._proven: Optional[Secret] = None
+        self._refused: Optional[Secret[str]] = None
+        self._proven: Optional[Secret[str]] = None
         self._failure: Optional[CopilotError] = None
         self._rounds = 0
         self.cooldown = Cooldown()  # of nobody yet, because it is not known whose cookies there are
@@ -157,7 +157,7 @@ class ExchangedTokens:
         self._turn: Optional[_WaitingTurn] = None
         reset_after_fork(self)
 
-    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
+    def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Give a token that should be valid, fetching one where none is.
 
         Raises:
@@ -202,12 +202,12 @@ class ExchangedTokens:
                 self._turn = turn
             return self._turn is turn
 
-    def accepted(self, token: Secret) -> None:
+    def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token. Late words about an earlier one count for nothing."""
         if self._is_current(token):
             self._proven = token
 
-    def refused(self, token: Secret, *, renewed: bool) -> bool:
+    def refused(self, token: Secret[str], *, renewed: bool) -> bool:
         """Take note that the service refused a token, wherever it is kept.
 
         A request is sent anew once. Where the new token is refused as well, the credentials are at fault, unless that
@@ -219,17 +219,17 @@ class ExchangedTokens:
             self._refused = token
         return not (renewed and current) or token == self._proven
 
-    def _is_current(self, token: Secret) -> bool:
+    def _is_current(self, token: Secret[str]) -> bool:
         kept = self._kept
         return kept is not None and kept.token == token
 
-    def _valid(self, call: CallContext) -> Optional[Secret]:
+    def _valid(self, call: CallContext) -> Optional[Secret[str]]:
         kept = self._kept
         if kept is None or call.clock() >= kept.until:
             return None
         return kept.token
 
-    def _renewed(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret:
+    def _renewed(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         try:
             token, lifetime = self._cached() or self._fetched(call, policy)
         except (StreamClosedError, RequestTimeoutError):
@@ -244,7 +244,7 @@ class ExchangedTokens:
         self._kept = _Kept(token, call.clock() + lifetime - margin)
         return token
 
-    def _fetched(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
+    def _fetched(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret[str], float]:
         self._look_for_cookies()
         try:
             # The token is for a request to the other host.
@@ -263,7 +263,7 @@ class ExchangedTokens:
             self._cookies = cookie_header(self._find_cookies())
             self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
 
-    def _exchange(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret, float]:
+    def _exchange(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret[str], float]:
         cookies, cooldown = self._cookies or Secret(""), self.cooldown
         request = token_request(self._urls)
         if cooldown.active:
@@ -285,10 +285,10 @@ class ExchangedTokens:
             cooldown.succeeded(request.stage)
         return Secret(found[0]), found[1]
 
-    def _entry(self, token: Secret, lifetime: float) -> str:
+    def _entry(self, token: Secret[str], lifetime: float) -> str:
         return json.dumps({"token": token.reveal(), "until": self._now() + lifetime})
 
-    def _cached(self) -> Optional[Tuple[Secret, float]]:
+    def _cached(self) -> Optional[Tuple[Secret[str], float]]:
         if self._cache is None:
             return None
         self._look_for_cookies()
@@ -322,12 +322,12 @@ class ExchangedTokens:
         self.after_fork_in_child()
 
 
-def _cooldown(kind: str, secret: Secret, urls: Urls) -> Cooldown:
+def _cooldown(kind: str, secret: Secret[str], urls: Urls) -> Cooldown:
     """The one that everything in this process shares that uses the same account on the same hosts."""
     return cooldown_of(fingerprint(kind, secret.reveal(), urls.github, urls.api))
 
 
-def _session_of(cookies: Secret) -> Secret:
+def _session_of(cookies: Secret[str]) -> Secret[str]:
     """What of the cookies says whose they are: the others come and go."""
     pairs = dict(pair.partition("=")[::2] for pair in cookies.reveal().split("; "))
     return Secret(pairs.get("user_session") or cookies.reveal())
@@ -351,22 +351,22 @@ def bare(error: E) -> E:
     return error
 
 
-def cookie_header(cookies: Dict[str, str]) -> Secret:
+def cookie_header(cookies: Dict[str, str]) -> Secret[str]:
     """The value of a ``Cookie`` header."""
     return Secret("; ".join(f"{name}={value}" for name, value in cookies.items()))
 
 
-def send_cookies(cookies: Secret, urls: Urls) -> Auth:
+def send_cookies(cookies: Secret[str], urls: Urls) -> Auth:
     """Put cookies into a request to ``github_url``."""
     return _header("Cookie", cookies, urls.github)
 
 
-def send_token(token: Secret, urls: Urls) -> Auth:
+def send_token(token: Secret[str], urls: Urls) -> Auth:
     """Put a token into a request to ``api_url``."""
     return _header("Authorization", Secret(f"GitHub-Bearer {token.reveal()}"), urls.api)
 
 
-def _header(name: str, value: Secret, base: str) -> Auth:
+def _header(name: str, value: Secret[str], base: str) -> Auth:
     host = urlsplit(base)[:2]
 
     def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -378,7 +378,7 @@ def _header(name: str, value: Secret, base: str) -> Auth:
     return authenticate
 
 
-def mask_of(secret: Secret) -> Callable[[str], str]:
+def mask_of(secret: Secret[str]) -> Callable[[str], str]:
     """Give what takes a secret out of a text: the whole of it, and the values of the cookies in it."""
     header = secret.reveal()
     parts = [header, *(pair.partition("=")[2] for pair in header.split("; "))]

@@ -1,17 +1,18 @@
-"""Many prompts through one account: from a list, a file or a stream, by threads or by an executor's workers.
+"""Ask many prompts with one account: from a list, a file or a stream, in threads or with an executor.
 
 >>> from copilot_sync import batch
 >>> for result in batch.run(batch.read("prompts.jsonl"), output="results.jsonl"):  # doctest: +SKIP
 ...     print(result.id, result.text or result.error)
 
-``run`` iterates results. What a batch must never do is decided here and nowhere else: ask faster than the gate lets it,
-ask again what has an answer, take a prompt for done whose result is not on the disk.
+A batch never asks faster than its rate limiter allows, never asks a prompt again that has an answer, and never treats a
+prompt as done before its result is on the disk.
 """
 
-from copilot_sync.batch.dispatch import Run, TooManyFailuresError, run
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
 from copilot_sync.batch.results import Result
+from copilot_sync.batch.runs import Run, run
+from copilot_sync.batch.scheduler import TooManyFailuresError
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache
 from copilot_sync.pacing.limiter import RateLimiter
 

@@ -1,8 +1,8 @@
-"""CSV as RFC 4180 has it, with commas, semicolons or tabs, read line by line.
+"""CSV as in RFC 4180, with commas, semicolons or tabs, read line by line.
 
-The module ``csv`` is not used: its limit on the size of a cell belongs to the whole process, and it goes on behind an
-error as if nothing had happened. Here an error ends the file: a quote in the wrong place may have swallowed any number
-of rows, so nothing behind it is a row.
+The module ``csv`` is not used, because its limit on the size of a cell counts for the whole process, and because it
+reads on after an error. Here an error ends the file: a quote in the wrong place may have swallowed any number of rows,
+so nothing after it can be trusted.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ from typing import Iterator, List, Optional, Tuple
 from copilot_sync.text_files import Line
 
 _DELIMITERS = (",", ";", "\t")
-#: The line with which Excel is told the delimiter.
+#: A line before the header that names the delimiter, as Excel writes it.
 _DIRECTIVE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 class CsvError(ValueError):
-    """A fault that spoils a file from some line on.
+    """A fault that makes a file unreadable from some line on.
 
     Attributes:
         number: The line, from 1.
@@ -35,95 +35,96 @@ class Table:
 
     Args:
         lines: Its lines, from the first one on.
-        wanted: A column that it must have. The delimiter is the one that makes it a column.
-        limit: Bytes of a row.
+        required: The name of a column that it must have. The delimiter is the one with which this column exists.
+        limit: The most bytes of a row.
 
     Attributes:
-        columns: Their names, in lower case.
+        columns: The names of the columns, in lower case.
 
     Raises:
-        CsvError: The columns can't be told.
+        CsvError: The first row does not name the columns.
     """
 
-    def __init__(self, lines: Iterator[Line], wanted: str, limit: int) -> None:
+    def __init__(self, lines: Iterator[Line], required: str, limit: int) -> None:
         self._lines = lines
         self._limit = limit
         self._ends_with_cr: Optional[bool] = None
         header = self._next_line()
-        told = _DIRECTIVE.fullmatch(header.text) if header else None
-        if told:
+        directive = _DIRECTIVE.fullmatch(header.text) if header else None
+        delimiters = (directive.group(1),) if directive else _DELIMITERS
+        if directive:
             header = self._next_line()
-        self._delimiter, self.columns = self._header(header, (told.group(1),) if told else _DELIMITERS, wanted)
+        self._delimiter, self.columns = self._read_header(header, delimiters, required)
 
     def rows(self) -> Iterator[Tuple[int, List[str]]]:
-        """Yield the rows that are not blank, each with the number of the line in which it begins.
+        """Yield the rows that are not blank, each with the number of its first line.
 
         Raises:
-            CsvError: From some line on there are none.
+            CsvError: The file is unreadable from some line on.
         """
         while True:
             line = self._next_line()
             if line is None:
                 return
-            cells = self._cells(line, self._lines, self._delimiter)
+            cells = self._read_cells(line, self._lines, self._delimiter)
             if any(cells):
                 yield line.number, cells
 
     def _next_line(self) -> Optional[Line]:
         return next((line for line in self._lines if not line.is_blank), None)
 
-    def _header(self, line: Optional[Line], delimiters: Tuple[str, ...], wanted: str) -> Tuple[str, List[str]]:
-        words = f"the first line of a CSV must name the columns, and one of them must be {wanted}"
+    def _read_header(self, line: Optional[Line], delimiters: Tuple[str, ...], required: str) -> Tuple[str, List[str]]:
+        reason = f"the first line of a CSV must name the columns, and one of them must be {required}"
         if line is None:
-            raise CsvError(1, words)
+            raise CsvError(1, reason)
         for delimiter in delimiters:
-            columns = self._names(line, delimiter)
-            if wanted in columns:
-                twice = next((name for name in columns if name and columns.count(name) > 1), None)
-                if twice is not None:
-                    raise CsvError(line.number, f"two columns are called {twice!r}")
+            columns = self._read_names(line, delimiter)
+            if required in columns:
+                duplicate = next((name for name in columns if name and columns.count(name) > 1), None)
+                if duplicate is not None:
+                    raise CsvError(line.number, f"two columns are called {duplicate!r}")
                 return delimiter, columns
-        raise CsvError(line.number, words)
+        raise CsvError(line.number, reason)
 
-    def _names(self, line: Line, delimiter: str) -> List[str]:
-        with contextlib.suppress(CsvError):  # another delimiter may read it
-            return [name.strip().lower() for name in self._cells(line, iter(()), delimiter)]
+    def _read_names(self, line: Line, delimiter: str) -> List[str]:
+        with contextlib.suppress(CsvError):  # another delimiter may work
+            return [name.strip().lower() for name in self._read_cells(line, iter(()), delimiter)]
         return []
 
-    def _cells(self, first: Line, rest: Iterator[Line], delimiter: str) -> List[str]:
-        """Read the row that begins in a line and may go on in those behind it."""
-        line, size, place = first, first.size, 0
+    def _read_cells(self, first: Line, rest: Iterator[Line], delimiter: str) -> List[str]:
+        """Read the row that begins in a line. It may continue in the next ones."""
+        line, size, position = first, first.size, 0
         cells: List[str] = []
-        parts: List[str] = []  # of a cell in quotes
+        parts: List[str] = []  # of a quoted cell
         while True:
             self._check_size(first, line, size)
-            is_quoted = bool(parts) or line.text.startswith('"', place)
+            is_quoted = bool(parts) or line.text.startswith('"', position)
             if is_quoted:
-                part, place, is_closed = _quoted(line.text, place if parts else place + 1)
+                part, position, is_closed = _read_quoted(line.text, position if parts else position + 1)
                 parts.append(part)
                 if not is_closed:
-                    line, size = self._next_of(first, rest, size)
+                    line, size = self._continue_row(first, rest, size)
                     parts.append("\n")
-                    place = 0
+                    position = 0
                     continue
                 cells.append("".join(parts))
                 parts = []
             else:
-                end = line.text.find(delimiter, place)
-                cell = line.text[place:] if end < 0 else line.text[place:end]
+                end = line.text.find(delimiter, position)
+                cell = line.text[position:] if end < 0 else line.text[position:end]
                 if cell.lstrip(" ").startswith('"'):
                     raise CsvError(first.number, "a space stands between a delimiter and a quote")
                 cells.append(cell)
-                place += len(cell)
-            if place == len(line.text):
+                position += len(cell)
+            if position == len(line.text):
                 self._check_end(line)
                 return cells
-            if line.text[place] != delimiter:
+            if line.text[position] != delimiter:
                 raise CsvError(first.number, "a cell goes on behind its closing quote")
-            place += 1
+            position += 1
 
-    def _next_of(self, first: Line, rest: Iterator[Line], size: int) -> Tuple[Line, int]:
-        """The next line of a row, and the size of all that belongs to the row."""
+    def _continue_row(self, first: Line, rest: Iterator[Line], size: int) -> Tuple[Line, int]:
+        """Return the next line of a row, and the size of the row so far."""
         line = next(rest, None)
         if line is None:
             raise CsvError(first.number, "a quote opens a cell here and none closes it")
@@ -142,14 +143,18 @@ class Table:
             raise CsvError(line.number, "its end is of another kind than those before: some end with CR, some with LF")
 
 
-def _quoted(text: str, place: int) -> Tuple[str, int, bool]:
-    """Read a cell in quotes, or as much as stands in this line: what it holds, the place behind it, if it is whole."""
+def _read_quoted(text: str, position: int) -> Tuple[str, int, bool]:
+    """Read a quoted cell from behind its opening quote, as far as it goes in this line.
+
+    Returns:
+        The text of the cell, the position behind it, and whether its closing quote was found.
+    """
     parts: List[str] = []
     while True:
-        end = text.find('"', place)
+        end = text.find('"', position)
         if end < 0:
-            return "".join([*parts, text[place:]]), len(text), False
+            return "".join([*parts, text[position:]]), len(text), False
         if not text.startswith('"', end + 1):
-            return "".join([*parts, text[place:end]]), end + 1, True
-        parts.append(text[place : end + 1])
-        place = end + 2
+            return "".join([*parts, text[position:end]]), end + 1, True
+        parts.append(text[position : end + 1])
+        position = end + 2

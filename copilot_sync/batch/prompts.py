@@ -6,6 +6,7 @@ sent. A fault of the file as a whole (its encoding, its line ends, its quoting) 
 prompt. A line that can't be read as a prompt becomes a ``BadLine``, a value like any other, and does not stop the rest.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -16,9 +17,8 @@ from typing import IO, Any, BinaryIO, Callable, Iterable, Iterator, List, Mappin
 
 from copilot_sync.batch.csv_rows import CsvError, Table
 from copilot_sync.models import Conversation
-from copilot_sync.prompts import check_prompt, format_prompt, last_user_turn
-from copilot_sync.protocol.requests import segment
-from copilot_sync.safe_text import check_text, loads
+from copilot_sync.prompts import CheckedPrompt, PromptText
+from copilot_sync.safe_text import check_id, check_text, loads
 from copilot_sync.text_files import HAS_NULS, NOT_TEXT, Line, lines_of
 
 #: What tells a prompt from the others of its batch.
@@ -57,8 +57,8 @@ class Prompt:
     system: Optional[str] = None
     conversation: Union[None, str, Conversation] = None
 
-    def content(self, system: Optional[str] = None) -> str:
-        """The one text that is sent: instructions are a role message at a conversation's beginning, else a paragraph.
+    def content(self, system: Optional[str] = None) -> PromptText:
+        """Return the one text that is sent. The prompt is checked the first time.
 
         Args:
             system: Instructions where the prompt has none of its own.
@@ -67,24 +67,12 @@ class Prompt:
             TypeError: The prompt has the wrong type.
             ValueError: There is nothing in it to send.
         """
-        instructions = self.system or system
-        if Conversation.from_value(self.conversation) is not None:
-            text = self._last_turn()
-            return f"{instructions}\n\n{text}" if instructions else text
-        if isinstance(self.prompt, str) and not instructions:
-            return check_prompt(self.prompt)
-        before = [{"role": "system", "content": instructions}] if instructions else []
-        return format_prompt([*before, *self._messages()])
+        is_new = Conversation.from_value(self.conversation) is None
+        return self._checked_prompt.text(self.system or system, is_new=is_new)
 
-    def _last_turn(self) -> str:
-        if isinstance(self.prompt, (list, tuple)):
-            return last_user_turn(self.prompt)
-        return check_prompt(self.prompt)
-
-    def _messages(self) -> Sequence[Mapping[str, Any]]:
-        if isinstance(self.prompt, (list, tuple)):
-            return self.prompt
-        return [{"role": "user", "content": check_prompt(self.prompt)}]
+    @functools.cached_property
+    def _checked_prompt(self) -> CheckedPrompt:
+        return CheckedPrompt.from_value(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -418,7 +406,7 @@ def _conversation_of(fields: Mapping[str, Any]) -> Optional[Conversation]:
     value = fields.get("conversation")
     known = Conversation.from_dict(value) if isinstance(value, Mapping) else Conversation.from_value(value)
     if known is not None:
-        segment(known.conversation_id)  # refuses what is no id
+        check_id(known.conversation_id)
     return known
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a prompt: a value that says either the answer or the error, and goes into a line of JSON.
+"""The result of a prompt: its answer or its error, as a value and as a line of JSON.
 
 Nothing here knows where results come from or where they are kept.
 """
@@ -10,9 +10,9 @@ from copilot_sync.batch.prompts import BadLine, Id
 from copilot_sync.errors import CopilotError, NetworkError, RequestTimeoutError, StreamInterruptedError
 from copilot_sync.models import Usage
 
-#: What the error of a line that is no prompt is called.
+#: The error type of a line that is no prompt.
 BAD_LINE = "BadLineError"
-#: What a line of the output has, in this order, and what lines had before there were all of them.
+#: The keys of a line of the output, in their order. Earlier versions wrote some of them only.
 KEYS = (
     *("id", "text", "parsed", "model", "usage", "conversation_id"),
     *("complete", "seconds", "attempts", "error"),
@@ -24,18 +24,18 @@ _UNCERTAIN = [kind.__name__ for kind in (StreamInterruptedError, NetworkError, R
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one prompt.
+    """The result of one prompt.
 
     Attributes:
         id: The prompt's id.
-        text: The answer; if there is an error, what had come of it.
+        text: The answer. If there is an error, the part of the answer that had come.
         model: The model that answered.
-        usage: What it cost, ``None`` where the service did not say.
-        conversation_id: The conversation that the answer is in.
+        usage: The tokens used; ``None`` if the service did not say.
+        conversation_id: The conversation that has the answer.
         seconds: How long the asking took, without the time that the prompt waited for its turn.
-        attempts: How often the message was sent by this run. 0 where the answer that an earlier run had asked for was
-            found in its conversation.
-        error: ``None`` for an answer, else ``{"type", "message", "stage", "status"}``.
+        attempts: How often this run sent the message. 0 if an earlier run had sent it and its answer was found in the
+            conversation.
+        error: ``None`` for an answer. Otherwise a mapping with ``type``, ``message``, ``stage`` and ``status``.
     """
 
     id: Id
@@ -53,7 +53,7 @@ class Result:
         return self.error is None
 
     def to_dict(self) -> Dict[str, Any]:
-        """Give what stands in the output: the same keys for every prompt, ``None`` where there is nothing."""
+        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``."""
         return {
             "id": self.id,
             "text": self.text if self.text or self.complete else None,
@@ -69,10 +69,10 @@ class Result:
 
 
 def is_result(fields: object) -> bool:
-    """Whether a JSON value is a line of an output: as ``to_dict`` makes them, or as they were made before.
+    """Whether a JSON value is a line of an output, as ``to_dict`` or an earlier version writes it.
 
-    Further keys are allowed, because people add to their results. Data sets have lines with an id and a text as well,
-    so that alone is not enough.
+    Further keys are allowed, because people add to their results. An id and a text alone are not enough, because lines
+    of data sets have them too.
     """
     if not isinstance(fields, dict) or not _is_id(fields.get("id")):
         return False
@@ -89,7 +89,7 @@ def _is_id(value: object) -> bool:
 
 
 def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:
-    """Describe an error as the output has it: in words that hold no secret, as our errors never do."""
+    """Return the fields of an error. The messages of our errors hold no secrets."""
     return {
         "type": type(error).__name__,
         "message": str(error.args[0]) if isinstance(error, CopilotError) and error.args else str(error),
@@ -99,10 +99,10 @@ def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:
 
 
 def result_of_bad_line(line: BadLine) -> Result:
-    """The failure that stands for a line that is no prompt."""
+    """Return the failure of a line that is no prompt."""
     return Result(line.id, error={"type": BAD_LINE, "message": line.reason, "stage": "input", "status": None})
 
 
 def may_have_answer(error: Mapping[str, Any]) -> bool:
-    """Whether a prompt that failed like this may have been answered all the same, in a conversation to look at."""
+    """Whether a prompt with this error may have an answer in its conversation all the same."""
     return error.get("type") in _UNCERTAIN and error.get("stage") in ("message", "stream")

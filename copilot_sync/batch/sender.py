@@ -1,18 +1,16 @@
 """What is done for one prompt by whoever works for a batch: begin a conversation, ask, delete the conversation.
 
-A worker is a thread of this process, or a process anywhere. What goes to it and comes back are plain values that
-pickle; what it needs to have a client is a way to get one, so that credentials need not travel. A process that works
-for others keeps one client for each such way, for as long as it lives.
+A worker runs in a thread of this process, or in another process. What goes to it and what comes back are plain values
+that can be pickled. Nothing here knows which of the two it is.
 """
 
 import abc
 import dataclasses
 import math
-import pickle
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Set, Tuple, Union
+from typing import Callable, Optional, Set, Tuple
 
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.delivery.message import MessageHandle
@@ -302,47 +300,3 @@ def _without_waits_for_limits(policy: Optional[RetryPolicy], max_wait: Optional[
         return None
     longest = policy.max_wait if max_wait is None else min(policy.max_wait, max_wait)
     return dataclasses.replace(policy, wait_for_limits=False, max_wait=longest)
-
-
-# In a process that works for others
-
-
-class ClientSource:
-    """A way to get a client that can travel to another process. Shows nothing of what is inside.
-
-    Args:
-        make: Makes a client. It is pickled, so it is a function or a class of a module, or a ``partial`` of one.
-
-    Raises:
-        TypeError: It can't be pickled.
-    """
-
-    def __init__(self, make: Callable[[], Client]) -> None:
-        try:
-            self._pickled = pickle.dumps(make)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"client must be a function of a module, which can be pickled, for other processes: {error}"
-            ) from None
-
-    def worker(self) -> Worker:
-        """Give this process's own; all of its threads get the same."""
-        known = _workers.get(self._pickled)
-        if known is not None:
-            return known
-        client = pickle.loads(self._pickled)()  # noqa: S301 - pickled by the one who gives the work
-        # Where two threads come at once, one client stays and the other was never used.
-        return _workers.setdefault(self._pickled, Worker(client))
-
-    def __repr__(self) -> str:
-        return "<ClientSource>"
-
-
-#: The clients of this process, by the way they were got: connections and tokens last from one prompt to the next.
-_workers: Dict[bytes, Worker] = {}
-
-
-def work(source: ClientSource, step: str, subject: Union[Task, str]) -> StepResult:
-    """Do one step in whatever process this is: ``begin``, ``ask`` or ``delete``."""
-    done: StepResult = getattr(source.worker(), step)(subject)
-    return done

@@ -1,101 +1,104 @@
-"""Prompts on their way through a batch, and their results on the way out.
+"""The prompts of a batch on their way: what is known of each, and the queues in which they wait.
 
-Plain state, for the one thread that iterates a batch. Nothing here sends, waits or writes.
+Plain state for the one thread that iterates a batch. Nothing here sends, waits or writes.
 """
 
 import dataclasses
 import hashlib
-import uuid
 from collections import deque
 from typing import Deque, Dict, List, Optional
 
 from copilot_sync.batch.journal import Intent
 from copilot_sync.batch.prompts import Prompt
-from copilot_sync.batch.results import Result, error_of
-from copilot_sync.batch.sender import StepResult, Task
+from copilot_sync.batch.results import Result, error_of, may_have_answer
+from copilot_sync.batch.sender import Submission, Task
+from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
-from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.models import Answer
+from copilot_sync.protocol.requests import ROOT
 
 
 @dataclasses.dataclass(frozen=True)
-class Tasks:
-    """What all prompts have in common."""
+class PromptDefaults:
+    """What counts for prompts that don't say otherwise."""
 
     model: Optional[str]
     system: Optional[str]
     timeout: TimeoutValue
 
-    def task_of(self, prompt: Prompt) -> Task:
-        """What is to be asked for a prompt."""
+    def task_for(self, prompt: Prompt) -> Task:
+        """Return the task that asks a prompt."""
         return Task(prompt.content(self.system), prompt.model or self.model, self.timeout)
 
 
-class WorkItem:
-    """A prompt on its way."""
+class WorkItem(Submission):
+    """A prompt of a batch: its state, where its message goes, and what it has met.
 
-    def __init__(self, place: int, prompt: Prompt, task: Task) -> None:
-        self.place = place
+    Attributes:
+        index: The prompt's position among those that the batch asks, from 0.
+        prompt: The prompt.
+        state: Its state. ``move`` is the only way to change it.
+        created_thread_id: The conversation that the batch began for it, in this run or an earlier one.
+        is_recorded: Whether the journal knows where its message goes.
+        may_restart: Whether it is asked in a new conversation if the one of an earlier run has no answer.
+    """
+
+    def __init__(self, index: int, prompt: Prompt, task: Task) -> None:
+        super().__init__(task)
+        self.index = index
         self.prompt = prompt
-        self.task = task
-        self.step = "begin"
-        self.made: Optional[str] = None  # the conversation that was begun for it
-        self.anew = False  # whether it is asked in another conversation where the old one has no answer
-        self.recorded = False  # whether what finds its message is
-        self.keep = False  # its conversation, because the answer may come there
-        self.seconds = 0.0
-        self.attempts = 0
-        self.refusals = 0
-        self.pauses_before = 0  # its present step
-        self.answers_before = 0  # the first of them
+        self.state = ItemState.WAITING
+        self.created_thread_id: Optional[str] = None
+        self.is_recorded = False
+        self.may_restart = False
+
+    def move(self, event: ItemEvent) -> None:
+        """Go to the next state.
+
+        Raises:
+            RuntimeError: The event can't happen in the present state.
+        """
+        self.state = next_state(self.state, event)
 
     @property
-    def conversation_id(self) -> Optional[str]:
-        """The conversation in which it waits for its turn."""
+    def given_conversation_id(self) -> Optional[str]:
+        """The conversation that the prompt names; ``None`` if it wants a new one."""
         given = self.prompt.conversation
         return given if given is None or isinstance(given, str) else given.conversation_id
 
-    def target(self, conversation_id: str, parent_id: Optional[str]) -> None:
-        """Send its message into a conversation, as an answer to a message there."""
-        self.task = dataclasses.replace(self.task, handle=MessageHandle(conversation_id, str(uuid.uuid4()), parent_id))
-        self.step = "ask"
+    @property
+    def needs_record(self) -> bool:
+        """Whether the journal has to learn where its message goes before it is sent."""
+        return self.handle is not None and not self.is_recorded
 
-    def mark_maybe_sent(self) -> None:
-        """Look for its message before it is sent."""
-        assert self.task.handle is not None  # noqa: S101 - nothing is sent without
-        handle = dataclasses.replace(self.task.handle, maybe_sent=True)
-        self.task = dataclasses.replace(self.task, handle=handle)
+    def begun(self, conversation_id: str) -> None:
+        """Send the message into a conversation that was begun for it."""
+        self.created_thread_id = conversation_id
+        self.target(conversation_id, ROOT)
 
     def resume(self, intent: Intent) -> None:
-        """Go on with what an earlier run was about to send."""
-        self.task = dataclasses.replace(self.task, handle=intent.handle)
-        self.mark_maybe_sent()
-        self.step, self.recorded, self.anew = "ask", True, intent.again
-        self.made = intent.handle.conversation_id if intent.made else None
-
-    def count(self, step: StepResult) -> None:
-        """Take note of what a step has cost."""
-        self.seconds += step.seconds
-        self.attempts += step.attempts if self.step == "ask" else 0
+        """Continue with the message that an earlier run was about to send."""
+        self.mark_maybe_sent(intent.handle)
+        self.is_recorded, self.may_restart = True, intent.may_restart
+        self.created_thread_id = intent.handle.conversation_id if intent.created_thread else None
 
     def restart(self) -> None:
-        """Forget its conversation: there is no answer to be had in it."""
-        self.task = dataclasses.replace(self.task, handle=None)
-        self.step, self.made, self.anew, self.recorded = "begin", None, False, False
+        """Forget the conversation: no answer will come there."""
+        super().restart()
+        self.created_thread_id, self.is_recorded, self.may_restart = None, False, False
 
     def digest(self) -> str:
-        """Tells the prompt from another one that has its id."""
-        parts = [self.task.content, self.task.model or "", self.conversation_id or ""]
+        """Return a checksum that differs from that of another prompt with the same id."""
+        parts = [self.task.content, self.task.model or "", self.given_conversation_id or ""]
         return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
 
     def intent(self) -> Intent:
-        """What finds its message again, for the journal."""
-        handle = self.task.handle
-        assert handle is not None  # noqa: S101 - it is recorded when it is known where it goes
-        return Intent(self.prompt.id, handle, self.digest(), made=self.made is not None)
+        """Return what the journal keeps to find the message again."""
+        assert self.handle is not None  # noqa: S101 - asked for once it is known where the message goes
+        return Intent(self.prompt.id, self.handle, self.digest(), created_thread=self.created_thread_id is not None)
 
     def answer(self, answer: Answer) -> Result:
-        """The result of a prompt that was answered."""
+        """Return the result for an answer."""
         return Result(
             id=self.prompt.id,
             text=answer.text,
@@ -107,11 +110,11 @@ class WorkItem:
         )
 
     def failure(self, error: Exception) -> Result:
-        """The result of a prompt that failed."""
+        """Return the result for a failure."""
         return Result(
             id=self.prompt.id,
             text=getattr(error, "partial", ""),
-            conversation_id=self.made or self.conversation_id,
+            conversation_id=self.created_thread_id or self.given_conversation_id,
             seconds=self.seconds,
             attempts=self.attempts,
             error=error_of(error, "input"),
@@ -120,72 +123,91 @@ class WorkItem:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedItem:
-    """A result, and the job that it ends; there is none for a line that is no prompt."""
+    """A result that has not been handed out.
 
+    Attributes:
+        index: The position of its prompt, from 0.
+        result: The result.
+        item: The prompt; ``None`` for a line that is no prompt.
+    """
+
+    index: int
     result: Result
     item: Optional[WorkItem] = None
 
+    @property
+    def has_spare_thread(self) -> bool:
+        """Whether the batch began a conversation for it, and no answer can come there any more."""
+        if self.item is None or self.item.created_thread_id is None:
+            return False
+        return self.result.error is None or not may_have_answer(self.result.error)
+
 
 class CompletionOrder:
-    """Outcomes on their way out, in the order of their coming."""
+    """Results that wait to be handed out in the order in which they come."""
 
     def __init__(self) -> None:
-        self._outcomes: List[FinishedItem] = []
+        self._finished: List[FinishedItem] = []
 
-    def put(self, place: int, outcome: FinishedItem) -> None:
-        """Add one; its place does not matter."""
-        self._outcomes.append(outcome)
+    def put(self, finished: FinishedItem) -> None:
+        """Add one."""
+        self._finished.append(finished)
 
     def take(self) -> List[FinishedItem]:
-        """Give all there are."""
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
+        """Remove and return all of them."""
+        finished, self._finished = self._finished, []
+        return finished
 
 
 class InputOrder:
-    """Outcomes on their way out, each held back until all before it are out."""
+    """Results that wait to be handed out in the order of the prompts."""
 
     def __init__(self) -> None:
-        self._outcomes: Dict[int, FinishedItem] = {}
-        self._place = 0
+        self._finished: Dict[int, FinishedItem] = {}
+        self._next_index = 0
 
-    def put(self, place: int, outcome: FinishedItem) -> None:
-        """Add one with its place."""
-        self._outcomes[place] = outcome
+    def put(self, finished: FinishedItem) -> None:
+        """Add one."""
+        self._finished[finished.index] = finished
 
     def take(self) -> List[FinishedItem]:
-        """Give those before which nothing is missing."""
-        outcomes = []
-        while self._place in self._outcomes:
-            outcomes.append(self._outcomes.pop(self._place))
-            self._place += 1
-        return outcomes
+        """Remove and return those that have no gap before them."""
+        finished = []
+        while self._next_index in self._finished:
+            finished.append(self._finished.pop(self._next_index))
+            self._next_index += 1
+        return finished
 
 
 class ConversationQueues:
-    """Prompts of the same conversation, of which one is asked after the other."""
+    """Prompts that wait for an earlier prompt of the same conversation."""
 
     def __init__(self) -> None:
         self._queues: Dict[str, Deque[WorkItem]] = {}
 
     def enter(self, item: WorkItem) -> bool:
-        """Whether it may be asked; else ``leave`` gives it out when it may."""
-        if item.conversation_id is None:
+        """Add a prompt, and return whether its turn is now. Otherwise ``leave`` returns it when its turn comes."""
+        if item.given_conversation_id is None:
             return True
-        if item.conversation_id in self._queues:
-            self._queues[item.conversation_id].append(item)
+        if item.given_conversation_id in self._queues:
+            self._queues[item.given_conversation_id].append(item)
             return False
-        self._queues[item.conversation_id] = deque()
+        self._queues[item.given_conversation_id] = deque()
         return True
 
     def leave(self, item: WorkItem, message_id: Optional[str]) -> Optional[WorkItem]:
-        """Give the one that follows; it answers the message that ended the one before it."""
-        if item.conversation_id is None:
+        """Remove a prompt, and return the one whose turn is next.
+
+        Args:
+            item: The prompt. It has a result.
+            message_id: Its answer, which the next prompt replies to; ``None`` if it has none.
+        """
+        if item.given_conversation_id is None:
             return None
-        if not self._queues[item.conversation_id]:
-            del self._queues[item.conversation_id]
+        if not self._queues[item.given_conversation_id]:
+            del self._queues[item.given_conversation_id]
             return None
-        follower = self._queues[item.conversation_id].popleft()
-        if message_id is not None and not follower.recorded:
-            follower.target(item.conversation_id, message_id)
+        follower = self._queues[item.given_conversation_id].popleft()
+        if message_id is not None and not follower.is_recorded:
+            follower.target(item.given_conversation_id, message_id)
         return follower

@@ -1,8 +1,8 @@
 """The command line: ``copilot-sync``.
 
-One module for each command, imported when the command is used. Answers go to stdout, everything else to stderr. Exit
-statuses: 0 done, 1 failed, 2 wrong usage, 3 some of a batch failed, 130 Ctrl-C. ``click`` and ``rich`` come with the
-extra ``cli``; without them there is a message instead of a traceback.
+Each command has a module, which is imported when the command is used. Answers go to stdout, everything else to stderr.
+The exit status is 0 for success, 1 for failure, 2 for wrong usage, 3 if some of a batch failed, and 130 after Ctrl-C.
+``click`` and ``rich`` come with the extra ``cli``; without them a message says how to install them.
 """
 
 import sys

@@ -1,13 +1,15 @@
-"""``copilot-sync ask``: one question, its answer streamed to the terminal."""
+"""``copilot-sync ask``: ask one question and stream the answer to the terminal."""
 
 from typing import Optional, Tuple
 
 import click
 
 from copilot_sync.cli import options
+from copilot_sync.cli.backend import open_backend, report_usage_errors
 from copilot_sync.cli.output import show_answer, show_json
-from copilot_sync.cli.question import question_of, reference_of, with_system
-from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.cli.question import read_question, read_reference
+from copilot_sync.prompts import prompt_text
+from copilot_sync.safe_text import well_formed
 
 
 @click.command(
@@ -29,12 +31,12 @@ Examples:
     "files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False),
-    help="Add a text file, 1 MiB at most. Repeatable.",
+    help="Attach a text file of up to 1 MiB. Repeatable.",
 )
 @options.conversation
 @options.go_on
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as one JSON object.")
-@click.option("--no-stream", is_flag=True, help="Print the answer in one piece.  [default: as it comes]")
+@click.option("--no-stream", is_flag=True, help="Wait for the whole answer.  [default: stream it]")
 @options.raw
 @options.emulated
 def ask(
@@ -51,21 +53,21 @@ def ask(
 ) -> None:
     """Ask PROMPT and print the answer.
 
-    If stdin is a pipe or a file, it is read too, and follows PROMPT after an empty line. PROMPT may be "-" or
-    missing for stdin alone.
+    If stdin is a pipe or a file, its text follows PROMPT after an empty line. Omit PROMPT, or use "-", to send
+    stdin alone.
     """
-    question = question_of(prompt)
-    references = [reference_of(path) for path in files]
-    with connected(emulated) as service:
-        known = service.conversation(conversation, go_on)
-        with usage_checked():
-            stream = service.client.stream(
-                with_system(question, system, is_new=known is None),
+    question = read_question(prompt)
+    references = [read_reference(path) for path in files]
+    with open_backend(emulated) as backend:
+        known = backend.conversation(conversation, go_on)
+        with report_usage_errors():
+            stream = backend.client.stream(
+                prompt_text(question, well_formed(system or ""), is_new=known is None),
                 model=model,
                 conversation=known,
                 references=references,
                 buffered=no_stream or as_json,
-                on_start=service.last.save,
+                on_start=backend.last_conversation.save,
             )
         with stream:
             if not as_json:
@@ -73,4 +75,4 @@ def ask(
             answer = stream.read()
         if as_json:
             show_json(answer.to_dict())
-        service.last.save(answer.conversation)  # now with the id of its last message
+        backend.last_conversation.save(answer.conversation)  # this time with the id of its last message

@@ -1,7 +1,7 @@
-"""``copilot-sync batch``: a file of prompts in, a file of results out, and on stderr how it goes.
+"""``copilot-sync batch``: read a file of prompts, write a file of results, and show the progress on stderr.
 
-What a batch does is decided in ``copilot_sync.batch``; here is what is seen of it: a bar on a terminal, a line every so
-often elsewhere, and a summary at the end, however it ends.
+``copilot_sync.batch`` runs the batch. This module shows it: a progress bar on a terminal, a line every few seconds
+elsewhere, and a summary at the end, however the batch ends.
 """
 
 import contextlib
@@ -14,19 +14,20 @@ from typing import Counter as CounterType
 
 import click
 
-from copilot_sync.batch.dispatch import Run, run
-from copilot_sync.batch.line_files import JournalError
+from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
-from copilot_sync.cli.output import is_terminal, show_json
-from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.batch.runs import Run, run
+from copilot_sync.cli.backend import open_backend, report_usage_errors
+from copilot_sync.cli.output import show_json
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.settings import Timeout
 
 FAILED = 1
 SOME_FAILED = 3
-#: Seconds between two lines about the progress where there is no terminal.
+#: Seconds between two lines of progress if stderr is not a terminal.
 _BETWEEN_LINES = 10.0
-#: The output that is no file. A file of that name is ``./-``.
+#: Stands for stdout. A file of that name is ``./-``.
 _STDOUT = "-"
 
 
@@ -44,14 +45,14 @@ Examples:
     metavar="OUT",
     required=True,
     type=click.Path(dir_okay=False, allow_dash=True),
-    help='Where results go; "-" is stdout.',
+    help='File for the results; "-" is stdout.',
 )
 @click.option(
     "--format",
     "form",
     metavar="NAME",
     type=click.Choice(FORMATS),
-    help="jsonl, csv or text.  [default: as IN's suffix says]",
+    help="jsonl, csv or text.  [default: from IN's suffix]",
 )
 @click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
@@ -60,16 +61,19 @@ Examples:
     "--rate",
     metavar="N",
     type=click.FloatRange(0, min_open=True),
-    help="Prompts a minute.  [default: 20; emulator: any]",
+    help="Prompts per minute.  [default: 20; emulator: any]",
 )
 @click.option(
-    "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Seconds for one answer.  [default: any]"
+    "--timeout",
+    metavar="S",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds per answer.  [default: no limit]",
 )
 @click.option("--max-failures", metavar="N", type=click.IntRange(1), help="Stop after N failures.  [default: never]")
-@click.option("--ordered", is_flag=True, help="Write results in IN's order.  [default: as they come]")
-@click.option("--retry-failed", is_flag=True, help="Ask again what failed.  [default: what is not done]")
-@click.option("--delete-threads", is_flag=True, help="Delete its conversations.  [default: they stay]")
-@click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process: it needs no account.")
+@click.option("--ordered", is_flag=True, help="Write results in IN's order.  [default: as they come in]")
+@click.option("--retry-failed", is_flag=True, help="Ask failed prompts again.  [default: skip them]")
+@click.option("--delete-threads", is_flag=True, help="Delete the new conversations.  [default: keep them]")
+@click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account.")
 def batch(
     prompts: str,
     output: str,
@@ -80,19 +84,19 @@ def batch(
     emulated: bool,
     **options: Any,
 ) -> int:
-    """Ask all prompts of IN and write their results to OUT, a line of JSON for each.
+    """Ask every prompt of IN and write each result to OUT as a line of JSON.
 
-    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation"}), CSV with such columns, or text
-    with a prompt a line; "-" is stdin, which is read to its end first. Started again with the same files, it goes on
-    where it stopped, unless OUT is "-": then nothing is kept. All of it goes through one account: a burst of requests
-    may get that suspended.
+    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation"}), CSV with columns of
+    these names, or text with one prompt per line; "-" is stdin, which is read to its end first. To continue a batch
+    that stopped, run the same command again; this needs an OUT other than "-". All prompts use one account, and a
+    burst of requests may get it suspended.
     """
     is_kept = output != _STDOUT
     _check_output(prompts, output, retry_failed)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_opened(prompts, form))
-        client = stack.enter_context(connected(emulated)).client
-        with usage_checked():
+        source = stack.enter_context(_open_prompts(prompts, form))
+        client = stack.enter_context(open_backend(emulated)).client
+        with report_usage_errors():
             results = run(
                 source,
                 client=client,
@@ -102,7 +106,7 @@ def batch(
                 timeout=None if timeout is None else Timeout(total=timeout),
                 **{name: value for name, value in options.items() if value is not None},
             )
-        return _followed(stack.enter_context(results), output)
+        return _show_results(stack.enter_context(results), output)
 
 
 def _check_output(prompts: str, output: str, retry_failed: bool) -> None:
@@ -112,37 +116,37 @@ def _check_output(prompts: str, output: str, retry_failed: bool) -> None:
         raise click.UsageError(f"{output} is the file of the prompts: name another one for the results")
 
 
-def _opened(prompts: str, form: Optional[str]) -> PromptFile:
-    with usage_checked():
+def _open_prompts(prompts: str, form: Optional[str]) -> PromptFile:
+    with report_usage_errors():
         return read(sys.stdin.buffer if prompts == "-" else prompts, form)
 
 
-def _followed(results: Run, output: str) -> int:
-    """Go through the results, show how it goes, and give the exit status."""
+def _show_results(results: Run, output: str) -> int:
+    """Run the batch, show its progress, and return the exit status."""
     tally = Tally(results)
-    is_told = True
+    shows_summary = True
     try:
-        with _progress(tally, output == _STDOUT) as show, usage_checked():
+        with _progress(tally, output == _STDOUT) as show, report_usage_errors():
             for result in results:
                 if output == _STDOUT:
                     show_json(result.to_dict())
                 tally.count(result)
                 show()
-    except BrokenPipeError:  # whoever read the results has enough of them
-        is_told = False
+    except BrokenPipeError:  # the reader of the results wants no more of them
+        shows_summary = False
         raise
-    except (click.UsageError, JournalError):  # if nothing was begun, there is nothing to go on with
-        is_told = tally.done > 0
+    except (click.UsageError, JournalError):  # nothing to sum up if nothing was started
+        shows_summary = tally.done > 0
         raise
     finally:
-        # Also after Ctrl-C and errors, which tell themselves.
-        for line in tally.summary(output) if is_told else ():
+        # Also after Ctrl-C and after errors, which are reported elsewhere.
+        for line in tally.summary(output) if shows_summary else ():
             click.echo(line, err=True)
     return tally.status
 
 
 class Tally:
-    """What is counted of a batch.
+    """The counts of a batch, and the texts made of them.
 
     Args:
         results: The batch.
@@ -160,12 +164,12 @@ class Tally:
         self.output_tokens = 0
 
     def count(self, result: Result) -> None:
-        """Take note of a result."""
+        """Count a result."""
         if result.error is not None:
             self.failed += 1
             return
         self.answered += 1
-        # Three digits say enough, and keep a million answers small.
+        # Rounded to three digits, so that a million answers take little memory.
         self._seconds[float(f"{result.seconds:.3g}")] += 1
         if result.usage is not None:
             self.input_tokens += result.usage.input_tokens or 0
@@ -173,35 +177,35 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """How many prompts have a result, those of earlier runs included."""
+        """The number of prompts that have a result, including those of earlier runs."""
         return self.answered + self.failed + self._results.skipped
 
     @property
     def total(self) -> Optional[int]:
-        """How many prompts there are, where that is known."""
+        """The number of prompts, if it is known."""
         return self._results.total
 
     @property
     def rate(self) -> float:
-        """Results a minute, in this run."""
+        """Results per minute in this run."""
         return 60 * (self.answered + self.failed) / max(self._clock() - self._began, 0.001)
 
     @property
     def seconds_left(self) -> Optional[float]:
-        """How long the rest will take if it goes on like this, where that can be told."""
+        """The expected time for the rest, if it can be estimated."""
         if self.total is None or not self.rate:
             return None
         return 60 * (self.total - self.done) / self.rate
 
     @property
     def status(self) -> int:
-        """The exit status of a batch that came to its end."""
+        """The exit status of a batch that ran to its end."""
         if not self.failed + self._results.skipped_failures:
             return 0
         return SOME_FAILED if self.answered + self._results.skipped else FAILED
 
     def percentile(self, share: float) -> float:
-        """The seconds within which a share of the answers came."""
+        """The seconds within which the given share of the answers came."""
         wanted = share * self.answered
         count = 0
         for seconds in sorted(self._seconds):
@@ -211,14 +215,14 @@ class Tally:
         return 0.0
 
     def line(self) -> str:
-        """How it goes, in one line."""
+        """The progress in one line."""
         of = "" if self.total is None else f" of {self.total}"
         left = self.seconds_left
         rest = "" if left is None else f", {_duration(left)} left"
         return f"{self.done}{of} done, {self.failed} failed, {self.rate:.0f} a minute{rest}"
 
     def summary(self, output: str) -> Iterator[str]:
-        """What there is to say at the end."""
+        """The lines to print at the end."""
         before = f", done before: {self._results.skipped}" if self._results.skipped else ""
         took = _duration(self._clock() - self._began)
         yield f"answered: {self.answered}, failed: {self.failed}{before}, in {took}"
@@ -242,19 +246,19 @@ def _duration(seconds: float) -> str:
 
 
 def _progress(tally: Tally, has_results: bool) -> ContextManager[Callable[[], None]]:
-    """Give what shows the progress as it is: a bar if there is a terminal that can draw one, else lines.
+    """Return a function that shows the current progress: as a bar if the terminal can draw one, otherwise as lines.
 
-    Results on the same terminal would tear a bar.
+    Results on the same terminal would break a bar apart.
     """
     is_shared = has_results and is_terminal(sys.stdout)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_shared:
         with contextlib.suppress(ImportError):
-            return _bar(tally)
-    return contextlib.nullcontext(_Lines(tally))
+            return _bar_progress(tally)
+    return contextlib.nullcontext(_LineProgress(tally))
 
 
-class _Lines:
-    """Prints a line every so often."""
+class _LineProgress:
+    """Prints a line of progress every few seconds."""
 
     def __init__(self, tally: Tally, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._tally = tally
@@ -268,7 +272,7 @@ class _Lines:
             click.echo(self._tally.line(), err=True)
 
 
-def _bar(tally: Tally) -> ContextManager[Callable[[], None]]:
+def _bar_progress(tally: Tally) -> ContextManager[Callable[[], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

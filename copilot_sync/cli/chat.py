@@ -1,7 +1,7 @@
-"""``copilot-sync chat``: a conversation, question by question, typed in a terminal or read from a pipe.
+"""``copilot-sync chat``: a conversation whose questions are typed in a terminal or read from a pipe.
 
-Ctrl-C stops the answer, or drops the line that is being typed; Ctrl-D ends the chat. From a pipe each line is a
-question, the first failure ends it all, and so does Ctrl-C.
+In a terminal, Ctrl-C stops the answer or discards the line that is being typed, and Ctrl-D ends the chat. From a pipe,
+each line is a question, and the first failure or Ctrl-C ends the program.
 """
 
 import os
@@ -12,29 +12,31 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.failures import in_words
+from copilot_sync.cli.backend import Backend, open_backend
+from copilot_sync.cli.failures import describe_error
 from copilot_sync.cli.folders import state_folder
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
-from copilot_sync.cli.output import is_terminal, show_answer
-from copilot_sync.cli.question import with_system
-from copilot_sync.cli.service import Service, connected
+from copilot_sync.cli.output import show_answer
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.prompts import prompt_text
+from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import one_line
 
 _HELP = f"""\
-/model [ID]   show the model, or go on with another one
-/new          begin a new conversation
+/model [ID]   show the model, or switch to another one
+/new          start a new conversation
 /save FILE    write this conversation to a file, as Markdown
 /help         show this
-/quit         end the chat, as Ctrl-D does
+/quit         end the chat, like Ctrl-D
 
 {QUOTES} opens a block of several lines, and {QUOTES} at the end of a line closes it.
-Ctrl-C stops an answer, or drops what is being typed."""
+Ctrl-C stops an answer, or discards what is being typed."""
 
-#: A command is a word of its own: a question may begin with /etc/hosts.
+#: A command is a single word: a question may begin with /etc/hosts.
 _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?$")
 
 
@@ -61,12 +63,12 @@ def chat(
     /help for the commands, Ctrl-C to stop an answer, Ctrl-D to end.
     """
     model = model or Environment.read().model or MODEL
-    with connected(emulated) as service:
-        session = _Session(service, service.conversation(conversation, go_on), model, system, raw)
+    with open_backend(emulated) as backend:
+        loop = _ChatLoop(backend, backend.conversation(conversation, go_on), model, system, raw)
         try:
-            session.run()
+            loop.run()
         finally:
-            session.show_end()
+            loop.show_end()
 
 
 class _ChatTurn(NamedTuple):
@@ -74,60 +76,58 @@ class _ChatTurn(NamedTuple):
     text: str
 
 
-class _Session:
-    """One chat from its first line to its last."""
+class _ChatLoop:
+    """Runs one chat."""
 
     def __init__(
-        self, service: Service, conversation: Optional[Conversation], model: str, system: Optional[str], raw: bool
+        self, backend: Backend, conversation: Optional[Conversation], model: str, system: Optional[str], raw: bool
     ) -> None:
-        self._service = service
+        self._backend = backend
         self._conversation = conversation
         self._model = model
         self._system = system
-        self._unsaid = system  # the instructions, as long as this conversation does not know them
+        self._unsent_system = system  # until this conversation has received the instructions
         self._raw = raw
-        self._is_typed = is_terminal(sys.stdin)
+        self._is_interactive = is_terminal(sys.stdin)
         self._turns: List[_ChatTurn] = []
         self._saved: List[str] = []
 
     def run(self) -> None:
-        """Take questions and commands until the end of input."""
+        """Read questions and commands until the end of input, and act on them."""
         read_line = self._reader()
         while True:
             try:
                 entry = read_entry(read_line)
-                if entry is None or not self._take(entry):
+                if entry is None or not self._handle(entry):
                     return
             except KeyboardInterrupt:
-                if not self._is_typed:
+                if not self._is_interactive:
                     raise
                 _note("\n(Ctrl-D or /quit ends the chat)")
 
     def show_end(self) -> None:
-        """Print the conversation's id, with which it can be taken up again."""
+        """Print the conversation's id, with which it can be continued."""
         if self._conversation is not None:
             _note(f"conversation {one_line(self._conversation.conversation_id)}")
 
     def _reader(self) -> ReadLine:
-        if not self._is_typed:
+        if not self._is_interactive:
             return piped_line
         _note(f"{self._model}: ask, or type /help; Ctrl-D ends")
         return Keyboard(History(os.path.join(state_folder(), "chat-history"))).line
 
-    def _take(self, entry: Entry) -> bool:
-        """Do what was entered; ``False`` ends the chat."""
+    def _handle(self, entry: Entry) -> bool:
+        """Ask a question or run a command. Return ``False`` to end the chat."""
         command = None if entry.is_block else _COMMAND.match(entry.text.strip())
         if command:
-            return self._obey(command.group(1), (command.group(2) or "").strip())
+            return self._run_command(command.group(1), (command.group(2) or "").strip())
         if entry.text.strip():
             self._ask(entry.text)
         return True
 
-    # Questions
-
     def _ask(self, question: str) -> None:
-        stream = self._service.client.stream(
-            with_system(question, self._unsaid, is_new=self._conversation is None),
+        stream = self._backend.client.stream(
+            prompt_text(question, well_formed(self._unsent_system or ""), is_new=self._conversation is None),
             conversation=self._conversation,
             model=self._model,
             on_start=self._started,
@@ -136,37 +136,35 @@ class _Session:
             with stream:
                 show_answer(stream, self._raw)
         except KeyboardInterrupt:
-            if not self._is_typed:
+            if not self._is_interactive:
                 raise
             _note("(stopped)")
         except CopilotError as error:
-            if not self._is_typed:
+            if not self._is_interactive:
                 raise
-            _note(f"Error: {in_words(error, click.get_current_context().find_root().ensure_object(dict))}")
+            _note(f"Error: {describe_error(error, click.get_current_context().find_root().ensure_object(dict))}")
         finally:
-            self._keep(question, stream)
+            self._record(question, stream)
 
     def _started(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._service.last.save(conversation)
+        self._backend.last_conversation.save(conversation)
 
-    def _keep(self, question: str, stream: Stream) -> None:
-        """Keep what was said, and the conversation with the id of its last message."""
+    def _record(self, question: str, stream: Stream) -> None:
+        """Add a question and its answer to the transcript, and save the conversation with its last message."""
         if stream.text or stream.answer:
-            self._unsaid = None
+            self._unsent_system = None
             self._turns += [_ChatTurn("user", question), _ChatTurn("assistant", stream.text)]
         if self._conversation is not None:
-            self._service.last.save(self._conversation)
+            self._backend.last_conversation.save(self._conversation)
 
-    # Commands
-
-    def _obey(self, name: str, argument: str) -> bool:
+    def _run_command(self, name: str, argument: str) -> bool:
         if name in ("quit", "exit"):
             return False
         commands: Dict[str, Callable[[str], None]] = {
             "help": lambda _: _note(_HELP),
             "model": self._choose_model,
-            "new": self._begin_anew,
+            "new": self._start_new,
             "save": self._save,
         }
         if name in commands:
@@ -179,10 +177,10 @@ class _Session:
         self._model = identifier or self._model
         _note(f"the model is {self._model}")
 
-    def _begin_anew(self, _: str) -> None:
+    def _start_new(self, _: str) -> None:
         self.show_end()
         self._conversation = None
-        self._unsaid = self._system
+        self._unsent_system = self._system
         self._turns = []
         _note("a new conversation begins")
 

@@ -29,9 +29,9 @@ from copilot_sync.settings import (
     MODEL,
     TOKEN_CACHE_VARIABLE,
     Environment,
-    GivenUrls,
     Timeout,
     Urls,
+    choose_urls,
 )
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.proxies import place_of
@@ -40,7 +40,7 @@ from copilot_sync.transport.session import Transport
 _OLDEST_PYTHON = (3, 8)
 _OLDEST_URLLIB3 = (1, 26)
 #: Seconds: for a connection, for silence, and in all. Nobody waits longer for a check.
-PATIENCE = Timeout(connect=10.0, read=10.0, total=20.0)
+CHECK_TIMEOUT = Timeout(connect=10.0, read=10.0, total=20.0)
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -91,14 +91,14 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
     advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
     if version is None:
         return Check(name, State.FAIL, "is not installed", advice)
-    if _numbers(version) < _numbers(lowest):
+    if _parse_version(version) < _parse_version(lowest):
         return Check(name, State.FAIL, f"{version} is too old", advice)
     return Check(name, State.OK, version)
 
 
 def check_urllib3(version: Optional[str]) -> Check:
     """Check ``requests``' own dependency, which old releases of ``boto3`` pin to 1.26."""
-    if version is None or _numbers(version) < _OLDEST_URLLIB3:
+    if version is None or _parse_version(version) < _OLDEST_URLLIB3:
         return check_library("urllib3", version, ".".join(map(str, _OLDEST_URLLIB3)))
     return Check("urllib3", State.OK, f"{version}, with {ssl.OPENSSL_VERSION}")
 
@@ -113,7 +113,7 @@ def lowest_versions(requirements: Iterable[str]) -> Dict[str, str]:
     return found
 
 
-def _numbers(version: str) -> Tuple[int, ...]:
+def _parse_version(version: str) -> Tuple[int, ...]:
     """The numbers that a version begins with."""
     numbers = []
     for part in version.split("."):
@@ -129,7 +129,7 @@ def _numbers(version: str) -> Tuple[int, ...]:
 def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
     """Check the URLs, and give them where they can be used."""
     try:
-        urls = GivenUrls(None, None).chosen(environment)
+        urls = choose_urls(None, None, environment)
     except ValueError as error:
         advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
         return Check("settings", State.FAIL, str(error), advice), None
@@ -208,7 +208,7 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     """
     if environment.api_key is not None:
         try:
-            Credentials(None, None, environment).check()
+            Credentials(None, None, environment)
         except ValueError as error:
             words = str(error).replace("the api_key", API_KEY_VARIABLE)
             return Check("credentials", State.FAIL, words, f"set {API_KEY_VARIABLE} anew")
@@ -279,7 +279,7 @@ def check_tls(url: str) -> Check:
 
 
 def _call() -> CallContext:
-    call = CallContext(PATIENCE)
+    call = CallContext(CHECK_TIMEOUT)
     call.begin()
     return call
 

@@ -14,9 +14,9 @@ from copilot_sync._version import __version__
 from copilot_sync.auth.cookies import find_cookies
 from copilot_sync.auth.credentials import cookie_domain
 from copilot_sync.cli import checks
+from copilot_sync.cli.backend import open_backend, token_cache_file
 from copilot_sync.cli.checks import Check, State
-from copilot_sync.cli.output import has_colours, is_utf8
-from copilot_sync.cli.service import connected, token_cache_file
+from copilot_sync.cli.terminal import has_colours, is_utf8
 from copilot_sync.settings import Environment, Urls
 from copilot_sync.terminal_text import one_line
 
@@ -35,10 +35,10 @@ Examples:
 )
 @click.pass_context
 def doctor(context: click.Context) -> None:
-    """Check everything that an answer needs, and say what to do if something is wrong.
+    """Check everything that an answer needs, and say how to fix what is wrong.
 
-    The exit status is 0 if all is well, else 1. Without a network the rest is checked all the same. No secret is
-    shown: the output can be passed on.
+    The exit status is 0 if no check fails, else 1. Without a network, the other checks run all the same. The output
+    holds no secrets, so you can share it.
     """
     is_wrong = False
     for finding in _findings(Environment.read()):
@@ -96,8 +96,8 @@ def _findings_of_account(environment: Environment, credentials: Check, reached: 
         return checks.untried_account("there are no credentials")
     if not reached:
         return checks.untried_account("the service can't be reached")
-    with connected(timeout=checks.PATIENCE, retry=None) as service:
-        return checks.check_account(service.client, environment)
+    with open_backend(timeout=checks.CHECK_TIMEOUT, retry=None) as backend:
+        return checks.check_account(backend.client, environment)
 
 
 def _netrc_file() -> Optional[str]:

@@ -1,4 +1,4 @@
-"""``copilot-sync emulator``: a local Copilot in a shell of its own."""
+"""``copilot-sync emulator``: run a local Copilot for programs in other shells."""
 
 import shlex
 
@@ -37,9 +37,9 @@ Examples:
     help="Time between two words.",
 )
 def emulator(port: int, api_port: int, pace: float) -> None:
-    """Serve a local Copilot that repeats what it is asked, until Ctrl-C.
+    """Run a local Copilot that repeats what it is asked, until Ctrl-C.
 
-    It prints the environment to export in another shell, and then everything there talks to it.
+    It prints environment variables. Set them in another shell, and every client there talks to it.
     """
     from copilot_sync.emulator import Emulator, Reply
 

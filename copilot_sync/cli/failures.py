@@ -1,6 +1,6 @@
-"""What a person in a terminal is told of an error: what happened, and what to type next.
+"""Error messages for a person in a terminal: what happened, and what to type next.
 
-The details, which are for a report (the stage, ids, the number of attempts), come with ``--verbose`` alone.
+``--verbose`` adds the details for a bug report, such as the stage, ids and the number of attempts.
 """
 
 from typing import Mapping, Tuple, Type
@@ -26,12 +26,12 @@ from copilot_sync.terminal_text import one_line
 
 _DOCTOR = "check with: copilot-sync doctor"
 _MODELS = "see the models with: copilot-sync models"
-#: Stages of which a 404 means the conversation; elsewhere it means the address.
+#: In these stages a 404 means that the conversation is missing; in others, that the address is wrong.
 _ABOUT_A_CONVERSATION = (None, "message", "messages", "rename", "delete", "stream")
-#: What an unknown model is answered with; the others say more about the request.
+#: The statuses for an unknown model. Others say more about the request.
 _MAY_BE_THE_MODEL = (None, 400, 422)
-#: The first that fits.
-_NEXT: Tuple[Tuple[Type[CopilotError], str], ...] = (
+#: What to type next. The first class that matches counts.
+_ADVICE: Tuple[Tuple[Type[CopilotError], str], ...] = (
     (MissingCredentialsError, _DOCTOR),
     (PermissionDeniedError, _MODELS),
     (AuthenticationError, _DOCTOR),
@@ -47,13 +47,13 @@ _NEXT: Tuple[Tuple[Type[CopilotError], str], ...] = (
 )
 
 
-def in_words(error: CopilotError, flags: Mapping[str, bool]) -> str:
-    """Give one line for an error of the library; ``flags`` are those of the program's context."""
+def describe_error(error: CopilotError, flags: Mapping[str, bool]) -> str:
+    """Describe an error of the library in one line. ``flags`` are those of the program's context."""
     words = str(error) if flags.get("verbose") else str(error.args[0])
-    return one_line("; ".join(filter(None, [words, _next(error)])))
+    return one_line("; ".join(filter(None, [words, _advice_for(error)])))
 
 
-def _next(error: CopilotError) -> str:
+def _advice_for(error: CopilotError) -> str:
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         return f"try again in {wait:.0f} s"
@@ -61,7 +61,7 @@ def _next(error: CopilotError) -> str:
         return _DOCTOR
     if isinstance(error, InvalidRequestError) and error.status not in _MAY_BE_THE_MODEL:
         return ""
-    advice = next((words for kind, words in _NEXT if isinstance(error, kind)), "")
+    advice = next((words for kind, words in _ADVICE if isinstance(error, kind)), "")
     conversation = getattr(error, "conversation", None)
     if "{" in advice:
         return advice.format(conversation=conversation.conversation_id) if conversation else ""
@@ -74,6 +74,6 @@ def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def verbose() -> click.Option:
-    """Make the option. Each command takes it too, because people type it at the end."""
-    help_text = "Tell all that is known of an error."
+    """Create the option. Each command takes it as well, because people type it at the end."""
+    help_text = "Show all details of an error."
     return click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_remember, help=help_text)

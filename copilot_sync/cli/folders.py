@@ -1,7 +1,7 @@
-"""Where a user's programs keep their files: what may be lost (the cache) and what goes on next time (the state).
+"""The user's folders: the cache for what can be fetched again, and the state for what the next command continues.
 
-``XDG_CACHE_HOME`` and ``XDG_STATE_HOME`` are obeyed on every system; without them each system's own custom is. Nothing
-is made or touched here: whoever writes makes the folder, readable for its owner alone.
+``XDG_CACHE_HOME`` and ``XDG_STATE_HOME`` count on every system. Without them each system's own convention does. This
+module creates nothing: whoever writes a file creates the folder, readable by its owner only.
 """
 
 import os
@@ -12,12 +12,12 @@ _NAME = "copilot-sync"
 
 
 def cache_folder(platform: str = sys.platform, environ: Mapping[str, str] = os.environ) -> str:
-    """Give the folder for what can be fetched again, such as tokens."""
+    """Return the folder for what can be fetched again, such as tokens."""
     return _folder("XDG_CACHE_HOME", _CACHES, platform, environ)
 
 
 def state_folder(platform: str = sys.platform, environ: Mapping[str, str] = os.environ) -> str:
-    """Give the folder for what the next call goes on with: the history of lines, the last conversation."""
+    """Return the folder for what the next command continues: typed lines and the last conversation."""
     return _folder("XDG_STATE_HOME", _STATES, platform, environ)
 
 
@@ -32,7 +32,7 @@ _STATES = {
 
 def _folder(variable: str, customs: Mapping[str, Tuple[str, ...]], platform: str, environ: Mapping[str, str]) -> str:
     chosen = environ.get(variable, "")
-    if os.path.isabs(chosen):  # the specification has relative ones ignored
+    if os.path.isabs(chosen):  # the specification says to ignore relative ones
         return os.path.join(chosen, _NAME)
     base, *below = customs.get(platform, customs[_OTHERS])
     if platform == "win32":

@@ -1,6 +1,7 @@
-"""The conversation that ``--continue`` goes on with: the last one of each API host, kept between invocations.
+"""The conversation that ``--continue`` continues: the last one with each API host, saved between commands.
 
-It is a convenience: where nothing can be written nothing is kept, and what can't be read is as good as nothing.
+This is a convenience and never a reason to fail: a conversation that can't be written is not saved, and one that
+can't be read counts as missing.
 """
 
 import json
@@ -9,16 +10,16 @@ from typing import Optional
 from copilot_sync.auth.caches import TokenCache
 from copilot_sync.models import Conversation
 
-#: Seconds after which nobody means "the last conversation" any more: a year.
-_KEPT = 365 * 86400
+#: Seconds for which a conversation is kept: a year.
+_LIFETIME = 365 * 86400
 
 
 class LastConversation:
     """The last conversation with one API host.
 
     Args:
-        store: Where it is kept: what keeps tokens keeps it as well.
-        api_url: The host. A conversation with one is unknown to the others.
+        store: Where to save it. Any cache for tokens will do.
+        api_url: The host. The other hosts don't know its conversations.
     """
 
     def __init__(self, store: TokenCache, api_url: str) -> None:
@@ -26,7 +27,7 @@ class LastConversation:
         self._api_url = api_url
 
     def load(self) -> Optional[Conversation]:
-        """Give the last conversation; ``None`` where there is none that can be read."""
+        """Return the last conversation; ``None`` if there is none that can be read."""
         kept = self._store.get(self._api_url)
         try:
             return None if kept is None else Conversation.from_dict(json.loads(kept))
@@ -34,5 +35,5 @@ class LastConversation:
             return None
 
     def save(self, conversation: Conversation) -> None:
-        """Keep a conversation in place of the one before, where it can be kept."""
-        self._store.set(self._api_url, json.dumps(conversation.to_dict()), _KEPT)
+        """Save a conversation in place of the one before, if possible."""
+        self._store.set(self._api_url, json.dumps(conversation.to_dict()), _LIFETIME)

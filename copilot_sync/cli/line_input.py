@@ -1,7 +1,7 @@
-"""The lines that ``chat`` takes: typed at a prompt with line editing and a history, or read from a pipe.
+"""The input of ``chat``: lines typed at a prompt with line editing and a history, or read from a pipe.
 
-Three double quotes at the beginning of a line open a block of several lines, which ends with the line that ends in
-three double quotes. In a terminal, what is pasted may hold line ends as well where the system's readline can do it.
+Three double quotes at the beginning of a line open a block of several lines. The block ends with a line that ends in
+three double quotes. If the system's readline supports it, pasted text may contain line ends as well.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 import click
 
-from copilot_sync.cli.output import is_dumb, is_terminal
+from copilot_sync.cli.terminal import is_dumb, is_terminal
 from copilot_sync.safe_text import well_formed
 from copilot_sync.terminal_text import printable
 from copilot_sync.text_files import decoded
@@ -21,17 +21,17 @@ from copilot_sync.text_files import decoded
 QUOTES = '"""'
 PROMPT = "> "
 _MORE = ". "
-#: Lines of the history that are kept.
+#: Lines to keep in the history.
 HISTORY_LIMIT = 1000
-#: Bytes at its end that are read of a history file.
+#: Bytes to read from the end of a history file.
 _HISTORY_BYTES = 1024 * 1024
 
-#: Shows a prompt where somebody types, and gives the next line without its end; ``None`` at the end of input.
+#: Shows a prompt if somebody types, and returns the next line without its end; ``None`` at the end of input.
 ReadLine = Callable[[str], Optional[str]]
 
 
 class Entry(NamedTuple):
-    """What was entered. A block is always a message, also where it looks like a command."""
+    """What was entered. A block is always a question, even if it looks like a command."""
 
     text: str
     is_block: bool = False
@@ -53,10 +53,10 @@ def read_entry(read_line: ReadLine) -> Optional[Entry]:
 
 
 def piped_line(prompt: str) -> Optional[str]:
-    """Read a line of stdin where nobody types.
+    """Read a line of stdin that nobody types.
 
     Raises:
-        click.UsageError: It is not text.
+        click.UsageError: The line is not text.
     """
     line = sys.stdin.buffer.readline()
     try:
@@ -66,23 +66,23 @@ def piped_line(prompt: str) -> Optional[str]:
 
 
 class Keyboard:
-    """Reads lines that somebody types. Keeps them, and has the system's readline offer them again.
+    """Reads lines that somebody types, and saves them for the system's readline to offer again.
 
     Args:
-        history: The file of the lines typed before.
+        history: The lines typed before.
     """
 
     def __init__(self, history: "History") -> None:
         self._history = history
         enable_line_editing(history)
         if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # whatever bytes are pasted, they are no reason to fail
+            sys.stdin.reconfigure(errors="surrogateescape")  # pasted bytes that are no text are no reason to fail
 
     def line(self, prompt: str) -> Optional[str]:
         """Read a line.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was typed in place of it.
+            KeyboardInterrupt: Ctrl-C was typed.
         """
         try:
             line = input(prompt) if is_terminal(sys.stdout) else _line_beside(prompt)
@@ -95,7 +95,7 @@ class Keyboard:
 
 
 def _line_beside(prompt: str) -> str:
-    """Ask on stderr, because the answers go elsewhere."""
+    """Show the prompt on stderr, because stdout goes elsewhere."""
     click.echo(prompt, nl=False, err=True)
     line = sys.stdin.readline()
     if not line:
@@ -104,14 +104,14 @@ def _line_beside(prompt: str) -> str:
 
 
 def enable_line_editing(history: "History") -> None:
-    """Have ``input`` offer line editing and the history, where the system has a readline."""
+    """Let ``input`` offer line editing and the history, if the system has a readline."""
     try:
         import readline
     except ImportError:  # as on Windows, whose console has line editing of its own
         return
     if "libedit" not in (readline.__doc__ or ""):
-        # In the C locale the bytes of "é" would be taken for keys pressed together with Meta. What is pasted comes as
-        # one text, which Python switches off.
+        # In the C locale readline would take the bytes of "é" for keys pressed together with Meta. Bracketed paste,
+        # which Python switches off, delivers pasted text in one piece.
         settings = ["input-meta on", "output-meta on", "convert-meta off"]
         for setting in settings if is_dumb() else [*settings, "enable-bracketed-paste on"]:
             readline.parse_and_bind(f"set {setting}")
@@ -121,7 +121,7 @@ def enable_line_editing(history: "History") -> None:
 
 
 class History:
-    """The lines of earlier chats, in a file that only its owner reads. It is a convenience and never a reason to fail.
+    """The lines of earlier chats, in a file that only its owner can read. Never a reason to fail.
 
     Args:
         path: The file.
@@ -131,7 +131,7 @@ class History:
         self._path = path
 
     def load(self) -> List[str]:
-        """Give the latest lines, the oldest first."""
+        """Return the latest lines, the oldest first."""
         try:
             with open(self._path, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -144,7 +144,7 @@ class History:
         return [printable(line) for line in lines[-HISTORY_LIMIT:]]
 
     def add(self, text: str) -> None:
-        """Keep a line, where it can be kept."""
+        """Save a line, if possible."""
         if text.strip():
             self._write(os.O_APPEND, [text.replace("\n", " ")])
 
@@ -162,5 +162,5 @@ class History:
 
 def _close_to_others(path: str, descriptor: int) -> None:
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) and mode & 0o077:  # a backup or an editor may have opened it up
+    if stat.S_ISREG(mode) and mode & 0o077:  # a backup or an editor may have changed it
         os.chmod(path, 0o600)

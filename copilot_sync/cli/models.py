@@ -1,12 +1,12 @@
-"""``copilot-sync models``: what the account may ask."""
+"""``copilot-sync models``: the models that the account may use."""
 
 from dataclasses import asdict
 
 import click
 
 from copilot_sync.cli import options
+from copilot_sync.cli.backend import open_backend
 from copilot_sync.cli.output import show_json, show_table
-from copilot_sync.cli.service import connected
 
 
 @click.command(
@@ -20,10 +20,11 @@ Examples:
 def models(as_json: bool) -> None:
     """List the models that the account may use.
 
-    In a terminal it is a table, for a program one line each with tabs: id, name, vendor, "preview" or nothing.
+    A terminal shows a table. A program gets one line per model with tabs between id, name, vendor and "preview" or
+    nothing.
     """
-    with connected() as service:
-        found = service.client.models()
+    with open_backend() as backend:
+        found = backend.client.models()
     if as_json:
         show_json([asdict(model) for model in found])
         return

@@ -1,15 +1,15 @@
-"""The options that several commands have, so that they read the same everywhere."""
+"""The options that several commands share, so that they read the same everywhere."""
 
 import click
 
 model = click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
 system = click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
-conversation = click.option("--conversation", metavar="ID", help="Go on with a conversation.  [default: a new one]")
+conversation = click.option("--conversation", metavar="ID", help="Continue a conversation.  [default: a new one]")
 go_on = click.option(
-    "-c", "--continue", "go_on", is_flag=True, help="Go on with the last conversation.  [default: a new one]"
+    "-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.  [default: a new one]"
 )
 raw = click.option("--raw", is_flag=True, help="Print Markdown as it is.  [default: drawn in a terminal]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 emulated = click.option(
-    "--emulator", "emulated", is_flag=True, help="Ask an emulator in this process: it needs no account."
+    "--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account."
 )

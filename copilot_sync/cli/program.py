@@ -1,4 +1,4 @@
-"""The ``copilot-sync`` program: its commands, and what its exit statuses mean."""
+"""The ``copilot-sync`` program: it finds the command, runs it, and turns errors into messages and exit statuses."""
 
 import contextlib
 import importlib
@@ -10,20 +10,20 @@ from typing import Dict, List, Optional
 import click
 
 from copilot_sync._version import __version__
-from copilot_sync.cli.failures import in_words, verbose
+from copilot_sync.cli.failures import describe_error, verbose
 from copilot_sync.errors import CopilotError
 
 FAILED = 1
 INTERRUPTED = 130
 
-#: The commands, each with what the list of them says of it. A command is the object of that name in the module of that
-#: name beside this one, which is imported when the command is used.
+#: The commands and their summaries. Each command is the object of that name in the module of that name in this package,
+#: which is imported when the command is used.
 COMMANDS = {
     "ask": "Ask one question and print the answer.",
-    "batch": "Ask many questions from a file and keep the answers in another.",
+    "batch": "Ask every prompt of a file and write the answers to another.",
     "chat": "Hold a conversation.",
     "doctor": "Check everything that an answer needs.",
-    "emulator": "Serve a local Copilot for trying out and for tests.",
+    "emulator": "Run a local Copilot for experiments and tests.",
     "models": "List the models that the account may use.",
     "threads": "List, show, rename and delete conversations.",
 }
@@ -46,7 +46,7 @@ Examples:
 
 
 class _Program(click.Group):
-    """A group that imports a command when it is used: each needs something else, and the list of them nothing."""
+    """A group that imports a command when it is used, so that listing the commands imports none."""
 
     def list_commands(self, ctx: click.Context) -> List[str]:
         return list(COMMANDS)
@@ -55,7 +55,7 @@ class _Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"copilot_sync.cli.{cmd_name}"), cmd_name)
-        _let_be_verbose(command)
+        _add_verbose(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -63,8 +63,8 @@ class _Program(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _let_be_verbose(command: click.Command) -> None:
-    """Let a command and those below it take ``--verbose``, once."""
+def _add_verbose(command: click.Command) -> None:
+    """Add ``--verbose`` to a command and its subcommands, unless they have it."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
     for each in (command, *below):
         if "verbose" not in [option.name for option in each.params]:
@@ -80,13 +80,13 @@ def _let_be_verbose(command: click.Command) -> None:
 )
 @click.version_option(__version__, prog_name="copilot-sync", message="%(prog)s %(version)s")
 def program() -> None:
-    """Stand for the program as a whole; its commands do the work."""
+    """Do nothing: the commands do the work."""
 
 
 def run(arguments: List[str]) -> int:
-    """Run the program and give its exit status."""
-    if sys.stdout is None:  # started with it closed
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it lasts as long as the process
+    """Run the program and return its exit status."""
+    if sys.stdout is None:  # it was closed when the program started
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open until the process ends
     _tolerate_narrow_encodings()
     flags: Dict[str, bool] = {}
     try:
@@ -98,10 +98,10 @@ def run(arguments: List[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except CopilotError as error:
-        click.echo(f"Error: {in_words(error, flags)}", err=True)
+        click.echo(f"Error: {describe_error(error, flags)}", err=True)
         return FAILED
     except OSError as error:
-        _leave_output()
+        _close_stdout()
         if not isinstance(error, BrokenPipeError):
             click.echo(f"Error: the answer can't be written: {error.strerror or error}", err=True)
         return FAILED
@@ -109,13 +109,13 @@ def run(arguments: List[str]) -> int:
 
 
 def _tolerate_narrow_encodings() -> None:
-    """Print what a terminal's encoding does not have as ``?`` instead of failing."""
+    """Print ``?`` for characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _leave_output() -> None:
-    """Keep the interpreter from flushing into what can't be written any more."""
+def _close_stdout() -> None:
+    """Keep the interpreter from flushing into a stdout that can't be written any more."""
     with contextlib.suppress(OSError):
         sys.stdout.close()

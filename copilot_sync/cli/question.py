@@ -1,31 +1,30 @@
-"""The question of ``ask`` and ``chat``: arguments, stdin, files and instructions put together.
+"""The question of ``ask``, read from arguments, stdin and files.
 
-A file travels inline, as a reference of the message: its name, its language and its text. What comes in is text as
-``text_files`` has it, whatever the locale says.
+A file is sent inside of the message, as a reference with its name, language and text. ``text_files`` decides what is
+text, whatever the locale is.
 """
 
 import os
 import stat
 import sys
-from typing import Dict, Optional, Sequence
+from typing import Dict, Sequence
 
 import click
 
-from copilot_sync.client import Prompt
 from copilot_sync.safe_text import well_formed
 from copilot_sync.text_files import decoded, text_of
 
-#: Bytes of one file. No model reads more than a few hundred thousand characters at once.
+#: Maximum size of one file in bytes. No model reads more than a few hundred thousand characters at once.
 FILE_LIMIT = 1024 * 1024
 
 
-def question_of(words: Sequence[str]) -> str:
-    """Put the arguments and stdin together: the arguments, an empty line, the input.
+def read_question(words: Sequence[str]) -> str:
+    """Join the arguments and stdin with an empty line.
 
-    stdin is read where it is a pipe or a file, where ``-`` is among the arguments, and where there are no others.
+    stdin is read if it is a pipe or a file, if ``-`` is among the arguments, and if there are no other arguments.
 
     Raises:
-        click.UsageError: There is nothing to ask, or stdin is not text.
+        click.UsageError: The question is empty, or stdin is not text.
     """
     argument = " ".join(well_formed(word) for word in words if word != "-")
     parts = [argument] if argument.strip() else []
@@ -33,29 +32,15 @@ def question_of(words: Sequence[str]) -> str:
         parts.append(_stdin_text(waits="-" not in words))
     question = "\n\n".join(part for part in parts if part.strip())
     if not question:
-        raise click.UsageError("there is nothing to ask: give a PROMPT, or pipe one in")
+        raise click.UsageError("there is nothing to ask: pass a PROMPT, or pipe one in")
     return question
 
 
-def with_system(question: str, system: Optional[str], is_new: bool) -> Prompt:
-    """Put instructions in front of a question.
-
-    A new conversation begins with them as role messages, as ``Client.ask`` writes them down. One that goes on takes a
-    single message, so there they are its first paragraph.
-    """
-    if not (system and system.strip()):
-        return question
-    system = well_formed(system)
-    if not is_new:
-        return f"{system}\n\n{question}"
-    return [{"role": "system", "content": system}, {"role": "user", "content": question}]
-
-
-def reference_of(path: str) -> Dict[str, str]:
+def read_reference(path: str) -> Dict[str, str]:
     """Read a file as a reference of a message.
 
     Raises:
-        click.UsageError: It can't be read, is too large, or is not text.
+        click.UsageError: The file can't be read, is too large, or is not text.
     """
     try:
         with open(path, "rb") as file:
@@ -73,7 +58,7 @@ def reference_of(path: str) -> Dict[str, str]:
 
 
 def _shown_name(path: str) -> str:
-    """What the service is told of a path: nothing of where on this machine the file lies."""
+    """Return the name of a file for the service, which hides where on this machine the file is."""
     relative = os.path.normpath(path)
     if os.path.isabs(relative) or relative.startswith(os.pardir):
         relative = os.path.basename(relative)
@@ -81,10 +66,10 @@ def _shown_name(path: str) -> str:
 
 
 def _is_piped() -> bool:
-    """Whether stdin is a pipe, a socket or a file; a terminal and ``/dev/null`` are none."""
+    """Whether stdin is a pipe, a socket or a file, not a terminal or ``/dev/null``."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):  # stdin may be closed, or no file at all
+    except (AttributeError, OSError, ValueError):  # stdin is closed, or no real file
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 

@@ -1,4 +1,4 @@
-"""``copilot-sync threads``: the account's conversations."""
+"""``copilot-sync threads``: list, show, rename and delete the account's conversations."""
 
 import sys
 from dataclasses import asdict
@@ -7,10 +7,11 @@ from typing import Optional, Tuple
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.output import is_terminal, show_answer, show_heading, show_json, show_table
-from copilot_sync.cli.service import connected, usage_checked
+from copilot_sync.cli.backend import open_backend, report_usage_errors
+from copilot_sync.cli.output import show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
-from copilot_sync.protocol.requests import segment
+from copilot_sync.safe_text import check_id
 from copilot_sync.terminal_text import one_line
 
 
@@ -38,10 +39,11 @@ Examples:
 def list_threads(as_json: bool) -> None:
     """List the conversations.
 
-    In a terminal it is a table, for a program one line each with tabs: id, last change (UTC), name.
+    A terminal shows a table. A program gets one line per conversation with tabs between id, last change (UTC) and
+    name.
     """
-    with connected() as service:
-        found = service.client.threads()
+    with open_backend() as backend:
+        found = backend.client.threads()
     if as_json:
         show_json([asdict(thread) for thread in found])
         return
@@ -49,7 +51,7 @@ def list_threads(as_json: bool) -> None:
 
 
 def _minute(time: Optional[str]) -> str:
-    """The date and the minute of a time in ISO 8601, which is in UTC."""
+    """Return the date, hour and minute of a time in ISO 8601."""
     return (time or "")[:16].replace("T", " ")
 
 
@@ -65,8 +67,8 @@ Examples:
 @options.raw
 def show(identifier: str, as_json: bool, raw: bool) -> None:
     """Show the messages of a conversation."""
-    with connected() as service, usage_checked():
-        messages = service.client.messages(identifier)
+    with open_backend() as backend, report_usage_errors():
+        messages = backend.client.messages(identifier)
     if as_json:
         show_json([asdict(message) for message in messages])
         return
@@ -87,9 +89,9 @@ Examples:
 @click.argument("name")
 @options.as_json
 def rename(identifier: str, name: str, as_json: bool) -> None:
-    """Give a conversation a name."""
-    with connected() as service, usage_checked():
-        service.client.rename_thread(identifier, name)
+    """Rename a conversation."""
+    with open_backend() as backend, report_usage_errors():
+        backend.client.rename_thread(identifier, name)
     if as_json:
         show_json({"id": identifier, "name": name})
 
@@ -102,28 +104,28 @@ Examples:
 """
 )
 @click.argument("identifiers", metavar="ID...", nargs=-1, required=True)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.  [default: ask; refuse without a terminal]")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.  [default: ask; fail without a terminal]")
 @options.as_json
 def delete(identifiers: Tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Delete conversations, for good.
+    """Delete conversations permanently.
 
-    With --json there is an object for each, as it is deleted.
+    With --json, print an object for each conversation when it is deleted.
     """
-    with usage_checked():
+    with report_usage_errors():
         for identifier in identifiers:
-            segment(identifier)
-    with connected() as service:
-        if not yes and not _is_confirmed(service.client, identifiers):
+            check_id(identifier)
+    with open_backend() as backend:
+        if not yes and not _is_confirmed(backend.client, identifiers):
             raise click.ClickException("nothing was deleted")
         for identifier in identifiers:
-            service.client.delete_thread(identifier)
+            backend.client.delete_thread(identifier)
             if as_json:
                 show_json({"id": identifier, "deleted": True})
 
 
 def _is_confirmed(client: Client, identifiers: Tuple[str, ...]) -> bool:
     if not is_terminal(sys.stdin):
-        raise click.UsageError("there is no terminal to ask on: --yes deletes without asking")
+        raise click.UsageError("there is no terminal to ask on: use --yes to delete without asking")
     names = {thread.id: thread.name for thread in client.threads()}
     for identifier in identifiers:
         click.echo(f"{one_line(identifier)}  {one_line(names.get(identifier, ''))}".rstrip(), err=True)

@@ -14,12 +14,13 @@ into the client's and back, and knows nothing of the protocol.
 import sys
 from typing import Any, Dict, Optional, Union
 
-from copilot_sync.client import Client, Prompt
-from copilot_sync.contrib.one_client import OneClient, option_names
-from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, checked_heartbeat, error_event, log_failure
+from copilot_sync.client import Client
+from copilot_sync.contrib.lazy_client import LazyClient, option_names
+from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, check_heartbeat, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
-from copilot_sync.terminal_text import one_line, printable
+from copilot_sync.prompts import PromptInput
+from copilot_sync.terminal_text import one_line, write_pieces
 
 try:
     import click
@@ -62,8 +63,8 @@ class CopilotSync:
             TypeError: As for the class.
             ValueError: As for the class.
         """
-        checked_heartbeat(_configured(app).get("heartbeat", HEARTBEAT))
-        app.extensions[KEY] = OneClient(lambda: self._make_client(app))
+        check_heartbeat(_configured(app).get("heartbeat", HEARTBEAT))
+        app.extensions[KEY] = LazyClient(lambda: self._make_client(app))
         app.cli.add_command(_commands(self))
 
     @property
@@ -77,12 +78,12 @@ class CopilotSync:
         """
         if KEY not in current_app.extensions:
             raise RuntimeError("this application was not given to CopilotSync.init_app")
-        one: OneClient = current_app.extensions[KEY]
+        one: LazyClient = current_app.extensions[KEY]
         return one.get()
 
     def stream_response(
         self,
-        prompt: Optional[Prompt],
+        prompt: Optional[PromptInput],
         *,
         name: Optional[str] = None,
         conversation: Union[None, str, Conversation] = None,
@@ -176,10 +177,7 @@ def _commands(copilot: CopilotSync) -> AppGroup:
         """Ask PROMPT and print the answer as it comes."""
         try:
             with copilot.client.stream(prompt, model=model, conversation=conversation) as stream:
-                is_terminal = sys.stdout.isatty()
-                for piece in stream:
-                    click.echo(printable(piece) if is_terminal else piece, nl=False)
-                click.echo()
+                write_pieces(stream, sys.stdout)
         except (CopilotError, TypeError, ValueError) as error:
             raise click.ClickException(one_line(str(error))) from error
 

@@ -12,8 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from copilot_sync.client import Client, Prompt
+from copilot_sync.client import Client
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.prompts import PromptInput
 from copilot_sync.provider import GithubCopilot
 from copilot_sync.settings import API_KEY_VARIABLE, Environment
 
@@ -24,8 +25,8 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 
 #: What the names of the models begin with, and the name of the key.
 NAME = "copilot-sync"
-_TOKENS = "copilot-sync-tokens.json"
-_THREADS = "copilot-sync-threads.db"
+_TOKENS_FILE = "copilot-sync-tokens.json"
+_THREADS_FILE = "copilot-sync-threads.db"
 
 # Where it is there, it hands over the key of the call.
 _Model: Any = getattr(llm, "KeyModel", llm.Model)
@@ -73,9 +74,9 @@ class CopilotModel(_Model):
         Raises:
             CopilotError: The answer could not be had.
         """
-        threads = _Threads(llm.user_dir() / _THREADS)
+        threads = _ThreadMap(llm.user_dir() / _THREADS_FILE)
         known = (threads.get(conversation.id) or _last_thread(conversation)) if conversation else None
-        answering = self._opened(key or self.get_key()).stream(
+        answering = self._client_for(key or self.get_key()).stream(
             _question(prompt, conversation if known is None else None),
             conversation=known,
             model=self._model,
@@ -87,20 +88,20 @@ class CopilotModel(_Model):
             if conversation:
                 threads.keep(conversation.id, thread)
             yield from answering
-            _note(response, answering.read())
+            _record_answer(response, answering.read())
             if conversation:
                 threads.keep(conversation.id, thread)
 
-    def _opened(self, key: Optional[str]) -> Client:
+    def _client_for(self, key: Optional[str]) -> Client:
         """The client of a key, kept for the next question: a token is fetched once and not for each."""
         with self._lock:
             if self._client is None or self._client[0] != key:
-                cache = None if Environment.read().token_cache else llm.user_dir() / _TOKENS
+                cache = None if Environment.read().token_cache else llm.user_dir() / _TOKENS_FILE
                 self._client = (key, Client(key, token_cache=cache))
             return self._client[1]
 
 
-def _question(prompt: Any, told: Any) -> Prompt:
+def _question(prompt: Any, told: Any) -> PromptInput:
     """What to ask: the prompt, behind what ``llm`` knows of a conversation that has no thread yet."""
     messages: List[Dict[str, Any]] = []
     for response in told.responses if told else ():
@@ -120,14 +121,14 @@ def _last_thread(conversation: Any) -> Optional[Conversation]:
     return Conversation.from_dict(last.response_json)
 
 
-def _note(response: Any, answer: Answer) -> None:
+def _record_answer(response: Any, answer: Answer) -> None:
     """Tell ``llm`` what it keeps of an answer beside its text."""
     response.response_json = {**answer.conversation.to_dict(), "model": answer.model}
     if answer.usage is not None and hasattr(response, "set_usage"):
         response.set_usage(input=answer.usage.input_tokens, output=answer.usage.output_tokens)
 
 
-class _Threads:
+class _ThreadMap:
     """Which of the service's threads belongs to which conversation. Several processes may use one file."""
 
     def __init__(self, path: Path) -> None:

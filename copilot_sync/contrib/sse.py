@@ -13,13 +13,11 @@ iterated can't be waited for with a time limit, so each response has a thread th
 This module knows neither WSGI nor any framework, and nothing of asyncio.
 """
 
-import contextlib
-import contextvars
 import json
 import logging
 import threading
-from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Type
+import time
+from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Optional, Type
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -38,6 +36,7 @@ from copilot_sync.errors import (
     WrongHostError,
 )
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.reader_thread import ReaderThread
 from copilot_sync.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -59,15 +58,10 @@ PREAMBLE = b": answering\n\n"
 #: What goes out while nothing comes.
 COMMENT = b": waiting\n\n"
 
-#: Pieces that are read ahead of the client.
-_AHEAD = 256
-#: Seconds that closing waits for the thread. It ends at once but for a DNS look-up, which can't be interrupted.
-_PATIENCE = 0.15
-
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class SafeWords(NamedTuple):
+class PublicMessage(NamedTuple):
     """What the page is told of an error: a code for its program, and a sentence for a person."""
 
     code: str
@@ -78,30 +72,32 @@ class NotKeptError(CopilotError):
     """An answer is whole, but ``on_complete`` failed to keep it."""
 
 
-_WORDS: Mapping[Type[BaseException], SafeWords] = {
-    MissingCredentialsError: SafeWords("not_configured", "The chat has not been set up on this server yet."),
-    AuthenticationError: SafeWords(
+_WORDS: Mapping[Type[BaseException], PublicMessage] = {
+    MissingCredentialsError: PublicMessage("not_configured", "The chat has not been set up on this server yet."),
+    AuthenticationError: PublicMessage(
         "not_authorized", "The chat's account was refused. Whoever runs this site can fix it."
     ),
-    PermissionDeniedError: SafeWords("not_permitted", "The service does not allow this question."),
-    WrongHostError: SafeWords("not_configured", "The chat has not been set up rightly on this server."),
-    InvalidRequestError: SafeWords("invalid_request", "The service did not accept this question."),
-    NotFoundError: SafeWords("not_found", "This conversation does not exist any more. Please begin a new one."),
-    QuotaExceededError: SafeWords("quota_exceeded", "The allowance of answers is used up for now."),
-    RateLimitError: SafeWords("rate_limited", "There are too many questions at the moment. Please try again later."),
-    RequestTimeoutError: SafeWords("timeout", "The answer took too long. Please try again."),
-    NetworkError: SafeWords("unreachable", "The service can't be reached at the moment. Please try again later."),
-    ServerError: SafeWords("unavailable", "The service has a problem at the moment. Please try again later."),
-    StreamInterruptedError: SafeWords("interrupted", "The answer was cut off before its end."),
-    StreamClosedError: SafeWords("stopped", "The answer was stopped."),
-    NotKeptError: SafeWords(
+    PermissionDeniedError: PublicMessage("not_permitted", "The service does not allow this question."),
+    WrongHostError: PublicMessage("not_configured", "The chat has not been set up rightly on this server."),
+    InvalidRequestError: PublicMessage("invalid_request", "The service did not accept this question."),
+    NotFoundError: PublicMessage("not_found", "This conversation does not exist any more. Please begin a new one."),
+    QuotaExceededError: PublicMessage("quota_exceeded", "The allowance of answers is used up for now."),
+    RateLimitError: PublicMessage(
+        "rate_limited", "There are too many questions at the moment. Please try again later."
+    ),
+    RequestTimeoutError: PublicMessage("timeout", "The answer took too long. Please try again."),
+    NetworkError: PublicMessage("unreachable", "The service can't be reached at the moment. Please try again later."),
+    ServerError: PublicMessage("unavailable", "The service has a problem at the moment. Please try again later."),
+    StreamInterruptedError: PublicMessage("interrupted", "The answer was cut off before its end."),
+    StreamClosedError: PublicMessage("stopped", "The answer was stopped."),
+    NotKeptError: PublicMessage(
         "not_kept", "The answer is complete, but this site could not keep it for the next question."
     ),
-    CopilotError: SafeWords("failed", "The answer could not be had. Please try again later."),
+    CopilotError: PublicMessage("failed", "The answer could not be had. Please try again later."),
 }
 
 
-def safe_words(error: CopilotError) -> SafeWords:
+def public_message(error: CopilotError) -> PublicMessage:
     """Give what may be shown of an error to anybody: words for its kind, and nothing of what it says."""
     return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
 
@@ -132,7 +128,7 @@ def not_kept_event(answer: Answer, error: Exception) -> bytes:
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
     """Give the event for an error: its kind in safe words, and never what it says."""
-    words = safe_words(error)
+    words = public_message(error)
     data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
     if conversation is not None:
         data["conversation_id"] = conversation.conversation_id
@@ -151,7 +147,7 @@ def log_failure(error: CopilotError) -> None:
     logger.error("an answer for a page failed: %s", error, exc_info=error)
 
 
-def checked_heartbeat(seconds: float) -> float:
+def check_heartbeat(seconds: float) -> float:
     """Check a heartbeat, in seconds.
 
     Raises:
@@ -196,9 +192,11 @@ class EventStream(Iterator[bytes]):
         on_complete: Optional[Callable[[Answer], object]] = None,
     ) -> None:
         self._stream = stream
-        self._waits = HeartbeatTimer(checked_heartbeat(heartbeat))
+        self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
-        self._reading = ReaderThread(stream)
+        # The thread holds the event and never this object, which closes when nobody holds it any more.
+        self._news = threading.Event()
+        self._reader = ReaderThread(stream, stream.close, self._news.set)
         self._begun = False
         self._ended = False
 
@@ -212,22 +210,33 @@ class EventStream(Iterator[bytes]):
             raise StopIteration
         if not self._begun:
             self._begun = True
-            self._reading.start()
+            self._reader.start()
             return PREAMBLE
-        pieces = self._reading.take(self._waits.next())
-        if pieces:
-            self._waits.begin_anew()
-            return b"".join(map(content_event, pieces))
-        if not self._reading.ended:
+        pieces = self._take(self._heartbeat.next_wait())
+        if pieces is None:
+            return self._last()
+        if not pieces:
             return COMMENT
-        return self._last()
+        self._heartbeat.reset()
+        return b"".join(map(content_event, pieces))
+
+    def _take(self, timeout: float) -> Optional[Deque[str]]:
+        """Wait for pieces and return all there are; none if none came in time, ``None`` after the last piece."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._news.clear()  # first: what comes after the look below sets it again
+            pieces = self._reader.take()
+            if pieces is None or pieces:
+                return pieces
+            if not self._news.wait(max(0.0, deadline - time.monotonic())):
+                return pieces
 
     def _last(self) -> bytes:
         """The event that ends the response."""
         closed = self._ended
         self.close()
         try:
-            self._reading.raise_failure()
+            self._reader.raise_failure()
         except CopilotError as error:
             if closed:
                 raise StopIteration from None
@@ -246,7 +255,8 @@ class EventStream(Iterator[bytes]):
     def close(self) -> None:
         """End the response: the thread ends and the upstream connection is free. Any number of times."""
         self._ended = True
-        self._reading.close()
+        self._reader.close()
+        self._reader.join()
 
     def __enter__(self) -> "EventStream":
         return self
@@ -256,8 +266,8 @@ class EventStream(Iterator[bytes]):
 
     def __del__(self) -> None:
         # Where __init__ refused its arguments there is nothing to close.
-        if hasattr(self, "_reading"):
-            self._reading.close()
+        if hasattr(self, "_reader"):
+            self.close()
 
 
 class HeartbeatTimer:
@@ -267,82 +277,11 @@ class HeartbeatTimer:
         self._heartbeat = heartbeat
         self._comments = 0
 
-    def next(self) -> float:
+    def next_wait(self) -> float:
         """Give the seconds until the comment after the last one."""
         self._comments += 1
         return self._heartbeat if self._comments % 2 else min(PROBE_DELAY, self._heartbeat)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Note that something was sent."""
         self._comments = 0
-
-
-class ReaderThread:
-    """A thread that reads a stream ahead of whoever sends it on, and what it has read.
-
-    The thread holds this object and not the response, so that a response which nobody holds any more closes.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._pieces: Deque[str] = deque()
-        self._change = threading.Condition()
-        self._closed = False
-        self.ended = False
-        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
-        self._failures: List[BaseException] = []
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="copilot-sync-sse", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            for piece in self._stream:
-                if not self._put(piece):
-                    break
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the thread that iterates gets it
-            self._failures.append(error)
-        with self._change:
-            self.ended = True
-            self._change.notify()
-
-    def _put(self, piece: str) -> bool:
-        """Hand over a piece, and wait where the client falls behind; tell whether there is anybody to read for."""
-        with self._change:
-            self._pieces.append(piece)
-            self._change.notify()
-            self._change.wait_for(self._has_room)
-            return not self._closed
-
-    def _has_room(self) -> bool:
-        return len(self._pieces) < _AHEAD or self._closed
-
-    def take(self, seconds: float) -> List[str]:
-        """Wait so long for pieces, and give all that are there."""
-        with self._change:
-            self._change.wait_for(self._has_news, seconds)
-            pieces = list(self._pieces)
-            self._pieces.clear()
-            self._change.notify()
-            return pieces
-
-    def _has_news(self) -> bool:
-        return bool(self._pieces) or self.ended
-
-    def raise_failure(self) -> None:
-        """Raise what the thread ended with, if anything: once."""
-        if self._failures:
-            raise self._failures.pop()
-
-    def close(self) -> None:
-        """Close the stream and end the thread. For any thread."""
-        self._stream.close()
-        with self._change:
-            self._closed = True
-            self._change.notify_all()
-        # A thread that never began can't be joined, nor the one that this runs in, by way of the garbage collector.
-        with contextlib.suppress(RuntimeError):
-            self._thread.join(_PATIENCE)

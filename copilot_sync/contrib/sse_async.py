@@ -8,13 +8,13 @@ where WSGI is served.
 import asyncio
 from typing import AsyncIterator, Awaitable, Callable, Optional
 
-from copilot_sync.aio import Reader
+from copilot_sync.aio import AsyncReader
 from copilot_sync.contrib.sse import (
     COMMENT,
     HEARTBEAT,
     PREAMBLE,
     HeartbeatTimer,
-    checked_heartbeat,
+    check_heartbeat,
     complete_event,
     content_event,
     error_event,
@@ -50,9 +50,9 @@ class AsyncEventStream(AsyncIterator[bytes]):
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
     ) -> None:
         self._stream = stream
-        self._waits = HeartbeatTimer(checked_heartbeat(heartbeat))
+        self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
-        self._pieces: Reader[str] = Reader(stream, stream.close)
+        self._pieces: AsyncReader[str] = AsyncReader(stream, stream.close)
         self._begun = False
         self._ended = False
 
@@ -68,7 +68,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
             self._begun = True
             return PREAMBLE
         try:
-            pieces = await self._pieces.within(self._waits.next())
+            pieces = await self._pieces.take(self._heartbeat.next_wait())
         except asyncio.CancelledError:
             self.close()
             raise
@@ -78,7 +78,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
             return await self._last()
         if not pieces:
             return COMMENT
-        self._waits.begin_anew()
+        self._heartbeat.reset()
         return b"".join(map(content_event, pieces))
 
     def _failed(self, error: CopilotError) -> bytes:

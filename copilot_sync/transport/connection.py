@@ -28,7 +28,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, NewConnectionError
 from urllib3.util.connection import is_connection_dropped
 
-from copilot_sync.models import MaskedBytes
+from copilot_sync.secret import MaskedBytes
 from copilot_sync.transport.call import CallContext, current_call, leave_to_parent, shut_down
 from copilot_sync.transport.preconnection import Preconnection
 from copilot_sync.transport.reply import WatchedResponse

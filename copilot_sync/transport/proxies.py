@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from copilot_sync.models import MaskedText
+from copilot_sync.secret import MaskedText
 from copilot_sync.transport.call import note_route
 
 #: What decides it, beside the URL. ``REQUEST_METHOD`` is set in CGI programs, where ``HTTP_PROXY`` counts for nothing.

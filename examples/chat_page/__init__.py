@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from copilot_sync import CopilotError, Message, RetryPolicy
-from copilot_sync.contrib.sse import safe_words
+from copilot_sync.contrib.sse import public_message
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -120,7 +120,7 @@ def shown(message: Message) -> Dict[str, str]:
 
 def told(error: CopilotError) -> Dict[str, Any]:
     """Give what the page is told of an error: words for a person, and nothing of the cause."""
-    return {"message": safe_words(error).message, "retry_after": getattr(error, "retry_after", None)}
+    return {"message": public_message(error).message, "retry_after": getattr(error, "retry_after", None)}
 
 
 def is_name(name: str) -> bool:

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.contrib.django.client import SETTING, configured, heartbeat, make_client
 from copilot_sync.errors import MissingCredentialsError
-from copilot_sync.settings import Environment, GivenUrls
+from copilot_sync.settings import Environment, choose_urls
 
 
 def check_settings(**_: Any) -> List[CheckMessage]:
@@ -37,5 +37,5 @@ def check_settings(**_: Any) -> List[CheckMessage]:
 
 def _look_for_credentials() -> None:
     environment = Environment.read()
-    urls = GivenUrls(configured().get("github_url"), configured().get("api_url")).chosen(environment)
+    urls = choose_urls(configured().get("github_url"), configured().get("api_url"), environment)
     Credentials(configured().get("api_key"), configured().get("cookies"), environment).look(urls)

@@ -12,8 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from copilot_sync.client import Client
-from copilot_sync.contrib.one_client import OneClient, option_names
-from copilot_sync.contrib.sse import HEARTBEAT, checked_heartbeat
+from copilot_sync.contrib.lazy_client import LazyClient, option_names
+from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat
+from copilot_sync.secret import Secret
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
@@ -36,7 +37,7 @@ def heartbeat() -> float:
         ImproperlyConfigured: The setting can't be used.
     """
     try:
-        return checked_heartbeat(configured().get("heartbeat", HEARTBEAT))
+        return check_heartbeat(configured().get("heartbeat", HEARTBEAT))
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{SETTING}: {error}") from None
 
@@ -47,14 +48,14 @@ def configured() -> Dict[str, Any]:
     Raises:
         ImproperlyConfigured: It is no dictionary, or has a name in it that is not known.
     """
-    # No variable here holds the values: an error may be reported with them.
-    if not isinstance(getattr(settings, SETTING, {}), dict):
+    setting = Secret(getattr(settings, SETTING, {}))
+    if not isinstance(setting.reveal(), dict):
         raise ImproperlyConfigured(f"{SETTING} must be a dictionary")
     try:
-        names = option_names(list(getattr(settings, SETTING, {})), _OTHERS, SETTING)
+        names = option_names(list(setting.reveal()), _OTHERS, SETTING)
     except ValueError as error:
         raise ImproperlyConfigured(str(error)) from None
-    return {names[name]: value for name, value in getattr(settings, SETTING, {}).items()}
+    return {names[name]: value for name, value in setting.reveal().items()}
 
 
 def make_client() -> Client:
@@ -76,10 +77,10 @@ def _options() -> Dict[str, Any]:
 
 
 def _cache(value: Any) -> Any:
-    return TokensInCache(value) if isinstance(value, str) else value
+    return DjangoTokenCache(value) if isinstance(value, str) else value
 
 
-class TokensInCache:
+class DjangoTokenCache:
     """One of Django's caches, as a place for tokens.
 
     Django has a connection to a cache for each thread, so it is looked up each time.
@@ -106,7 +107,7 @@ class TokensInCache:
 
 
 _PREFIX = "copilot_sync:"
-_client = OneClient(make_client)
+_client = LazyClient(make_client)
 
 
 def _begin_anew(*, setting: Optional[str] = None, **_: Any) -> None:

@@ -15,19 +15,19 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.asyncio import async_unsafe
 
-from copilot_sync.client import Prompt
 from copilot_sync.contrib.django.client import get_client, heartbeat
 from copilot_sync.contrib.django.sessions import conversations, remember, session_of, update
 from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
 
 
 @async_unsafe("stream_response blocks; in an asynchronous view: return await astream_response(request, prompt)")
 def stream_response(
     request: HttpRequest,
-    prompt: Optional[Prompt],
+    prompt: Optional[PromptInput],
     *,
     name: Optional[str] = None,
     conversation: Union[None, str, Conversation] = None,
@@ -74,7 +74,7 @@ def stream_response(
     return StreamingHttpResponse(body, headers=HEADERS)
 
 
-async def astream_response(request: HttpRequest, prompt: Optional[Prompt], **options: Any) -> HttpResponseBase:
+async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
     """Do what ``stream_response`` does, in an asynchronous view. Arguments and errors are the same."""
     response: HttpResponseBase = await sync_to_async(stream_response)(request, prompt, **options)
     return response

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from copilot_sync.contrib.django.client import get_client
 from copilot_sync.errors import CopilotError
-from copilot_sync.terminal_text import one_line, printable
+from copilot_sync.terminal_text import one_line, write_pieces
 
 
 class Command(BaseCommand):
@@ -26,11 +26,9 @@ class Command(BaseCommand):
         """Ask, and print."""
         try:
             with get_client().stream(prompt, model=model, conversation=conversation) as stream:
-                for piece in stream:
-                    self.stdout.write(printable(piece) if self.stdout.isatty() else piece, ending="")
-                    self.stdout.flush()
-                self.stdout.write("")
-                conversation = stream.conversation and one_line(stream.conversation.conversation_id)
-                self.stderr.write(f"conversation {conversation}")
+                self.stdout.ending = ""
+                write_pieces(stream, self.stdout)
+                conversation_id = stream.conversation and one_line(stream.conversation.conversation_id)
+                self.stderr.write(f"conversation {conversation_id}")
         except (CopilotError, ImproperlyConfigured, ValueError) as error:
             raise CommandError(one_line(str(error))) from error

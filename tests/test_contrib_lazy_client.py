@@ -7,7 +7,7 @@ import pytest
 from support import Worker
 
 from copilot_sync import Client
-from copilot_sync.contrib.one_client import CLIENT_OPTIONS, OneClient, option_names
+from copilot_sync.contrib.lazy_client import CLIENT_OPTIONS, LazyClient, option_names
 
 
 def test_it_is_made_when_it_is_first_needed_and_once() -> None:
@@ -18,7 +18,7 @@ def test_it_is_made_when_it_is_first_needed_and_once() -> None:
         made.append(Client("key"))
         return made[-1]
 
-    one = OneClient(make)
+    one = LazyClient(make)
     assert made == []
     got = [worker.result() for worker in [Worker(one.get) for _ in range(8)]]
     assert {id(client) for client in got} == {id(made[0])}
@@ -28,7 +28,7 @@ def test_it_is_made_when_it_is_first_needed_and_once() -> None:
 def test_what_could_not_be_made_is_tried_again() -> None:
     """A setting that was put right needs no restart."""
     keys = iter(["a\nb", "right"])
-    one = OneClient(lambda: Client(next(keys)))
+    one = LazyClient(lambda: Client(next(keys)))
     with pytest.raises(ValueError, match="api_key"):
         one.get()
     assert isinstance(one.get(), Client)
@@ -36,7 +36,7 @@ def test_what_could_not_be_made_is_tried_again() -> None:
 
 def test_closing_forgets_it() -> None:
     """Any number of times; the next one is another."""
-    one = OneClient(lambda: Client("key"))
+    one = LazyClient(lambda: Client("key"))
     one.close()
     before = one.get()
     one.close()
@@ -46,7 +46,7 @@ def test_closing_forgets_it() -> None:
 
 def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """One may be making the client at the moment of the fork, and is not there in the child."""
-    one = OneClient(lambda: Client("key"))
+    one = LazyClient(lambda: Client("key"))
     with one._lock:
         child = os.fork()
         if child == 0:  # pragma: no cover - the child's own; its status tells how it went

@@ -1,6 +1,6 @@
 """The one client of a process, as the configuration of a web framework describes it.
 
-``OneClient`` makes it when it is first asked for: configurations are read late, and workers are forked early.
+``LazyClient`` makes it when it is first asked for: configurations are read late, and workers are forked early.
 ``option_names`` checks the names in a configuration. Nothing here knows a framework.
 """
 
@@ -39,7 +39,7 @@ def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> D
     return {name: known[name] for name in names}
 
 
-class OneClient:
+class LazyClient:
     """A client that is made when it is first needed, and then kept. Safe for any thread and for forked children.
 
     Args:

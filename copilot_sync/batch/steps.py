@@ -1,0 +1,96 @@
+"""The steps of a batch that run on its workers: how they start, and how the batch learns that one has ended."""
+
+import concurrent.futures
+import contextlib
+import queue
+from typing import Optional, Tuple, Union
+
+from copilot_sync.batch.sender import StepResult, Task
+from copilot_sync.batch.work_items import WorkItem
+from copilot_sync.batch.workers import WorkerPool
+from copilot_sync.errors import StreamClosedError
+
+#: Seconds between two chances for a Ctrl-C, which does not end a wait on Windows.
+_WAKE = 1.0
+
+
+class StepRunner:
+    """Starts steps and waits for their ends. For the thread that iterates a batch, except for ``stop``.
+
+    Args:
+        pool: The workers.
+
+    Attributes:
+        running: How many steps of prompts have started and not been returned by ``next_ended``.
+    """
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.running = 0
+        self._pool = pool
+        self._stopped = False
+        self._ended: queue.SimpleQueue[Optional[_EndedStep]] = queue.SimpleQueue()  # None wakes the thread that waits
+
+    @property
+    def may_duplicate(self) -> bool:
+        """Whether a step may run twice without this process knowing."""
+        return self._pool.may_duplicate
+
+    def submit(self, item: WorkItem, step: str, subject: Union[Task, str]) -> None:
+        """Start a step of a prompt: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation."""
+        self.running += 1
+        future = self._pool.submit(step, subject)
+        future.add_done_callback(lambda future: self._ended.put((item, future)))
+
+    def next_ended(self, seconds: float) -> Optional[Tuple[WorkItem, StepResult]]:
+        """Wait for a step to end. Return its prompt and its result, or ``None`` if none ended.
+
+        Args:
+            seconds: How long to wait. Longer waits return ``None`` early, so call again.
+
+        Raises:
+            StreamClosedError: The batch was closed.
+        """
+        ended = self._wait(min(seconds, _WAKE))
+        if ended is None:
+            return None
+        self.running -= 1
+        item, future = ended
+        return item, future.result()
+
+    def delete(self, conversation_id: str) -> StepResult:
+        """Delete a conversation that belongs to no prompt of this run, and wait for it. No other step may be running.
+
+        Raises:
+            StreamClosedError: The batch was closed.
+        """
+        future = self._pool.submit("delete", conversation_id)
+        future.add_done_callback(lambda future: self._ended.put(None))
+        while not future.done():
+            self._wait(_WAKE)
+        return future.result()
+
+    def stop(self) -> None:
+        """End all running steps and wake the thread that waits. Safe from any thread and from a signal handler."""
+        self._stopped = True
+        self._pool.stop()
+        self._ended.put(None)
+
+    def check_stopped(self) -> None:
+        """Raise if the batch was closed.
+
+        Raises:
+            StreamClosedError: It was.
+        """
+        if self._stopped:
+            raise StreamClosedError("the batch was closed")
+
+    def _wait(self, seconds: float) -> "Optional[_EndedStep]":
+        ended = None
+        with contextlib.suppress(queue.Empty):
+            ended = self._ended.get(timeout=seconds) if seconds else self._ended.get_nowait()
+        self.check_stopped()
+        return ended
+
+
+#: A prompt, and the step of it that has ended.
+_EndedStep = Tuple[WorkItem, "concurrent.futures.Future[StepResult]"]

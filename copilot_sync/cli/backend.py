@@ -1,0 +1,137 @@
+"""The backend that a command talks to: the service, or an emulator inside this process.
+
+The client for the service is configured by the environment. It keeps its token in the user's cache folder, because
+fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. An emulator ends with the
+process, so nothing of it is saved.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional
+
+import click
+
+from copilot_sync.auth.caches import FileCache
+from copilot_sync.cli.folders import cache_folder, state_folder
+from copilot_sync.cli.last_conversation import LastConversation
+from copilot_sync.client import Client
+from copilot_sync.models import Conversation
+from copilot_sync.safe_text import check_id
+from copilot_sync.settings import Environment, choose_urls
+
+#: Seconds between two words of the emulator, so that a person sees the answer stream in.
+_EMULATED_PACE = 0.05
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A client, and the storage of the last conversation that it had."""
+
+    client: Client
+    last_conversation: LastConversation
+
+    def conversation(self, identifier: Optional[str], go_on: bool) -> Optional[Conversation]:
+        """Return the conversation that ``--conversation`` or ``--continue`` selects; ``None`` for a new one.
+
+        Raises:
+            click.ClickException: Both options were given, or there is no last conversation.
+        """
+        if identifier and go_on:
+            raise click.UsageError("--conversation and --continue exclude each other: use one of them")
+        if not go_on:
+            return _conversation_of_id(identifier) if identifier else None
+        conversation = self.last_conversation.load()
+        if conversation is None:
+            raise click.ClickException(
+                "there is no last conversation to continue: omit --continue, or choose one with --conversation"
+            )
+        return conversation
+
+
+def _conversation_of_id(identifier: str) -> Conversation:
+    with report_usage_errors():
+        check_id(identifier)
+    return Conversation(identifier)
+
+
+@contextlib.contextmanager
+def open_backend(emulated: bool = False, **options: Any) -> Iterator[Backend]:
+    """Open a client, and close it at the end.
+
+    Args:
+        emulated: Talk to an emulator inside this process.
+        **options: Further arguments of ``Client``.
+
+    Raises:
+        click.ClickException: The environment holds a value that can't be used.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _emulated(stack, **options) if emulated else _real(stack, **options)
+
+
+@contextlib.contextmanager
+def report_usage_errors() -> Iterator[None]:
+    """Report a ``ValueError`` as wrong usage: the library rejects such arguments before it sends anything."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _real(stack: contextlib.ExitStack, **options: Any) -> Backend:
+    environment = Environment.read()
+    try:
+        client = Client(token_cache=token_cache_file(environment), **options)
+        api_url = choose_urls(None, None, environment).api
+    except (TypeError, ValueError) as error:
+        raise click.ClickException(f"an environment variable is wrong: {error}") from error
+    store = FileCache(os.path.join(state_folder(), "conversations.json"))
+    return Backend(stack.enter_context(client), LastConversation(store, api_url))
+
+
+def token_cache_file(environment: Environment) -> Optional[str]:
+    """Return the file in which the command line keeps tokens; ``None`` if ``COPILOT_SYNC_TOKEN_CACHE`` decides."""
+    return None if environment.token_cache else os.path.join(cache_folder(), "tokens.json")
+
+
+def _emulated(stack: contextlib.ExitStack, **options: Any) -> Backend:
+    from copilot_sync.emulator import Emulator, Reply
+
+    stack.enter_context(_without_proxy())
+    emulator = stack.enter_context(Emulator(reply=Reply(pace=_EMULATED_PACE)))
+    click.echo("copilot-sync: this is the emulator: it repeats your question, no model is involved", err=True)
+    client = Client(
+        cookies=emulator.cookies,
+        github_url=emulator.github_url,
+        api_url=emulator.api_url,
+        token_cache=_NullCache(),
+        **options,
+    )
+    return Backend(stack.enter_context(client), LastConversation(_NullCache(), emulator.api_url))
+
+
+@contextlib.contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Bypass the proxies of the environment: none could reach a server inside this process."""
+    names = ("NO_PROXY", "no_proxy")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "127.0.0.1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _NullCache:
+    """A cache that keeps nothing."""
+
+    def get(self, key: str) -> None:
+        return None
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        return None

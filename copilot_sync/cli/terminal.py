@@ -1,0 +1,35 @@
+"""What a stream can show: whether a person looks at it, and which characters, colours and movements it takes.
+
+All of these only look, at a stream and at the environment. Text from the service that goes to a terminal passes
+``copilot_sync.terminal_text`` first.
+"""
+
+import os
+from typing import Optional, TextIO
+
+_DUMB_TERMINALS = ("", "dumb", "unknown")
+
+
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Whether a person looks at a stream."""
+    return stream is not None and stream.isatty()
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether a stream takes every character."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("_", "-") in ("utf-8", "utf8")
+
+
+def is_dumb() -> bool:
+    """Whether the terminal does not claim to know control sequences. Windows Terminal claims it in its own way."""
+    return os.environ.get("TERM", "") in _DUMB_TERMINALS and "WT_SESSION" not in os.environ
+
+
+def is_animated(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that can redraw lines and show every character."""
+    return is_terminal(stream) and not is_dumb() and is_utf8(stream)
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that may be coloured."""
+    return is_terminal(stream) and not is_dumb() and not os.environ.get("NO_COLOR")

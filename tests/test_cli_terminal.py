@@ -1,0 +1,45 @@
+"""What a stream can show is read off the stream and the environment."""
+
+from typing import Dict
+
+import pytest
+from support import Sink
+
+from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal
+
+
+@pytest.mark.parametrize(
+    "encoding, terminal, variables, animated, coloured",
+    [
+        ("utf-8", True, {}, True, True),
+        ("UTF8", True, {}, True, True),
+        ("utf-8", False, {}, False, False),
+        ("utf-8", True, {"TERM": "dumb"}, False, False),
+        ("utf-8", True, {"TERM": "unknown"}, False, False),
+        ("utf-8", True, {"TERM": ""}, False, False),
+        ("utf-8", True, {"TERM": "", "WT_SESSION": "x"}, True, True),
+        ("utf-8", True, {"NO_COLOR": "1"}, True, False),
+        ("utf-8", True, {"NO_COLOR": ""}, True, True),
+        ("latin-1", True, {}, False, True),
+        ("ascii", True, {}, False, True),
+    ],
+)
+def test_only_a_capable_terminal_is_drawn_on(
+    encoding: str,
+    terminal: bool,
+    variables: Dict[str, str],
+    animated: bool,
+    coloured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Drawing takes a terminal, control sequences and every character; colours a terminal and no NO_COLOR."""
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    sink = Sink(encoding, terminal)
+    assert (is_animated(sink), has_colours(sink)) == (animated, coloured)
+
+
+def test_a_stream_that_is_missing_is_no_terminal() -> None:
+    """Windows starts programs without any."""
+    assert not is_terminal(None)
