@@ -49,7 +49,7 @@ _OPTIONS = tuple(field.name for field in fields(MessageOptions))
 
 
 class _Default:
-    """Stands for "as the client has it" where ``None`` means something of its own."""
+    """Stands for "as the client has it" if ``None`` means something of its own."""
 
     def __repr__(self) -> str:
         return "<the client's>"
@@ -72,7 +72,7 @@ class Client:
         cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt``, JSON or HAR
             file, a folder of such, or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then
             ``get_cookies`` are asked.
-        model: The model asked for where a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
+        model: The model asked for if a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
         proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
         timeout: Seconds of silence allowed, or a ``Timeout``.
         retry: When failed requests are tried again; ``None`` for never.
@@ -124,7 +124,7 @@ class Client:
 
     @property
     def retry(self) -> Optional[RetryPolicy]:
-        """When failed requests are tried again, where a call does not say otherwise."""
+        """When failed requests are tried again, if a call does not say otherwise."""
         return self._options.retry
 
     @property
@@ -343,7 +343,7 @@ class Client:
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator["_Fetch"]:
-        """Give what fetches and reads replies within the time of one call, which ``close`` ends."""
+        """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
         call = CallContext(self._options.timeout)
         call.begin()
         self._calls.add(call)

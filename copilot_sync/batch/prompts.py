@@ -61,7 +61,7 @@ class Prompt:
         """Return the one text that is sent. The prompt is checked the first time.
 
         Args:
-            system: Instructions where the prompt has none of its own.
+            system: Instructions if the prompt has none of its own.
 
         Raises:
             TypeError: The prompt has the wrong type.
@@ -77,10 +77,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class BadLine:
-    """What stands where a prompt should.
+    """What stands in the place of a prompt.
 
     Attributes:
-        id: Its id, where that much could be read, else the number of the line.
+        id: Its id, if that much could be read, else the number of the line.
         number: The number of the line, from 1.
         reason: Where it stands, and what is wrong with it.
     """
@@ -99,7 +99,7 @@ def read_prompt(value: object, number: int) -> Union[Prompt, BadLine]:
 
     Args:
         value: The prompt.
-        number: Its place among the others, which is its id where it has none.
+        number: Its place among the others, which is its id if it has none.
     """
     if isinstance(value, BadLine):
         return value
@@ -182,7 +182,7 @@ class PromptFile:
         self._checked = state
 
     def close(self) -> None:
-        """Remove the temporary file, where there is one."""
+        """Remove the temporary file, if there is one."""
         self._source.close()
 
     def __enter__(self) -> "PromptFile":

@@ -83,7 +83,7 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
     Args:
         name: Its name on the package index.
         version: What is installed, ``None`` for nothing.
-        lowest: The oldest version that will do, ``""`` where none is known.
+        lowest: The oldest version that will do, ``""`` if none is known.
     """
     advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
     if version is None:
@@ -121,7 +121,7 @@ def _parse_version(version: str) -> Tuple[int, ...]:
 
 
 def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
-    """Check the URLs, and give them where they can be used."""
+    """Check the URLs, and return them if they can be used."""
     try:
         urls = choose_urls(None, None, environment)
     except ValueError as error:
@@ -178,7 +178,7 @@ def check_netrc(path: Optional[str], hosts: Sequence[str]) -> Check:
     """Check whether other programs would send a password of ``~/.netrc`` to our hosts. Ours never does.
 
     Args:
-        path: The file, ``None`` where there is none.
+        path: The file, ``None`` if there is none.
         hosts: The hosts.
     """
     if path is None:
@@ -224,7 +224,7 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
 
     Args:
         environment: The variables.
-        path: The file of the command line, ``None`` where the variable names another or none.
+        path: The file of the command line, ``None`` if the variable names another or none.
     """
     if environment.token_cache == "off":
         return Check("token cache", State.SKIPPED, f"off: each command fetches a token ({TOKEN_CACHE_VARIABLE})")
@@ -282,7 +282,7 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
     except CopilotError as error:
         words = str(error)
         if error.stage in ("credentials", "token"):
-            # Where the service says that the account gets no token, it is no use.
+            # If the service says that the account gets no token, it is no use.
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in words)
             advice = "sign in at github.com and export its cookies anew" if signed_out else ""
             return [Check("token", State.FAIL, words, advice), Check("models", State.SKIPPED, "not tried")]
@@ -293,7 +293,7 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
 
 
 def untried_account(reason: str) -> List[Check]:
-    """The findings of ``check_account`` where it makes no sense to try."""
+    """The findings of ``check_account`` if it makes no sense to try."""
     return [Check(name, State.SKIPPED, f"not tried: {reason}") for name in ("token", "models")]
 
 

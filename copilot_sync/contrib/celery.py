@@ -55,7 +55,7 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 #: The state of a task whose message may have been sent. Its result is the message's handle, as a dictionary.
 SENDING = "COPILOT_SYNC_SENDING"
 
-#: Where the result backends are that keep results in Redis. It can't be imported where there is no Redis client.
+#: Where the result backends are that keep results in Redis. It can't be imported if there is no Redis client.
 _REDIS = "celery.backends.redis"
 #: Seconds after which a broker gives a task that is not done to another worker, if the application does not say:
 #: Redis' hour, RabbitMQ's and SQS' half of it.
@@ -114,7 +114,7 @@ class _Ask(celery.Task):
         return RateLimiter(concurrency, rate=rate, cache=self.shared)
 
     def earlier(self) -> Mapping[str, Any]:
-        """What the result backend knows of this task: more than nothing where it was given to a worker before."""
+        """What the result backend knows of this task: more than nothing if it was given to a worker before."""
         if self.request.is_eager or isinstance(self.backend, DisabledBackend):
             return {"status": None}
         known: Mapping[str, Any] = self.backend.get_task_meta(self.request.id)
@@ -364,7 +364,7 @@ class FannedOut:
         """Yield the results in the order of the prompts, each when it and all before it are there.
 
         Args:
-            timeout: Seconds to wait for the next one. Default: for ever, also where no worker is.
+            timeout: Seconds to wait for the next one. Default: for ever, also if there is no worker.
 
         Raises:
             celery.exceptions.TimeoutError: The next one did not come in time.
@@ -376,7 +376,7 @@ class FannedOut:
         """Yield the results in the order of their coming.
 
         Args:
-            timeout: Seconds to wait for all of them. Default: for ever, also where no worker is.
+            timeout: Seconds to wait for all of them. Default: for ever, also if there is no worker.
 
         Raises:
             celery.exceptions.TimeoutError: Some did not come in time.

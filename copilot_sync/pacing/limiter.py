@@ -256,7 +256,7 @@ class _ByHost:
         return "<by the host>"
 
 
-#: Stands for the rate that goes with the host, where ``None`` means "any".
+#: Stands for the rate that goes with the host; ``None`` means "any".
 BY_HOST: Any = _ByHost()
 
 

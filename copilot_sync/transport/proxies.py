@@ -45,7 +45,7 @@ class ProxySettings:
         self._known: Dict[Tuple[str, str], Tuple[object, Dict[str, Any]]] = {}
 
     def settings(self, session: requests.Session, url: str) -> Dict[str, Any]:
-        """Give what ``session.send`` needs besides the request. It is shared and must not be changed."""
+        """Return what ``session.send`` needs besides the request. It is shared and must not be changed."""
         origin = urlsplit(url)[:2]
         environment = _environment()
         known = self._known.get(origin)
@@ -59,7 +59,7 @@ class ProxySettings:
 
 
 def place_of(url: str) -> str:
-    """Give the host of a URL and the port, but for that of plain HTTP; ``""`` if a password can't be told from them.
+    """Return the host of a URL and the port, but for that of plain HTTP; ``""`` if a password can't be told from them.
 
     A scheme may be missing, as it may in the URL of a proxy.
     """
@@ -78,7 +78,7 @@ _PORTS = {"https": 443, "socks": 1080}
 
 
 def _environment() -> Optional[Tuple[Optional[str], ...]]:
-    """What the environment says; ``None`` where there is more to it than variables."""
+    """What the environment says; ``None`` if there is more to it than variables."""
     if urllib.request.getproxies is not urllib.request.getproxies_environment:
         return None
     return tuple(map(os.environ.get, _VARIABLES))
