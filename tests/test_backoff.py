@@ -269,6 +269,31 @@ OUTCOMES = [
 # fmt: on
 
 
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (RateLimitError("", status=429, stage="message"), False),
+        (RateLimitError("", status=429, stage="thread"), False),
+        (ServerError("", status=503, not_processed=True, stage="message"), False),
+        (RateLimitError("", status=429, stage="messages"), True),
+        (ServerError("", status=500, stage="message"), True),
+        (NetworkError("", stage="message"), True),
+    ],
+    ids=repr,
+)
+def test_a_policy_may_leave_limits_to_the_caller(error: CopilotError, waits: bool) -> None:
+    """Then a limit is raised at once, but for that of a look for a message, which may not be given up half-way."""
+    call = PatientCall()
+    backoff = Backoff(RetryPolicy(wait_for_limits=False), call)
+    if waits:
+        backoff.after(error)
+    else:
+        with pytest.raises(CopilotError) as caught:
+            backoff.after(error)
+        assert caught.value is error
+    assert len(call.slept) == waits
+
+
 @pytest.mark.parametrize(("error", "resend"), OUTCOMES, ids=repr)
 def test_a_failure_tells_whether_the_request_was_taken(error: CopilotError, resend: Resend) -> None:
     """Whether it may be sent again, has to be looked for first, or is lost."""
@@ -299,6 +324,7 @@ WRONG = [
     ({"max_wait": float("inf")},    ValueError, "max_wait must be a number of seconds of at least zero, not inf"),
     ({"max_wait": float("nan")},    ValueError, "max_wait must be a number of seconds of at least zero, not nan"),
     ({"on_retry": "print"},         TypeError,  "on_retry must be callable"),
+    ({"wait_for_limits": 1},        TypeError,  "wait_for_limits must be True or False"),
 ]
 # fmt: on
 

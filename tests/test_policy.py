@@ -98,10 +98,11 @@ def test_before_a_message_is_sent_more_failures_are_everybodys(
     rule = next(rule for rule in RULES if rule.name == name)
     if name in ("a limit in an answer", "a failure in an answer", "a quota without a reply"):
         return  # there is no answer yet
-    error.stage, stage = "thread", error.stage
+    stage = error.stage
     try:
-        assert verdict_of(error).scope is early is rule.early
-        assert not verdict_of(error).may_be_processed
+        for error.stage in ("token", "thread", "messages"):
+            assert verdict_of(error).scope is early is rule.early
+            assert not verdict_of(error).may_be_processed
     finally:
         error.stage = stage
 
