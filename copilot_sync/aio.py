@@ -46,7 +46,7 @@ async def iterate_stream(stream: Stream) -> "AsyncGenerator[str, None]":
     ...     print(piece)
 
     Raises:
-        CopilotError: As iterating the stream does.
+        CopilotError: The same errors as from iterating the stream.
     """
     pieces = AsyncReader(stream, stream.close)
     try:

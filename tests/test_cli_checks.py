@@ -32,7 +32,7 @@ def environment(**variables: str) -> Environment:
 def test_an_old_python_is_told(version: Tuple[int, ...], state: State) -> None:
     """With the one that it takes."""
     finding = checks.check_python(version, "CPython")
-    assert (finding.state, finding.words) == (state, "CPython " + ".".join(map(str, version)))
+    assert (finding.state, finding.detail) == (state, "CPython " + ".".join(map(str, version)))
     assert ("3.8" in finding.advice) is (state is FAIL)
 
 
@@ -62,7 +62,7 @@ def test_urllib3_may_be_old_but_not_too_old(version: Optional[str], state: State
     """1.26 will do; the TLS library that it uses is named."""
     finding = checks.check_urllib3(version)
     assert finding.state is state
-    assert ("SSL" in finding.words) is (state is OK)
+    assert ("SSL" in finding.detail) is (state is OK)
     assert ("urllib3>=1.26" in finding.advice) is (state is FAIL)
 
 
@@ -86,7 +86,7 @@ def test_the_urls_are_shown_or_what_is_wrong_with_them() -> None:
     assert urls is not None
     finding, urls = checks.check_settings(environment(GITHUB_URL="ftp://x"))
     assert (finding.state, urls) == (FAIL, None)
-    assert "github_url" in finding.words
+    assert "github_url" in finding.detail
     assert "COPILOT_SYNC_GITHUB_URL" in finding.advice
 
 
@@ -110,10 +110,10 @@ def test_the_proxy_is_shown_without_its_password(
     if proxy is not None:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
     finding = checks.check_proxy("https://github.com", has_socks)
-    assert (finding.name, finding.state, finding.words) == ("proxy for github.com", state, words)
+    assert (finding.name, finding.state, finding.detail) == ("proxy for github.com", state, words)
     assert bool(finding.advice) is (state is FAIL)
     monkeypatch.setenv("NO_PROXY", "github.com")
-    assert checks.check_proxy("https://github.com", has_socks).words == "none"
+    assert checks.check_proxy("https://github.com", has_socks).detail == "none"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_certificates_are_tried(content: Optional[str], state: State, words:
         path.write_text(content)
     finding = checks.check_certificates({"REQUESTS_CA_BUNDLE": str(path), "CURL_CA_BUNDLE": "/missing"})
     assert finding.state is state
-    assert finding.words == words.format(path=path)
+    assert finding.detail == words.format(path=path)
     assert ("REQUESTS_CA_BUNDLE" in finding.advice) is (state is FAIL)
 
 
@@ -166,7 +166,7 @@ def test_a_netrc_that_would_interfere_is_told(content: Optional[str], state: Sta
         path.chmod(0o600)
     finding = checks.check_netrc(str(path) if content else None, ["github.com", "api.example"])
     assert finding.state is state
-    assert words in finding.words
+    assert words in finding.detail
     assert SECRET not in repr(finding)
 
 
@@ -195,7 +195,7 @@ def test_where_credentials_come_from_is_told_and_never_what_they_are(
     """The variable, the file or the browser."""
     finding = checks.check_credentials(environment(**variables), find)
     assert (finding.name, finding.state) == ("credentials", state)
-    assert words in finding.words
+    assert words in finding.detail
     assert SECRET not in repr(finding)
 
 
@@ -208,22 +208,22 @@ def test_where_tokens_are_kept_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     for place in (str(tmp_path / "file" / "tokens.json"), "/proc/tokens.json"):
         monkeypatch.setattr(os, "access", lambda path, how: path != "/proc")
         finding = checks.check_token_cache(environment(TOKEN_CACHE=place), None)
-        assert (finding.state, finding.words) == (SKIPPED, f"{place} can't be written: each command fetches a token")
+        assert (finding.state, finding.detail) == (SKIPPED, f"{place} can't be written: each command fetches a token")
     finding = checks.check_token_cache(environment(TOKEN_CACHE="off"), None)
-    assert (finding.state, finding.words[:3]) == (SKIPPED, "off")
+    assert (finding.state, finding.detail[:3]) == (SKIPPED, "off")
 
 
 def test_a_host_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not found may mean that there is no network. Behind a proxy, the proxy does it."""
     assert checks.check_dns("http://127.0.0.1:1") == Check("DNS of 127.0.0.1", OK, "127.0.0.1")
-    assert checks.check_dns(f"https://{'a' * 64}.example").words.startswith("not found (no valid name)")
+    assert checks.check_dns(f"https://{'a' * 64}.example").detail.startswith("not found (no valid name)")
 
     def offline(*arguments: Any, **options: Any) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     finding = checks.check_dns("https://github.com")
-    assert (finding.state, finding.words) == (
+    assert (finding.state, finding.detail) == (
         FAIL,
         "not found (Name or service not known); there may be no network",
     )
@@ -238,13 +238,13 @@ def test_tls_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(answering(reply), tls=True) as server:
         finding = checks.check_tls(server.url)
         assert finding.state is FAIL
-        assert "certificate is not trusted" in finding.words
+        assert "certificate is not trusted" in finding.detail
         assert "REQUESTS_CA_BUNDLE" in finding.advice
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority_file(tmp_path))
         name = f"TLS to 127.0.0.1:{server.port}"
         assert checks.check_tls(server.url) == Check(name, OK, "connected, the certificate is trusted")
     assert b"HEAD / HTTP/1.1" in server.received[0]
-    assert checks.check_tls(server.url).words.startswith("nothing listens there")
+    assert checks.check_tls(server.url).detail.startswith("nothing listens there")
     assert checks.check_tls("http://127.0.0.1:1").state is SKIPPED
 
 
@@ -260,7 +260,7 @@ def test_the_account_is_tried(copilot_emulator: Emulator) -> None:
     assert token == Check("token", OK, "there is one")
     assert models == Check("models", OK, "4 to choose from")
     copilot_emulator.options.models = ["o9"]
-    assert account(copilot_emulator)[1].words == "1 to choose from; gpt-4o is not among them"
+    assert account(copilot_emulator)[1].detail == "1 to choose from; gpt-4o is not among them"
 
 
 def test_cookies_that_are_refused_are_told(copilot_emulator: Emulator) -> None:
@@ -276,7 +276,7 @@ def test_a_service_that_fails_is_told(copilot_emulator: Emulator) -> None:
     copilot_emulator.fail("models", Fault.status(500, message="oops"))
     token, models = account(copilot_emulator)
     assert (token.state, models.state) == (OK, FAIL)
-    assert "oops" in models.words
+    assert "oops" in models.detail
 
 
 def test_a_token_that_was_given_is_used_as_it_is(copilot_emulator: Emulator) -> None:
@@ -298,5 +298,5 @@ def test_an_emulator_with_tls_is_reached(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_makes_no_sense_to_try_is_said() -> None:
     """With the reason."""
-    assert [finding.words for finding in checks.untried_account("no reason")] == ["not tried: no reason"] * 2
+    assert [finding.detail for finding in checks.untried_account("no reason")] == ["not tried: no reason"] * 2
     assert sys.version_info >= checks._OLDEST_PYTHON

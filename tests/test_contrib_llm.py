@@ -145,9 +145,9 @@ def test_a_key_is_used_as_it_is(
 
 def test_another_key_gets_another_client(emulator: Emulator, model: Any) -> None:
     """And the same one the same."""
-    first = model._opened(emulator.api_key)
-    assert model._opened(emulator.api_key) is first
-    assert model._opened(None) is not first
+    first = model._client_for(emulator.api_key)
+    assert model._client_for(emulator.api_key) is first
+    assert model._client_for(None) is not first
 
 
 @pytest.mark.parametrize("variable, files", [(None, 1), ("off", 0)], ids=["by default", "switched off"])

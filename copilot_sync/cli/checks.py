@@ -1,7 +1,7 @@
-"""What ``doctor`` looks at: each check is a function that gives one ``Check`` and changes nothing.
+"""The checks of ``doctor``. Each is a function that returns a ``Check`` and changes nothing.
 
-Checks of what is installed and set are functions of values; those that use the network come last and take what they
-talk to as arguments. No finding holds a credential: it says where one comes from, never what it is.
+Checks of the installation and the settings are functions of values. Checks that use the network come last, and take
+what they talk to as arguments. No result holds a credential: it says where one comes from, never what it is.
 """
 
 import enum
@@ -39,7 +39,7 @@ from copilot_sync.transport.session import Transport
 
 _OLDEST_PYTHON = (3, 8)
 _OLDEST_URLLIB3 = (1, 26)
-#: Seconds: for a connection, for silence, and in all. Nobody waits longer for a check.
+#: How long a check that uses the network may take.
 CHECK_TIMEOUT = Timeout(connect=10.0, read=10.0, total=20.0)
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -47,9 +47,9 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 class State(enum.Enum):
     """How a check went."""
 
-    OK = "well"
-    FAIL = "wrong"
-    SKIPPED = "open"  # not checked, or neither good nor bad
+    OK = "ok"
+    FAIL = "fail"
+    SKIPPED = "skipped"  # not checked, or neither good nor bad
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,22 @@ class Check:
     Args:
         name: What was checked.
         state: How it went.
-        words: What was found.
-        advice: What to do about it; ``""`` for nothing.
+        detail: What was found.
+        advice: What to do about it; ``""`` if there is nothing to do.
     """
 
     name: str
     state: State
-    words: str
+    detail: str
     advice: str = ""
 
 
 def check_python(version: Sequence[int], implementation: str) -> Check:
     """Check the interpreter."""
-    words = f"{implementation} {'.'.join(map(str, version[:3]))}"
+    detail = f"{implementation} {'.'.join(map(str, version[:3]))}"
     if tuple(version[:2]) < _OLDEST_PYTHON:
-        return Check("Python", State.FAIL, words, "use Python 3.8 or newer")
-    return Check("Python", State.OK, words)
+        return Check("Python", State.FAIL, detail, "use Python 3.8 or newer")
+    return Check("Python", State.OK, detail)
 
 
 def check_library(name: str, version: Optional[str], lowest: str) -> Check:
@@ -82,8 +82,8 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
 
     Args:
         name: Its name on the package index.
-        version: What is installed, ``None`` for nothing.
-        lowest: The oldest version that will do, ``""`` if none is known.
+        version: The installed version, ``None`` if there is none.
+        lowest: The oldest version that works, ``""`` if it is unknown.
     """
     advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
     if version is None:
@@ -94,14 +94,14 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
 
 
 def check_urllib3(version: Optional[str]) -> Check:
-    """Check ``requests``' own dependency, which old releases of ``boto3`` pin to 1.26."""
+    """Check the dependency of ``requests`` that old releases of ``boto3`` pin to 1.26."""
     if version is None or _parse_version(version) < _OLDEST_URLLIB3:
         return check_library("urllib3", version, ".".join(map(str, _OLDEST_URLLIB3)))
     return Check("urllib3", State.OK, f"{version}, with {ssl.OPENSSL_VERSION}")
 
 
 def lowest_versions(requirements: Iterable[str]) -> Dict[str, str]:
-    """Read the lower bounds of requirements such as ``requests>=2.32.4``, by name."""
+    """Return the lower bounds of requirements such as ``requests>=2.32.4`` by name."""
     found: Dict[str, str] = {}
     for requirement in requirements:
         bound = re.match(r"([\w.-]+)[^;]*>=\s*([\d.]+)", requirement)
@@ -111,7 +111,7 @@ def lowest_versions(requirements: Iterable[str]) -> Dict[str, str]:
 
 
 def _parse_version(version: str) -> Tuple[int, ...]:
-    """The numbers that a version begins with."""
+    """Return the numbers at the beginning of a version."""
     numbers = []
     for part in version.split("."):
         if not part.isdecimal():
@@ -127,12 +127,12 @@ def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
     except ValueError as error:
         advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
         return Check("settings", State.FAIL, str(error), advice), None
-    words = f"{urls.github} and {urls.api}, model {environment.model or MODEL}"
-    return Check("settings", State.OK, words), urls
+    detail = f"{urls.github} and {urls.api}, model {environment.model or MODEL}"
+    return Check("settings", State.OK, detail), urls
 
 
 def check_proxy(url: str, has_socks: bool) -> Check:
-    """Check which proxy the environment has for a URL."""
+    """Check the proxy that the environment sets for a URL."""
     name = f"proxy for {_host(url)}"
     proxy = proxy_of(url)
     if proxy is None:
@@ -141,20 +141,20 @@ def check_proxy(url: str, has_socks: bool) -> Check:
     if not place:
         return Check(name, State.FAIL, "is set to what is no URL", "correct HTTPS_PROXY: http://host:port")
     scheme = proxy.partition("://")[0] if "://" in proxy else "http"
-    words = f"{scheme}://{'***@' if '@' in proxy else ''}{place}"
+    detail = f"{scheme}://{'***@' if '@' in proxy else ''}{place}"
     if scheme.startswith("socks") and not has_socks:
-        return Check(name, State.FAIL, f"{words} needs an extra", 'pip install "copilot-sync[socks]"')
-    return Check(name, State.OK, words)
+        return Check(name, State.FAIL, f"{detail} needs an extra", 'pip install "copilot-sync[socks]"')
+    return Check(name, State.OK, detail)
 
 
 def proxy_of(url: str) -> Optional[str]:
-    """The proxy that the environment has for a URL, as ``requests`` finds it."""
+    """Return the proxy that the environment sets for a URL, as ``requests`` finds it."""
     proxies = requests.utils.get_environ_proxies(url)
     return requests.utils.select_proxy(url, proxies)
 
 
 def check_certificates(environ: Mapping[str, str]) -> Check:
-    """Check the CA certificates that servers are checked with."""
+    """Check the CA certificates that verify servers."""
     for variable in _CA_VARIABLES:
         path = environ.get(variable)
         if path:
@@ -163,19 +163,19 @@ def check_certificates(environ: Mapping[str, str]) -> Check:
     return _check_bundle(path, path, "pip install --force-reinstall certifi")
 
 
-def _check_bundle(words: str, path: str, advice: str) -> Check:
+def _check_bundle(detail: str, path: str, advice: str) -> Check:
     if not os.path.exists(path):
-        return Check("certificates", State.FAIL, f"{words} is not there", advice)
+        return Check("certificates", State.FAIL, f"{detail} is not there", advice)
     try:
         if not os.path.isdir(path):
             ssl.create_default_context(cafile=path)
     except (OSError, ValueError):
-        return Check("certificates", State.FAIL, f"{words} can't be read, or holds no certificates", advice)
-    return Check("certificates", State.OK, words)
+        return Check("certificates", State.FAIL, f"{detail} can't be read, or holds no certificates", advice)
+    return Check("certificates", State.OK, detail)
 
 
 def check_netrc(path: Optional[str], hosts: Sequence[str]) -> Check:
-    """Check whether other programs would send a password of ``~/.netrc`` to our hosts. Ours never does.
+    """Check whether other programs would send a password from ``~/.netrc`` to our hosts. This library never does.
 
     Args:
         path: The file, ``None`` if there is none.
@@ -197,34 +197,34 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     """Check where credentials come from.
 
     Args:
-        environment: The variables.
+        environment: The environment variables.
         find: Searches for cookies.
     """
     if environment.api_key is not None:
         try:
             Credentials(None, None, environment)
         except ValueError as error:
-            words = str(error).replace("the api_key", API_KEY_VARIABLE)
-            return Check("credentials", State.FAIL, words, f"set {API_KEY_VARIABLE} anew")
+            detail = str(error).replace("the api_key", API_KEY_VARIABLE)
+            return Check("credentials", State.FAIL, detail, f"set {API_KEY_VARIABLE} anew")
         return Check("credentials", State.OK, f"a token from {API_KEY_VARIABLE}")
     try:
         found = find()
     except MissingCredentialsError as error:
         return Check("credentials", State.FAIL, str(error.args[0]))
     count = len(found.cookies)
-    words = f"{count} cookie{'s' if count > 1 else ''} from {found.place}"
+    detail = f"{count} cookie{'s' if count > 1 else ''} from {found.place}"
     if not found.has_session:
         advice = f"sign in at github.com, export its cookies, point {COOKIES_VARIABLE} at them"
-        return Check("credentials", State.FAIL, f"{words}, but no user_session among them", advice)
-    return Check("credentials", State.OK, words)
+        return Check("credentials", State.FAIL, f"{detail}, but no user_session among them", advice)
+    return Check("credentials", State.OK, detail)
 
 
 def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
-    """Check where tokens are kept between invocations.
+    """Check where tokens are kept between commands.
 
     Args:
-        environment: The variables.
-        path: The file of the command line, ``None`` if the variable names another or none.
+        environment: The environment variables.
+        path: The file of the command line, ``None`` if the variable names another file or none.
     """
     if environment.token_cache == "off":
         return Check("token cache", State.SKIPPED, f"off: each command fetches a token ({TOKEN_CACHE_VARIABLE})")
@@ -238,7 +238,7 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
 
 
 def check_dns(url: str) -> Check:
-    """Check whether the name of a host is known."""
+    """Check whether DNS knows the host of a URL."""
     parts = urlsplit(url)
     name = f"DNS of {parts.hostname}"
     if proxy_of(url) is not None:
@@ -253,7 +253,7 @@ def check_dns(url: str) -> Check:
 
 
 def check_tls(url: str) -> Check:
-    """Check whether a host is reached and its certificate trusted, on the very way that requests take."""
+    """Check whether a host can be reached and its certificate is trusted, through the transport that requests use."""
     name = f"TLS to {_host(url)}"
     if not url.startswith("https:"):
         return Check(name, State.SKIPPED, "not used: an http:// URL, for this machine alone")
@@ -276,30 +276,30 @@ def _call() -> CallContext:
 
 
 def check_account(client: Client, environment: Environment) -> List[Check]:
-    """Check whether the service takes the credentials, and lists models."""
+    """Check whether the service accepts the credentials and lists models."""
     try:
         models = client.models()
     except CopilotError as error:
-        words = str(error)
+        detail = str(error)
         if error.stage in ("credentials", "token"):
-            # If the service says that the account gets no token, it is no use.
-            signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in words)
+            signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in detail)
+            # Signing in again is no use if the service says that the account gets no token.
             advice = "sign in at github.com and export its cookies anew" if signed_out else ""
-            return [Check("token", State.FAIL, words, advice), Check("models", State.SKIPPED, "not tried")]
-        return [_token_found(environment), Check("models", State.FAIL, words)]
+            return [Check("token", State.FAIL, detail, advice), Check("models", State.SKIPPED, "not tried")]
+        return [_token_found(environment), Check("models", State.FAIL, detail)]
     wanted = environment.model or MODEL
     listed = "" if wanted in [model.id for model in models] else f"; {wanted} is not among them"
     return [_token_found(environment), Check("models", State.OK, f"{len(models)} to choose from{listed}")]
 
 
 def untried_account(reason: str) -> List[Check]:
-    """The findings of ``check_account`` if it makes no sense to try."""
+    """Return the results of ``check_account`` if it makes no sense to try."""
     return [Check(name, State.SKIPPED, f"not tried: {reason}") for name in ("token", "models")]
 
 
 def _token_found(environment: Environment) -> Check:
-    words = f"{API_KEY_VARIABLE} is used as it is" if environment.api_key else "there is one"
-    return Check("token", State.OK, words)
+    detail = f"{API_KEY_VARIABLE} is used as it is" if environment.api_key else "there is one"
+    return Check("token", State.OK, detail)
 
 
 def _host(url: str) -> str:

@@ -1,4 +1,4 @@
-"""``copilot-sync doctor``: everything that an answer needs, checked one by one."""
+"""``copilot-sync doctor``: check everything that an answer needs, one by one."""
 
 import importlib.metadata
 import importlib.util
@@ -40,23 +40,23 @@ def doctor(context: click.Context) -> None:
     The exit status is 0 if no check fails, else 1. Without a network, the other checks run all the same. The output
     holds no secrets, so you can share it.
     """
-    is_wrong = False
-    for finding in _findings(Environment.read()):
-        _show(finding)
-        is_wrong = is_wrong or finding.state is State.FAIL
-    context.exit(1 if is_wrong else 0)
+    has_failed = False
+    for check in _run_checks(Environment.read()):
+        _show(check)
+        has_failed = has_failed or check.state is State.FAIL
+    context.exit(1 if has_failed else 0)
 
 
-def _show(finding: Check) -> None:
-    mark = (_MARKS if is_utf8(sys.stdout) else _ASCII_MARKS)[finding.state]
+def _show(check: Check) -> None:
+    mark = (_MARKS if is_utf8(sys.stdout) else _ASCII_MARKS)[check.state]
     if has_colours(sys.stdout):
-        mark = click.style(mark, fg=_COLOURS[finding.state])
-    advice = f" -> {finding.advice}" if finding.advice else ""
-    click.echo(f"{mark} {one_line(f'{finding.name}: {finding.words}{advice}')}")
+        mark = click.style(mark, fg=_COLOURS[check.state])
+    advice = f" -> {check.advice}" if check.advice else ""
+    click.echo(f"{mark} {one_line(f'{check.name}: {check.detail}{advice}')}")
 
 
-def _findings(environment: Environment) -> Iterator[Check]:
-    """Go through the checks, each finding as soon as it is there: some take seconds."""
+def _run_checks(environment: Environment) -> Iterator[Check]:
+    """Yield each result as soon as it is there: some take seconds."""
     yield Check("copilot-sync", State.OK, __version__)
     yield checks.check_python(sys.version_info[:3], platform.python_implementation())
     lowest = _lowest_versions()
@@ -68,10 +68,10 @@ def _findings(environment: Environment) -> Iterator[Check]:
     yield checks.check_certificates(os.environ)
     yield checks.check_token_cache(environment, token_cache_file(environment))
     if urls is not None:
-        yield from _findings_of_hosts(environment, urls)
+        yield from _check_hosts(environment, urls)
 
 
-def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
+def _check_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
     hosts = list(dict.fromkeys([urls.github, urls.api]))
     for url in hosts:
         yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
@@ -80,18 +80,18 @@ def _findings_of_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
     yield credentials
     reached = True
     for url in hosts:
-        for finding in _findings_of_way(url):
-            yield finding
-            reached = reached and finding.state is not State.FAIL
-    yield from _findings_of_account(environment, credentials, reached)
+        for check in _check_route(url):
+            yield check
+            reached = reached and check.state is not State.FAIL
+    yield from _check_account(environment, credentials, reached)
 
 
-def _findings_of_way(url: str) -> List[Check]:
+def _check_route(url: str) -> List[Check]:
     dns = checks.check_dns(url)
     return [dns] if dns.state is State.FAIL else [dns, checks.check_tls(url)]
 
 
-def _findings_of_account(environment: Environment, credentials: Check, reached: bool) -> List[Check]:
+def _check_account(environment: Environment, credentials: Check, reached: bool) -> List[Check]:
     if credentials.state is State.FAIL:
         return checks.untried_account("there are no credentials")
     if not reached:
@@ -101,7 +101,7 @@ def _findings_of_account(environment: Environment, credentials: Check, reached: 
 
 
 def _netrc_file() -> Optional[str]:
-    """The file in which other programs on ``requests`` look for passwords."""
+    """Return the file in which other programs that use ``requests`` look for passwords."""
     named = os.environ.get("NETRC")
     places = [named] if named else ["~/.netrc", "~/_netrc"]
     return next((path for path in map(os.path.expanduser, places) if os.path.isfile(path)), None)
@@ -115,7 +115,7 @@ def _installed(name: str) -> Optional[str]:
 
 
 def _lowest_versions() -> Dict[str, str]:
-    """The lower bounds that the installed package declares; none if it runs from a source tree."""
+    """Return the lower bounds that the installed package declares; none if it runs from a source tree."""
     try:
         requirements = importlib.metadata.requires("copilot-sync") or []
     except importlib.metadata.PackageNotFoundError:

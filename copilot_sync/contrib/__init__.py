@@ -1,1 +1,1 @@
-"""Thin modules for other people's programs: one for each, importable on its own, each with its own extra."""
+"""Thin adapters for other programs. Each can be imported on its own, and has its own extra."""

@@ -7,8 +7,8 @@
         return copilot.stream_response(request.form.get("prompt"), name="chat")
 
 ``app.config`` takes the arguments of ``Client`` as ``COPILOT_SYNC_MODEL`` and so on, and ``COPILOT_SYNC_HEARTBEAT``.
-The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This module turns Flask's things
-into the client's and back, and knows nothing of the protocol.
+The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This module connects Flask to the
+client, and knows nothing of the protocol.
 """
 
 import sys
@@ -30,7 +30,7 @@ try:
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[flask]"', name=error.name) from None
 
-#: The key of the extension, and the one in the session under which all conversations are.
+#: The key of the extension in ``app.extensions``, and of the conversations in the session.
 KEY = "copilot_sync"
 _PREFIX = "COPILOT_SYNC_"
 _OTHERS = ("heartbeat",)
@@ -40,13 +40,13 @@ class CopilotSync:
     """The extension. One object may serve several applications; each has a client of its own.
 
     Args:
-        app: The application. Default: ``init_app`` is called later.
-        token_cache: Where tokens are kept for all processes: a file, or a cache of Flask-Caching or cachelib. Default:
+        app: The application. Default: you call ``init_app`` later.
+        token_cache: Where all processes keep tokens: a file, or a cache of Flask-Caching or cachelib. Default:
             ``COPILOT_SYNC_TOKEN_CACHE`` of ``app.config``, else of the environment, else nowhere.
 
     Raises:
-        ValueError: ``app.config`` has a ``COPILOT_SYNC_`` name that is not known, or a heartbeat of zero.
-        TypeError: The heartbeat is no number.
+        ValueError: ``app.config`` has an unknown ``COPILOT_SYNC_`` name, or a heartbeat that is not above zero.
+        TypeError: The heartbeat is not a number.
     """
 
     def __init__(self, app: Optional[Flask] = None, *, token_cache: Any = None) -> None:
@@ -55,15 +55,15 @@ class CopilotSync:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Serve an application: read its configuration and add the commands ``flask copilot``.
+        """Set up an application: check its configuration and add the command ``flask copilot ask``.
 
-        The client is made when it is first needed, in each process.
+        Each process creates its client when it first needs it.
 
         Raises:
             TypeError: As for the class.
             ValueError: As for the class.
         """
-        check_heartbeat(_configured(app).get("heartbeat", HEARTBEAT))
+        check_heartbeat(_client_settings(app).get("heartbeat", HEARTBEAT))
         app.extensions[KEY] = LazyClient(lambda: self._make_client(app))
         app.cli.add_command(_commands(self))
 
@@ -72,7 +72,7 @@ class CopilotSync:
         """The client of the current application in this process. Safe from any thread.
 
         Raises:
-            RuntimeError: There is no current application, or it was not given to ``init_app``.
+            RuntimeError: There is no current application, or ``init_app`` was not called with it.
             TypeError: A value of its configuration has the wrong type.
             ValueError: A value of its configuration can't be used.
         """
@@ -89,25 +89,25 @@ class CopilotSync:
         conversation: Union[None, str, Conversation] = None,
         **options: Any,
     ) -> Response:
-        """Answer a request with the answer to a prompt, as ``text/event-stream``, while it is written.
+        """Return a response that streams the answer to a prompt as ``text/event-stream``.
 
-        Uses the network if a conversation is to be kept and has to be begun first. Whatever fails, also there,
-        the page is told in an ``error`` event, and the log in full.
+        Uses the network if ``name`` is set and a conversation has to be created first. If anything fails, the page gets
+        an ``error`` event, and the log gets the details.
 
-        Flask's session has been sent when the answer is streamed, so it keeps the conversation's id and never the
-        answer's. The page learns that from the ``complete`` event and may send it back, as ``parent_message_id``.
+        Flask sends the session before the answer, so the session holds the id of the conversation and never that of the
+        answer. The page gets it in the ``complete`` event, and may send it back as ``parent_message_id``.
 
         Args:
             prompt: A text, or role messages.
-            name: The name under which the session keeps the conversation. Default: it is not kept.
-            conversation: A conversation or its id. Default: the one that the session keeps, else a new one. An id
-                that comes from the page is the page's word: all users of a site share one account.
-            **options: As ``Client.stream`` takes them: ``model``, ``timeout``, ``parent_message_id`` … The last is
-                passed over if the session does not keep the conversation (any more) and a new one is begun.
+            name: The name under which the session keeps the conversation. Default: it does not.
+            conversation: A conversation or its id. Default: the one in the session, else a new one. Don't trust an id
+                that comes from the page: all users of a site share one account.
+            **options: Options of ``Client.stream``: ``model``, ``timeout``, ``parent_message_id`` … The last is ignored
+                if the session does not hold the conversation (any more), so that a new one starts.
 
         Raises:
-            werkzeug.exceptions.BadRequest: There is nothing to ask.
-            TypeError: An option has the wrong type or a name that is not known.
+            werkzeug.exceptions.BadRequest: The prompt is empty.
+            TypeError: An option has the wrong type or an unknown name.
             ValueError: An option can't be sent.
         """
         if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
@@ -117,7 +117,7 @@ class CopilotSync:
             if conversation is None:  # the page may still show one that the session has lost
                 options.pop("parent_message_id", None)
         stream = self.client.stream(prompt, conversation=conversation, **options)
-        heartbeat = _configured(current_app).get("heartbeat", HEARTBEAT)
+        heartbeat = _client_settings(current_app).get("heartbeat", HEARTBEAT)
         if name is not None:
             try:
                 _remember(name, stream.start())
@@ -127,13 +127,13 @@ class CopilotSync:
         return Response(EventStream(stream, heartbeat=heartbeat), headers=HEADERS)
 
     def conversations(self) -> Dict[str, Conversation]:
-        """Return the conversations that the session holds, by name, the one begun last at the end."""
+        """Return the conversations in the session by name, the newest last."""
         return {name: Conversation(id) for name, id in session.get(KEY, [])}
 
     def forget(self, name: str) -> None:
-        """Forget a conversation, so that the next question under its name begins a new one.
+        """Remove a conversation from the session, so that the next question under its name starts a new one.
 
-        Nothing is deleted elsewhere.
+        Nothing is deleted at the service.
         """
         kept = session.get(KEY, [])
         if name in dict(kept):
@@ -143,15 +143,15 @@ class CopilotSync:
         return Client(**self._options(app))
 
     def _options(self, app: Flask) -> Dict[str, Any]:
-        options = {name: value for name, value in _configured(app).items() if name not in _OTHERS}
+        options = {name: value for name, value in _client_settings(app).items() if name not in _OTHERS}
         cache = options.get("token_cache") if self._token_cache is None else self._token_cache
         return {**options, "token_cache": cache}
 
 
-def _configured(app: Flask) -> Dict[str, Any]:
-    """What the configuration says, by the names of ``Client``'s arguments. Secrets stand in it.
+def _client_settings(app: Flask) -> Dict[str, Any]:
+    """Return the configuration by the names of ``Client``'s arguments. It contains secrets.
 
-    No variable here holds them before the names are checked: an error may be reported with them.
+    No variable holds them before the names are checked: an error report may include the variables of this frame.
     """
     given = [name[len(_PREFIX) :] for name in app.config if name.startswith(_PREFIX)]
     names = option_names(given, _OTHERS, f"app.config, behind {_PREFIX},")
@@ -159,7 +159,7 @@ def _configured(app: Flask) -> Dict[str, Any]:
 
 
 def _remember(name: str, conversation: Conversation) -> None:
-    # A list of pairs, because Flask writes the members of an object in the order of their names.
+    # A list of pairs, because Flask sorts the members of an object by name.
     kept = dict(session.get(KEY, []))
     if kept.get(name) != conversation.conversation_id:
         others = [[each, id] for each, id in kept.items() if each != name]
@@ -172,7 +172,7 @@ def _commands(copilot: CopilotSync) -> AppGroup:
     @group.command("ask")
     @click.argument("prompt")
     @click.option("--model", help="The model's id.  [default: the application's]")
-    @click.option("--conversation", metavar="ID", help="Go on with a conversation.  [default: a new one]")
+    @click.option("--conversation", metavar="ID", help="Continue a conversation.  [default: a new one]")
     def ask(prompt: str, model: Optional[str], conversation: Optional[str]) -> None:
         """Ask PROMPT and print the answer as it comes."""
         try:

@@ -1,7 +1,7 @@
-"""The one client of a process, as the configuration of a web framework describes it.
+"""The client of a web application, configured by its framework.
 
-``LazyClient`` makes it when it is first asked for: configurations are read late, and workers are forked early.
-``option_names`` checks the names in a configuration. Nothing here knows a framework.
+``LazyClient`` creates the client when it is first used, because configurations are read late and workers are forked
+early. ``option_names`` checks the names in a configuration. This module knows no framework.
 """
 
 import inspect
@@ -11,25 +11,25 @@ from typing import Callable, Dict, Iterable, Optional, Tuple
 from copilot_sync.client import Client
 from copilot_sync.transport.fork import reset_after_fork
 
-#: What a client can be made with, by name.
+#: The names of the arguments of ``Client``.
 CLIENT_OPTIONS = tuple(inspect.signature(Client).parameters)
 
 
 def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> Dict[str, str]:
-    """Find the arguments of ``Client`` that upper-case names stand for.
+    """Map the upper-case names in a configuration to arguments of ``Client``.
 
-    It is given no values: among them are secrets, and an error may be reported with the variables of this frame.
+    This function takes no values: some are secrets, and an error report may include the variables of its frame.
 
     Args:
-        given: The names in a configuration.
-        others: What there is to configure besides, in lower case.
-        place: What an error calls the configuration.
+        given: The names in the configuration.
+        others: Further names that are allowed, in lower case.
+        place: What to call the configuration in an error message.
 
     Returns:
-        The argument by the name.
+        The argument for each name.
 
     Raises:
-        ValueError: There is no such name. The message lists those that there are.
+        ValueError: A name is unknown. The message lists the known ones.
     """
     known = {name.upper(): name for name in (*CLIENT_OPTIONS, *others)}
     names = list(given)
@@ -40,10 +40,10 @@ def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> D
 
 
 class LazyClient:
-    """A client that is made when it is first needed, and then kept. Safe for any thread and for forked children.
+    """A client that is created when it is first used, and then kept. Safe from any thread and in forked children.
 
     Args:
-        make: Makes it. What it raises comes out of ``get``, which then tries again the next time.
+        make: Creates the client. If it raises, so does ``get``, and the next ``get`` tries again.
     """
 
     def __init__(self, make: Callable[[], Client]) -> None:
@@ -53,7 +53,7 @@ class LazyClient:
         reset_after_fork(self)
 
     def after_fork_in_child(self) -> None:
-        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        """Replace the lock: a thread that does not exist in the child may hold the inherited one."""
         self._lock = threading.RLock()
 
     def get(self) -> Client:
@@ -64,7 +64,7 @@ class LazyClient:
             return self._client
 
     def close(self) -> None:
-        """Close the client and forget it: the next one is made anew."""
+        """Close the client and forget it. The next ``get`` creates another one."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:

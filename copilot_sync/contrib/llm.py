@@ -1,9 +1,9 @@
 """The models of GitHub Copilot in ``llm``, as its plugin: ``llm -m copilot-sync/gpt-4o "hello"``.
 
-The credentials are those of the library: a key of ``llm keys set copilot-sync``, else the environment and what can be
-found on the machine. What has to outlive a run of ``llm`` stands in the folder of ``llm``: the token, unless
-``COPILOT_SYNC_TOKEN_CACHE`` says otherwise, and which conversation here is which thread there, by their ids. ``llm``
-gives old answers back in some releases and not in others, so a thread that is known is gone on with and not told again.
+The credentials are a key from ``llm keys set copilot-sync``, else those that the library finds. Two things are kept in
+the folder of ``llm`` from one run to the next: the token, unless ``COPILOT_SYNC_TOKEN_CACHE`` says otherwise, and the
+id of the service's thread for each conversation of ``llm``. Not all releases of ``llm`` return old answers to a plugin,
+so a known thread is continued, and the earlier messages are not sent again.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ try:
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[llm]"', name=error.name) from None
 
-#: What the names of the models begin with, and the name of the key.
+#: The prefix of the model names, and the name of the key.
 NAME = "copilot-sync"
 _TOKENS_FILE = "copilot-sync-tokens.json"
 _THREADS_FILE = "copilot-sync-threads.db"
 
-# If it is there, it hands over the key of the call.
+# If it exists, it passes the key of the call.
 _Model: Any = getattr(llm, "KeyModel", llm.Model)
 
 
@@ -40,10 +40,10 @@ def register_models(register: Callable[[Any], None]) -> None:
 
 
 class CopilotModel(_Model):
-    """One model, as ``llm`` uses it. Safe for any thread.
+    """One model for ``llm``. Safe from any thread.
 
     Args:
-        model: Its id at the service.
+        model: The id of the model at the service.
     """
 
     can_stream = True
@@ -57,7 +57,7 @@ class CopilotModel(_Model):
         self._client: Optional[Tuple[Optional[str], Client]] = None
 
     def get_key(self, explicit_key: Optional[str] = None) -> Optional[str]:
-        """Return the key; ``None`` if there is none, which is no error, as there may be cookies."""
+        """Return the key; ``None`` if there is none, which is no error, because there may be cookies."""
         key: Optional[str] = self.key or llm.get_key(explicit_key, NAME, API_KEY_VARIABLE)
         return key
 
@@ -69,16 +69,16 @@ class CopilotModel(_Model):
         conversation: Any,
         key: Optional[str] = None,
     ) -> Iterator[str]:
-        """Ask, and yield the answer: as it comes, or at once if ``stream`` is false.
+        """Ask, and yield the answer: in pieces as they arrive, or in one piece if ``stream`` is false.
 
         Raises:
-            CopilotError: The answer could not be had.
+            CopilotError: There is no complete answer.
         """
         threads = _ThreadMap(llm.user_dir() / _THREADS_FILE)
-        known = (threads.get(conversation.id) or _last_thread(conversation)) if conversation else None
+        thread = (threads.get(conversation.id) or _last_thread(conversation)) if conversation else None
         answering = self._client_for(key or self.get_key()).stream(
-            _question(prompt, conversation if known is None else None),
-            conversation=known,
+            _question(prompt, conversation if thread is None else None),
+            conversation=thread,
             model=self._model,
             custom_instructions=prompt.system or None,
             buffered=not stream,
@@ -93,7 +93,7 @@ class CopilotModel(_Model):
                 threads.keep(conversation.id, thread)
 
     def _client_for(self, key: Optional[str]) -> Client:
-        """The client of a key, kept for the next question: a token is fetched once and not for each."""
+        """Return the client for a key. It is kept for the next question, so that a token is fetched only once."""
         with self._lock:
             if self._client is None or self._client[0] != key:
                 cache = None if Environment.read().token_cache else llm.user_dir() / _TOKENS_FILE
@@ -101,19 +101,19 @@ class CopilotModel(_Model):
             return self._client[1]
 
 
-def _question(prompt: Any, told: Any) -> PromptInput:
-    """What to ask: the prompt, behind what ``llm`` knows of a conversation that has no thread yet."""
+def _question(prompt: Any, conversation: Any) -> PromptInput:
+    """Return the prompt, after the earlier messages of a conversation that has no thread yet."""
     messages: List[Dict[str, Any]] = []
-    for response in told.responses if told else ():
+    for response in conversation.responses if conversation else ():
         messages.append({"role": "user", "content": response.prompt.prompt})
         messages.append({"role": "assistant", "content": response.text()})
     return [*messages, {"role": "user", "content": prompt.prompt}] if messages else str(prompt.prompt)
 
 
 def _last_thread(conversation: Any) -> Optional[Conversation]:
-    """The thread that the last answer came from, if ``llm`` gives old answers back.
+    """Return the thread of the last answer, if ``llm`` returns old answers.
 
-    Old releases give a conversation its id after its first answer.
+    Old releases assign the id of a conversation after its first answer.
     """
     last = conversation.responses[-1] if conversation.responses else None
     if last is None or not isinstance(last.model, CopilotModel) or not last.response_json:
@@ -122,14 +122,14 @@ def _last_thread(conversation: Any) -> Optional[Conversation]:
 
 
 def _record_answer(response: Any, answer: Answer) -> None:
-    """Tell ``llm`` what it keeps of an answer beside its text."""
+    """Pass to ``llm`` what it keeps of an answer besides the text."""
     response.response_json = {**answer.conversation.to_dict(), "model": answer.model}
     if answer.usage is not None and hasattr(response, "set_usage"):
         response.set_usage(input=answer.usage.input_tokens, output=answer.usage.output_tokens)
 
 
 class _ThreadMap:
-    """Which of the service's threads belongs to which conversation. Several processes may use one file."""
+    """The service's thread for each conversation of ``llm``, in a file that several processes may use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -147,7 +147,7 @@ class _ThreadMap:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(str(self._path))) as database:
-            with database:  # as one transaction
+            with database:  # in one transaction
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS threads (id TEXT PRIMARY KEY, thread TEXT NOT NULL, message TEXT)"
                 )

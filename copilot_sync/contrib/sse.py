@@ -1,16 +1,17 @@
 """A ``Stream`` as server-sent events for browsers: bytes for any WSGI server, no framework needed.
 
-Each event is one ``data:`` line with a JSON object, told apart by its ``type``:
+Each event is one ``data:`` line with a JSON object. Its ``type`` is one of these:
 
 - ``{"type": "content", "text": "…"}``: the next piece of the answer.
-- ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true}``: the end.
-- ``{"type": "error", "code": "rate_limited", "message": "…", …}``: the end, otherwise. The message is for the person
-  at the page and says nothing of the cause, which is in the log. With the code ``not_kept`` the answer is whole, and
-  the event has what ``complete`` has as well, but the site failed to keep it for the next question.
+- ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true}``: the answer
+  is complete.
+- ``{"type": "error", "code": "rate_limited", "message": "…", …}``: the answer failed. The message is for the person at
+  the page and hides the cause, which is in the log. The code ``not_kept`` means that the answer is complete, but the
+  site failed to save it for the next question; this event also has the fields of ``complete``.
 
-While nothing comes, comments go out, because only what is written tells a server that the client has gone. What is
-iterated can't be waited for with a time limit, so each response has a thread that reads; it ends with the response.
-This module knows neither WSGI nor any framework, and nothing of asyncio.
+During silence, comments go out, because a server notices only by writing that the client has gone. A blocking iterator
+can't be waited for with a time limit, so a thread reads the stream for each response, and ends with it. This module
+knows neither WSGI, nor any framework, nor asyncio.
 """
 
 import json
@@ -41,7 +42,7 @@ from copilot_sync.stream import Stream
 
 logger = logging.getLogger(__name__)
 
-#: The header fields of such a response. The last two keep proxies and compressing middleware from holding it back.
+#: The header fields of such a response. The last two keep proxies and compressing middleware from buffering it.
 HEADERS: Mapping[str, str] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -50,35 +51,31 @@ HEADERS: Mapping[str, str] = {
 }
 #: Seconds of silence after which a comment goes out.
 HEARTBEAT = 10.0
-#: Seconds between the two comments of a heartbeat. The system takes the first write to a client that has gone as if
-#: nothing were wrong, and refuses the second.
+#: Seconds between the two comments of a heartbeat. If the client has gone, the system still accepts the first write and
+#: refuses the second.
 PROBE_DELAY = 0.5
-#: What goes out at once, so that the head of the response does.
+#: Sent at once, so that the head of the response is sent too.
 PREAMBLE = b": answering\n\n"
-#: What goes out while nothing comes.
+#: Sent during silence.
 COMMENT = b": waiting\n\n"
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class PublicMessage(NamedTuple):
-    """What the page is told of an error: a code for its program, and a sentence for a person."""
+    """What a page may show of an error: a code for its program, and a sentence for a person."""
 
     code: str
     message: str
 
 
-class NotKeptError(CopilotError):
-    """An answer is whole, but ``on_complete`` failed to keep it."""
-
-
-_WORDS: Mapping[Type[BaseException], PublicMessage] = {
+_MESSAGES: Mapping[Type[BaseException], PublicMessage] = {
     MissingCredentialsError: PublicMessage("not_configured", "The chat has not been set up on this server yet."),
     AuthenticationError: PublicMessage(
         "not_authorized", "The chat's account was refused. Whoever runs this site can fix it."
     ),
     PermissionDeniedError: PublicMessage("not_permitted", "The service does not allow this question."),
-    WrongHostError: PublicMessage("not_configured", "The chat has not been set up rightly on this server."),
+    WrongHostError: PublicMessage("not_configured", "The chat is not set up correctly on this server."),
     InvalidRequestError: PublicMessage("invalid_request", "The service did not accept this question."),
     NotFoundError: PublicMessage("not_found", "This conversation does not exist any more. Please begin a new one."),
     QuotaExceededError: PublicMessage("quota_exceeded", "The allowance of answers is used up for now."),
@@ -90,16 +87,16 @@ _WORDS: Mapping[Type[BaseException], PublicMessage] = {
     ServerError: PublicMessage("unavailable", "The service has a problem at the moment. Please try again later."),
     StreamInterruptedError: PublicMessage("interrupted", "The answer was cut off before its end."),
     StreamClosedError: PublicMessage("stopped", "The answer was stopped."),
-    NotKeptError: PublicMessage(
-        "not_kept", "The answer is complete, but this site could not keep it for the next question."
-    ),
-    CopilotError: PublicMessage("failed", "The answer could not be had. Please try again later."),
+    CopilotError: PublicMessage("failed", "The answer failed. Please try again later."),
 }
+
+#: There is no error class for this one: the answer itself is complete.
+_NOT_KEPT = PublicMessage("not_kept", "The answer is complete, but this site could not save it for the next question.")
 
 
 def public_message(error: CopilotError) -> PublicMessage:
-    """Return what may be shown of an error to anybody: words for its kind, and nothing of what it says."""
-    return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
+    """Return what anybody may see of an error. It depends on the kind of the error, and hides its message."""
+    return next(_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES)
 
 
 def content_event(text: str) -> bytes:
@@ -108,26 +105,26 @@ def content_event(text: str) -> bytes:
 
 
 def complete_event(answer: Answer) -> bytes:
-    """Return the event for the end of an answer, with what a page needs to go on with the conversation."""
+    """Return the event for a complete answer, with what a page needs to continue the conversation."""
     return _event({"type": "complete", **_details_of(answer)})
 
 
 def _details_of(answer: Answer) -> Dict[str, Any]:
-    """Return what a page needs of an answer whose text it has."""
+    """Return all fields of an answer except its text, which the page has."""
     details = answer.to_dict()
     del details["text"]
     return details
 
 
 def not_kept_event(answer: Answer, error: Exception) -> bytes:
-    """Return the event for the end of an answer that ``on_complete`` failed to keep, and log why."""
-    logger.error("an answer for a page is whole, but on_complete failed", exc_info=error)
-    words = _WORDS[NotKeptError]
+    """Return the event for a complete answer that ``on_complete`` failed to save, and log the error."""
+    logger.error("an answer for a page is complete, but on_complete failed", exc_info=error)
+    words = _NOT_KEPT
     return _event({**_details_of(answer), "type": "error", "code": words.code, "message": words.message})
 
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
-    """Return the event for an error: its kind in safe words, and never what it says."""
+    """Return the event for an error: its public message, and never its own."""
     words = public_message(error)
     data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
     if conversation is not None:
@@ -143,15 +140,15 @@ def _event(data: Mapping[str, Any]) -> bytes:
 
 
 def log_failure(error: CopilotError) -> None:
-    """Log what the page is not told. Neither the words nor the causes of these errors hold a secret."""
+    """Log an error in full. Neither the messages nor the causes of these errors hold a secret."""
     logger.error("an answer for a page failed: %s", error, exc_info=error)
 
 
 def check_heartbeat(seconds: float) -> float:
-    """Check a heartbeat, in seconds.
+    """Return a heartbeat as seconds, if it is valid.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It is not above zero.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
@@ -164,23 +161,23 @@ def check_heartbeat(seconds: float) -> float:
 class EventStream(Iterator[bytes]):
     """A blocking ``Stream`` as the body of a ``text/event-stream`` response.
 
-    Give it to a WSGI server, which closes it when the response has ended or the client has gone. Closing, garbage
-    collection and the end of a ``with`` block free the upstream connection at once. It is iterated by one thread;
-    ``close`` may be called from any.
+    Return it to a WSGI server, which closes it when the response has ended or the client has gone. Closing, garbage
+    collection and the end of a ``with`` block free the upstream connection at once. Iterate it in one thread;
+    ``close`` is safe from any thread.
 
     >>> body = EventStream(client.stream("Explain WSGI"))  # doctest: +SKIP
     >>> start_response("200 OK", list(HEADERS.items()))  # doctest: +SKIP
     >>> return body  # doctest: +SKIP
 
     Args:
-        stream: What is sent on. It may have been started; nothing else may read it.
-        heartbeat: Seconds of silence after which a comment goes out. A client that has gone is noticed, and
-            its upstream connection closed, within a second after that. Default 10.
-        on_complete: Called with the answer in the thread that iterates, before the page is told that it is whole. If it
-            raises an ``Exception``, that is logged, and the page gets an ``error`` with the code ``not_kept``.
+        stream: The stream to send. It may have been started; nothing else may read it.
+        heartbeat: Seconds of silence after which a comment goes out. If the client has gone, the upstream connection is
+            closed within a second after that. Default 10.
+        on_complete: Called with the answer before the ``complete`` event, in the thread that iterates. If it raises an
+            ``Exception``, that is logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
 
     Raises:
-        TypeError: ``heartbeat`` is no number.
+        TypeError: ``heartbeat`` is not a number.
         ValueError: ``heartbeat`` is not above zero.
     """
 
@@ -201,10 +198,10 @@ class EventStream(Iterator[bytes]):
         self._ended = False
 
     def __next__(self) -> bytes:
-        """Wait for what is to be sent next: one event, several that have come, or a comment.
+        """Wait for the next bytes to send: one or several events, or a comment.
 
         Raises:
-            StopIteration: All has been sent, or ``close`` was called.
+            StopIteration: Everything has been sent, or ``close`` was called.
         """
         if self._ended:
             raise StopIteration
@@ -232,7 +229,7 @@ class EventStream(Iterator[bytes]):
                 return pieces
 
     def _last(self) -> bytes:
-        """The event that ends the response."""
+        """Return the event that ends the response."""
         closed = self._ended
         self.close()
         try:
@@ -243,17 +240,17 @@ class EventStream(Iterator[bytes]):
             log_failure(error)
             return error_event(error, self._stream.conversation)
         answer = self._stream.answer
-        if answer is None:  # closed by what reads it, such as the function that is told of the conversation
+        if answer is None:  # its own reader closed the stream, such as the ``on_start`` function
             raise StopIteration
         try:
             if self._on_complete is not None:
                 self._on_complete(answer)
-        except Exception as error:  # noqa: BLE001 - the response has begun, and what keeps answers may raise anything
+        except Exception as error:  # noqa: BLE001 - the response has begun, and on_complete may raise anything
             return not_kept_event(answer, error)
         return complete_event(answer)
 
     def close(self) -> None:
-        """End the response: the thread ends and the upstream connection is free. Any number of times."""
+        """End the response, the thread and the upstream connection. May be called any number of times."""
         self._ended = True
         self._reader.close()
         self._reader.join()
@@ -265,23 +262,23 @@ class EventStream(Iterator[bytes]):
         self.close()
 
     def __del__(self) -> None:
-        # If __init__ refused its arguments, there is nothing to close.
+        # If __init__ raised, there is nothing to close.
         if hasattr(self, "_reader"):
             self.close()
 
 
 class HeartbeatTimer:
-    """How long to wait for a piece before the next comment: a heartbeat has two, the second soon after the first."""
+    """Says when the next comment is due. A heartbeat has two comments, the second soon after the first."""
 
     def __init__(self, heartbeat: float) -> None:
         self._heartbeat = heartbeat
-        self._comments = 0
+        self._comments = 0  # since something else was sent
 
     def next_wait(self) -> float:
-        """Return the seconds until the comment after the last one."""
+        """Return the seconds from the last comment to the next one."""
         self._comments += 1
         return self._heartbeat if self._comments % 2 else min(PROBE_DELAY, self._heartbeat)
 
     def reset(self) -> None:
-        """Note that something was sent."""
+        """Start again, because something was sent."""
         self._comments = 0

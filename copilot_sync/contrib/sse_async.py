@@ -1,8 +1,7 @@
 """A ``Stream`` as server-sent events for browsers, for ASGI servers: the asynchronous twin of ``sse``.
 
-The events are those of ``sse``. The stream is read in the one thread that ``aio`` has for it; while nothing comes,
-the event loop's clock says when a comment is due. It is a module of its own so that nothing of asyncio is loaded
-where WSGI is served.
+The events are those of ``sse``. ``aio`` reads the stream in a thread; the event loop wakes up when a comment is due.
+This is a separate module so that a WSGI server does not load asyncio.
 """
 
 import asyncio
@@ -29,16 +28,17 @@ from copilot_sync.stream import Stream
 class AsyncEventStream(AsyncIterator[bytes]):
     """A blocking ``Stream`` as the body of a ``text/event-stream`` response under ASGI.
 
-    Cancelling what waits for it, ``aclose()``, ``close()`` and garbage collection free the upstream connection at once.
+    Cancelling the task that waits for it, ``aclose()``, ``close()`` and garbage collection free the upstream connection
+    at once.
 
     Args:
-        stream: What is sent on. It may have been started; nothing else may read it.
+        stream: The stream to send. It may have been started; nothing else may read it.
         heartbeat: Seconds of silence after which a comment goes out. Default 10.
-        on_complete: Awaited with the answer before the page is told that it is whole. If it raises an ``Exception``,
-            that is logged, and the page gets an ``error`` with the code ``not_kept``.
+        on_complete: Awaited with the answer before the ``complete`` event. If it raises an ``Exception``, that is
+            logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
 
     Raises:
-        TypeError: ``heartbeat`` is no number.
+        TypeError: ``heartbeat`` is not a number.
         ValueError: ``heartbeat`` is not above zero.
     """
 
@@ -57,10 +57,10 @@ class AsyncEventStream(AsyncIterator[bytes]):
         self._ended = False
 
     async def __anext__(self) -> bytes:
-        """Wait for what is to be sent next: one event, several that have come, or a comment.
+        """Wait for the next bytes to send: one or several events, or a comment.
 
         Raises:
-            StopAsyncIteration: All has been sent, or it was closed.
+            StopAsyncIteration: Everything has been sent, or it was closed.
         """
         if self._ended:
             raise StopAsyncIteration
@@ -89,10 +89,10 @@ class AsyncEventStream(AsyncIterator[bytes]):
         return error_event(error, self._stream.conversation)
 
     async def _last(self) -> bytes:
-        """The event that ends the response."""
+        """Return the event that ends the response."""
         self.close()
         answer = self._stream.answer
-        if answer is None:  # closed by what reads it, such as the function that is told of the conversation
+        if answer is None:  # its own reader closed the stream, such as the ``on_start`` function
             raise StopAsyncIteration
         try:
             if self._on_complete is not None:
@@ -102,17 +102,17 @@ class AsyncEventStream(AsyncIterator[bytes]):
         return complete_event(answer)
 
     def close(self) -> None:
-        """End the response and free the upstream connection, without waiting. From any thread, any number of times."""
+        """End the response and the upstream connection without waiting. Safe from any thread, any number of times."""
         self._ended = True
         self._stream.close()
         self._pieces.close()
 
     async def aclose(self) -> None:
-        """End the response, free the upstream connection, and wait for its thread to end. Any number of times."""
+        """End the response and the upstream connection, and wait for the thread. May be called any number of times."""
         self.close()
         await self._pieces.aclose()
 
     def __del__(self) -> None:
-        # If __init__ refused its arguments, there is nothing to close.
+        # If __init__ raised, there is nothing to close.
         if hasattr(self, "_pieces"):
             self.close()

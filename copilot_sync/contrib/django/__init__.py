@@ -1,4 +1,4 @@
-"""Copilot Chat in Django: answers that stream, and conversations in the session. WSGI and ASGI, no model, no migration.
+"""Copilot Chat in Django: streamed answers and conversations in the session. WSGI and ASGI, no model, no migration.
 
     INSTALLED_APPS = [..., "copilot_sync.contrib.django"]
     COPILOT_SYNC = {"MODEL": "gpt-4o"}
@@ -8,12 +8,12 @@
         return stream_response(request, request.POST.get("prompt"), name="chat")
 
 ``COPILOT_SYNC`` takes the arguments of ``Client`` in upper case, and ``HEARTBEAT``. ``TOKEN_CACHE`` names one of
-``CACHES``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This package turns
-Django's things into the client's and back, and knows nothing of the protocol.
+``CACHES``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This package connects
+Django to the client, and knows nothing of the protocol.
 """
 
 try:
-    import django as _django  # noqa: F401 - said once and clearly if it is missing
+    import django as _django  # noqa: F401 - one clear message if it is missing
 except ImportError:  # pragma: no cover - the environments of the tests have it
     raise ImportError('this package needs django: pip install "copilot-sync[django]"', name="django") from None
 

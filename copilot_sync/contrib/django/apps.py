@@ -1,4 +1,4 @@
-"""The application that ``INSTALLED_APPS`` names: it brings the system checks and the command."""
+"""The application for ``INSTALLED_APPS``, with system checks and a management command."""
 
 from django.apps import AppConfig
 from django.core import checks

@@ -1,7 +1,7 @@
-"""What ``manage.py check`` says of the setting ``COPILOT_SYNC``, and of the credentials.
+"""System checks of the setting ``COPILOT_SYNC`` and of the credentials, for ``manage.py check``.
 
-A setting that can't be used is an error. Missing credentials are a warning, because a site may be migrated
-or tested without them. Nothing is asked of the network.
+A setting that can't be used is an error. Missing credentials are a warning, because a site may be migrated or tested
+without them. The checks don't use the network.
 """
 
 from typing import Any, List
@@ -10,13 +10,13 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from copilot_sync.auth.credentials import Credentials
-from copilot_sync.contrib.django.client import SETTING, configured, heartbeat, make_client
+from copilot_sync.contrib.django.client import SETTING, client_settings, heartbeat, make_client
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import Environment, choose_urls
 
 
 def check_settings(**_: Any) -> List[CheckMessage]:
-    """Return what is wrong: nothing, one error, or one warning."""
+    """Return one error, one warning, or nothing."""
     try:
         heartbeat()
         make_client().close()
@@ -30,12 +30,12 @@ def check_settings(**_: Any) -> List[CheckMessage]:
             )
         ]
     except (ImproperlyConfigured, TypeError, ValueError) as error:
-        words = str(error)
-        return [Error(words if words.startswith(SETTING) else f"{SETTING}: {words}", id="copilot_sync.E001")]
+        message = str(error)
+        return [Error(message if message.startswith(SETTING) else f"{SETTING}: {message}", id="copilot_sync.E001")]
     return []
 
 
 def _look_for_credentials() -> None:
     environment = Environment.read()
-    urls = choose_urls(configured().get("github_url"), configured().get("api_url"), environment)
-    Credentials(configured().get("api_key"), configured().get("cookies"), environment).look(urls)
+    urls = choose_urls(client_settings().get("github_url"), client_settings().get("api_url"), environment)
+    Credentials(client_settings().get("api_key"), client_settings().get("cookies"), environment).look(urls)

@@ -1,7 +1,7 @@
-"""The setting ``COPILOT_SYNC``, and the client that it describes: one for each process, made when it is first needed.
+"""The setting ``COPILOT_SYNC``, and the client that it configures. Each process creates its client when it needs it.
 
-Tokens are kept in Django's cache, so that all processes of a site share one. The settings are read anew when
-a test overrides them.
+Django's cache keeps the token, so that all processes of a site share one. If a test overrides the settings, the next
+use creates another client.
 """
 
 from typing import Any, Dict, Optional
@@ -22,7 +22,7 @@ _OTHERS = ("heartbeat",)
 
 
 def get_client() -> Client:
-    """Return this process's client. Safe from any thread, and in processes that were forked from one that had it.
+    """Return the client of this process. Safe from any thread, and in forked processes.
 
     Raises:
         ImproperlyConfigured: The setting ``COPILOT_SYNC`` can't be used.
@@ -37,16 +37,16 @@ def heartbeat() -> float:
         ImproperlyConfigured: The setting can't be used.
     """
     try:
-        return check_heartbeat(configured().get("heartbeat", HEARTBEAT))
+        return check_heartbeat(client_settings().get("heartbeat", HEARTBEAT))
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{SETTING}: {error}") from None
 
 
-def configured() -> Dict[str, Any]:
-    """Read the setting: its values by the names of ``Client``'s arguments. Secrets stand in it.
+def client_settings() -> Dict[str, Any]:
+    """Return the setting by the names of ``Client``'s arguments. It contains secrets.
 
     Raises:
-        ImproperlyConfigured: It is no dictionary, or has a name in it that is not known.
+        ImproperlyConfigured: It is not a dictionary, or contains an unknown name.
     """
     setting = Secret(getattr(settings, SETTING, {}))
     if not isinstance(setting.reveal(), dict):
@@ -59,7 +59,7 @@ def configured() -> Dict[str, Any]:
 
 
 def make_client() -> Client:
-    """Make a client as the setting describes it.
+    """Create a client from the setting.
 
     Raises:
         ImproperlyConfigured: The setting can't be used.
@@ -71,8 +71,8 @@ def make_client() -> Client:
 
 
 def _options() -> Dict[str, Any]:
-    cache = _cache(configured().get("token_cache", "default"))
-    options = {name: value for name, value in configured().items() if name not in _OTHERS}
+    cache = _cache(client_settings().get("token_cache", "default"))
+    options = {name: value for name, value in client_settings().items() if name not in _OTHERS}
     return {**options, "token_cache": cache}
 
 
@@ -81,12 +81,12 @@ def _cache(value: Any) -> Any:
 
 
 class DjangoTokenCache:
-    """One of Django's caches, as a place for tokens.
+    """Keeps tokens in one of Django's caches.
 
-    Django has a connection to a cache for each thread, so it is looked up each time.
+    Django has one connection to a cache per thread, so each call looks the cache up.
 
     Args:
-        alias: Its name in ``CACHES``.
+        alias: The name of the cache in ``CACHES``.
 
     Raises:
         ValueError: There is no such cache.
@@ -98,11 +98,11 @@ class DjangoTokenCache:
         self._alias = alias
 
     def get(self, key: str) -> Any:
-        """Return what was set for a key."""
+        """Return the value of a key."""
         return caches[self._alias].get(_PREFIX + key)
 
     def set(self, key: str, value: str, timeout: int) -> None:
-        """Keep a value for so many seconds."""
+        """Store a value for ``timeout`` seconds."""
         caches[self._alias].set(_PREFIX + key, value, timeout)
 
 
@@ -110,9 +110,9 @@ _PREFIX = "copilot_sync:"
 _client = LazyClient(make_client)
 
 
-def _begin_anew(*, setting: Optional[str] = None, **_: Any) -> None:
+def _close_client(*, setting: Optional[str] = None, **_: Any) -> None:
     if setting in (SETTING, "CACHES"):
         _client.close()
 
 
-setting_changed.connect(_begin_anew, dispatch_uid="copilot_sync")
+setting_changed.connect(_close_client, dispatch_uid="copilot_sync")

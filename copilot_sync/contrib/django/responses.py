@@ -1,7 +1,7 @@
 """Answers as streaming responses, under WSGI and ASGI.
 
-Under WSGI the body is a blocking iterator, under ASGI an asynchronous one: Django would read a blocking one to its
-end before it sends any of it. What a page is told of errors is ``copilot_sync.contrib.sse``'s.
+Under WSGI the body is a blocking iterator, under ASGI an asynchronous one, because there Django would read a blocking
+one to its end before it sends anything. ``copilot_sync.contrib.sse`` decides what a page may see of errors.
 """
 
 from functools import partial
@@ -33,26 +33,26 @@ def stream_response(
     conversation: Union[None, str, Conversation] = None,
     **options: Any,
 ) -> HttpResponseBase:
-    """Answer a request with the answer to a prompt, as ``text/event-stream``, while it is written.
+    """Return a response that streams the answer to a prompt as ``text/event-stream``.
 
-    Uses the network if a conversation is to be kept and has to be begun first. Whatever fails, also there, the
-    page is told in an ``error`` event, and the log in full; so is a session that can't be saved at the end.
+    Uses the network if ``name`` is set and a conversation has to be created first. If anything fails, including saving
+    the session at the end, the page gets an ``error`` event, and the log gets the details.
 
     Args:
         request: The request.
         prompt: A text, or role messages.
-        name: The name under which the session keeps the conversation. Default: it is not kept.
-        conversation: A conversation or its id. Default: the one that the session keeps, else a new one. An id that
-            comes from the page is the page's word: all users of a site share one account.
-        **options: As ``Client.stream`` takes them: ``model``, ``timeout``, ``parent_message_id`` … The last is
-            passed over if the session does not keep the conversation (any more) and a new one is begun.
+        name: The name under which the session keeps the conversation. Default: it does not.
+        conversation: A conversation or its id. Default: the one in the session, else a new one. Don't trust an id that
+            comes from the page: all users of a site share one account.
+        **options: Options of ``Client.stream``: ``model``, ``timeout``, ``parent_message_id`` … The last is ignored if
+            the session does not hold the conversation (any more), so that a new one starts.
 
     Raises:
-        BadRequest: There is nothing to ask.
-        ImproperlyConfigured: The setting ``COPILOT_SYNC`` can't be used, there are no sessions to keep a
-            conversation in, or Django is older than 4.2 and serves ASGI.
+        BadRequest: The prompt is empty.
+        ImproperlyConfigured: The setting ``COPILOT_SYNC`` can't be used, there are no sessions although
+            ``name`` is set, or Django is older than 4.2 under ASGI.
         SynchronousOnlyOperation: It was called from an asynchronous view.
-        TypeError: An option has the wrong type or a name that is not known.
+        TypeError: An option has the wrong type or an unknown name.
         ValueError: An option can't be sent.
     """
     if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
@@ -65,7 +65,7 @@ def stream_response(
     if name is None:
         return StreamingHttpResponse(_body(request, stream, None), headers=HEADERS)
     session = session_of(request)
-    body = _body(request, stream, partial(_note, session, name))
+    body = _body(request, stream, partial(_save_last_message, session, name))
     try:
         remember(session, name, stream.start())
     except CopilotError as error:
@@ -75,22 +75,22 @@ def stream_response(
 
 
 async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
-    """Do what ``stream_response`` does, in an asynchronous view. Arguments and errors are the same."""
+    """Do the same as ``stream_response`` in an asynchronous view. Arguments and errors are the same."""
     response: HttpResponseBase = await sync_to_async(stream_response)(request, prompt, **options)
     return response
 
 
-def _note(session: SessionBase, name: str, answer: Answer) -> None:
+def _save_last_message(session: SessionBase, name: str, answer: Answer) -> None:
     update(session, name, answer.conversation)
 
 
 def _body(request: HttpRequest, stream: Stream, on_complete: Optional[Callable[[Answer], None]]) -> Any:
-    """What the server iterates."""
+    """Return the iterator that the server reads."""
     if not hasattr(request, "scope"):
         return EventStream(stream, heartbeat=heartbeat(), on_complete=on_complete)
     if django.VERSION < (4, 2):  # pragma: some versions
         raise ImproperlyConfigured("answers can be streamed under ASGI from Django 4.2 on, and under WSGI with any")
     from copilot_sync.contrib.sse_async import AsyncEventStream
 
-    told = None if on_complete is None else sync_to_async(on_complete)
-    return AsyncEventStream(stream, heartbeat=heartbeat(), on_complete=told)
+    on_complete_async = None if on_complete is None else sync_to_async(on_complete)
+    return AsyncEventStream(stream, heartbeat=heartbeat(), on_complete=on_complete_async)

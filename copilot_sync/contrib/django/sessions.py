@@ -1,10 +1,10 @@
 """Conversations in Django's session, by name.
 
-A session is saved when the view has returned, which is before the answer is streamed. So what is known by then, the
-conversation's id, is put into the session as usual. The id of the answer is known at its end alone: then the
-session is read again from where it is kept, and only this one value is changed in it, because other requests
-may have changed others meanwhile. A session that is gone by then stays gone. Sessions that live in a cookie can't be
-changed once the answer streams: they keep the conversation, and the page may send the answer's id back.
+Django saves a session when the view has returned, which is before the answer is streamed. So the session gets the id of
+the conversation as usual. The id of the answer is known at its end only. Then the session is loaded again and only
+this one value is changed, because other requests may have changed others meanwhile. A session that was deleted by then
+stays deleted. A session in a cookie can't change once the answer streams: it holds the conversation, and the page may
+send back the id of the answer.
 """
 
 from typing import Any, Dict, Optional
@@ -15,12 +15,12 @@ from django.http import HttpRequest
 
 from copilot_sync.models import Conversation
 
-#: The key in the session under which all conversations are.
+#: The key of the conversations in the session.
 KEY = "copilot_sync"
 
 
 def conversations(request: HttpRequest) -> Dict[str, Conversation]:
-    """Return the conversations that the session holds, by name, the one begun last at the end.
+    """Return the conversations in the session by name, the newest last.
 
     Raises:
         ImproperlyConfigured: There are no sessions.
@@ -30,7 +30,9 @@ def conversations(request: HttpRequest) -> Dict[str, Conversation]:
 
 
 def forget(request: HttpRequest, name: str) -> None:
-    """Forget a conversation, so that the next question under its name begins a new one. Nothing is deleted elsewhere.
+    """Remove a conversation from the session, so that the next question under its name starts a new one.
+
+    Nothing is deleted at the service.
 
     Raises:
         ImproperlyConfigured: There are no sessions.
@@ -41,7 +43,7 @@ def forget(request: HttpRequest, name: str) -> None:
 
 
 def session_of(request: HttpRequest) -> SessionBase:
-    """Return a request's session.
+    """Return the session of a request.
 
     Raises:
         ImproperlyConfigured: There are no sessions.
@@ -53,18 +55,18 @@ def session_of(request: HttpRequest) -> SessionBase:
 
 
 def remember(session: SessionBase, name: str, conversation: Conversation) -> None:
-    """Put a conversation into the session of a view that has not returned yet."""
+    """Put a conversation into the session before the view returns."""
     known = session.get(KEY, {}).get(name)
     if known == conversation.to_dict():
         return
     kept = _with(session, name, conversation)
     if known is not None and known["conversation_id"] != conversation.conversation_id:
-        kept[name] = kept.pop(name)  # another one, and so the one begun last
+        kept[name] = kept.pop(name)  # another conversation, and so the newest
     session[KEY] = kept
 
 
 def update(session: SessionBase, name: str, conversation: Conversation) -> None:
-    """Note the last message of a conversation in a session that was saved already."""
+    """Write the last message of a conversation to a session that was saved already."""
     stored = type(session)(session.session_key)
     known = stored.get(KEY, {}).get(name)
     if known is None or known["conversation_id"] != conversation.conversation_id:
@@ -73,7 +75,7 @@ def update(session: SessionBase, name: str, conversation: Conversation) -> None:
     try:
         stored.save()
     except UpdateError:
-        return  # it was deleted in this very moment
+        return  # it was deleted in the meantime
 
 
 def _with(session: SessionBase, name: str, conversation: Conversation) -> Dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``manage.py copilot_ask "…"``: one question with the site's client, its answer streamed to the terminal."""
+"""``manage.py copilot_ask "…"``: ask one question with the site's client and stream the answer to the terminal."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from copilot_sync.terminal_text import one_line, write_pieces
 
 
 class Command(BaseCommand):
-    """Asks, and prints the answer as it comes."""
+    """Asks one question and prints the answer."""
 
-    help = "Ask GitHub Copilot with this site's settings, and print the answer as it comes."
+    help = "Ask GitHub Copilot with this site's settings, and print the answer as it arrives."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Say what can be given."""
-        parser.add_argument("prompt", help="What to ask.")
+        """Add the arguments."""
+        parser.add_argument("prompt", help="The question.")
         parser.add_argument("--model", help="The model's id. Default: the site's.")
-        parser.add_argument("--conversation", help="The id of a conversation to go on with. Default: a new one.")
+        parser.add_argument("--conversation", help="The id of a conversation to continue. Default: a new one.")
 
     def handle(self, *, prompt: str, model: Any, conversation: Any, **_: Any) -> None:
-        """Ask, and print."""
+        """Ask the question and print the answer."""
         try:
             with get_client().stream(prompt, model=model, conversation=conversation) as stream:
                 self.stdout.ending = ""
