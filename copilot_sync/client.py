@@ -11,7 +11,6 @@ import os
 import weakref
 from dataclasses import fields
 from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Set, TypeVar, Union
-from urllib.parse import urlsplit
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
@@ -38,6 +37,7 @@ from copilot_sync.secret import Secret
 from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, choose_urls
 from copilot_sync.stream import Stream
 from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.proxies import check_proxy, check_verify
 from copilot_sync.transport.session import Transport
 
 #: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
@@ -46,11 +46,10 @@ TimeoutValue = Union[None, int, float, Timeout]
 T = TypeVar("T")
 
 _OPTIONS = tuple(field.name for field in fields(MessageOptions))
-_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 class _Default:
-    """Stands for "as the client has it" where ``None`` means something of its own."""
+    """Stands for "as the client has it" if ``None`` means something of its own."""
 
     def __repr__(self) -> str:
         return "<the client's>"
@@ -73,7 +72,7 @@ class Client:
         cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt``, JSON or HAR
             file, a folder of such, or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then
             ``get_cookies`` are asked.
-        model: The model asked for where a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
+        model: The model asked for if a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
         proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
         timeout: Seconds of silence allowed, or a ``Timeout``.
         retry: When failed requests are tried again; ``None`` for never.
@@ -115,23 +114,23 @@ class Client:
         environment = Environment.read()
         credentials = Credentials(api_key, cookies, environment)
         urls = choose_urls(github_url, api_url, environment)
-        transport = Transport(proxy=_checked_proxy(proxy), verify=_checked_verify(verify), limits=limits)
+        transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
-        self._access = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
+        self._session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         self._model = _checked_model(model, environment.model or MODEL)
-        self._rules = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
+        self._options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
         self._streams: Set[weakref.ref[Stream]] = set()
         self._calls: Set[CallContext] = set()
 
     @property
     def retry(self) -> Optional[RetryPolicy]:
-        """When failed requests are tried again, where a call does not say otherwise."""
-        return self._rules.retry
+        """When failed requests are tried again, if a call does not say otherwise."""
+        return self._options.retry
 
     @property
     def api_url(self) -> str:
         """The base URL of the API that is asked."""
-        return self._access.urls.api
+        return self._session.urls.api
 
     def ask(
         self,
@@ -148,8 +147,7 @@ class Client:
         """Ask, and wait for the whole answer.
 
         Args:
-            prompt: A text, or role messages: all of them are sent where the conversation is new, and the
-                user's last ones where it goes on.
+            prompt: A text, or role messages: a new conversation gets all of them, another the user's last ones.
             conversation: A conversation or its id, to go on with it. It is updated in place. Default: a new one.
             model: The model's id. Default: the client's.
             timeout: Seconds of silence allowed, or a ``Timeout``. Default: the client's.
@@ -162,7 +160,7 @@ class Client:
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
-            CopilotError: The answer could not be had; ``partial`` holds what had come of it.
+            CopilotError: The call failed; ``partial`` is the text that had come.
         """
         stream = self.stream(
             prompt,
@@ -192,10 +190,7 @@ class Client:
         handle: Optional[MessageHandle] = None,
         **options: Any,
     ) -> Stream:
-        """Ask, and get the answer piece by piece.
-
-        The arguments are those of ``ask``. Wrong ones are told at once; nothing is sent before the first item is
-        asked for.
+        """Ask, and return the answer as a stream. Nothing is sent before the first piece is asked for.
 
         Args:
             prompt: As for ``ask``.
@@ -205,9 +200,8 @@ class Client:
             retry: As for ``ask``.
             resume: As for ``ask``.
             on_start: As for ``ask``.
-            buffered: Hand out the text in one piece when it is whole, instead of as it comes.
-            handle: Where the message goes and what its answer is to be called, instead of ``conversation``. With
-                the same handle, another process can take the message up again without asking twice.
+            buffered: Yield the text in one piece when it is whole, instead of as it comes.
+            handle: Where the message goes, instead of ``conversation``. Another process can resume it by its handle.
             **options: As for ``ask``.
 
         Raises:
@@ -217,7 +211,7 @@ class Client:
         known = Conversation.from_value(handle.conversation_id if handle is not None else conversation)
         if known is not None:
             check_id(known.conversation_id)
-        turn = PendingMessage(
+        message = PendingMessage(
             content=prompt_text(prompt, is_new=known is None),
             model=_checked_model(model, self._model),
             options=_checked_options(options),
@@ -225,7 +219,7 @@ class Client:
             buffered=buffered,
             handle=handle,
         )
-        stream = Stream(self._access, turn, self._rules_of(timeout, retry, resume), on_start)
+        stream = Stream(self._session, message, self._call_options(timeout, retry, resume), on_start)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
         self._streams.add(weakref.ref(stream, self._streams.discard))
         return stream
@@ -243,58 +237,58 @@ class Client:
         """List the models that the account may use.
 
         Raises:
-            CopilotError: They could not be had.
+            CopilotError: The request failed.
         """
         with self._calling() as fetch:
             try:
-                return fetch(models_request(self._access.urls), read_models)
+                return fetch(models_request(self._session.urls), read_models)
             except NotFoundError:
-                return fetch(models_request(self._access.urls, older=True), read_models)
+                return fetch(models_request(self._session.urls, older=True), read_models)
 
     def threads(self) -> List[Thread]:
         """List the account's threads.
 
         Raises:
-            CopilotError: They could not be had.
+            CopilotError: The request failed.
         """
         with self._calling() as fetch:
-            return fetch(threads_request(self._access.urls), read_threads)
+            return fetch(threads_request(self._session.urls), read_threads)
 
     def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
         """List the messages of a conversation.
 
         Raises:
             NotFoundError: There is no such conversation.
-            CopilotError: They could not be had.
+            CopilotError: The request failed.
         """
         thread_id = _id_of(conversation)
-        request = messages_request(self._access.urls, thread_id)
+        request = messages_request(self._session.urls, thread_id)
         with self._calling() as fetch:
             return fetch(request, functools.partial(read_messages, thread_id=thread_id))
 
     def create_thread(self) -> Conversation:
-        """Begin a conversation without saying anything yet.
+        """Create an empty conversation.
 
         Raises:
-            CopilotError: It could not be begun.
+            CopilotError: The request failed.
         """
         with self._calling() as fetch:
-            return Conversation(fetch(thread_request(self._access.urls), read_thread_id))
+            return Conversation(fetch(thread_request(self._session.urls), read_thread_id))
 
     def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
-        """Give a conversation a name.
+        """Rename a conversation.
 
         Raises:
             TypeError: The name is not a string.
             ValueError: The name is blank.
             NotFoundError: There is no such conversation.
-            CopilotError: It could not be renamed.
+            CopilotError: The request failed.
         """
         if not isinstance(name, str):
             raise TypeError(f"a name must be a string, not {type(name).__name__}")
         if not name.strip():
             raise ValueError("a name must not be blank")
-        request = rename_request(self._access.urls, _id_of(id), name)
+        request = rename_request(self._session.urls, _id_of(id), name)
         with self._calling() as fetch:
             fetch(request, read_nothing)
 
@@ -303,9 +297,9 @@ class Client:
 
         Raises:
             NotFoundError: There is no such conversation.
-            CopilotError: It could not be deleted.
+            CopilotError: The request failed.
         """
-        request = delete_request(self._access.urls, _id_of(id))
+        request = delete_request(self._session.urls, _id_of(id))
         try:
             with self._calling() as fetch:
                 fetch(request, read_nothing)
@@ -317,14 +311,14 @@ class Client:
     def close(self) -> None:
         """End every call under way and close the connections.
 
-        Whoever waits for one of these calls in another thread gets ``StreamClosedError`` at once, wherever it is. May
-        be called from any thread, and more than once; the client can be used again afterwards.
+        In the threads that wait for these calls, ``StreamClosedError`` is raised at once. Call it from any thread, any
+        number of times; the client can be used again afterwards.
         """
         for stream in filter(None, [reference() for reference in list(self._streams)]):
             stream.close()
         for call in list(self._calls):
             call.cancel()
-        self._access.close()
+        self._session.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -335,28 +329,28 @@ class Client:
     def __repr__(self) -> str:
         if "_model" not in self.__dict__:
             return "<Client that is being made>"  # as the report of an error out of __init__ may show it
-        return f"<Client of {self._access.urls.api}, model {self._model!r}>"
+        return f"<Client of {self._session.urls.api}, model {self._model!r}>"
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_streams": set(), "_calls": set()}
 
-    def _rules_of(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> CallOptions:
+    def _call_options(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> CallOptions:
         return CallOptions(
-            timeout=self._rules.timeout if timeout is None else Timeout.from_value(timeout),
-            retry=self._rules.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
-            resume=self._rules.resume if resume is None else _checked_resume(resume),
+            timeout=self._options.timeout if timeout is None else Timeout.from_value(timeout),
+            retry=self._options.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
+            resume=self._options.resume if resume is None else _checked_resume(resume),
         )
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator["_Fetch"]:
-        """Give what fetches and reads replies within the time of one call, which ``close`` ends."""
-        call = CallContext(self._rules.timeout)
+        """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
+        call = CallContext(self._options.timeout)
         call.begin()
         self._calls.add(call)
         try:
 
             def fetch(request: Request, understand: Callable[[RawReply], T]) -> T:
-                return self._access.fetch(request, call, self._rules.retry, understand)
+                return self._session.fetch(request, call, self._options.retry, understand)
 
             yield fetch
         except CopilotError as error:
@@ -429,31 +423,3 @@ def _checked_model(model: Optional[str], default: str) -> str:
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model must be a string, not {type(model).__name__}")
     return check_text("model", model or default)
-
-
-def _checked_proxy(proxy: Secret[Any]) -> Optional[str]:
-    if proxy.reveal() is not None and not isinstance(proxy.reveal(), str):
-        raise TypeError(f"proxy must be a URL, not {type(proxy.reveal()).__name__}")
-    if proxy and not _names_a_host(proxy.reveal()):
-        raise ValueError("proxy must be a URL such as http://localhost:3128")
-    return proxy.reveal() or None
-
-
-def _names_a_host(proxy: str) -> bool:
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        names_a_server = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-        return names_a_server and proxy.isprintable() and " " not in proxy
-    except ValueError:
-        return False
-
-
-def _checked_verify(verify: "Union[bool, str, os.PathLike[str]]") -> Union[bool, str]:
-    if isinstance(verify, bool):
-        return verify
-    if not isinstance(verify, (str, os.PathLike)):
-        raise TypeError(f"verify must be True, False or the file of a CA, not {type(verify).__name__}")
-    path = os.fspath(verify)
-    if not os.path.exists(path):
-        raise ValueError(f"verify names a CA file that does not exist: {path}")
-    return path

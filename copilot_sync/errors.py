@@ -19,11 +19,11 @@ class CopilotError(Exception):
 
     Attributes:
         stage: The step that failed: ``credentials``, ``token``, ``thread``, ``message``, ``stream``,
-            ``models``, ``threads``, ``messages``, ``rename`` or ``delete``; ``None`` where it is unknown.
-        status: The HTTP status of the reply, ``None`` where there was none.
+            ``models``, ``threads``, ``messages``, ``rename`` or ``delete``; ``None`` if it is unknown.
+        status: The HTTP status of the reply, ``None`` if there was none.
         attempts: How many requests were made for that stage.
-        partial: The text of the answer that had come before the failure; ``""`` where none had.
-        request_id: The server's name for the request, for its support; ``None`` where it gave none.
+        partial: The text of the answer that had come before the failure; ``""`` if none had.
+        request_id: The server's name for the request, for its support; ``None`` if it gave none.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RateLimitError(CopilotError):
     """Too many requests (429, or 403 in GitHub's way of saying it).
 
     Attributes:
-        retry_after: Seconds to wait as the server told them, ``None`` where it did not.
+        retry_after: Seconds to wait as the server told them, ``None`` if it did not.
     """
 
     def __init__(self, message: str, *, retry_after: Optional[float] = None, **facts: Any) -> None:
@@ -111,7 +111,7 @@ class ServerError(CopilotError):
     """The service failed (5xx), or said so in the middle of an answer.
 
     Attributes:
-        retry_after: Seconds to wait as the server told them, ``None`` where it did not.
+        retry_after: Seconds to wait as the server told them, ``None`` if it did not.
         not_processed: Whether the server said with ``Retry-After`` that it has not taken the request.
     """
 
@@ -164,7 +164,7 @@ class StreamInterruptedError(CopilotError):
     """An answer ended early, or it is not known whether the message was taken.
 
     Attributes:
-        partial: Exactly the text that had come (and had been yielded, where the answer was streamed).
+        partial: Exactly the text that had come (and had been yielded, if the answer was streamed).
         conversation: The conversation, in which the whole answer may appear later.
     """
 
@@ -192,7 +192,7 @@ def _restore(kind: Type[CopilotError], args: Tuple[Any, ...], state: Dict[str, A
 
 
 def _portable(cause: Optional[BaseException]) -> bytes:
-    """The cause as it can travel: itself where it pickles, else its words in a ``CopilotError``.
+    """The cause as it can travel: itself if it pickles, else its words in a ``CopilotError``.
 
     As bytes, so that a chain of causes is pickled once for each and not twice as often with each further one.
     """

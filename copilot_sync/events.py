@@ -42,8 +42,8 @@ class CompleteEvent(Event):
 
     Attributes:
         id: The id of the answer in the thread.
-        model: The model as named here, ``""`` where it is not.
-        usage: What it cost, where the service says so.
+        model: The model as named here, ``""`` if it is not.
+        usage: What it cost, if the service says so.
         annotations: Code annotations.
     """
 

@@ -14,14 +14,14 @@ Cookies = Dict[str, str]
 
 
 class BaseConversation:
-    """What ``GithubCopilot`` hands out where a conversation is asked for."""
+    """What ``GithubCopilot`` yields if a conversation is asked for."""
 
 
 class Conversation(BaseConversation):
     """A thread of the service, to go on with: pass it to the next call.
 
     It is updated in place: when an answer is whole, ``message_id`` becomes that answer's id. Two conversations
-    are equal where both ids are. ``to_dict`` gives what fits a JSON session.
+    are equal if both ids are. ``to_dict`` gives what fits a JSON session.
 
     Args:
         conversation_id: The thread's id.
@@ -44,7 +44,7 @@ class Conversation(BaseConversation):
         self.message_id = None
 
     def to_dict(self) -> Dict[str, Optional[str]]:
-        """Give the conversation as a JSON-safe dictionary."""
+        """Return the conversation as a JSON-safe dictionary."""
         return {"conversation_id": self.conversation_id, "message_id": self.message_id}
 
     @classmethod
@@ -88,7 +88,7 @@ class Conversation(BaseConversation):
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer cost, in tokens, as the service counted them; ``None`` where it did not say."""
+    """What an answer cost, in tokens, as the service counted them; ``None`` if it did not say."""
 
     input_tokens: Optional[int] = None
     output_tokens: Optional[int] = None
@@ -102,9 +102,9 @@ class Answer:
         text: The text.
         conversation: The conversation it belongs to, to go on with.
         model: The model that answered: the routed one, else what the service named, else the one asked for.
-        usage: What it cost, ``None`` where the service did not say.
+        usage: What it cost, ``None`` if the service did not say.
         message_id: The id of the answer in the thread.
-        annotations: The service's code annotations as they came, ``{}`` where there were none.
+        annotations: The service's code annotations as they came, ``{}`` if there were none.
         complete: Whether the service said that the answer is whole, and all of it could be read. ``False`` means that
             some of it may be missing, and that its thread could not tell.
     """

@@ -7,7 +7,7 @@ client, so connections stay warm and a token is fetched once.
 """
 
 # mypy: implicit-optional
-# The documented annotations say ``str = None`` where ``None`` is meant too, and they stay as documented.
+# The documented annotations say ``str = None`` though ``None`` is meant too, and they stay as documented.
 
 import atexit
 import logging
@@ -68,12 +68,12 @@ class ProviderModelMixin:
 
     @classmethod
     def get_models(cls, **kwargs: Any) -> List[str]:
-        """Give the models that are known here. Others may be asked for as well."""
+        """Return the models that are known here. Others may be asked for as well."""
         return list(cls.models) or [cls.default_model]
 
     @classmethod
     def get_model(cls, model: Optional[str], **kwargs: Any) -> str:
-        """Give the model to ask for: the default one where none is named, else the one that is named."""
+        """Return the model to ask for: the default one if none is named, else the one that is named."""
         return model or cls.default_model
 
 
@@ -158,7 +158,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
                 and ``verify``, as ``Client`` has them. Others are ignored.
 
         Yields:
-            Text, and before it the ``Conversation`` where that is wanted.
+            Text, and before it the ``Conversation`` if that is wanted.
 
         Raises:
             TypeError: An argument has the wrong type.

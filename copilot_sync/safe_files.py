@@ -64,7 +64,7 @@ else:
         return True
 
     def unlock(descriptor: int) -> None:
-        """Give a lock back, also if a child of this process has inherited the file."""
+        """Release a lock, also if a child of this process has inherited the file."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _lock_path(path: str) -> str:
@@ -169,7 +169,7 @@ def _remove_own_file(entry: "os.DirEntry[str]") -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Have a file's new name on the disk as well. Windows has no such thing."""
+    """Sync a file's new name to the disk as well. Windows has no such thing."""
     if os.name == "posix":  # pragma: no branch - Windows
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
         try:

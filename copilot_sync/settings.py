@@ -30,7 +30,7 @@ ALLOW_HTTP_VARIABLE = "COPILOT_SYNC_ALLOW_HTTP"
 
 #: Seconds before a token's end at which a new one is fetched.
 TOKEN_MARGIN = 60.0
-#: Seconds that a token is taken to live where the service does not say.
+#: Seconds that a token is taken to live if the service does not say.
 TOKEN_LIFETIME = 600.0
 #: Seconds that a lost answer is looked for in its thread, or ``Timeout.read`` if that is less.
 RECOVERY_TIMEOUT = 30.0

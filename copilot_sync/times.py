@@ -45,7 +45,7 @@ def read_time(value: object) -> Optional[float]:
     """Read a moment: a number of seconds or milliseconds, such a number as text, or a date.
 
     Returns:
-        Seconds since 1970; ``None`` where it is no moment.
+        Seconds since 1970; ``None`` if it is no moment.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -64,7 +64,7 @@ def read_date(text: str) -> Optional[float]:
     """Read a date as ISO 8601, HTTP, cookies, mail or JavaScript have it, without a zone in UTC.
 
     Returns:
-        Seconds since 1970, fractions cut off; ``None`` where it is no date.
+        Seconds since 1970, fractions cut off; ``None`` if it is no date.
     """
     text = text.strip()
     if len(text) > _LONGEST_TEXT:

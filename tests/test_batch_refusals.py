@@ -136,7 +136,7 @@ def test_a_limit_that_an_answer_speaks_of_is_no_message_twice(emulator: Emulator
 def test_what_the_account_was_told_elsewhere_is_waited_for(emulator: Emulator, client: Client) -> None:
     """It is no refusal of the prompt that meets it, however often."""
     client.models()
-    account = client._access._tokens.cooldown
+    account = client._session._tokens.cooldown
     account._until, account._told, account.active = time.monotonic() + 0.5, True, True
     impatient = functools.partial(Client, retry=RetryPolicy(max_wait=0.01))
     assert texts(batch.run(["one"], client=impatient)) == {0: "one"}

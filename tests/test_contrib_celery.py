@@ -536,7 +536,7 @@ def test_a_long_pause_is_waited_for_by_the_broker(emulator: Emulator, delivery: 
     assert kwargs["resumed"]["handle"]["conversation_id"] == thread.id
     delivery.task.rate_limiter._until = 0.0
     delivery.task.shared.set("copilot-sync-limiter-pause", "0", 1)
-    delivery.task.worker._client._access._tokens.cooldown._until = 0.0
+    delivery.task.worker._client._session._tokens.cooldown._until = 0.0
     answer = delivery.run(*args, **kwargs)
     assert (answer["text"], answer["attempts"]) == ("Hello", 2)
     assert stages(emulator) == ["token", "thread", "message", "messages", "messages", "message"]
@@ -636,7 +636,7 @@ def test_a_message_that_another_delivery_sent_meanwhile_is_looked_for(
 
 def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:
     """In the conversation that was begun, after a look at it."""
-    task.worker._client._rules = dataclasses.replace(task.worker._client._rules, retry=None)
+    task.worker._client._options = dataclasses.replace(task.worker._client._options, retry=None)
     emulator.fail("message", Fault.status(502), Fault.status(502))
     answer = run(task, "Hello")
     assert (answer["text"], answer["attempts"]) == ("Hello", 3)
@@ -646,14 +646,14 @@ def test_an_outage_is_waited_out(emulator: Emulator, task: Any) -> None:
 
 def test_a_message_that_is_turned_away_is_waited_for(emulator: Emulator, task: Any) -> None:
     """The service says that it is busy, however often: that is not the prompt's failure."""
-    task.worker._client._rules = dataclasses.replace(task.worker._client._rules, retry=None)
+    task.worker._client._options = dataclasses.replace(task.worker._client._options, retry=None)
     emulator.fail("message", *[Fault.status(503, retry_after=0)] * 5)
     assert run(task, "Hello")["attempts"] == 6
 
 
 def test_a_prompt_that_the_service_fails_at_fails(emulator: Emulator, task: Any) -> None:
     """After three times: it may be the prompt."""
-    task.worker._client._rules = dataclasses.replace(task.worker._client._rules, retry=None)
+    task.worker._client._options = dataclasses.replace(task.worker._client._options, retry=None)
     emulator.fail("message", *[Fault.status(500)] * 9)
     with pytest.raises(errors.ServerError):
         run(task, "Hello")
@@ -694,7 +694,7 @@ def test_a_cooldown_of_the_account_is_waited_for(
 ) -> None:
     """What somebody else in this process was told counts, and is no refusal of this prompt."""
     run(task, "one")
-    tokens = task.worker._client._access._tokens
+    tokens = task.worker._client._session._tokens
     tokens.cooldown._until = time.monotonic() + 1000
     tokens.cooldown.active = True
     slept: List[float] = []

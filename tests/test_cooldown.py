@@ -465,7 +465,7 @@ def test_a_limit_counts_for_more_than_refused_credentials(emulator: Emulator) ->
                 with pytest.raises(CopilotError):
                     client.models()
             client.models()
-            cooldown = client._access._tokens.cooldown
+            cooldown = client._session._tokens.cooldown
             assert (cooldown._turns is None, cooldown._denied) == (False, None)
 
 
@@ -492,7 +492,7 @@ def test_the_documented_generators_share_the_limit(emulator: Emulator) -> None:
 def test_normal_traffic_is_not_slowed(emulator: Emulator) -> None:
     """A call looks at a flag, and takes no lock."""
     with Client(emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url) as client:
-        cooldown = client._access._tokens.cooldown
+        cooldown = client._session._tokens.cooldown
         with cooldown._lock:
             assert client.ask("Hello").text == "Hello"
         assert not cooldown.active
@@ -520,7 +520,7 @@ def test_an_answer_that_is_found_is_a_success(emulator: Emulator) -> None:
     with Client(emulator.api_key, **options) as client:
         for number in range(20):
             assert client.ask(f"{number}").text == f"{number}"
-        assert client._access._tokens.cooldown._failing == {}
+        assert client._session._tokens.cooldown._failing == {}
 
 
 def test_a_batch_and_a_client_wait_together(emulator: Emulator) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict
 import pytest
 
 from copilot_sync.auth.cookies import read_cookies
-from copilot_sync.cli.markdown_blocks import PARSER, Blocks
+from copilot_sync.cli.markdown_blocks import PARSER, BlockSplitter
 from copilot_sync.errors import CopilotError
 from copilot_sync.protocol.errors import error_of_status, server_words
 from copilot_sync.protocol.events import decode
@@ -93,7 +93,7 @@ READERS: Dict[str, Callable[[str], Any]] = {
     "line": one_line,
     "terminal": printable,
     "Markdown": PARSER.parse,
-    "blocks": lambda text: Blocks().add(text + "\n"),
+    "blocks": lambda text: BlockSplitter().add(text + "\n"),
 }
 
 

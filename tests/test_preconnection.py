@@ -263,7 +263,7 @@ def test_the_limits_of_a_call_hold_while_it_waits(ca: str, timeout: Timeout, pha
 
 def connected_for_another_call(client: Client) -> None:
     """Begin a connection for a call that ends before its request."""
-    with client._access._transport.connecting(client._access.urls.api, CallContext(Timeout(connect=PATIENCE))):
+    with client._session._transport.connecting(client._session.urls.api, CallContext(Timeout(connect=PATIENCE))):
         pass
 
 
@@ -356,7 +356,7 @@ def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
 
     with nothing_left_open(), Server(api) as server:
         client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
-        with client, client._access._transport.connecting(client._access.urls.api, CallContext(Timeout())):
+        with client, client._session._transport.connecting(client._session.urls.api, CallContext(Timeout())):
             wait_for(connected)
         wait_for(server.peer_closed)
 
@@ -373,7 +373,7 @@ def test_a_look_up_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with nothing_left_open(), Server(silent) as server:
         client = Client("key", api_url=server.url.replace("http", "https"), verify=ca)
-        with client, client._access._transport.connecting(client._access.urls.api, CallContext(Timeout())):
+        with client, client._session._transport.connecting(client._session.urls.api, CallContext(Timeout())):
             wait_for(asked)
         looked_up.set()
         wait_for_connecting()

@@ -330,7 +330,7 @@ def test_no_success_shows_a_secret(emulator: Emulator, caplog: pytest.LogCapture
         listed = [client.models(), client.threads(), client.messages(answer.conversation)]
         client.rename_thread(answer.conversation, "Name")
         client.delete_thread(answer.conversation)
-        shown = [client, chat, stream, stream.answer, pieces, answer, answer.conversation, listed, client._access]
+        shown = [client, chat, stream, stream.answer, pieces, answer, answer.conversation, listed, client._session]
         with pytest.raises(ProtocolError) as caught:
             client.ask("Hello", on_start=fail)
     assert [text for text in map(repr, shown) if "planted" in text] == []

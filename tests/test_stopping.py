@@ -519,9 +519,9 @@ def test_closing_may_be_repeated_from_anywhere(tls: bool, ca: str) -> None:
 
 
 LOCKED: Dict[str, Callable[[Client], Any]] = {
-    "of the connections": lambda client: client._access._transport,
-    "of the tokens": lambda client: client._access._tokens,
-    "of the cool-down": lambda client: client._access._tokens.cooldown,
+    "of the connections": lambda client: client._session._transport,
+    "of the tokens": lambda client: client._session._tokens,
+    "of the cool-down": lambda client: client._session._tokens.cooldown,
 }
 
 
@@ -532,6 +532,6 @@ def test_a_signal_handler_may_ask_whatever_it_interrupts(emulator: Emulator, own
         emulator.fail("models", Fault.status(500))  # so that there is something to take note of
         client.models()
         emulator.expire_tokens()
-        client._access._transport.close()
+        client._session._transport.close()
         with owner(client)._lock:
             assert client.ask("Hello").text == "Hello"

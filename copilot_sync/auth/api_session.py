@@ -1,4 +1,4 @@
-"""Requests to ``api_url``: sent with a token, checked for success, held back where the service asked for it.
+"""Requests to ``api_url``: sent with a token, checked for success, held back if the service asked for it.
 
 A token that is refused is renewed once and the request sent again: a request that was refused was not taken. All
 calls of one account share one ``Cooldown``, which lets requests start after a refusal.
@@ -64,7 +64,7 @@ class ApiSession:
             raise
 
     def _accepted(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
-        """Send a request with a token, and with a new one where the token was refused."""
+        """Send a request with a token, and with a new one if the token was refused."""
         renewals = 0
         while True:
             token = self._tokens.get(call, policy)

@@ -31,7 +31,7 @@ def browser_cookies(host: str) -> Iterator[List[Cookie]]:
 
 
 def load_library() -> None:
-    """Import what is going to be asked, where it is installed: the first call must not be the one to do so."""
+    """Import what is going to be asked, if it is installed: the first call must not be the one to do so."""
     _readers()
 
 
@@ -47,7 +47,7 @@ def _readers() -> List[Callable[..., Any]]:
 
 
 def _cookies_of(reader: Callable[..., Any], host: str) -> List[Cookie]:
-    """The cookies of one browser; none where it is not installed or can't be read, whatever the reason."""
+    """The cookies of one browser; none if it is not installed or can't be read, whatever the reason."""
     try:
         return list(reader(domain_name=host))
     except Exception as error:  # noqa: BLE001 - D-Bus, SQLite, ciphers and file systems have no common root

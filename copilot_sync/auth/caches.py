@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _LARGEST_FILE = 1024 * 1024
 #: Seconds to wait for another process that writes. It takes milliseconds, unless that process was stopped meanwhile.
 _PATIENCE = 2.0
-#: What a file may hold and still be empty: zeros are left where the power fails.
+#: What a file may hold and still be empty: zeros are left when the power fails.
 _NOTHING = b"\0 \t\r\n"
 
 _Entries = Dict[str, Dict[str, Any]]
@@ -37,7 +37,7 @@ class TokenCache(Protocol):
     """What a ``token_cache`` must offer. ``timeout`` is in seconds."""
 
     def get(self, key: str) -> Any:
-        """Give what was set for a key, ``None`` where there is nothing."""
+        """Return what was set for a key, ``None`` if there is nothing."""
 
     def set(self, key: str, value: str, timeout: int) -> Any:
         """Keep a value for so many seconds."""
@@ -60,7 +60,7 @@ def cache_of(value: Union[None, str, "os.PathLike[str]", TokenCache], variable: 
 
 
 def look_up(cache: TokenCache, key: str) -> Any:
-    """Give what a cache holds for a key; ``None`` where there is nothing, or the cache is out of order."""
+    """Return what a cache holds for a key; ``None`` if there is nothing, or the cache is out of order."""
     return _tolerating(lambda: cache.get(key))
 
 
@@ -91,7 +91,7 @@ class FileCache:
     """Tokens in a file that several processes may share. Safe for any thread.
 
     The file has the mode 0600 and is replaced as a whole, so that nobody ever reads half of one; whoever writes holds
-    its lock, so that nobody's entry is lost. Its folder is made with the mode 0700 where it is missing. A file that
+    its lock, so that nobody's entry is lost. Its folder is made with the mode 0700 if it is missing. A file that
     holds something else is left alone.
 
     Args:
@@ -109,12 +109,12 @@ class FileCache:
         self._now = now
 
     def get(self, key: str) -> Optional[str]:
-        """Give what was set for a key, as long as its time is not over."""
+        """Return what was set for a key, as long as its time is not over."""
         entry = self._live(_entries_of(self._content()) or {}).get(key)
         return entry["value"] if entry else None
 
     def set(self, key: str, value: str, timeout: int) -> None:
-        """Keep a value for so many seconds, where the file can be written."""
+        """Keep a value for so many seconds, if the file can be written."""
         entry = {"value": value, "until": self._now() + timeout}
         try:
             self._add(key, entry)
@@ -122,7 +122,7 @@ class FileCache:
             logger.debug("the token cache was not written: %s", error.strerror)
 
     def _add(self, key: str, entry: Dict[str, Any]) -> None:
-        place = os.path.realpath(self.path)  # where it is a link, what it leads to is replaced
+        place = os.path.realpath(self.path)  # if it is a link, what it leads to is replaced
         if os.path.exists(place) and not os.path.isfile(place):
             raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a folder")
         os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
@@ -191,5 +191,5 @@ def _fitting(entries: _Entries) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; where it is a pipe, without waiting for somebody at its other end."""
+    """Open a file; if it is a pipe, without waiting for somebody at its other end."""
     return os.open(path, flags | AT_ONCE)

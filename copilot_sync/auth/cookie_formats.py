@@ -8,7 +8,7 @@ A line or an entry that can't be read spoils nothing: it becomes a ``Flaw``, and
 A file that can't be read at all is a ``MissingCredentialsError``; a Python object of the wrong type is a ``TypeError``,
 and a header that is none a ``ValueError``. None of them ever holds a value, in its text or in its context: the
 exceptions of ``json`` and of decoding carry the whole file, so ours are raised outside their ``except`` blocks. A name
-is shown only where it can't be a secret in the wrong place.
+is shown only if it can't be a secret in the wrong place.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class StoredCookie:
     Args:
         name: Its name.
         value: Its value, as it stands in the source.
-        domain: In lower case and without a leading dot; ``""`` where the source names none.
+        domain: In lower case and without a leading dot; ``""`` if the source names none.
         host_only: Whether it goes to that very host alone, not to the hosts below it.
         expires: Seconds since 1970; ``None``, 0 and -1 are the end of the browser's session.
     """
@@ -78,7 +78,7 @@ class StoredCookie:
         return self.expires is not None and 0 < self.expires <= moment
 
     def fault(self) -> Optional[str]:
-        """What keeps it out of a header, in words without its value; ``None`` where nothing does."""
+        """What keeps it out of a header, in words without its value; ``None`` if nothing does."""
         if not self.name:
             return "a cookie has an empty name"
         if not _NAME.fullmatch(self.name):
@@ -128,7 +128,7 @@ def _is_public(domain: str) -> bool:
 
 
 def file_of(source: CookieSource) -> Optional[str]:
-    """Give the path of the file that a source names; ``None`` where it is no file.
+    """Return the path of the file that a source names; ``None`` if it is no file.
 
     Raises:
         MissingCredentialsError: It is a string that is neither a file nor a header.

@@ -55,7 +55,7 @@ class FoundCookies(NamedTuple):
 
 
 def get_cookies(domain: str = "github.com") -> Dict[str, str]:
-    """Find the user's cookies where no argument gives them.
+    """Find the user's cookies if no argument has them.
 
     They come from ``COPILOT_SYNC_COOKIES``: a file, a header or a folder. If it is not set and the extra ``browser`` is
     installed, they come from the browsers of this machine. No other file and no folder is looked at.
@@ -121,8 +121,8 @@ def read_cookies(
 ) -> Dict[str, str]:
     """Read the cookies for a host from whatever holds them.
 
-    A string is the path of a file where there is such a file (``~`` is the home folder). Otherwise it is a header
-    where it has a ``=`` with no slash before it; anything else is taken for the path of a file that is missing.
+    A string is the path of a file if there is such a file (``~`` is the home folder). Otherwise it is a header
+    if it has a ``=`` with no slash before it; anything else is taken for the path of a file that is missing.
 
     >>> read_cookies("user_session=abc; logged_in=yes")
     {'user_session': 'abc', 'logged_in': 'yes'}
@@ -131,7 +131,7 @@ def read_cookies(
 
     Args:
         source: A mapping of names to values, a cookie jar, a header such as ``a=b; c=d`` (``Cookie:`` may stand in
-            front), a list of objects with ``name``, ``value`` and, where known, ``domain`` and ``expirationDate``
+            front), a list of objects with ``name``, ``value`` and, if known, ``domain`` and ``expirationDate``
             (as browser extensions, Playwright, Puppeteer and Selenium have it), or a path. The file is a Netscape
             ``cookies.txt``, or JSON: an object of names and values, such a list, or a HAR; UTF-8, 32 MiB at most.
             Its lines and entries that can't be read are passed over.
@@ -175,7 +175,7 @@ def _host(domain: str) -> str:
 
 
 def _choose_from_file(path: str, parsed: Parsed, host: str, moment: float) -> Dict[str, str]:
-    """The cookies of a file to send to a host; what can't be read or sent is told only where there is nothing else."""
+    """The cookies of a file to send to a host; what can't be read or sent is told only if there is nothing else."""
     faulty = [(cookie, cookie.fault()) for cookie in parsed.cookies]
     sendable = [cookie for cookie, fault in faulty if fault is None or not cookie.goes_to(host)]
     problems = [flaw.words for flaw in parsed.flaws if flaw.concerns(host)]

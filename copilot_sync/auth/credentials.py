@@ -1,7 +1,7 @@
 """Which credentials are used: the argument, else the environment, else what can be found on the machine.
 
 In this order: the ``api_key`` argument, the ``cookies`` argument, ``COPILOT_SYNC_API_KEY``, and then the search of
-``get_cookies``. Nothing is read before a token is needed, so a client can be made where there is nothing yet.
+``get_cookies``. Nothing is read before a token is needed, so a client can be made before there is anything.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class Credentials:
             load_library()  # now, because a call must not be the first to import something
 
     def token_source(self, urls: Urls, transport: Transport, cache: Optional[TokenCache]) -> TokenSource:
-        """Give where tokens come from with these credentials."""
+        """Return the source of tokens with these credentials."""
         if self._api_key is not None:
             return StaticToken(self._api_key, urls)
         return ExchangedTokens(functools.partial(self.find_cookies, cookie_domain(urls)), urls, transport, cache)
@@ -119,7 +119,7 @@ def _token_in_json(api_key: Secret[str]) -> Secret[str]:
 
 
 def _folder() -> str:
-    """Where the search begins; ``""`` where that folder was deleted."""
+    """Where the search begins; ``""`` if that folder was deleted."""
     try:
         return os.getcwd()
     except OSError:

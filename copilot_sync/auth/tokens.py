@@ -57,7 +57,7 @@ class TokenSource(Protocol):
     cooldown: Cooldown
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
-        """Give a token that should be valid."""
+        """Return a token that should be valid."""
 
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token."""
@@ -87,7 +87,7 @@ class StaticToken:
         self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._token, self._urls)
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
-        """Give the token."""
+        """Return the token."""
         return self._token
 
     def accepted(self, token: Secret[str]) -> None:
@@ -158,7 +158,7 @@ class ExchangedTokens:
         reset_after_fork(self)
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
-        """Give a token that should be valid, fetching one where none is.
+        """Return a token that should be valid, fetching one if there is none.
 
         Raises:
             MissingCredentialsError: There are no cookies.
@@ -210,7 +210,7 @@ class ExchangedTokens:
     def refused(self, token: Secret[str], *, renewed: bool) -> bool:
         """Take note that the service refused a token, wherever it is kept.
 
-        A request is sent anew once. Where the new token is refused as well, the credentials are at fault, unless that
+        A request is sent anew once. If the new token is refused as well, the credentials are at fault, unless that
         token was good for another request, or refused to one, meanwhile: then it only came to its end too soon.
         """
         current = self._is_current(token)
@@ -339,7 +339,7 @@ def fingerprint(*parts: str) -> str:
 
 
 def known_error(error: CopilotError) -> CopilotError:
-    """Give back what a reply was understood to say; one that means nothing known is raised."""
+    """Return what a reply was understood to say; one that means nothing known is raised."""
     if isinstance(error, ProtocolError):
         raise error
     return error
@@ -379,7 +379,7 @@ def _header(name: str, value: Secret[str], base: str) -> Auth:
 
 
 def mask_of(secret: Secret[str]) -> Callable[[str], str]:
-    """Give what takes a secret out of a text: the whole of it, and the values of the cookies in it."""
+    """Return what takes a secret out of a text: the whole of it, and the values of the cookies in it."""
     header = secret.reveal()
     parts = [header, *(pair.partition("=")[2] for pair in header.split("; "))]
     hidden = sorted({part for part in parts if len(part) >= _SHORTEST_MASKED}, key=len, reverse=True)

@@ -61,7 +61,7 @@ class Prompt:
         """Return the one text that is sent. The prompt is checked the first time.
 
         Args:
-            system: Instructions where the prompt has none of its own.
+            system: Instructions if the prompt has none of its own.
 
         Raises:
             TypeError: The prompt has the wrong type.
@@ -77,10 +77,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class BadLine:
-    """What stands where a prompt should.
+    """What stands in the place of a prompt.
 
     Attributes:
-        id: Its id, where that much could be read, else the number of the line.
+        id: Its id, if that much could be read, else the number of the line.
         number: The number of the line, from 1.
         reason: Where it stands, and what is wrong with it.
     """
@@ -99,7 +99,7 @@ def read_prompt(value: object, number: int) -> Union[Prompt, BadLine]:
 
     Args:
         value: The prompt.
-        number: Its place among the others, which is its id where it has none.
+        number: Its place among the others, which is its id if it has none.
     """
     if isinstance(value, BadLine):
         return value
@@ -182,7 +182,7 @@ class PromptFile:
         self._checked = state
 
     def close(self) -> None:
-        """Remove the temporary file, where there is one."""
+        """Remove the temporary file, if there is one."""
         self._source.close()
 
     def __enter__(self) -> "PromptFile":
@@ -223,9 +223,6 @@ class _Spooled:
 
     def close(self) -> None:
         self._file.close()
-
-
-# Lines
 
 
 def _lines(file: IO[bytes]) -> Iterator[Line]:
@@ -287,9 +284,6 @@ def _many_lines(count: int) -> str:
     return "1 line" if count == 1 else f"{count} lines"
 
 
-# Text
-
-
 def _read_text(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
     return _read_lines(file, lambda text, number: _checked(Prompt(number, text), number, f"line {number}"))
 
@@ -307,9 +301,6 @@ def _check_text(file: IO[bytes]) -> None:
             kinds[line.end == "\r"].add(line.number)
     if all(kinds[kind] for kind in kinds):
         raise ValueError(f"CR ends {kinds[True]}, and LF {kinds[False]}: let all lines end in the same way")
-
-
-# JSON Lines
 
 
 def _read_jsonl(file: IO[bytes]) -> Iterator[Union[Prompt, BadLine]]:
@@ -408,9 +399,6 @@ def _conversation_of(fields: Mapping[str, Any]) -> Optional[Conversation]:
     if known is not None:
         check_id(known.conversation_id)
     return known
-
-
-# CSV
 
 
 def _table(file: IO[bytes]) -> Table:

@@ -83,8 +83,8 @@ class Worker:
 
     def delete(self, conversation_id: str) -> StepResult:
         """Delete a conversation."""
-        access = self._client._access  # for a call of our own, which can be stopped
-        call = CallContext(self._client._rules.timeout)
+        access = self._client._session  # for a call of our own, which can be stopped
+        call = CallContext(self._client._options.timeout)
         call.begin()
         try:
             self._note(call.cancel)

@@ -69,9 +69,6 @@ class Check:
     advice: str = ""
 
 
-# What is installed
-
-
 def check_python(version: Sequence[int], implementation: str) -> Check:
     """Check the interpreter."""
     words = f"{implementation} {'.'.join(map(str, version[:3]))}"
@@ -86,7 +83,7 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
     Args:
         name: Its name on the package index.
         version: What is installed, ``None`` for nothing.
-        lowest: The oldest version that will do, ``""`` where none is known.
+        lowest: The oldest version that will do, ``""`` if none is known.
     """
     advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
     if version is None:
@@ -123,11 +120,8 @@ def _parse_version(version: str) -> Tuple[int, ...]:
     return tuple(numbers)
 
 
-# What is set
-
-
 def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
-    """Check the URLs, and give them where they can be used."""
+    """Check the URLs, and return them if they can be used."""
     try:
         urls = choose_urls(None, None, environment)
     except ValueError as error:
@@ -184,7 +178,7 @@ def check_netrc(path: Optional[str], hosts: Sequence[str]) -> Check:
     """Check whether other programs would send a password of ``~/.netrc`` to our hosts. Ours never does.
 
     Args:
-        path: The file, ``None`` where there is none.
+        path: The file, ``None`` if there is none.
         hosts: The hosts.
     """
     if path is None:
@@ -230,7 +224,7 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
 
     Args:
         environment: The variables.
-        path: The file of the command line, ``None`` where the variable names another or none.
+        path: The file of the command line, ``None`` if the variable names another or none.
     """
     if environment.token_cache == "off":
         return Check("token cache", State.SKIPPED, f"off: each command fetches a token ({TOKEN_CACHE_VARIABLE})")
@@ -241,9 +235,6 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         return Check("token cache", State.SKIPPED, f"{file} can't be written: each command fetches a token")
     return Check("token cache", State.OK, file)
-
-
-# The network
 
 
 def check_dns(url: str) -> Check:
@@ -291,7 +282,7 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
     except CopilotError as error:
         words = str(error)
         if error.stage in ("credentials", "token"):
-            # Where the service says that the account gets no token, it is no use.
+            # If the service says that the account gets no token, it is no use.
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in words)
             advice = "sign in at github.com and export its cookies anew" if signed_out else ""
             return [Check("token", State.FAIL, words, advice), Check("models", State.SKIPPED, "not tried")]
@@ -302,7 +293,7 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
 
 
 def untried_account(reason: str) -> List[Check]:
-    """The findings of ``check_account`` where it makes no sense to try."""
+    """The findings of ``check_account`` if it makes no sense to try."""
     return [Check(name, State.SKIPPED, f"not tried: {reason}") for name in ("token", "models")]
 
 

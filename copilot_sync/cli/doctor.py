@@ -115,7 +115,7 @@ def _installed(name: str) -> Optional[str]:
 
 
 def _lowest_versions() -> Dict[str, str]:
-    """The lower bounds that the installed package declares; none where it runs from a source tree."""
+    """The lower bounds that the installed package declares; none if it runs from a source tree."""
     try:
         requirements = importlib.metadata.requires("copilot-sync") or []
     except importlib.metadata.PackageNotFoundError:

@@ -7,19 +7,19 @@
     for result in fan_out(batch.read("prompts.jsonl")):
         print(result.id, result.text or result.error)
 
-Workers ask with credentials of their own: none is ever in a task. What is tried again is for the client and the gate
-to know. Celery's own retry only serves to wait: a task that has to wait for long goes back to the broker meanwhile, so
-that no delivery lasts longer than the broker allows. Whoever is about to send a message first keeps what finds it
-again, in the result backend; another worker that gets the task looks there before it asks. ``app.conf`` says the rest:
+Workers use credentials of their own; none is ever in a task. The client and the limiter decide what is sent again.
+Celery's own retry only serves to wait: a task that has to wait for long goes back to the broker, so that no delivery
+lasts longer than the broker allows. Before a message is sent, its handle is kept in the result backend; another worker
+that gets the task looks there first. ``app.conf`` has these settings:
 
 ``copilot_sync_client``
-    A function that gives a client, or its dotted name. Default: ``copilot_sync.Client``, from the environment.
+    A function that returns a client, or its dotted name. Default: ``copilot_sync.Client``, from the environment.
 ``copilot_sync_cache``
-    What all workers share the pause after a refusal and the pace through: an object with ``get``, ``set`` and ``add``
-    such as Django's cache, or its dotted name. Default: the result backend if it is Redis, else each process's memory.
+    The cache through which all workers share the pause and the pace: an object with ``get``, ``set`` and ``add`` such
+    as Django's cache, or its dotted name. Default: the result backend if it is Redis, else each process's memory.
 ``copilot_sync_rate`` and ``copilot_sync_concurrency``
-    How many prompts begin in a minute, in all workers (``None``: any), and how many are under way in a process.
-    Default: 20 and 2; if the API is on this machine, such as an emulator's, any and 8.
+    How many prompts start in a minute, in all workers (``None``: no limit), and how many run at once in a process.
+    Default: 20 and 2; if the API is on this machine, as an emulator's is, no limit and 8.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 #: The state of a task whose message may have been sent. Its result is the message's handle, as a dictionary.
 SENDING = "COPILOT_SYNC_SENDING"
 
-#: Where the result backends are that keep results in Redis. It can't be imported where there is no Redis client.
+#: Where the result backends are that keep results in Redis. It can't be imported if there is no Redis client.
 _REDIS = "celery.backends.redis"
 #: Seconds after which a broker gives a task that is not done to another worker, if the application does not say:
 #: Redis' hour, RabbitMQ's and SQS' half of it.
@@ -114,7 +114,7 @@ class _Ask(celery.Task):
         return RateLimiter(concurrency, rate=rate, cache=self.shared)
 
     def earlier(self) -> Mapping[str, Any]:
-        """What the result backend knows of this task: more than nothing where it was given to a worker before."""
+        """What the result backend knows of this task: more than nothing if it was given to a worker before."""
         if self.request.is_eager or isinstance(self.backend, DisabledBackend):
             return {"status": None}
         known: Mapping[str, Any] = self.backend.get_task_meta(self.request.id)
@@ -290,9 +290,6 @@ def _named(value: Any) -> Any:
     return symbol_by_name(value) if isinstance(value, str) else value
 
 
-# Many prompts
-
-
 def fan_out(
     prompts: PromptSource,
     *,
@@ -367,7 +364,7 @@ class FannedOut:
         """Yield the results in the order of the prompts, each when it and all before it are there.
 
         Args:
-            timeout: Seconds to wait for the next one. Default: for ever, also where no worker is.
+            timeout: Seconds to wait for the next one. Default: for ever, also if there is no worker.
 
         Raises:
             celery.exceptions.TimeoutError: The next one did not come in time.
@@ -379,7 +376,7 @@ class FannedOut:
         """Yield the results in the order of their coming.
 
         Args:
-            timeout: Seconds to wait for all of them. Default: for ever, also where no worker is.
+            timeout: Seconds to wait for all of them. Default: for ever, also if there is no worker.
 
         Raises:
             celery.exceptions.TimeoutError: Some did not come in time.

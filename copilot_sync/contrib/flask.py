@@ -91,7 +91,7 @@ class CopilotSync:
     ) -> Response:
         """Answer a request with the answer to a prompt, as ``text/event-stream``, while it is written.
 
-        Uses the network where a conversation is to be kept and has to be begun first. Whatever fails, also there,
+        Uses the network if a conversation is to be kept and has to be begun first. Whatever fails, also there,
         the page is told in an ``error`` event, and the log in full.
 
         Flask's session has been sent when the answer is streamed, so it keeps the conversation's id and never the
@@ -103,7 +103,7 @@ class CopilotSync:
             conversation: A conversation or its id. Default: the one that the session keeps, else a new one. An id
                 that comes from the page is the page's word: all users of a site share one account.
             **options: As ``Client.stream`` takes them: ``model``, ``timeout``, ``parent_message_id`` … The last is
-                passed over where the session does not keep the conversation (any more) and a new one is begun.
+                passed over if the session does not keep the conversation (any more) and a new one is begun.
 
         Raises:
             werkzeug.exceptions.BadRequest: There is nothing to ask.
@@ -127,7 +127,7 @@ class CopilotSync:
         return Response(EventStream(stream, heartbeat=heartbeat), headers=HEADERS)
 
     def conversations(self) -> Dict[str, Conversation]:
-        """Give the conversations that the session holds, by name, the one begun last at the end."""
+        """Return the conversations that the session holds, by name, the one begun last at the end."""
         return {name: Conversation(id) for name, id in session.get(KEY, [])}
 
     def forget(self, name: str) -> None:

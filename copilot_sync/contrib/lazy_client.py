@@ -57,7 +57,7 @@ class LazyClient:
         self._lock = threading.RLock()
 
     def get(self) -> Client:
-        """Give the client."""
+        """Return the client."""
         with self._lock:
             if self._client is None:
                 self._client = self._make()

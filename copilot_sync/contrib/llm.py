@@ -28,13 +28,13 @@ NAME = "copilot-sync"
 _TOKENS_FILE = "copilot-sync-tokens.json"
 _THREADS_FILE = "copilot-sync-threads.db"
 
-# Where it is there, it hands over the key of the call.
+# If it is there, it hands over the key of the call.
 _Model: Any = getattr(llm, "KeyModel", llm.Model)
 
 
 @llm.hookimpl
 def register_models(register: Callable[[Any], None]) -> None:
-    """Tell ``llm`` of the models."""
+    """Register the models with ``llm``."""
     for model in GithubCopilot.models:
         register(CopilotModel(model))
 
@@ -57,7 +57,7 @@ class CopilotModel(_Model):
         self._client: Optional[Tuple[Optional[str], Client]] = None
 
     def get_key(self, explicit_key: Optional[str] = None) -> Optional[str]:
-        """Give the key; ``None`` where there is none, which is no error, as there may be cookies."""
+        """Return the key; ``None`` if there is none, which is no error, as there may be cookies."""
         key: Optional[str] = self.key or llm.get_key(explicit_key, NAME, API_KEY_VARIABLE)
         return key
 
@@ -69,7 +69,7 @@ class CopilotModel(_Model):
         conversation: Any,
         key: Optional[str] = None,
     ) -> Iterator[str]:
-        """Ask, and yield the answer: as it comes, or at once where ``stream`` is false.
+        """Ask, and yield the answer: as it comes, or at once if ``stream`` is false.
 
         Raises:
             CopilotError: The answer could not be had.
@@ -111,7 +111,7 @@ def _question(prompt: Any, told: Any) -> PromptInput:
 
 
 def _last_thread(conversation: Any) -> Optional[Conversation]:
-    """The thread that the last answer came from, where ``llm`` gives old answers back.
+    """The thread that the last answer came from, if ``llm`` gives old answers back.
 
     Old releases give a conversation its id after its first answer.
     """

@@ -98,17 +98,17 @@ _WORDS: Mapping[Type[BaseException], PublicMessage] = {
 
 
 def public_message(error: CopilotError) -> PublicMessage:
-    """Give what may be shown of an error to anybody: words for its kind, and nothing of what it says."""
+    """Return what may be shown of an error to anybody: words for its kind, and nothing of what it says."""
     return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
 
 
 def content_event(text: str) -> bytes:
-    """Give the event for a piece of text."""
+    """Return the event for a piece of text."""
     return _event({"type": "content", "text": text})
 
 
 def complete_event(answer: Answer) -> bytes:
-    """Give the event for the end of an answer, with what a page needs to go on with the conversation."""
+    """Return the event for the end of an answer, with what a page needs to go on with the conversation."""
     return _event({"type": "complete", **_details_of(answer)})
 
 
@@ -120,14 +120,14 @@ def _details_of(answer: Answer) -> Dict[str, Any]:
 
 
 def not_kept_event(answer: Answer, error: Exception) -> bytes:
-    """Give the event for the end of an answer that ``on_complete`` failed to keep, and log why."""
+    """Return the event for the end of an answer that ``on_complete`` failed to keep, and log why."""
     logger.error("an answer for a page is whole, but on_complete failed", exc_info=error)
     words = _WORDS[NotKeptError]
     return _event({**_details_of(answer), "type": "error", "code": words.code, "message": words.message})
 
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
-    """Give the event for an error: its kind in safe words, and never what it says."""
+    """Return the event for an error: its kind in safe words, and never what it says."""
     words = public_message(error)
     data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
     if conversation is not None:
@@ -265,7 +265,7 @@ class EventStream(Iterator[bytes]):
         self.close()
 
     def __del__(self) -> None:
-        # Where __init__ refused its arguments there is nothing to close.
+        # If __init__ refused its arguments, there is nothing to close.
         if hasattr(self, "_reader"):
             self.close()
 
@@ -278,7 +278,7 @@ class HeartbeatTimer:
         self._comments = 0
 
     def next_wait(self) -> float:
-        """Give the seconds until the comment after the last one."""
+        """Return the seconds until the comment after the last one."""
         self._comments += 1
         return self._heartbeat if self._comments % 2 else min(PROBE_DELAY, self._heartbeat)
 

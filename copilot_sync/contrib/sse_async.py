@@ -113,6 +113,6 @@ class AsyncEventStream(AsyncIterator[bytes]):
         await self._pieces.aclose()
 
     def __del__(self) -> None:
-        # Where __init__ refused its arguments there is nothing to close.
+        # If __init__ refused its arguments, there is nothing to close.
         if hasattr(self, "_pieces"):
             self.close()

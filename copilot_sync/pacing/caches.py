@@ -8,16 +8,16 @@ from copilot_sync.transport.fork import reset_after_fork
 
 
 class LimiterCache(Protocol):
-    """What several processes share a gate through. Keys and values are strings, ``timeout`` is in seconds."""
+    """Shares a limiter between processes. Keys and values are strings, ``timeout`` is in seconds."""
 
     def get(self, key: str) -> Any:
-        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+        """Return the value of a key, ``None`` if there is none or its time is over."""
 
     def set(self, key: str, value: str, timeout: int) -> Any:
         """Keep a value for so many seconds."""
 
     def add(self, key: str, value: str, timeout: int) -> Any:
-        """Keep a value where the key has none yet, and tell whether it had none: to one caller alone."""
+        """Keep a value if the key has none yet. Return whether it had none, which is true for one caller alone."""
 
 
 class MemoryCache:
@@ -33,12 +33,12 @@ class MemoryCache:
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
-        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
+        """Start with a new lock: a thread that is not here may hold the inherited one."""
         self._lock = threading.RLock()
         reset_after_fork(self)
 
     def get(self, key: str) -> Optional[str]:
-        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+        """Return the value of a key, ``None`` if there is none or its time is over."""
         value, until = self._entries.get(key, (None, 0.0))
         return value if self._clock() < until else None
 
@@ -48,7 +48,7 @@ class MemoryCache:
             self._put(key, value, timeout)
 
     def add(self, key: str, value: str, timeout: int) -> bool:
-        """Keep a value where the key has none yet, and tell whether it had none."""
+        """Keep a value if the key has none yet, and return whether it had none."""
         with self._lock:
             if self.get(key) is not None:
                 return False
@@ -73,7 +73,7 @@ class RedisCache:
         self._redis = redis
 
     def get(self, key: str) -> Optional[str]:
-        """Give what was set for a key, ``None`` where there is nothing or its time is over."""
+        """Return the value of a key, ``None`` if there is none or its time is over."""
         value = self._redis.get(key)
         return value.decode() if isinstance(value, bytes) else value
 
@@ -82,5 +82,5 @@ class RedisCache:
         self._redis.set(key, value, ex=timeout)
 
     def add(self, key: str, value: str, timeout: int) -> bool:
-        """Keep a value where the key has none yet, and tell whether it had none."""
+        """Keep a value if the key has none yet, and return whether it had none."""
         return bool(self._redis.set(key, value, ex=timeout, nx=True))

@@ -35,7 +35,7 @@ _JITTER = 0.25
 _OUTAGE = 8
 #: Seconds after which the service is asked again whatever it said: it may have said more than it meant.
 _LONGEST_PAUSE = 3600.0
-#: Seconds for which a quota counts as used up where the service did not say.
+#: Seconds for which a quota counts as used up if the service did not say.
 _QUOTA_PAUSE = 60.0
 #: The stages that use a quota up, or are of no use without it.
 _ON_QUOTA = ("token", "thread", "message")
@@ -210,13 +210,13 @@ class Cooldown:
         return AuthenticationError(f"{self._denied[1]}; asked again in {seconds:.1f} s at the earliest", stage=stage)
 
     def _outages_of(self, stage: str) -> Tuple[_Turns, ...]:
-        """The turns of a stage. Where no message goes through, there is no use for new conversations."""
+        """The turns of a stage. If no message goes through, there is no use for new conversations."""
         stages = ("thread", "message") if stage == "thread" else (stage,)
         known = [self._failing[each].turns for each in stages if each in self._failing]
         return tuple(turns for turns in known if turns is not None)
 
     def _forget(self, now: float) -> None:
-        """Let go of what is over."""
+        """Forget what is over."""
         if self._turns is not None and now >= self._turns.until:
             self._turns = None
         if self._quota is not None and now >= self._quota[1]:
@@ -252,7 +252,7 @@ class _Accounts:
         self._lock = threading.RLock()
 
     def get(self, account: str) -> Cooldown:
-        """Give the one of an account."""
+        """Return the cool-down of an account."""
         with self._lock:
             found = self._known.get(account)
             if found is None:

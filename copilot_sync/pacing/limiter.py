@@ -1,14 +1,14 @@
-"""The gate that all prompts of a batch go through: how many at once, how many a minute, and when nobody may.
+"""How many prompts run at once, how many start in a minute, and when none may start.
 
-Rules: a refusal closes the gate for everybody, for as long as the service says and never for less than a back-off of
-our own, and halves the number of places; each run of answers without a refusal gives one place back. After a pause one
-prompt tries first, and the others follow at a distance. What several processes must agree on, the end of the pause and
-the last start, lies in a cache that has ``get``, ``set`` and ``add`` as Django's caches have; by default it is this
-process's memory. Places are counted in each process for itself: a worker that dies could not give one back that was
-shared.
+Rules:
 
-Nothing here sends anything or sleeps by itself: ``try_acquire`` says how long to wait, and ``acquire`` waits with
-the function that it is given.
+- A refusal pauses everybody: for as long as the service says, and at least for a back-off of our own. It halves the
+  concurrency; each run of answers without a refusal raises it by one.
+- After a pause one prompt tries first. The others follow at a distance.
+- Processes share the end of the pause and the time of the last start through a cache. Slots are counted in each process
+  by itself, because a worker that dies could not release a shared one.
+
+Nothing here sends anything. ``try_acquire`` says how long to wait; ``acquire`` waits.
 """
 
 import math
@@ -21,25 +21,25 @@ from copilot_sync.pacing.caches import LimiterCache, MemoryCache
 from copilot_sync.settings import is_loopback
 from copilot_sync.transport.fork import reset_after_fork
 
-#: Seconds: the shortest pause, and the longest of our own; each further one doubles until there is an answer.
+#: Seconds: the shortest pause and the longest of our own. Each pause is twice the last one, until there is an answer.
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 #: Seconds between two starts after a pause, and for how long.
 _SPREAD = 2.0
 _CAREFUL = 60.0
-#: Answers in a row, for each place there is, that give one place back.
-_ANSWERS_PER_PLACE = 4
-#: Seconds that what is shared is kept after it has lost its meaning, for clocks that differ.
+#: Answers in a row, for each slot, that raise the concurrency by one.
+_ANSWERS_PER_SLOT = 4
+#: Seconds for which a shared value outlives its meaning, because clocks differ.
 _GRACE = 60
-#: Seconds between two looks at a gate whose places are all taken, for whoever waits in ``acquire``.
+#: Seconds between two attempts to acquire a slot while all of them are taken.
 LOOK_AGAIN = 0.05
 
 
 class RateLimiter:
-    """Lets prompts through: so many at once, so many a minute, none during a pause. Safe for any thread.
+    """Limits how many prompts run at once and how many start in a minute. Safe for any thread.
 
-    Whoever got in calls ``release`` when the prompt is done, ``answered`` before that if it was answered, and
-    ``penalize`` if the service asked to slow down or was not there.
+    Call ``release`` when a prompt is done. Before that, call ``answered`` if it was answered, or ``penalize`` if the
+    service asked to slow down or was not there.
 
     >>> from copilot_sync.batch import RateLimiter
     >>> limiter = RateLimiter(4, rate=60)
@@ -49,14 +49,13 @@ class RateLimiter:
 
     Args:
         concurrency: How many prompts may be under way at once in this process.
-        rate: How many may begin in a minute, in all processes that share the cache. They begin at equal distances, also
-            after a while in which none began. Default: as many as there are places for.
-        cache: What the pause and the pace are shared through: an object with ``get``, ``set`` and ``add``, such as
-            Django's cache on Redis or memcached. Its ``add`` has to exclude all others: Django's caches in files and
-            in local memory don't. Default: this process's memory.
-        name: What the keys in the cache begin with. Gates of the same name share a pause and a pace.
-        clock: Gives the time, in seconds. Processes that share a cache need one that they agree on, which is the
-            default then; without a cache it is a clock that never jumps.
+        rate: How many may start in a minute, in all processes that share the cache. They start at equal distances, also
+            after a while in which none started. Default: no limit.
+        cache: Shares the pause and the pace between processes: an object with ``get``, ``set`` and ``add``, such as
+            Django's cache on Redis or memcached. Its ``add`` must be atomic: those of Django's caches in files and in
+            local memory are not. Default: this process's memory.
+        name: Prefix of the keys in the cache. Limiters of the same name share a pause and a pace.
+        clock: Returns the time, in seconds. Default: the wall clock with a cache, else one that never jumps.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -87,28 +86,28 @@ class RateLimiter:
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
-        """Begin with a lock of our own and nobody inside: who is inside of an inherited gate is not in this process."""
+        """Start with a new lock and no slot taken: what holds the inherited slots is not in this process."""
         self._lock = threading.RLock()
         self._inside = self._before = 0
         reset_after_fork(self)
 
     @property
     def concurrency(self) -> int:
-        """How many prompts may be under way at once now: fewer than at first after a refusal."""
+        """How many prompts may run at once now. After a refusal, fewer than at first."""
         return self._limit
 
     @property
     def pause(self) -> float:
-        """Seconds until the service may be asked again; 0 where nothing was refused."""
+        """Seconds until the end of the pause; 0 if there is none."""
         with self._lock:
             return max(0.0, self._paused_until() - self._clock())
 
     def try_acquire(self) -> float:
-        """Enter, if that is possible now.
+        """Take a slot if that is possible now.
 
         Returns:
-            0 for "you are in", else the seconds after which to ask again; infinity where all places are taken, and
-            somebody has to leave first.
+            0 if the slot is taken, else the seconds after which to try again; infinity if all slots are taken and one
+            has to be released first.
         """
         with self._lock:
             now = self._clock()
@@ -122,47 +121,53 @@ class RateLimiter:
                 self._inside += 1
             return wait
 
-    def acquire(self, *, sleep: Callable[[float], object] = time.sleep) -> None:
-        """Wait until there is a place, and take it.
+    def acquire(self, *, sleep: Callable[[float], object] = time.sleep) -> float:
+        """Wait for a slot and take it.
 
         Args:
-            sleep: Waits for so many seconds. What it raises ends the waiting.
+            sleep: Waits for so many seconds. If it raises, no slot is taken.
+
+        Returns:
+            The seconds that were waited.
         """
+        waited = 0.0
         while True:
             seconds = self.try_acquire()
             if seconds == 0:
-                return
-            sleep(LOOK_AGAIN if math.isinf(seconds) else seconds)
+                return waited
+            seconds = LOOK_AGAIN if math.isinf(seconds) else seconds
+            sleep(seconds)
+            waited += seconds
 
     def release(self) -> None:
-        """Give the place back."""
+        """Release a slot."""
         with self._lock:
             self._inside -= 1
             if self._before:
                 self._before -= 1
 
     def answered(self) -> None:
-        """Take note of an answer: after enough of them there is one place more, up to the number at first."""
+        """Take note of an answer. Enough of them raise the concurrency by one, up to what it was at first."""
         with self._lock:
             self._pauses = 0
             self._trying = False
             if self._limit == self._most:
                 return
             self._answers += 1
-            if self._answers >= _ANSWERS_PER_PLACE * self._limit:
+            if self._answers >= _ANSWERS_PER_SLOT * self._limit:
                 self._limit += 1
                 self._answers = 0
 
     def penalize(self, retry_after: Optional[float] = None) -> float:
-        """Close the gate for everybody: the service asked to slow down, or was not there.
+        """Pause everybody: the service asked to slow down, or was not there.
 
-        The pause lasts a second at first, and twice as long with each further one until there is an answer.
+        The first pause lasts a second, each further one twice as long, until there is an answer.
 
         Args:
-            retry_after: Seconds that the service asked for. A longer pause than our own is kept.
+            retry_after: Seconds that the service asked for. The longer of the two pauses counts.
 
         Returns:
-            Seconds until the gate opens again.
+            Seconds until the end of the pause.
         """
         with self._lock:
             now = self._clock()
@@ -251,14 +256,14 @@ class _ByHost:
         return "<by the host>"
 
 
-#: Stands for the rate that goes with the host, where ``None`` means "any".
+#: Stands for the rate that goes with the host; ``None`` means "any".
 BY_HOST: Any = _ByHost()
 
 
 def pace_for(
     api_url: Optional[str], concurrency: Optional[int] = None, rate: Optional[float] = BY_HOST
 ) -> Tuple[int, Optional[float]]:
-    """Choose places and rate for whoever is asked: what was said, else what is careful enough.
+    """Choose concurrency and rate for an API: what the caller said, else careful defaults.
 
     Args:
         api_url: Who is asked; ``None`` if that is not known here.

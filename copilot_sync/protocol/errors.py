@@ -172,7 +172,7 @@ def _request_id(reply: RawReply, mask: Callable[[str], str]) -> Optional[str]:
 def error_of_event(
     event: ErrorEvent, mask: Callable[[str], str], what: str = "the service failed in the middle of the answer"
 ) -> CopilotError:
-    """Turn an error event into the error that its code says, a ``ServerError`` where it says nothing."""
+    """Turn an error event into the error that its code says, a ``ServerError`` if it says nothing."""
     kind = limit_of_codes(codes_of(event)) or _kind_of_code(event.code)
     if kind is ServerError:
         kind = limit_of_words(event.message) or kind
@@ -191,7 +191,7 @@ def _kind_of_code(code: str) -> Callable[..., CopilotError]:
 def no_token_error(
     what: str, advice: str, words: str, reply: RawReply, facts: Mapping[str, Any]
 ) -> AuthenticationError:
-    """The error for a token that was not given: with the service's reason, and with the advice where that mends it."""
+    """The error for a token that was not given: with the service's reason, and with the advice if that mends it."""
     is_vague = bool(_SAYS_NOTHING.fullmatch(words) or _SIGNED_OUT.search(words)) or reply.status == 401
     is_reason = first_byte(reply) == b"{" and not is_vague
     if is_reason or _NOT_ALLOWED.search(words):

@@ -54,7 +54,7 @@ def form_of(beginning: bytes, *, at_end: bool = False) -> Optional[Form]:
         at_end: Whether that is all that will be looked at.
 
     Returns:
-        The form; ``None`` where more has to come to tell, which ``at_end`` rules out.
+        The form; ``None`` if more has to come to tell, which ``at_end`` rules out.
     """
     text = without_leading(beginning)
     if _FIELD.match(text):
@@ -80,7 +80,7 @@ def read_document(body: bytes) -> Optional[Tuple[Event, ...]]:
     """Read the one JSON document that some versions answer with as the events of a stream.
 
     Returns:
-        The answer's text and its end, or an error; ``None`` where the document is not whole.
+        The answer's text and its end, or an error; ``None`` if the document is not whole.
 
     Raises:
         ProtocolError: There is neither a message in it nor an error.
@@ -121,7 +121,7 @@ def decode(data: str) -> Optional[Event]:
     """Read one event's data.
 
     Returns:
-        The event; ``DONE`` at the stream's end; ``None`` where there is nothing in it, such as content without text.
+        The event; ``DONE`` at the stream's end; ``None`` if there is nothing in it, such as content without text.
 
     Raises:
         ProtocolError: It is not a JSON object, or its ``body`` is not a string.

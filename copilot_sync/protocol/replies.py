@@ -36,7 +36,7 @@ def read_token(reply: RawReply, now: float, mask: Callable[[str], str] = str) ->
 
     Raises:
         AuthenticationError: There is no token in it: the cookies are not valid, or the account gets none. The error
-            says why where the reply does.
+            says why if the reply does.
         ProtocolError: It is broken JSON, or a token that can't be sent.
     """
     data = _read_json(reply, "token") if first_byte(reply) in (b"{", b"[") else None

@@ -147,7 +147,7 @@ def message_request(
         content: The prompt.
         model: The model's id.
         options: Everything else of the body.
-        parent_id: The message that this one answers, ``root`` at a thread's beginning, ``None`` where it is unknown.
+        parent_id: The message that this one answers, ``root`` at a thread's beginning, ``None`` if it is unknown.
         response_id: A UUID that the answer will have as its id.
     """
     body: Dict[str, Any] = {
@@ -189,7 +189,7 @@ def messages_request(urls: Urls, thread_id: str) -> Request:
 
 
 def rename_request(urls: Urls, thread_id: str, name: str) -> Request:
-    """Give a thread a name."""
+    """Rename a thread."""
     return _thread_call(urls, "rename", "PATCH", thread_id, "/name", {"name": name, "generate": False})
 
 

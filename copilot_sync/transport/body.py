@@ -174,7 +174,7 @@ class Body:
         return understood
 
     def finish(self) -> None:
-        """Give the connection back once the answer is whole, reading the little that may still follow it."""
+        """Return the connection to its pool once the answer is whole, reading the little that may still follow it."""
         try:
             if self._drained():
                 self._give_back()

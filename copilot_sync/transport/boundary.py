@@ -2,7 +2,7 @@
 
 What went wrong is asked of the call first: a socket that was shut down or ran into a deadline fails in many
 ways, but the call knows why. It also knows which host and which proxy the request was for, and the error names both,
-without user names and passwords. The foreign exception becomes the ``__cause__`` where it can't carry a secret: its
+without user names and passwords. The foreign exception becomes the ``__cause__`` if it can't carry a secret: its
 request, its frames (whose locals hold headers) and whatever quotes the server's bytes are taken away.
 """
 
@@ -55,7 +55,7 @@ _REFUSAL = re.compile(r"Tunnel connection failed: (\d{3})")
 
 
 def map_exception(failure: BaseException, call: CallContext, stage: Optional[str]) -> CopilotError:
-    """Give the error of ours for a failure of a connection that a call was using."""
+    """Return the error of ours for a failure of a connection that a call was using."""
     if isinstance(failure, CopilotError):
         return failure
     chain = list(_chain(failure))
@@ -189,7 +189,7 @@ def _reason(item: BaseException) -> str:
 
 
 def _innermost_reason(chain: List[BaseException]) -> str:
-    """The reason of what all else came of: of an error of the system's where there is one."""
+    """The reason of what all else came of: of an error of the system's if there is one."""
     systems = [item for item in chain if isinstance(item, OSError) and not isinstance(item, _WRAPPINGS)]
     return _reason((systems or chain)[-1])
 

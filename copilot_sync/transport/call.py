@@ -58,7 +58,7 @@ class CallContext:
         self._process = os.getpid()
 
     def begin(self) -> None:
-        """Let the time of the call run from now on, in this process."""
+        """Start the clock of the call, in this process."""
         self._process = os.getpid()
         reset_after_fork(self)
         self.touch()
@@ -67,7 +67,7 @@ class CallContext:
 
     @contextlib.contextmanager
     def limited(self, seconds: float) -> Iterator[None]:
-        """Let everything inside, waiting included, take no longer than so many seconds, nor than the call may."""
+        """Limit everything inside, waiting included, to so many seconds, and to what is left of the call."""
         before = self._deadline, self._total
         end = self.clock() + seconds
         if self._deadline is None or end < self._deadline:
@@ -93,7 +93,7 @@ class CallContext:
         return left is not None and left < _INSTANT
 
     def check(self, stage: Optional[str] = None) -> None:
-        """Raise where the call was stopped or its time is over.
+        """Raise if the call was stopped or its time is over.
 
         Raises:
             StreamClosedError: It was stopped.
@@ -159,7 +159,7 @@ class CallContext:
         return seconds
 
     def check_process(self) -> None:
-        """Raise where this is a forked child: the connection belongs to the parent."""
+        """Raise if this is a forked child: the connection belongs to the parent."""
         if os.getpid() != self._process:
             raise StreamClosedError("the stream belongs to the process that this one was forked from")
 
@@ -178,7 +178,7 @@ class CallContext:
 
     @contextlib.contextmanager
     def window(self, seconds: float) -> Iterator[None]:
-        """Let the reads inside block for so many seconds altogether."""
+        """Limit the reads inside to so many seconds altogether."""
         self._limit = self.clock() + seconds
         try:
             yield
@@ -191,7 +191,7 @@ class CallContext:
         return self._limit is not None and self.clock() >= self._limit
 
     def attach_socket(self, sock: socket.socket) -> None:
-        """Note the socket that the call is about to block on; where the call was stopped it is shut down at once."""
+        """Note the socket that the call is about to block on; if the call was stopped it is shut down at once."""
         with self._lock:
             self._socket = sock
             if self._stopped:

@@ -1,6 +1,6 @@
 """The chunked framing of HTTP/1.1 (RFC 9112, section 7.1), undone for everything that has arrived at once.
 
-``http.client`` undoes one chunk per call, which becomes the largest part of an event's cost where a service
+``http.client`` undoes one chunk per call, which becomes the largest part of an event's cost if a service
 sends each event in a chunk of its own. ``ChunkedReader`` reads what there is, cut anywhere, and gives
 the bodies of all chunks in it in one piece. It looks at each byte a bounded number of times and keeps nothing but
 the beginning of a line. It knows nothing of events.
@@ -45,7 +45,7 @@ class ChunkedReader:
         return self.ended and bool(self._line)
 
     def read1(self, size: int) -> bytes:
-        """Give what arrives next, read with one call where that holds any of the body; nothing at the end.
+        """Return what arrives next, read with one call if that holds any of the body; nothing at the end.
 
         Raises:
             http.client.IncompleteRead: The chunks are cut, or are none. What came before has been given.
@@ -91,7 +91,7 @@ class ChunkedReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _check(self, line: bytes) -> None:
-        """Note where what is expected can't begin like this."""
+        """Note if what is expected can't begin like this."""
         line_ends = _LINE_ENDS.get(self._expected)
         if line_ends is not None and line.count(b"\n") >= line_ends:
             self._failure = http.client.IncompleteRead(b"")
@@ -100,7 +100,7 @@ class ChunkedReader:
 
 
 def _single(data: bytes) -> bytes:
-    """The body of a chunk that came by itself, behind another such chunk; nothing where it is not that simple."""
+    """The body of a chunk that came by itself, behind another such chunk; nothing if it is not that simple."""
     line = _FIRST_SIZE.match(data)
     if line is None or not data.endswith(_LINE_END):
         return b""

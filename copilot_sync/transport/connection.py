@@ -85,11 +85,11 @@ class _Pool:
         self._preconnections: Deque[Preconnection] = deque()
 
     def connect_ahead(self: Any, call: CallContext) -> None:
-        """Make the first connection, where that takes long and needs nobody else: TLS, without a proxy."""
+        """Make the first connection, if that takes long and needs nobody else: TLS, without a proxy."""
         # A pool behind a SOCKS proxy doesn't know of it: there it is the connection that makes its socket otherwise.
         direct = self.proxy is None and issubclass(self.ConnectionCls, _OpenedHere)
         if self.scheme == "https" and direct and not self.num_connections:
-            with contextlib.suppress(RuntimeError):  # where there can't be another thread, the request connects
+            with contextlib.suppress(RuntimeError):  # if there can't be another thread, the request connects
                 self._preconnections.append(Preconnection(self._new_conn(), call))
 
     def drop_ahead(self) -> None:
@@ -149,7 +149,7 @@ class _Watched:
     response_class = WatchedResponse
     #: The reply that was read last, until its pool has judged it.
     response: Optional[WatchedResponse] = None
-    #: The head of a request that waits for its body; ``None`` where nothing waits.
+    #: The head of a request that waits for its body; ``None`` if nothing waits.
     _head: Optional[bytes] = None
 
     def connect(self: Any) -> None:

@@ -1,7 +1,7 @@
 """What must not be shared with a forked child.
 
 A child inherits locks that may be held by threads it does not have, and sockets that are its parent's. Objects that
-hold either name themselves here and are told, in the child, to begin anew.
+hold either register here, and their ``after_fork_in_child`` is called in the child.
 
 This runs inside ``os.fork``, before anything else in the child, so it must not wait for anything. It takes no lock,
 closes nothing and logs nothing. What it lets go of is kept in ``abandoned``, because a destructor of some library
@@ -24,7 +24,7 @@ _registered: "weakref.WeakSet[ForkAware]" = weakref.WeakSet()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """Have a thing renewed in every child that is forked from here on, as long as it lives."""
+    """Call ``after_fork_in_child`` of an object in every child that is forked from here on, as long as it lives."""
     _registered.add(thing)
 
 

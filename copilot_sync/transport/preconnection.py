@@ -35,7 +35,7 @@ class Preconnection:
         self._connection = connection
         self._made_for = call
         self._call = CallContext(Timeout(connect=call.timeout.connect, read=call.timeout.read))
-        # One at most. It is raised out of this list, so that no frame in its traceback holds it; where nobody wants it
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it; if nobody wants it
         # it is cleared, because its traceback holds this object.
         self._failures: List[BaseException] = []
         self._thread = threading.Thread(target=self._connect, name="copilot-sync-connect", daemon=True)
@@ -55,7 +55,7 @@ class Preconnection:
         """Wait for the connection, within the limits of a call.
 
         Returns:
-            ``None`` where the call has to make its own: the server has closed this one already, or it could not be
+            ``None`` if the call has to make its own: the server has closed this one already, or it could not be
             made for another call, which may have been long ago or under other limits.
 
         Raises:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from copilot_sync.secret import MaskedText
+from copilot_sync.secret import MaskedText, Secret
 from copilot_sync.transport.call import note_route
 
 #: What decides it, beside the URL. ``REQUEST_METHOD`` is set in CGI programs, where ``HTTP_PROXY`` counts for nothing.
@@ -45,7 +45,7 @@ class ProxySettings:
         self._known: Dict[Tuple[str, str], Tuple[object, Dict[str, Any]]] = {}
 
     def settings(self, session: requests.Session, url: str) -> Dict[str, Any]:
-        """Give what ``session.send`` needs besides the request. It is shared and must not be changed."""
+        """Return what ``session.send`` needs besides the request. It is shared and must not be changed."""
         origin = urlsplit(url)[:2]
         environment = _environment()
         known = self._known.get(origin)
@@ -59,7 +59,7 @@ class ProxySettings:
 
 
 def place_of(url: str) -> str:
-    """Give the host of a URL and the port, but for that of plain HTTP; ``""`` if a password can't be told from them.
+    """Return the host of a URL and the port, but for that of plain HTTP; ``""`` if a password can't be told from them.
 
     A scheme may be missing, as it may in the URL of a proxy.
     """
@@ -78,7 +78,50 @@ _PORTS = {"https": 443, "socks": 1080}
 
 
 def _environment() -> Optional[Tuple[Optional[str], ...]]:
-    """What the environment says; ``None`` where there is more to it than variables."""
+    """What the environment says; ``None`` if there is more to it than variables."""
     if urllib.request.getproxies is not urllib.request.getproxies_environment:
         return None
     return tuple(map(os.environ.get, _VARIABLES))
+
+
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def check_proxy(proxy: Secret[Any]) -> Optional[str]:
+    """Return the URL of a proxy as a caller passed it, checked; ``None`` for none.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is no URL of a proxy.
+    """
+    if proxy.reveal() is not None and not isinstance(proxy.reveal(), str):
+        raise TypeError(f"proxy must be a URL, not {type(proxy.reveal()).__name__}")
+    if proxy and not _names_a_host(proxy.reveal()):
+        raise ValueError("proxy must be a URL such as http://localhost:3128")
+    return proxy.reveal() or None
+
+
+def _names_a_host(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        names_a_server = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+        return names_a_server and proxy.isprintable() and " " not in proxy
+    except ValueError:
+        return False
+
+
+def check_verify(verify: "Union[bool, str, os.PathLike[str]]") -> Union[bool, str]:
+    """Return whether, or with which file of a CA, certificates are checked, as a caller passed it.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: There is no such file.
+    """
+    if isinstance(verify, bool):
+        return verify
+    if not isinstance(verify, (str, os.PathLike)):
+        raise TypeError(f"verify must be True, False or the file of a CA, not {type(verify).__name__}")
+    path = os.fspath(verify)
+    if not os.path.exists(path):
+        raise ValueError(f"verify names a CA file that does not exist: {path}")
+    return path

@@ -59,14 +59,14 @@ class ReplyReader(io.BufferedIOBase):
         return True
 
     def read1(self, size: int = -1) -> bytes:
-        """Give what is there, and wait for something if there is nothing."""
+        """Return what is there, and wait for something if there is nothing."""
         if self._data:
             return self._taken(len(self._data) if size < 0 else size)
         # http.client asks for nothing at the end of a body whose length it knows.
         return self._arriving(_RECEIVE if size < 0 else size) if size else b""
 
     def read(self, size: Optional[int] = -1) -> bytes:
-        """Give so many bytes, or all up to the end of the connection; fewer only at that end."""
+        """Return so many bytes, or all up to the end of the connection; fewer only at that end."""
         parts = []
         left = -1 if size is None else size
         while left:
@@ -78,7 +78,7 @@ class ReplyReader(io.BufferedIOBase):
         return b"".join(parts)
 
     def readline(self, size: Optional[int] = -1) -> bytes:
-        """Give the next line, or so many bytes of a longer one."""
+        """Return the next line, or so many bytes of a longer one."""
         data, place = self._data, self._place
         end = data.find(b"\n", place) + 1
         if 0 < end < len(data) and end - place <= (size or 0):  # as nearly all lines of heads are
@@ -124,7 +124,7 @@ class ReplyReader(io.BufferedIOBase):
         return data
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Release the socket."""
         self._hold.close()
         super().close()
 
@@ -182,7 +182,7 @@ class WatchedResponse(http.client.HTTPResponse):
                     raise http.client.HTTPException("there are more interim replies than any server sends")
 
     def piece_reader(self) -> Callable[[int], bytes]:
-        """Give what reads as much of the body as has arrived, nothing at its end."""
+        """Return what reads as much of the body as has arrived, nothing at its end."""
         if self.chunked and not self.isclosed():
             self._chunks = ChunkedReader(self._reader)
             return self._chunks.read1

@@ -116,8 +116,8 @@ class Transport:
     def connecting(self, url: str, call: CallContext) -> Iterator[None]:
         """Connect to a host in a thread, so that its first request, after what is done meanwhile, needn't wait for it.
 
-        Nothing is sent over the connection. It is closed where what is done meanwhile fails. Nothing happens where
-        there are connections to the host, where a proxy leads to it, or without TLS.
+        Nothing is sent over the connection. It is closed if what is done meanwhile fails. Nothing happens if
+        there are connections to the host, if a proxy leads to it, or without TLS.
         """
         pool: Any = None
         with contextlib.suppress(*FAILURES):  # the request meets the same, and tells it as its own failure
@@ -230,7 +230,7 @@ class _Session(requests.Session):
             self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=1))
 
     def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
-        """Give the connections to a host, as a request with these settings uses them; ``None`` if they are not ours."""
+        """Return the pool that a request with these settings uses; ``None`` if it is not ours."""
         adapter = self.get_adapter(url)
         return adapter.pool_of(url, verify, cert, proxies) if isinstance(adapter, _Adapter) else None
 
@@ -246,7 +246,7 @@ class _Session(requests.Session):
             self.close()
 
     def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
-        # Even where they are not followed, requests reads a redirect's whole body to prepare the next request.
+        # Even if they are not followed, requests reads a redirect's whole body to prepare the next request.
         return None
 
 

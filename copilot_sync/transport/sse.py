@@ -1,6 +1,6 @@
 r"""Bytes in, the data of events out: ``sseclient-py``, made to follow the WHATWG event stream standard.
 
-By itself ``sseclient-py`` keeps a byte order mark, does not end an event where line ends are mixed, hands out
+By itself ``sseclient-py`` keeps a byte order mark, does not end an event if line ends are mixed, hands out
 the half event at the end of a cut stream, fails on bytes that are not UTF-8, and buffers without bound.
 ``EventParser`` stands in front of it: it takes pieces of any size, cut anywhere, makes all line ends
 ``\n``, cuts at blank lines and hands on whole events alone.
@@ -33,7 +33,7 @@ _Bytes = Union[bytes, bytearray]
 
 
 class ErrorData(str):
-    """The data of an event that is named ``error``; ``""`` where it has none."""
+    """The data of an event that is named ``error``; ``""`` if it has none."""
 
 
 class EventParser:
@@ -102,7 +102,7 @@ class EventParser:
         return b""
 
     def _whole_part(self, piece: bytes) -> _Bytes:
-        """Give what is whole with a piece, and keep the rest. Looks at each byte a bounded number of times."""
+        """Return what is whole with a piece, and keep the rest. Looks at each byte a bounded number of times."""
         if b"\n\n\n" in piece:
             piece = _BLANKS.sub(b"\n\n", piece)
         buffer = self._buffer
@@ -124,7 +124,7 @@ class EventParser:
         return whole
 
     def _within_limit(self, whole: _Bytes) -> _Bytes:
-        """Give what stands before the first event that is too large."""
+        """Return what stands before the first event that is too large."""
         if len(whole) <= self._limit:
             return whole
         size = 0
@@ -136,7 +136,7 @@ class EventParser:
         return whole
 
     def check(self) -> None:
-        """Raise where an event is too large; ``feed`` has given what came before it.
+        """Raise if an event is too large; ``feed`` has given what came before it.
 
         Raises:
             ResponseTooLargeError: An event is larger than the limit.
@@ -146,7 +146,7 @@ class EventParser:
 
 
 def _short(whole: _Bytes) -> List[str]:
-    """Read whole events that are one ``data: `` line each; give nothing where one of them is not."""
+    """Read whole events that are one ``data: `` line each; give nothing if one of them is not."""
     text = whole.decode("utf-8", "replace")
     events = text[len(_START) : -len(_END)].split("\n\n" + _START)
     usual = text.startswith(_START) and text.count("\n") == 2 * len(events) and "\r" not in text

@@ -33,7 +33,7 @@ class SSLContextCache:
         self._contexts: Dict[str, Tuple[object, ssl.SSLContext]] = {}
 
     def context(self, place: str) -> ssl.SSLContext:
-        """Give the settings for the CAs in a file or folder.
+        """Return the settings for the CAs in a file or folder.
 
         Raises:
             OSError: There is no such file, or it holds no certificates (``ssl.SSLError``).

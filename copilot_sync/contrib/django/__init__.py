@@ -13,7 +13,7 @@ Django's things into the client's and back, and knows nothing of the protocol.
 """
 
 try:
-    import django as _django  # noqa: F401 - said once and clearly where it is missing
+    import django as _django  # noqa: F401 - said once and clearly if it is missing
 except ImportError:  # pragma: no cover - the environments of the tests have it
     raise ImportError('this package needs django: pip install "copilot-sync[django]"', name="django") from None
 

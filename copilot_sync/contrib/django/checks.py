@@ -16,7 +16,7 @@ from copilot_sync.settings import Environment, choose_urls
 
 
 def check_settings(**_: Any) -> List[CheckMessage]:
-    """Give what is wrong: nothing, one error, or one warning."""
+    """Return what is wrong: nothing, one error, or one warning."""
     try:
         heartbeat()
         make_client().close()

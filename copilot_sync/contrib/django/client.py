@@ -22,7 +22,7 @@ _OTHERS = ("heartbeat",)
 
 
 def get_client() -> Client:
-    """Give this process's client. Safe from any thread, and in processes that were forked from one that had it.
+    """Return this process's client. Safe from any thread, and in processes that were forked from one that had it.
 
     Raises:
         ImproperlyConfigured: The setting ``COPILOT_SYNC`` can't be used.
@@ -31,7 +31,7 @@ def get_client() -> Client:
 
 
 def heartbeat() -> float:
-    """Give the seconds of silence after which a comment goes out.
+    """Return the seconds of silence after which a comment goes out.
 
     Raises:
         ImproperlyConfigured: The setting can't be used.
@@ -98,7 +98,7 @@ class DjangoTokenCache:
         self._alias = alias
 
     def get(self, key: str) -> Any:
-        """Give what was set for a key."""
+        """Return what was set for a key."""
         return caches[self._alias].get(_PREFIX + key)
 
     def set(self, key: str, value: str, timeout: int) -> None:

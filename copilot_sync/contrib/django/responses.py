@@ -45,7 +45,7 @@ def stream_response(
         conversation: A conversation or its id. Default: the one that the session keeps, else a new one. An id that
             comes from the page is the page's word: all users of a site share one account.
         **options: As ``Client.stream`` takes them: ``model``, ``timeout``, ``parent_message_id`` … The last is
-            passed over where the session does not keep the conversation (any more) and a new one is begun.
+            passed over if the session does not keep the conversation (any more) and a new one is begun.
 
     Raises:
         BadRequest: There is nothing to ask.

@@ -20,7 +20,7 @@ KEY = "copilot_sync"
 
 
 def conversations(request: HttpRequest) -> Dict[str, Conversation]:
-    """Give the conversations that the session holds, by name, the one begun last at the end.
+    """Return the conversations that the session holds, by name, the one begun last at the end.
 
     Raises:
         ImproperlyConfigured: There are no sessions.
@@ -41,7 +41,7 @@ def forget(request: HttpRequest, name: str) -> None:
 
 
 def session_of(request: HttpRequest) -> SessionBase:
-    """Give a request's session.
+    """Return a request's session.
 
     Raises:
         ImproperlyConfigured: There are no sessions.
