@@ -1,5 +1,8 @@
 """How the documentation is built: `tox -e docs`."""
 
+import re
+from typing import Any, List
+
 import copilot_sync
 
 project = "copilot_sync"
@@ -22,3 +25,15 @@ import copilot_sync
 from copilot_sync import *
 from copilot_sync.emulator import *
 """
+
+
+def link_pages(app: Any, path: object, document: str, content: List[str]) -> None:
+    """Turn the links in README, which point to files, into links to pages."""
+    content[0] = re.sub(
+        r"`([^`<]+?)\s+<(?:docs/)?(\w+)\.rst>`_", lambda link: f":doc:`{link[1]} <{link[2].lower()}>`", content[0]
+    )
+
+
+def setup(app: Any) -> None:
+    """Register what this configuration adds to Sphinx."""
+    app.connect("include-read", link_pages)

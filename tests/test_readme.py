@@ -24,10 +24,11 @@ def _blocks(language: str, page: str = README) -> List[str]:
     return [textwrap.dedent(block).strip() for block in found]
 
 
+PROGRAMS = [block for block in [*_blocks("python"), *_blocks("python", USAGE)] if "def test_" not in block]
+
+
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize(
-    "block", [*_blocks("python"), *_blocks("python", USAGE)], ids=lambda block: block.splitlines()[-1][:40]
-)
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.splitlines()[-1][:40])
 def test_each_python_block_runs(block: str) -> None:
     """What the pages show can be typed as it stands, with nothing but the environment set."""
     done = subprocess.run(
@@ -38,6 +39,22 @@ def test_each_python_block_runs(block: str) -> None:
         stderr=subprocess.STDOUT,
     )
     assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+
+
+def test_the_test_in_the_page_passes(tmp_path: Path) -> None:
+    """pytest finds the fixture by itself: the test needs no import and no conftest."""
+    (block,) = [block for block in _blocks("python", USAGE) if "def test_" in block]
+    (tmp_path / "test_page.py").write_text(block)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)],
+        check=False,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+    assert b"1 passed" in done.stdout
 
 
 def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
