@@ -17,7 +17,7 @@ from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.delivery import answer, exchange
 from copilot_sync.delivery.answer import AnswerBuilder
-from copilot_sync.emulator import Emulator, Reply
+from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.transport.body import Body
 
 TRACED = [module.__file__ for module in (exchange, answer, stream_module)]
@@ -275,8 +275,9 @@ def test_a_page_is_not_told_that_a_closed_answer_is_complete(client: Client, fac
     assert (last["type"], last["code"], told, stream.answer) == ("error", "stopped", [], None)
 
 
-def test_a_page_that_closes_its_answer_hears_no_more(client: Client) -> None:
+def test_a_page_that_closes_its_answer_hears_no_more(emulator: Emulator, client: Client) -> None:
     """The response ends at once: closing is what its reader wanted."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))  # or it might be whole before it is closed
     stream = client.stream("hi")
     body = EventStream(stream, heartbeat=PATIENCE)
     assert next(body) == b": answering\n\n"
