@@ -7,7 +7,7 @@ answer, the cool-down, batches and Celery's tasks all ask it.
 
 import enum
 from dataclasses import dataclass
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, Type
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -119,11 +119,11 @@ _OWN, _WAIT, _STOP = Scope.MESSAGE, Scope.ALL_WAIT, Scope.ALL_STOP
 _REFUSED, _QUOTA, _DENIED, _FAILING = Signal.REFUSED, Signal.QUOTA, Signal.DENIED, Signal.FAILING
 
 
-def _is(*kinds: "type[CopilotError]") -> Callable[[CopilotError], bool]:
+def _is(*kinds: Type[CopilotError]) -> Callable[[CopilotError], bool]:
     return lambda error: isinstance(error, kinds)
 
 
-def _has_status(kind: "type[CopilotError]", *statuses: int) -> Callable[[CopilotError], bool]:
+def _has_status(kind: Type[CopilotError], *statuses: int) -> Callable[[CopilotError], bool]:
     """Match errors of a kind that a reply had as its status: one of these, or any if there are none."""
 
     def matches(error: CopilotError) -> bool:
