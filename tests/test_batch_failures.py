@@ -21,6 +21,7 @@ from copilot_sync import (
     QuotaExceededError,
     RateLimitError,
     StreamClosedError,
+    WrongHostError,
     batch,
 )
 from copilot_sync.batch import scheduler
@@ -184,3 +185,31 @@ def test_an_error_event_that_forbids_is_one_prompts_own(emulator: Emulator, clie
     emulator.script(Reply(error={"message": "no", "code": "forbidden"}))
     results = by_id(batch.run(["one", "two"], client=client, workers=1))
     assert [results[0].error is None, results[1].text] == [False, "two"]
+
+
+def test_a_conversation_that_comes_as_a_batch_ends_is_found_by_the_next_run(
+    emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked in then, and deleted: none is left behind, and none is begun twice."""
+    ended, end = threading.Event(), scheduler.Scheduler._end
+    threads: List[Any] = []
+
+    def note_end(self: scheduler.Scheduler, error: Exception) -> None:
+        end(self, error)
+        ended.set()
+
+    def choose(stage: str, request: Any) -> Optional[Fault]:
+        if stage == "thread":
+            threads.append(request)
+            if len(threads) == 2:
+                wait_for(ended)
+        return Fault.status(421) if stage == "message" and not ended.is_set() else None
+
+    monkeypatch.setattr(scheduler.Scheduler, "_end", note_end)
+    emulator.choose_fault = choose
+    options: Any = {"output": output, "delete_threads": True}
+    with pytest.raises(WrongHostError):
+        list(batch.run(["one", "two"], workers=2, **options))
+    assert len(emulator.threads) == 2
+    assert texts(batch.run(["one", "two"], **options)) == {0: "one", 1: "two"}
+    assert (len(threads), emulator.threads) == (2, {})

@@ -153,13 +153,22 @@ class Scheduler:
     def _start_steps(self) -> float:
         """Start every step that can start. Return the seconds until more may start although no step has ended."""
         if self._final_error is not None:
+            # No further prompt starts, but the next run has to find the conversations that were begun meanwhile.
+            self._record(self._ready)
             return math.inf
         wait = self._admit()
         starting, self._ready = self._ready, []
-        self._journal.record_intents([item.intent() for item in starting if item.needs_record])
+        self._record(starting)
         for item in starting:
             self._start_step(item)
         return wait
+
+    def _record(self, items: List[WorkItem]) -> None:
+        """Make the journal know where the messages of prompts go."""
+        unknown = [item for item in items if item.needs_record]
+        self._journal.record_intents([item.intent() for item in unknown])
+        for item in unknown:
+            item.is_recorded = True
 
     def _admit(self) -> float:
         """Let prompts through as far as the rate limiter allows. Return the seconds until more may follow."""
@@ -184,7 +193,6 @@ class Scheduler:
             self._move(item, ItemEvent.BEGIN)
             self._steps.submit(item, "begin", item.task)
             return
-        item.is_recorded = True
         if self._steps.may_duplicate:
             item.mark_maybe_sent()
         self._move(item, ItemEvent.ASK)
@@ -199,11 +207,10 @@ class Scheduler:
             ended = self._steps.next_ended(0)
 
     def _process(self, item: WorkItem, step: StepResult) -> None:
-        item.seconds += step.seconds
+        item.count(step)
         if item.state is ItemState.BEGINNING:
             self._after_begin(item, step)
         elif item.state is ItemState.ASKING:
-            item.attempts += step.attempts
             self._after_ask(item, step)
         else:
             self._after_delete(item, step)

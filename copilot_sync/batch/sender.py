@@ -1,19 +1,20 @@
-"""What is done for one prompt by whoever works for a batch: begin a conversation, ask, delete the conversation.
+"""How one prompt is sent: the steps that a worker does, what the prompt has met, and the loop that sends it by itself.
 
-A worker runs in a thread of this process, or in another process. What goes to it and what comes back are plain values
-that can be pickled. Nothing here knows which of the two it is.
+- ``Worker`` does one step for a prompt: begin a conversation, ask, or delete the conversation. It may run in another
+  process: a ``Task`` goes to it and a ``StepResult`` comes back, and both can be pickled.
+- ``Submission`` remembers where a prompt's message goes and what it has met. The prompts of a batch are submissions.
+- ``Sender`` sends one submission and waits when it has to. The tasks of Celery are senders.
 """
 
 import abc
 import dataclasses
 import math
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Callable, Optional, Set, Tuple
 
 from copilot_sync.client import Client, TimeoutValue
-from copilot_sync.delivery.message import MessageHandle
+from copilot_sync.delivery.message import MessageHandle, new_id
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
@@ -31,10 +32,7 @@ WITHOUT_ADVICE = 5.0
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be asked.
-
-    Without a ``handle``, the conversation is begun and the message sent in one go.
-    """
+    """What to ask. Without a ``handle``, the worker begins a conversation and sends the message in one go."""
 
     content: str
     model: Optional[str] = None
@@ -44,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What came of one step: of beginning a conversation, of asking, or of deleting a conversation."""
+    """The result of one step: of beginning a conversation, of asking, or of deleting a conversation."""
 
     conversation_id: Optional[str] = None
     answer: Optional[Answer] = None
@@ -54,12 +52,12 @@ class StepResult:
 
 
 class Worker:
-    """Asks over one client. Safe for any number of threads; ``stop`` also for a signal's handler: there are no locks.
+    """Does steps with one client. Safe for any number of threads. ``stop`` takes no lock, so signal handlers may too.
 
     Args:
-        client: What is asked with.
-        max_wait: Seconds that a call waits by itself at most; what takes longer is told instead. Default: as the
-            client's policy has it.
+        client: The client.
+        max_wait: Seconds that a call waits at most before another attempt. If it would have to wait longer, its error
+            is the result. Default: ``max_wait`` of the client's policy.
     """
 
     def __init__(self, client: Client, *, max_wait: Optional[float] = None) -> None:
@@ -70,11 +68,11 @@ class Worker:
 
     @property
     def api_url(self) -> str:
-        """Who is asked."""
+        """The API that is asked."""
         return self._client.api_url
 
     def begin(self, task: Task) -> StepResult:
-        """Begin a conversation; nothing is said in it yet."""
+        """Begin an empty conversation."""
         return self._step(task, _begun)
 
     def ask(self, task: Task) -> StepResult:
@@ -83,13 +81,13 @@ class Worker:
 
     def delete(self, conversation_id: str) -> StepResult:
         """Delete a conversation."""
-        access = self._client._session  # for a call of our own, which can be stopped
+        session = self._client._session  # for a call of our own, which can be stopped
         call = CallContext(self._client._options.timeout)
         call.begin()
         try:
             self._note(call.cancel)
-            request = delete_request(access.urls, conversation_id)
-            access.fetch(request, call, self._client.retry, read_nothing)
+            request = delete_request(session.urls, conversation_id)
+            session.fetch(request, call, self._client.retry, read_nothing)
         except CopilotError as error:
             return StepResult(conversation_id, error=error.with_traceback(None))
         finally:
@@ -97,7 +95,7 @@ class Worker:
         return StepResult(conversation_id)
 
     def stop(self) -> None:
-        """End everything that is under way, at once, and begin nothing any more."""
+        """End all steps at once, and start no further one."""
         self._stopped = True
         for end in self._under_way.copy():
             end()
@@ -134,7 +132,7 @@ class Worker:
 
     def _note(self, end: Callable[[], None]) -> None:
         self._under_way.add(end)
-        if self._stopped:  # whoever stopped may have looked before this was noted
+        if self._stopped:  # ``stop`` may have run just before this was noted
             end()
 
 
@@ -161,7 +159,7 @@ class Submission:
 
     def target(self, conversation_id: str, parent_id: Optional[str]) -> MessageHandle:
         """Send the message into a conversation, as the answer to a message there."""
-        handle = MessageHandle(conversation_id, str(uuid.uuid4()), parent_id)
+        handle = MessageHandle(conversation_id, new_id(), parent_id)
         self.task = dataclasses.replace(self.task, handle=handle)
         return handle
 
@@ -173,8 +171,13 @@ class Submission:
         self.task = dataclasses.replace(self.task, handle=handle)
         return handle
 
+    def count(self, step: StepResult) -> None:
+        """Add what a step took to ``seconds`` and ``attempts``. A step that sends no message has no attempts."""
+        self.seconds += step.seconds
+        self.attempts += step.attempts
+
     def restart(self) -> None:
-        """Forget where the message goes: there is no answer to be had in its conversation."""
+        """Forget the conversation: no answer will come there."""
         self.task = dataclasses.replace(self.task, handle=None)
 
     def after_failure(
@@ -204,7 +207,7 @@ class Submission:
 class Sender(abc.ABC):
     """Sends one prompt, and waits as often as it has to: for the limiter, and after a refusal. For one thread.
 
-    How to wait and where to note things is for subclasses to say.
+    A subclass says how to wait and where to keep things.
 
     Args:
         worker: Asks.
@@ -230,8 +233,6 @@ class Sender(abc.ABC):
                 step = self._begin_and_ask()
             finally:
                 self._limiter.release()
-            self._submission.attempts += step.attempts
-            self._submission.seconds = step.seconds
             if step.answer is not None:
                 self._triage.answered()
                 return step.answer
@@ -275,10 +276,13 @@ class Sender(abc.ABC):
         submission = self._submission
         if submission.handle is None:
             step = self._worker.begin(submission.task)
+            submission.count(step)
             if step.error is not None:
                 return step
             self.note(submission.target(str(step.conversation_id), ROOT))
-        return self._worker.ask(submission.task)
+        step = self._worker.ask(submission.task)
+        submission.count(step)
+        return step
 
     def _failed(self, failure: Exception) -> None:
         decision, error = self._submission.after_failure(failure, self._triage)
