@@ -24,8 +24,9 @@ from copilot_sync.batch.durable_file import JournalError, check_is_file
 from copilot_sync.batch.line_files import LineFile
 from copilot_sync.batch.line_formats import JOURNAL, OUTPUT
 from copilot_sync.batch.prompts import Id
-from copilot_sync.batch.results import Result, may_have_answer
+from copilot_sync.batch.results import Result
 from copilot_sync.delivery.message import MessageHandle
+from copilot_sync.delivery.recovery import may_have_answer
 
 logger = logging.getLogger(__name__)
 

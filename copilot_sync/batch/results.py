@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any, Dict, Mapping, Optional
 
 from copilot_sync.batch.prompts import BadLine, Id
-from copilot_sync.errors import CopilotError, NetworkError, RequestTimeoutError, StreamInterruptedError
+from copilot_sync.errors import CopilotError
 from copilot_sync.models import Usage
 
 #: The error type of a line that is no prompt.
@@ -19,7 +19,6 @@ KEYS = (
 )
 _EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error"}
 _ERROR_KEYS = {"type", "message", "stage", "status"}
-_UNCERTAIN = [kind.__name__ for kind in (StreamInterruptedError, NetworkError, RequestTimeoutError)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +100,3 @@ def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:
 def result_of_bad_line(line: BadLine) -> Result:
     """Return the failure of a line that is no prompt."""
     return Result(line.id, error={"type": BAD_LINE, "message": line.reason, "stage": "input", "status": None})
-
-
-def may_have_answer(error: Mapping[str, Any]) -> bool:
-    """Whether a prompt with this error may have an answer in its conversation all the same."""
-    return error.get("type") in _UNCERTAIN and error.get("stage") in ("message", "stream")

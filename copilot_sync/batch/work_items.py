@@ -10,10 +10,11 @@ from typing import Deque, Dict, List, Optional
 
 from copilot_sync.batch.journal import Intent
 from copilot_sync.batch.prompts import Prompt
-from copilot_sync.batch.results import Result, error_of, may_have_answer
+from copilot_sync.batch.results import Result, error_of
 from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
+from copilot_sync.delivery.recovery import may_have_answer
 from copilot_sync.models import Answer
 from copilot_sync.protocol.requests import ROOT
 

@@ -14,9 +14,10 @@
 import enum
 import unicodedata
 from dataclasses import dataclass
-from typing import List, Optional, Union
+from typing import Any, List, Mapping, Optional, Union
 
 from copilot_sync.delivery.message import SentMessage
+from copilot_sync.errors import NetworkError, RequestTimeoutError, StreamInterruptedError
 from copilot_sync.models import Message
 from copilot_sync.protocol.requests import ROOT
 from copilot_sync.settings import RECOVERY_DELAY, RECOVERY_TIMEOUT
@@ -26,6 +27,8 @@ _FIRST_LOOK = 0.25
 _LONGEST_LOOK = 4.0
 #: Looks after which the time between two does not double any more.
 _MOST_DOUBLINGS = 16
+#: Errors that leave it open whether there is an answer, by name, as results have them.
+_UNCERTAIN = [kind.__name__ for kind in (StreamInterruptedError, NetworkError, RequestTimeoutError)]
 #: The share of the time that may be spent waiting, so that a last look still fits.
 _SHARE_OF_WAITING = 0.9
 
@@ -146,6 +149,11 @@ def find_answer(messages: List[Message], sent: SentMessage) -> Union[Message, Tr
     # The same question, answered under another id, or something behind the message that ours answers: it may be
     # ours, on a server that keeps it in another form.
     return Trace.UNCLEAR if same or _has_strangers(messages, sent) else Trace.ABSENT
+
+
+def may_have_answer(error: Mapping[str, Any]) -> bool:
+    """Whether a prompt with this error may have an answer in its conversation all the same."""
+    return error.get("type") in _UNCERTAIN and error.get("stage") in ("message", "stream")
 
 
 def _pause_after(looks: int) -> float:
