@@ -463,9 +463,9 @@ def test_a_child_begins_with_an_empty_gate() -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({"concurrency": 0}, ValueError, "workers must be at least 1, not 0"),
-        ({"concurrency": 1.5}, TypeError, "workers must be a whole number, not float"),
-        ({"concurrency": True}, TypeError, "workers must be a whole number, not bool"),
+        ({"concurrency": 0}, ValueError, "concurrency must be at least 1, not 0"),
+        ({"concurrency": 1.5}, TypeError, "concurrency must be a whole number, not float"),
+        ({"concurrency": True}, TypeError, "concurrency must be a whole number, not bool"),
         ({"rate": 0}, ValueError, "above zero, not 0"),
         ({"rate": math.inf}, ValueError, "above zero, not inf"),
         ({"rate": math.nan}, ValueError, "above zero, not nan"),

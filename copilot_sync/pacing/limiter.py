@@ -71,7 +71,7 @@ class RateLimiter:
         name: str = "copilot-sync-limiter",
         clock: Optional[Callable[[], float]] = None,
     ) -> None:
-        self._most = checked_count("workers", concurrency)
+        self._most = checked_count("concurrency", concurrency)
         self._interval = 60.0 / checked_rate(rate) if rate is not None else 0.0
         self._clock = clock or (time.monotonic if cache is None else time.time)
         self._cache: LimiterCache = MemoryCache(clock=self._clock) if cache is None else cache
