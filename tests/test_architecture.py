@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Iterator, Set
 
-HOME = Path(__file__).parents[1]
-PAGE = HOME.joinpath("docs", "architecture.rst").read_text(encoding="utf-8")
-PACKAGE = HOME / "copilot_sync"
+import copilot_sync
+
+PAGE = Path(__file__).parents[1].joinpath("docs", "architecture.rst").read_text(encoding="utf-8")
+PACKAGE = Path(copilot_sync.__file__).parent
 
 
 def _named_files() -> Iterator[Path]:
@@ -25,7 +26,7 @@ def _named_files() -> Iterator[Path]:
 def test_every_file_that_is_named_exists() -> None:
     """And the table has some fifty of them."""
     named = list(_named_files())
-    assert [str(path.relative_to(HOME)) for path in named if not path.exists()] == []
+    assert [str(path.relative_to(PACKAGE)) for path in named if not path.exists()] == []
     assert len(named) >= 50
 
 

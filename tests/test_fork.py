@@ -367,8 +367,10 @@ def test_a_call_does_nothing_for_the_first_time(tmp_path: Path) -> None:
 
 # A thread reads CAs, or is as good as in the middle of it.
 READING_PROGRAM = """
-import os, threading
+import os, threading, warnings
 from copilot_sync.transport import ssl_contexts
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: it is what this is about
 
 reads, may_end = threading.Event(), threading.Event()
 
