@@ -158,7 +158,7 @@ def _general(block: _Bytes) -> List[str]:
 
     ``sseclient-py`` copies what it has with each further line, so it gets the data lines in groups.
     """
-    every = block.split(b"\n")
+    every = block.lstrip(b"\n").split(b"\n")
     lines = [line for line in every if line.startswith(b"data")]
     groups = (b"\n".join(lines[start : start + _GROUP]) for start in range(0, len(lines), _GROUP))
     texts = [group.decode("utf-8", "replace").encode("utf-8") + b"\n\n" for group in groups]
