@@ -184,6 +184,12 @@ def test_any_cutting_of_any_bytes_gives_what_the_standard_says(stream: bytes, da
     assert parsed(pieces) == parsed(single_bytes(stream)) == standard(stream)
 
 
+@pytest.mark.parametrize("stream", [b"\n[\n\n", b"\r\n[\n\n", b"\n\n\n[\n\n", b"[\n\n\n"])
+def test_blank_lines_around_words_are_none_of_them(stream: bytes) -> None:
+    """However many, and wherever the network cuts."""
+    assert parsed([stream]) == parsed(single_bytes(stream)) == ["["]
+
+
 # fmt: off
 ENDS = [
     # the end of a stream                       is torn   what has come of its last event
