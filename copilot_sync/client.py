@@ -5,45 +5,29 @@ threads, and by a child that was forked; it pickles, for ``spawn``. A ``Chat`` i
 to one thread at a time.
 """
 
-import contextlib
-import functools
 import os
 import weakref
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Set, TypeVar, Union
+from typing import Any, Callable, Dict, Optional, Set, Union
 
+from copilot_sync.account import AccountCalls
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
-from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Answer, Conversation, Message, Model, Thread
+from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput, prompt_text
-from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
-from copilot_sync.protocol.requests import (
-    MessageOptions,
-    Request,
-    delete_request,
-    messages_request,
-    models_request,
-    rename_request,
-    thread_request,
-    threads_request,
-)
-from copilot_sync.protocol.untrusted import RawReply
+from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.safe_text import check_id, check_text
 from copilot_sync.secret import Secret
 from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, choose_urls
 from copilot_sync.stream import Stream
-from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.proxies import check_proxy, check_verify
 from copilot_sync.transport.session import Transport
 
 #: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
 TimeoutValue = Union[None, int, float, Timeout]
-
-T = TypeVar("T")
 
 _OPTIONS = tuple(field.name for field in fields(MessageOptions))
 
@@ -58,7 +42,7 @@ class _Default:
 _DEFAULT: Any = _Default()
 
 
-class Client:
+class Client(AccountCalls):
     """A blocking client of GitHub Copilot Chat.
 
     It may be shared by any number of threads, and by forked children, which get connections of their own. Making one
@@ -116,11 +100,12 @@ class Client:
         urls = choose_urls(github_url, api_url, environment)
         transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
-        self._session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
+        super().__init__(
+            ApiSession(urls, transport, credentials.token_source(urls, transport, cache)),
+            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume)),
+        )
         self._model = _checked_model(model, environment.model or MODEL)
-        self._options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
         self._streams: Set[weakref.ref[Stream]] = set()
-        self._calls: Set[CallContext] = set()
 
     @property
     def retry(self) -> Optional[RetryPolicy]:
@@ -233,81 +218,6 @@ class Client:
         """
         return Chat(self, Conversation.from_value(conversation), model)
 
-    def models(self) -> List[Model]:
-        """List the models that the account may use.
-
-        Raises:
-            CopilotError: The request failed.
-        """
-        with self._calling() as fetch:
-            try:
-                return fetch(models_request(self._session.urls), read_models)
-            except NotFoundError:
-                return fetch(models_request(self._session.urls, older=True), read_models)
-
-    def threads(self) -> List[Thread]:
-        """List the account's threads.
-
-        Raises:
-            CopilotError: The request failed.
-        """
-        with self._calling() as fetch:
-            return fetch(threads_request(self._session.urls), read_threads)
-
-    def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
-        """List the messages of a conversation.
-
-        Raises:
-            NotFoundError: There is no such conversation.
-            CopilotError: The request failed.
-        """
-        thread_id = _id_of(conversation)
-        request = messages_request(self._session.urls, thread_id)
-        with self._calling() as fetch:
-            return fetch(request, functools.partial(read_messages, thread_id=thread_id))
-
-    def create_thread(self) -> Conversation:
-        """Create an empty conversation.
-
-        Raises:
-            CopilotError: The request failed.
-        """
-        with self._calling() as fetch:
-            return Conversation(fetch(thread_request(self._session.urls), read_thread_id))
-
-    def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
-        """Rename a conversation.
-
-        Raises:
-            TypeError: The name is not a string.
-            ValueError: The name is blank.
-            NotFoundError: There is no such conversation.
-            CopilotError: The request failed.
-        """
-        if not isinstance(name, str):
-            raise TypeError(f"a name must be a string, not {type(name).__name__}")
-        if not name.strip():
-            raise ValueError("a name must not be blank")
-        request = rename_request(self._session.urls, _id_of(id), name)
-        with self._calling() as fetch:
-            fetch(request, read_nothing)
-
-    def delete_thread(self, id: Union[str, Conversation]) -> None:
-        """Delete a conversation.
-
-        Raises:
-            NotFoundError: There is no such conversation.
-            CopilotError: The request failed.
-        """
-        request = delete_request(self._session.urls, _id_of(id))
-        try:
-            with self._calling() as fetch:
-                fetch(request, read_nothing)
-        except NotFoundError as error:
-            if error.attempts < 2:
-                raise
-            # An earlier attempt, whose reply was lost, had deleted it.
-
     def close(self) -> None:
         """End every call under way and close the connections.
 
@@ -341,30 +251,6 @@ class Client:
             resume=self._options.resume if resume is None else _checked_resume(resume),
         )
 
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator["_Fetch"]:
-        """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
-        call = CallContext(self._options.timeout)
-        call.begin()
-        self._calls.add(call)
-        try:
-
-            def fetch(request: Request, understand: Callable[[RawReply], T]) -> T:
-                return self._session.fetch(request, call, self._options.retry, understand)
-
-            yield fetch
-        except CopilotError as error:
-            call.counted(error)
-            raise
-        finally:
-            self._calls.discard(call)
-
-
-class _Fetch(Protocol):
-    """Sends a request and gives what is made of its reply."""
-
-    def __call__(self, request: Request, understand: Callable[[RawReply], T]) -> T: ...
-
 
 class Chat:
     """One conversation, question by question. For one thread at a time.
@@ -397,13 +283,6 @@ class Chat:
                 told(conversation)
 
         return {"model": self._model, "conversation": self.conversation, **options, "on_start": started}
-
-
-def _id_of(conversation: Union[str, Conversation]) -> str:
-    known = Conversation.from_value(conversation)
-    if known is None:
-        raise ValueError("a conversation or its id is needed")
-    return known.conversation_id
 
 
 def _checked_options(options: Dict[str, Any]) -> MessageOptions:

@@ -1,0 +1,148 @@
+"""What a client asks of its account besides questions: models and threads. Each call is one request, or few.
+
+``AccountCalls`` is the part of ``Client`` that holds these calls. Each has the time limits and retries of the client,
+and ``Client.close`` ends it.
+"""
+
+import contextlib
+import functools
+from typing import Callable, Iterator, List, Protocol, Set, TypeVar, Union
+
+from copilot_sync.auth.api_session import ApiSession
+from copilot_sync.delivery.message import CallOptions
+from copilot_sync.errors import CopilotError, NotFoundError
+from copilot_sync.models import Conversation, Message, Model, Thread
+from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
+from copilot_sync.protocol.requests import (
+    Request,
+    delete_request,
+    messages_request,
+    models_request,
+    rename_request,
+    thread_request,
+    threads_request,
+)
+from copilot_sync.protocol.untrusted import RawReply
+from copilot_sync.transport.call import CallContext
+
+T = TypeVar("T")
+
+
+class AccountCalls:
+    """The calls of a ``Client`` that ask no question. Safe for any number of threads.
+
+    Args:
+        session: What requests are sent with.
+        options: The time limits and retries of each call.
+    """
+
+    def __init__(self, session: ApiSession, options: CallOptions) -> None:
+        self._session = session
+        self._options = options
+        self._calls: Set[CallContext] = set()
+
+    def models(self) -> List[Model]:
+        """List the models that the account may use.
+
+        Raises:
+            CopilotError: The request failed.
+        """
+        with self._calling() as fetch:
+            try:
+                return fetch(models_request(self._session.urls), read_models)
+            except NotFoundError:
+                return fetch(models_request(self._session.urls, older=True), read_models)
+
+    def threads(self) -> List[Thread]:
+        """List the account's threads.
+
+        Raises:
+            CopilotError: The request failed.
+        """
+        with self._calling() as fetch:
+            return fetch(threads_request(self._session.urls), read_threads)
+
+    def messages(self, conversation: Union[str, Conversation]) -> List[Message]:
+        """List the messages of a conversation.
+
+        Raises:
+            NotFoundError: There is no such conversation.
+            CopilotError: The request failed.
+        """
+        thread_id = _id_of(conversation)
+        request = messages_request(self._session.urls, thread_id)
+        with self._calling() as fetch:
+            return fetch(request, functools.partial(read_messages, thread_id=thread_id))
+
+    def create_thread(self) -> Conversation:
+        """Create an empty conversation.
+
+        Raises:
+            CopilotError: The request failed.
+        """
+        with self._calling() as fetch:
+            return Conversation(fetch(thread_request(self._session.urls), read_thread_id))
+
+    def rename_thread(self, id: Union[str, Conversation], name: str) -> None:
+        """Rename a conversation.
+
+        Raises:
+            TypeError: The name is not a string.
+            ValueError: The name is blank.
+            NotFoundError: There is no such conversation.
+            CopilotError: The request failed.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a name must be a string, not {type(name).__name__}")
+        if not name.strip():
+            raise ValueError("a name must not be blank")
+        request = rename_request(self._session.urls, _id_of(id), name)
+        with self._calling() as fetch:
+            fetch(request, read_nothing)
+
+    def delete_thread(self, id: Union[str, Conversation]) -> None:
+        """Delete a conversation.
+
+        Raises:
+            NotFoundError: There is no such conversation.
+            CopilotError: The request failed.
+        """
+        request = delete_request(self._session.urls, _id_of(id))
+        try:
+            with self._calling() as fetch:
+                fetch(request, read_nothing)
+        except NotFoundError as error:
+            if error.attempts < 2:
+                raise
+            # An earlier attempt, whose reply was lost, had deleted it.
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator["_Fetch"]:
+        """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
+        call = CallContext(self._options.timeout)
+        call.begin()
+        self._calls.add(call)
+        try:
+
+            def fetch(request: Request, understand: Callable[[RawReply], T]) -> T:
+                return self._session.fetch(request, call, self._options.retry, understand)
+
+            yield fetch
+        except CopilotError as error:
+            call.counted(error)
+            raise
+        finally:
+            self._calls.discard(call)
+
+
+class _Fetch(Protocol):
+    """Sends a request and gives what is made of its reply."""
+
+    def __call__(self, request: Request, understand: Callable[[RawReply], T]) -> T: ...
+
+
+def _id_of(conversation: Union[str, Conversation]) -> str:
+    known = Conversation.from_value(conversation)
+    if known is None:
+        raise ValueError("a conversation or its id is needed")
+    return known.conversation_id
