@@ -56,7 +56,8 @@ class Client(AccountCalls):
         cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt``, JSON or HAR
             file, a folder of such, or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then
             ``get_cookies`` are asked.
-        model: The model asked for if a call names none. Default ``COPILOT_SYNC_MODEL``, else ``gpt-4o``.
+        model: The model asked for if a call names none. Default ``COPILOT_SYNC_MODEL``, else ``auto``: the service
+            chooses one that the plan has. Free and student plans have no other (public captures, 2026).
         proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
         timeout: Seconds of silence allowed, or a ``Timeout``.
         retry: When failed requests are tried again; ``None`` for never.

@@ -91,7 +91,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
     working = True
     needs_auth = True
     supports_stream = True
-    default_model = settings.MODEL
+    default_model = "gpt-4o"
     models = ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]  # noqa: RUF012 - as documented
 
     @classmethod

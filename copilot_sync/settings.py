@@ -18,7 +18,8 @@ from copilot_sync.secret import Secret
 GITHUB_URL = "https://github.com"
 #: The host of individual plans; business and enterprise plans have hosts of their own (public captures, 2026).
 API_URL = "https://api.individual.githubcopilot.com"
-MODEL = "gpt-4o"
+#: What the page asks for; the service then chooses a model that the plan has (public captures, 2026).
+MODEL = "auto"
 
 API_KEY_VARIABLE = "COPILOT_SYNC_API_KEY"
 COOKIES_VARIABLE = "COPILOT_SYNC_COOKIES"

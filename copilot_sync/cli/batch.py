@@ -54,7 +54,7 @@ Examples:
     type=click.Choice(FORMATS),
     help="jsonl, csv or text.  [default: from IN's suffix]",
 )
-@click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
+@click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 @click.option("--workers", metavar="N", type=click.IntRange(1), help="Prompts at once.  [default: 2; emulator: 8]")
 @click.option(

@@ -2,7 +2,7 @@
 
 import click
 
-model = click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else gpt-4o]")
+model = click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
 system = click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 conversation = click.option("--conversation", metavar="ID", help="Continue a conversation.  [default: a new one]")
 go_on = click.option(
