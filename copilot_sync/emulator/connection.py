@@ -48,7 +48,7 @@ class Connection:
 
     Args:
         number: its number, from 1.
-        host: which of the two hosts it came to.
+        host: which of the hosts it came to.
         sock: its socket.
         service: what answers.
         fault_script: what will happen, and the record of it.
@@ -279,7 +279,7 @@ class ReplySender:
             self._script.notify()
             if not event.is_last:
                 self._keep_pace(answer.reply.pace)
-        message = {"content": answer.text, "references": []}
+        message = {"content": answer.text, "references": list(answer.reply.references)}
         return self._send_response(json_response(200, {"message": message}))
 
     def _send_stream(self, answer: StoredAnswer) -> bool:
