@@ -200,6 +200,7 @@ class ReplySender:
 
     def _reply(self) -> bool:
         fault = self._fault
+        self._send_interims()
         if fault.expires_token:
             self._connection.service.revoke(self._request.bearer)
         result = self._process() if fault.processed else None
@@ -215,6 +216,12 @@ class ReplySender:
         if result.reply.as_json:
             return self._send_document(result)
         return self._send_stream(result)
+
+    def _send_interims(self) -> None:
+        if self._request.version == "HTTP/1.1":
+            for status in self._fault.interims:
+                fields = [("Link", "</style.css>; rel=preload")] if status == 103 else []
+                self._sock.send(response_head(status, fields))
 
     def _process(self) -> ServiceResult:
         """Let the service process the request, and start the answer if there is one."""
