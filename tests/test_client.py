@@ -310,6 +310,7 @@ def test_messages_are_listed(client: Client, as_id: bool) -> None:
 
 def test_models_are_listed(emulator: Emulator, client: Client) -> None:
     """With who makes them."""
+    emulator.options.models = ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]
     listed = client.models()
     assert [model.id for model in listed] == ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]
     assert (listed[2].preview, listed[3].vendor) == (True, "Anthropic")
