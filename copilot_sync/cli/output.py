@@ -8,12 +8,16 @@ import contextlib
 import json
 import logging
 import re
+import shutil
 import sys
-from typing import Any, Iterable, Iterator, List, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
 
 import click
 
+from copilot_sync.cli.footnotes import footnotes
 from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8
+from copilot_sync.models import Message, Thread
 from copilot_sync.terminal_text import one_line, write_pieces
 
 #: Characters that JSON may hold as they are, but a terminal or an encoding may not.
@@ -55,6 +59,22 @@ def show_json(value: Any) -> None:
     """Print a value as one line of JSON, in ASCII unless stdout is UTF-8."""
     text = json.dumps(value, ensure_ascii=not is_utf8(sys.stdout))
     click.echo(_UNPRINTABLE.sub(lambda match: json.dumps(match.group())[1:-1], text))
+
+
+def fields_of(value: Union[Message, Thread]) -> Dict[str, Any]:
+    """Return the fields of a value for ``show_json``. The raw data, which repeats them, is left out."""
+    fields = asdict(replace(value, data={}))
+    del fields["data"]
+    return fields
+
+
+def show_references(references: Sequence[Mapping[str, Any]]) -> None:
+    """Print what an answer used under it, if a person looks at stdout."""
+    if not references or not is_terminal(sys.stdout):
+        return
+    click.echo()
+    for line in footnotes(references, shutil.get_terminal_size().columns):
+        click.echo(line)
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

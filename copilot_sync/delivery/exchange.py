@@ -321,7 +321,9 @@ class _Exchange:
         if rest:
             self._builder.add(rest, self._session.limits.answer)
             yield ContentEvent("content", {"type": "content", "body": rest}, rest)
-        end = end or CompleteEvent("complete", {"type": "complete", "id": stored.id}, stored.id, "", None, {})
+        end = end or CompleteEvent(
+            "complete", stored.data, stored.id, stored.model, stored.usage, {}, stored.references
+        )
         self._builder.complete = end
         self._builder.finish(complete=True)
         yield end
