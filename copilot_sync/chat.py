@@ -13,7 +13,7 @@ from copilot_sync.questions import Question, find_question
 from copilot_sync.stream import Stream
 
 
-class _Client(Protocol):
+class _ChatClient(Protocol):
     """What a chat needs of its ``Client``."""
 
     def stream(self, prompt: PromptInput, **options: Any) -> Stream: ...
@@ -35,7 +35,7 @@ class Chat:
         conversation: The conversation, ``None`` before the first question was sent.
     """
 
-    def __init__(self, client: _Client, conversation: Optional[Conversation], model: Optional[str]) -> None:
+    def __init__(self, client: _ChatClient, conversation: Optional[Conversation], model: Optional[str]) -> None:
         self._client = client
         self._model = model
         self._last: Optional[Question] = None
