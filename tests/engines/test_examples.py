@@ -639,7 +639,7 @@ def test_light_and_dark_are_both_readable(emulator: Emulator, open_page: Open) -
         grounds[scheme] = page.run("return getComputedStyle(document.body).backgroundColor")
         for place in ("body", ".user .body", ".body code", ".body a", "blockquote", ".failure", "nav a", "nav button"):
             assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
-        for place in ("#send", "#new", "#welcome p", "h1"):
+        for place in ("#send", "#new", "#again", "#welcome p", "h1"):
             assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
     assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(26, 26, 25)"}
 
