@@ -318,6 +318,7 @@ def test_a_question_whose_place_is_unknown_is_looked_up(emulator: Emulator, clie
         chat.ask("second", references=[REPOSITORY])
     chat.retry()
     assert sent(emulator)[-1]["references"] == [REPOSITORY]
+    assert sent(emulator)[-1].get("parentMessageID") != "root"  # it takes nobody's place
     chat.retry()
     parents = [body.get("parentMessageID", "unknown") for body in sent(emulator)[1:]]
     assert parents[-1] == parents[-2] or parents[-2] == "unknown"
@@ -331,6 +332,7 @@ def test_a_chat_that_was_given_another_conversation_looks_that_up(emulator: Emul
     chat.conversation = client.ask("elsewhere").conversation
     chat.retry()
     assert sent(emulator)[-1]["content"] == "elsewhere"
+    chat.ask("second")
     chat.conversation = None
     chat.edit("anew")
     assert sent(emulator)[-1]["parentMessageID"] == "root"
