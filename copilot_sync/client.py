@@ -1,8 +1,7 @@
-"""``Client`` and ``Chat``: the blocking client.
+"""``Client``: the blocking client.
 
 A ``Client`` holds what calls share: connections, the token, the defaults. It may be used by any number of
-threads, and by a child that was forked; it pickles, for ``spawn``. A ``Chat`` is one conversation and belongs
-to one thread at a time.
+threads, and by a child that was forked; it pickles, for ``spawn``.
 """
 
 import os
@@ -15,6 +14,7 @@ from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.chat import Chat
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput, prompt_text
@@ -216,7 +216,7 @@ class Client(AccountCalls):
         self._streams.add(weakref.ref(stream, self._streams.discard))
         return stream
 
-    def chat(self, conversation: Union[None, str, Conversation] = None, *, model: Optional[str] = None) -> "Chat":
+    def chat(self, conversation: Union[None, str, Conversation] = None, *, model: Optional[str] = None) -> Chat:
         """Begin a conversation, or go on with one.
 
         Args:
@@ -257,45 +257,6 @@ class Client(AccountCalls):
             retry=self._options.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
             resume=self._options.resume if resume is None else _checked_resume(resume),
         )
-
-
-class Chat:
-    """One conversation, question by question. For one thread at a time.
-
-    Chats are made by ``Client.chat``.
-
-    Attributes:
-        conversation: The conversation, ``None`` before the first question was sent.
-    """
-
-    def __init__(self, client: Client, conversation: Optional[Conversation], model: Optional[str]) -> None:
-        self._client = client
-        self._model = model
-        self.conversation = conversation
-
-    def ask(self, prompt: PromptInput, **options: Any) -> Answer:
-        """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
-        return self._client.ask(prompt, **self._with_defaults(options))
-
-    def stream(self, prompt: PromptInput, **options: Any) -> Stream:
-        """Ask the next question and get its answer in pieces. Options and errors are those of ``Client.stream``."""
-        return self._client.stream(prompt, **self._with_defaults(options))
-
-    def _with_defaults(self, options: Dict[str, Any]) -> Dict[str, Any]:
-        on_start, on_discard = options.pop("on_start", None), options.pop("on_discard", None)
-
-        def started(conversation: Conversation) -> None:
-            self.conversation = conversation
-            if on_start is not None:
-                on_start(conversation)
-
-        def discarded(conversation: Conversation) -> None:
-            self.conversation = None
-            if on_discard is not None:
-                on_discard(conversation)
-
-        defaults = {"model": self._model, "conversation": self.conversation}
-        return {**defaults, **options, "on_start": started, "on_discard": discarded}
 
 
 def _checked_options(options: Dict[str, Any]) -> MessageOptions:
