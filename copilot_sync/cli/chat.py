@@ -20,7 +20,6 @@ from copilot_sync.cli.output import show_answer
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
-from copilot_sync.prompts import prompt_text
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
@@ -83,10 +82,9 @@ class _ChatLoop:
         self, backend: Backend, conversation: Optional[Conversation], model: str, system: Optional[str], raw: bool
     ) -> None:
         self._backend = backend
-        self._conversation = conversation
+        self._system = well_formed(system or "")
+        self._chat = backend.client.chat(conversation, system=self._system)
         self._model = model
-        self._system = system
-        self._unsent_system = system  # until this conversation has received the instructions
         self._raw = raw
         self._is_interactive = is_terminal(sys.stdin)
         self._turns: List[_ChatTurn] = []
@@ -107,8 +105,8 @@ class _ChatLoop:
 
     def show_end(self) -> None:
         """Print the conversation's id, with which it can be continued."""
-        if self._conversation is not None:
-            _note(f"conversation {one_line(self._conversation.conversation_id)}")
+        if self._chat.conversation is not None:
+            _note(f"conversation {one_line(self._chat.conversation.conversation_id)}")
 
     def _reader(self) -> ReadLine:
         if not self._is_interactive:
@@ -126,12 +124,7 @@ class _ChatLoop:
         return True
 
     def _ask(self, question: str) -> None:
-        stream = self._backend.client.stream(
-            prompt_text(question, well_formed(self._unsent_system or ""), is_new=self._conversation is None),
-            conversation=self._conversation,
-            model=self._model,
-            on_start=self._started,
-        )
+        stream = self._chat.stream(question, model=self._model, on_start=self._backend.last_conversation.save)
         try:
             with stream:
                 show_answer(stream, self._raw)
@@ -146,17 +139,12 @@ class _ChatLoop:
         finally:
             self._record(question, stream)
 
-    def _started(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._backend.last_conversation.save(conversation)
-
     def _record(self, question: str, stream: Stream) -> None:
         """Add a question and its answer to the transcript, and save the conversation with its last message."""
         if stream.text or stream.answer:
-            self._unsent_system = None
             self._turns += [_ChatTurn("user", question), _ChatTurn("assistant", stream.text)]
-        if self._conversation is not None:
-            self._backend.last_conversation.save(self._conversation)
+        if self._chat.conversation is not None:
+            self._backend.last_conversation.save(self._chat.conversation)
 
     def _run_command(self, name: str, argument: str) -> bool:
         if name in ("quit", "exit"):
@@ -179,8 +167,7 @@ class _ChatLoop:
 
     def _start_new(self, _: str) -> None:
         self.show_end()
-        self._conversation = None
-        self._unsent_system = self._system
+        self._chat = self._backend.client.chat(system=self._system)
         self._turns = []
         _note("a new conversation begins")
 
