@@ -74,15 +74,11 @@ class Prompt:
         """
         is_new = Conversation.from_value(self.conversation) is None
         text = self._checked_prompt.text(self.system or system, is_new=is_new)
-        return text.attach(self._attachments) if self.files else text
+        return text.attach(Attachments(inline_files(self.files))) if self.files else text
 
     @functools.cached_property
     def _checked_prompt(self) -> CheckedPrompt:
         return CheckedPrompt.from_value(self.prompt)
-
-    @functools.cached_property
-    def _attachments(self) -> Attachments:
-        return Attachments(inline_files(self.files))
 
 
 @dataclass(frozen=True)
