@@ -151,6 +151,18 @@ def test_attachments_are_sent(emulator: Emulator, model: Any, tmp_path: Path) ->
 
 
 @attachments_of_llm
+def test_attachments_that_were_logged_are_sent(emulator: Emulator, model: Any) -> None:
+    """With an answer that is read back, ``llm`` has them beside its prompt."""
+    conversation = model.conversation()
+    conversation.prompt("Look").text()
+    (response,) = conversation.responses
+    response.attachments = [llm.Attachment(type="image/png", url=CAT)]
+    conversation.id, response.response_json = "a thread that is not known", None
+    conversation.prompt("Why?").text()
+    assert [media["name"] for media in last(emulator)["mediaContent"]] == ["cat.png"]
+
+
+@attachments_of_llm
 @pytest.mark.parametrize(
     ("attachment", "words"),
     [

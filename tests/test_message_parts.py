@@ -124,6 +124,7 @@ def test_all_parts_are_kept_in_their_order() -> None:
         (file_part("a.txt", "https://a.example/;base64,eA=="), "its file_data is not data:…;base64,…"),
         (file_part("a.txt", "data:;base64,eA="), "its file_data is not valid base64"),
         (file_part("a.txt", "data:;base64,é"), "its file_data is not valid base64"),
+        (file_part("a.txt", "data:;base64,e!A=="), "its file_data is not valid base64"),
         (file_part("", data_url(b"x")), "a file must have a name"),
         ({"type": "input_audio", "input_audio": {"data": "x"}}, "a part of type 'input_audio'"),
         ({"type": "refusal", "refusal": "no"}, "a part of type 'refusal'"),

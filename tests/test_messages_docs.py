@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import List
 
 import pytest
 
+import copilot_sync
 from copilot_sync.emulator import Emulator
 from copilot_sync.inline_files import FILE_LIMIT, inline_files
 from copilot_sync.message_parts import _IMAGES, read_content
@@ -18,7 +20,7 @@ from copilot_sync.protocol.requests import MessageOptions
 
 PAGE = Path(__file__).parents[1].joinpath("docs", "messages.rst").read_text(encoding="utf-8")
 PROGRAMS = [
-    textwrap.dedent(block)
+    textwrap.dedent(block).strip()
     for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
 ]
 SHAPES = [json.loads(line) for line in re.findall(r"^ {4}(\{.*\})$", PAGE, re.MULTILINE)]
@@ -32,6 +34,7 @@ def test_each_python_block_runs(program: str, served: Emulator, tmp_path: Path) 
         [sys.executable, "-W", "error", "-c", program],
         check=False,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(copilot_sync.__file__).parents[1])},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,8 +50,8 @@ def test_the_options_are_those_of_the_code() -> None:
 
 def test_the_parts_can_be_sent() -> None:
     """As they stand; each shape of a file and an image on the page has the fields of what is sent."""
-    parts = [shape for shape in SHAPES if shape["type" if "type" in shape else "name"] not in ("cat.png",)]
-    parts = [part for part in parts if part["type"].startswith(("image", "input", "file")) and "path" not in part]
+    kinds = ("image_url", "input_image", "file", "input_file")
+    parts = [shape for shape in SHAPES if shape.get("type") in kinds and "path" not in shape]
     _, attachments = read_content(0, parts)
     assert (len(parts), len(attachments.media), len(attachments.references)) == (4, 2, 2)
     (file,) = inline_files([("app.py", "…")])
