@@ -5,10 +5,14 @@ Everything else is the client's.
 """
 
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Protocol, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Union
 
+from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.inline_files import FileInput, inline_files, read_files
+from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation, Message
-from copilot_sync.prompts import PromptInput, prompt_text
+from copilot_sync.prompts import PromptInput, PromptText, checked_system, prompt_text
+from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.questions import Question, find_question
 from copilot_sync.stream import Stream
 
@@ -35,9 +39,23 @@ class Chat:
         conversation: The conversation, ``None`` before the first question was sent.
     """
 
-    def __init__(self, client: _ChatClient, conversation: Optional[Conversation], model: Optional[str]) -> None:
+    def __init__(
+        self,
+        client: _ChatClient,
+        conversation: Optional[Conversation],
+        model: Optional[str],
+        system: Optional[str] = None,
+        files: Optional[Iterable[FileInput]] = None,
+        extra: Optional[Mapping[str, Any]] = None,
+    ) -> None:
         self._client = client
         self._model = model
+        self._system = checked_system(system)
+        self._files = read_files(files)
+        inline_files(self._files)
+        self._extra = MessageOptions.coerce(extra=extra).extra
+        self._is_opened = not (self._system or self._files)  # whether an answer began to a question that brought them
+        self._opening: Optional[AnswerBuilder] = None  # what comes of the last question that brought them
         self._last: Optional[Question] = None
         self.conversation = conversation
 
@@ -51,12 +69,26 @@ class Chat:
 
     def ask(self, prompt: PromptInput, **options: Any) -> Answer:
         """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
-        with self.stream(prompt, buffered=True, **options) as stream:
+        with self.stream(prompt, **{**options, "buffered": True}) as stream:
             return stream.read()
 
     def stream(self, prompt: PromptInput, **options: Any) -> Stream:
         """Ask the next question and get its answer in pieces. Options and errors are those of ``Client.stream``."""
-        return self._stream(prompt, {"model": self._model, "conversation": self.conversation, **options})
+        options = {"model": self._model, "conversation": self.conversation, **options}
+        question = Question("", system=checked_system(options.get("system")), opens=not self._has_opened())
+        if question.opens:
+            question = replace(question, system=self._with_own_system(question.system))
+            options["files"] = [*self._files, *read_files(options.get("files"))]
+        return self._stream(prompt, {**options, "system": question.system}, question)
+
+    def _has_opened(self) -> bool:
+        """Whether the instructions and files of this chat are in its conversation, or there are none."""
+        if self._opening is not None and (self._opening.begun or self._opening.answer is not None):
+            self._is_opened, self._opening = True, None
+        return self._is_opened
+
+    def _with_own_system(self, system: str) -> str:
+        return "\n\n".join(filter(None, (self._system, system)))
 
     def retry(self, model: Optional[str] = None, **options: Any) -> Answer:
         """Ask the last question again, and wait for the whole answer. It takes the place of the earlier answer.
@@ -66,14 +98,15 @@ class Chat:
 
         Args:
             model: The model for this one answer. Default: the one that the question was asked.
-            **options: Options of ``Client.ask`` but ``conversation`` and ``parent_message_id``.
+            **options: Options of ``Client.ask`` but ``conversation``, ``parent_message_id`` and ``system``. ``files``
+                given anew take the place of all ``references`` and ``media`` that the question had.
 
         Raises:
             ValueError: There is no question to ask again, or an option can't be sent. Nothing was sent.
             TypeError: An option has the wrong type or a name that is not known.
             CopilotError: The call failed; ``partial`` is the text that had come.
         """
-        with self.stream_retry(model, buffered=True, **options) as stream:
+        with self.stream_retry(model, **{**options, "buffered": True}) as stream:
             return stream.read()
 
     def stream_retry(self, model: Optional[str] = None, **options: Any) -> Stream:
@@ -87,21 +120,24 @@ class Chat:
             CopilotError: The thread could not be looked up.
         """
         last = self._last_question()
-        return self._stream_in_place(last, last.content, {**options, "model": model}, retried=last)
+        if "system" in options:
+            raise TypeError("the instructions of a question are a part of its text: edit the question to change them")
+        return self._stream_in_place(PromptText(last.content), {**options, "model": model}, last, keeps_model=True)
 
     def edit(self, text: PromptInput, **options: Any) -> Answer:
         """Ask another text in the place of the last question, and wait for the whole answer.
 
         Args:
             text: The text, or role messages.
-            **options: As for ``retry``, and ``model``. The default of each is what the last question had.
+            **options: As for ``retry``, and ``model`` and ``system``. The default of each is what the last question
+                had.
 
         Raises:
             ValueError: There is no question to edit, the text is empty, or an option can't be sent. Nothing was sent.
             TypeError: An argument has the wrong type or a name that is not known.
             CopilotError: The call failed; ``partial`` is the text that had come.
         """
-        with self.stream_edit(text, buffered=True, **options) as stream:
+        with self.stream_edit(text, **{**options, "buffered": True}) as stream:
             return stream.read()
 
     def stream_edit(self, text: PromptInput, **options: Any) -> Stream:
@@ -115,33 +151,47 @@ class Chat:
             CopilotError: The thread could not be looked up.
         """
         last = self._last_question()
-        content = prompt_text(text, is_new=last.begins_thread)
-        return self._stream_in_place(last, content, options)
+        own = checked_system(options.pop("system", None))
+        if not last.opens and not self._has_opened():
+            last = replace(last, opens=True, system=self._with_own_system(own or last.system))
+            options["files"] = [*self._files, *read_files(options.get("files"))] or None
+        elif own:
+            last = replace(last, system=self._with_own_system(own) if last.opens else own)
+        content = prompt_text(text, last.system, is_new=last.begins_thread)
+        return self._stream_in_place(content, options, last)
 
     def _stream_in_place(
-        self, last: Question, content: str, options: Dict[str, Any], retried: Optional[Question] = None
+        self, content: PromptText, options: Dict[str, Any], last: Question, *, keeps_model: bool = False
     ) -> Stream:
+        """Return a stream that asks a text in the place of the last question, with what that had unless given anew."""
         place = {"conversation": self.conversation, "parent_message_id": last.parent_id}
         for name in place:
             if name in options:
                 raise TypeError(f"{name} is that of the last question and can't be another one")
         kept = {"model": last.model or self._model, **last.to_options()}
+        if options.get("files") is not None or content.attachments is not NO_ATTACHMENTS:
+            kept = {name: value for name, value in kept.items() if name not in ("references", "media")}
         missing = {name: value for name, value in kept.items() if options.get(name) is None}
-        return self._stream(content, {**options, **missing, **place}, retried)
+        return self._stream(content, {**options, **missing, **place}, last, keeps_model=keeps_model)
 
-    def _stream(self, prompt: PromptInput, options: Dict[str, Any], retried: Optional[Question] = None) -> Stream:
+    def _stream(
+        self, prompt: PromptInput, options: Dict[str, Any], question: Question, *, keeps_model: bool = False
+    ) -> Stream:
         """Return a stream whose question is the last one as soon as it is asked.
 
         Args:
-            prompt: The question.
+            prompt: The question's text.
             options: The arguments of ``Client.stream``.
-            retried: The question, if it is asked again. It keeps its model.
+            question: What is known of the question besides.
+            keeps_model: Whether the question keeps its model though another one is asked.
         """
         told, forget = options.pop("on_start", None), options.pop("on_discard", None)
+        extra = {**self._extra, **(options.pop("extra", None) or {})}
 
         def asked(conversation: Optional[Conversation]) -> None:
-            question = Question.from_pending(message, conversation)
-            self._last = question if retried is None else replace(question, model=retried.model)
+            now = Question.from_pending(message, conversation)
+            model = question.model if keeps_model else now.model
+            self._last = replace(now, model=model, system=question.system, opens=question.opens)
 
         def started(conversation: Conversation) -> None:
             self.conversation = conversation
@@ -154,8 +204,10 @@ class Chat:
             if forget is not None:
                 forget(conversation)
 
-        stream = self._client.stream(prompt, on_start=started, on_discard=discarded, **options)
+        stream = self._client.stream(prompt, on_start=started, on_discard=discarded, extra=extra or None, **options)
         message = stream._message  # not the stream: it holds these functions, and ends when nobody holds it
+        if question.opens:
+            self._opening = stream._builder
         if self.conversation is None:
             asked(None)  # it can be asked again also if its conversation can't be begun
         return stream

@@ -24,6 +24,8 @@ class Question:
         content: Its text as it was sent.
         model: The model that it was meant for; ``None`` if it is unknown.
         options: The further fields of its request.
+        system: The instructions that went with it, as part of its text.
+        opens: Whether it brought the instructions and files of its chat.
         conversation_id: The thread that it went to; ``None`` if that had not begun.
         parent_id: The message that it follows; ``root`` at the beginning of a thread, ``None`` if it is unknown.
     """
@@ -31,6 +33,8 @@ class Question:
     content: str
     model: Optional[str] = None
     options: MessageOptions = field(default_factory=MessageOptions)
+    system: str = ""
+    opens: bool = False
     conversation_id: Optional[str] = None
     parent_id: Optional[str] = None
 

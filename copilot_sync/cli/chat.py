@@ -22,7 +22,6 @@ from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.naming import ThreadNaming
-from copilot_sync.prompts import PromptText, prompt_text
 from copilot_sync.reader_thread import JOIN_TIMEOUT
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
@@ -95,12 +94,9 @@ class _ChatLoop:
         self, backend: Backend, conversation: Optional[Conversation], model: str, system: Optional[str], raw: bool
     ) -> None:
         self._backend = backend
-        self._chat = backend.client.chat(conversation)
+        self._system = well_formed(system or "")
+        self._chat = backend.client.chat(conversation, system=self._system)
         self._model = model
-        self._system = system
-        self._unsent_system = system  # until this conversation has received the instructions
-        self._sent_system: Optional[str] = None  # with the last question
-        self._is_first = False  # whether the last question began the conversation
         self._is_editing = False  # whether the next question takes the place of the last one
         self._raw = raw
         self._is_interactive = is_terminal(sys.stdin)
@@ -154,8 +150,7 @@ class _ChatLoop:
         return True
 
     def _ask(self, question: str) -> None:
-        self._sent_system, self._is_first = self._unsent_system, self._chat.conversation is None
-        stream = self._chat.stream(self._prompt(question), model=self._model, **self._callbacks)
+        stream = self._chat.stream(question, model=self._model, **self._callbacks)
         self._answer(question, stream)
 
     def _retry(self, model: str) -> None:
@@ -181,15 +176,9 @@ class _ChatLoop:
         if not question.strip():
             _note("nothing was changed")
             return
-        self._sent_system = self._sent_system or self._unsent_system
-        prompt = self._prompt(question)
-        stream = self._in_place(lambda: self._chat.stream_edit(prompt, model=self._model, **self._callbacks))
+        stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **self._callbacks))
         if stream is not None:
             self._answer(question, stream, in_place=True)
-
-    def _prompt(self, question: str) -> PromptText:
-        """Return a question with its instructions, if it is the one that brings them."""
-        return prompt_text(question, well_formed(self._sent_system or ""), is_new=self._is_first)
 
     def _in_place(self, make_stream: Callable[[], Stream]) -> Optional[Stream]:
         """Return the stream of a question that takes the place of the last one; ``None`` if that can't be done."""
@@ -228,8 +217,6 @@ class _ChatLoop:
         A turn in the place of the last one replaces it, unless that had a whole answer and this one has not: then the
         conversation goes on from that answer.
         """
-        if turn.answer or turn.is_whole:
-            self._unsent_system = None if self._sent_system else self._unsent_system
         last = self._turns.pop() if in_place and self._turns else None
         self._turns.append(last if last is not None and last.is_whole and not turn.is_whole else turn)
         if self._chat.conversation is not None:
@@ -267,8 +254,7 @@ class _ChatLoop:
 
     def _start_new(self, _: str) -> None:
         self.show_end()
-        self._chat = self._backend.client.chat()
-        self._unsent_system, self._sent_system = self._system, None
+        self._chat = self._backend.client.chat(system=self._system)
         self._is_editing = False
         self._is_nameless = True
         self._turns = []
