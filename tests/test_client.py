@@ -166,7 +166,7 @@ def test_a_known_conversation_goes_on(emulator: Emulator, client: Client, as_id:
     conversation = client.create_thread()
     given: Any = conversation.conversation_id if as_id else conversation
     first = client.ask("One", conversation=given)
-    assert "parentMessageID" not in sent(emulator)
+    assert sent(emulator)["parentMessageID"] == "root"
     second = client.ask("Two", conversation=first.conversation)
     assert sent(emulator)["parentMessageID"] == first.message_id
     assert second.conversation is first.conversation
@@ -258,17 +258,31 @@ def test_a_chat_can_go_on_with_a_conversation(emulator: Emulator, client: Client
     chat = client.chat(stored)
     chat.ask("Two")
     assert len(emulator.threads) == 1
-    assert sent(emulator).get("parentMessageID") == (None if as_id else known.message_id)
+    assert sent(emulator)["parentMessageID"] == known.message_id
 
 
 def test_a_chat_keeps_its_conversation_where_the_first_answer_fails(emulator: Emulator, client: Client) -> None:
     """The thread exists, and the next question goes there."""
     chat = client.chat()
-    emulator.fail("message", Fault.status(422))
-    with pytest.raises(InvalidRequestError):
+    emulator.script(Reply(["one"], error="it broke"))
+    with pytest.raises(ServerError):
         chat.ask("One")
+    assert chat.conversation is not None
     chat.ask("Two")
     assert len(emulator.threads) == 1
+
+
+def test_a_chat_begins_anew_where_the_first_question_is_refused(emulator: Emulator, client: Client) -> None:
+    """Its thread was empty and is deleted again; whoever was told of the conversation is told of that."""
+    chat, told = client.chat(), []
+    emulator.fail("message", Fault.status(422))
+    with pytest.raises(InvalidRequestError):
+        chat.ask("One", on_start=told.append, on_discard=told.append)
+    assert (chat.conversation, emulator.threads) == (None, {})
+    chat.ask("Two")
+    assert told[0] is told[1]
+    [thread] = emulator.threads
+    assert thread != told[0].conversation_id
 
 
 def test_a_chat_passes_on_what_a_question_says(emulator: Emulator, client: Client) -> None:
@@ -380,7 +394,7 @@ def test_a_token_that_cannot_be_had_is_told_as_such(emulator: Emulator, known: b
             client.ask("Hi", conversation=conversation)
     assert caught.value.stage == "token"
     assert stages(emulator).count("token") == AT_ONCE.attempts
-    assert "messages" not in stages(emulator)
+    assert stages(emulator).count("messages") == (known and expired)  # for what the message would have answered
 
 
 def test_the_environment_alone_is_enough(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +475,7 @@ def test_without_credentials_every_way_to_give_them_is_named(tmp_path: Path) -> 
 
 def test_a_client_tells_where_it_goes_and_no_more(emulator: Emulator, client: Client) -> None:
     """No credentials."""
-    assert repr(client) == f"<Client of {emulator.api_url}, model 'gpt-4o'>"
+    assert repr(client) == f"<Client of {emulator.api_url}, model 'auto'>"
 
 
 @pytest.mark.parametrize(
