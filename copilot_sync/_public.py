@@ -39,6 +39,7 @@ from copilot_sync.models import (
     Message,
     Messages,
     Model,
+    Quota,
     Thread,
     Usage,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "PermissionDeniedError",
     "ProtocolError",
     "ProviderModelMixin",
+    "Quota",
     "QuotaExceededError",
     "RateLimitError",
     "RequestTimeoutError",

@@ -1,4 +1,4 @@
-"""What a client asks of its account besides questions: models and threads. Each call is one request, or few.
+"""What a client asks of its account besides questions: models, threads, the quota. Each call is one request, or few.
 
 ``AccountCalls`` is the part of ``Client`` that holds these calls. Each has the time limits and retries of the client,
 and ``Client.close`` ends it.
@@ -6,18 +6,26 @@ and ``Client.close`` ends it.
 
 import contextlib
 import functools
-from typing import Callable, Iterator, List, Protocol, Set, TypeVar, Union
+from typing import Callable, Dict, Iterator, List, Protocol, Set, TypeVar, Union
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.message import CallOptions
-from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Conversation, Message, Model, Thread
-from copilot_sync.protocol.replies import read_messages, read_models, read_nothing, read_thread_id, read_threads
+from copilot_sync.errors import CopilotError, NotFoundError, ProtocolError
+from copilot_sync.models import Conversation, Message, Model, Quota, Thread
+from copilot_sync.protocol.replies import (
+    read_messages,
+    read_models,
+    read_nothing,
+    read_quota,
+    read_thread_id,
+    read_threads,
+)
 from copilot_sync.protocol.requests import (
     Request,
     delete_request,
     messages_request,
     models_request,
+    quota_request,
     rename_request,
     thread_request,
     threads_request,
@@ -26,6 +34,11 @@ from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.transport.call import CallContext
 
 T = TypeVar("T")
+
+#: Statuses by which a server says that it has no such address, or not for this.
+_NO_SUCH_ADDRESS = (404, 405, 410, 501)
+#: The kinds of models that answer questions; ``""`` is a kind that the service did not name.
+_FOR_CHAT = ("chat", "")
 
 
 class AccountCalls:
@@ -41,17 +54,49 @@ class AccountCalls:
         self._options = options
         self._calls: Set[CallContext] = set()
 
-    def models(self) -> List[Model]:
-        """List the models that the account may use.
+    def models(self, all: bool = False) -> List[Model]:
+        """List the models that can be chatted with, in the service's order and each once.
+
+        ``auto``, by which the service chooses, may be asked for though it is not listed. A model that is not listed
+        may be answered as well (public captures, 2026).
+
+        Args:
+            all: List everything as it came: also models of other kinds, and those that are not enabled.
 
         Raises:
             CopilotError: The request failed.
         """
         with self._calling() as fetch:
             try:
-                return fetch(models_request(self._session.urls), read_models)
-            except NotFoundError:
-                return fetch(models_request(self._session.urls, older=True), read_models)
+                listed = fetch(models_request(self._session.urls), read_models)
+            except CopilotError as error:
+                if not _is_no_list(error):
+                    raise
+                listed = fetch(models_request(self._session.urls, older=True), read_models)
+        if all:
+            return listed
+        found: Dict[str, Model] = {}
+        for model in listed:
+            if model.enabled and model.kind in _FOR_CHAT:
+                found.setdefault(model.id, model)
+        return list(found.values())
+
+    def quota(self) -> Quota:
+        """Ask github.com for the account's plan, and for what it has left. One request, and nothing of it is kept.
+
+        It is asked for with the cookies. A client with an ``api_key`` needs ``cookies`` besides it for this call, or
+        both of ``COPILOT_SYNC_API_KEY`` and ``COPILOT_SYNC_COOKIES``.
+
+        Raises:
+            MissingCredentialsError: There are no cookies.
+            AuthenticationError: The cookies were refused, or the account may not know its quota.
+            NotFoundError: The account has no Copilot.
+            CopilotError: The request failed.
+        """
+        with self._timed() as call:
+            return self._session.fetch_with_cookies(
+                quota_request(self._session.urls), call, self._options.retry, read_quota
+            )
 
     def threads(self) -> List[Thread]:
         """List the account's threads.
@@ -119,20 +164,33 @@ class AccountCalls:
     @contextlib.contextmanager
     def _calling(self) -> Iterator["_Fetch"]:
         """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
-        call = CallContext(self._options.timeout)
-        call.begin()
-        self._calls.add(call)
-        try:
+        with self._timed() as call:
 
             def fetch(request: Request, understand: Callable[[RawReply], T]) -> T:
                 return self._session.fetch(request, call, self._options.retry, understand)
 
             yield fetch
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[CallContext]:
+        """Begin a call, which ``close`` ends."""
+        call = CallContext(self._options.timeout)
+        call.begin()
+        self._calls.add(call)
+        try:
+            yield call
         except CopilotError as error:
             call.counted(error)
             raise
         finally:
             self._calls.discard(call)
+
+
+def _is_no_list(error: CopilotError) -> bool:
+    """Whether there is no list of models at an address: it does not exist, or something else came from there."""
+    if error.stage != "models" or error.status is None:
+        return False
+    return error.status in _NO_SUCH_ADDRESS or isinstance(error, ProtocolError)
 
 
 class _Fetch(Protocol):

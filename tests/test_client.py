@@ -308,26 +308,6 @@ def test_messages_are_listed(client: Client, as_id: bool) -> None:
     assert answer.id == conversation.message_id
 
 
-def test_models_are_listed(emulator: Emulator, client: Client) -> None:
-    """With who makes them."""
-    listed = client.models()
-    assert [model.id for model in listed] == ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]
-    assert (listed[2].preview, listed[3].vendor) == (True, "Anthropic")
-
-
-def test_models_are_asked_for_at_the_older_address_where_the_new_one_is_unknown(
-    emulator: Emulator, client: Client
-) -> None:
-    """Where that does not exist either, the error is the answer."""
-    emulator.fail("models", Fault.status(404))
-    assert client.models()
-    assert [request.path for request in emulator.requests[1:]] == ["/models", "/github/chat/models"]
-    emulator.fail("models", Fault.status(404), Fault.status(404))
-    with pytest.raises(NotFoundError) as caught:
-        client.models()
-    assert (caught.value.stage, caught.value.status, caught.value.attempts) == ("models", 404, 2)
-
-
 def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator) -> None:
     """The second attempt finds it gone, which is what was wanted; a first one that does is an error."""
     with client_of(emulator, retry=AT_ONCE) as client:
