@@ -57,6 +57,8 @@ SAMPLES: Dict[str, Tuple[bytes, List[str]]] = {
     "a mark in the middle": (b"data: one\n\n" + MARK + b"data: two\n\n", ["one"]),
     "half a mark": (b"\xef\xbbdata: one\n\ndata: two\n\n", ["two"]),
     "only half a mark": (b"\xef\xbb", []),
+    "words by themselves": (b"Sorry, we are busy\n\ndata: one\n\n", ["Sorry, we are busy", "one"]),
+    "words in front of data": (b"no way\ndata: one\n\n", ["no way", "one"]),
 }
 
 each_sample = pytest.mark.parametrize(("stream", "events"), SAMPLES.values(), ids=SAMPLES)
