@@ -401,6 +401,9 @@ QUOTAS = st.dictionaries(
 
 
 @given(QUOTAS)
+@example({})
+@example(ENTITLEMENT)
+@example({"message": "no access"})
 def test_any_quota_is_read(body: Dict[str, Any]) -> None:
     """Each field has its type, whatever came; words alone are a refusal."""
     try:
