@@ -174,6 +174,8 @@ class Client(AccountCalls):
         on_start: Optional[Callable[[Conversation], None]] = None,
         buffered: bool = False,
         handle: Optional[MessageHandle] = None,
+        fallback_model: str = "",
+        on_discard: Optional[Callable[[Conversation], None]] = None,
         **options: Any,
     ) -> Stream:
         """Ask, and return the answer as a stream. Nothing is sent before the first piece is asked for.
@@ -188,6 +190,9 @@ class Client(AccountCalls):
             on_start: As for ``ask``.
             buffered: Yield the text in one piece when it is whole, instead of as it comes.
             handle: Where the message goes, instead of ``conversation``. Another process can resume it by its handle.
+            fallback_model: The model to ask instead, once, if the service does not answer with ``model``.
+            on_discard: Called with a new conversation if its first question was refused before it was in there. The
+                conversation is empty and of no use then; it is deleted, if that is possible.
             **options: As for ``ask``.
 
         Raises:
@@ -204,8 +209,9 @@ class Client(AccountCalls):
             conversation=known,
             buffered=buffered,
             handle=handle,
+            fallback_model=fallback_model,
         )
-        stream = Stream(self._session, message, self._call_options(timeout, retry, resume), on_start)
+        stream = Stream(self._session, message, self._call_options(timeout, retry, resume), on_start, on_discard)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
         self._streams.add(weakref.ref(stream, self._streams.discard))
         return stream
@@ -276,14 +282,20 @@ class Chat:
         return self._client.stream(prompt, **self._with_defaults(options))
 
     def _with_defaults(self, options: Dict[str, Any]) -> Dict[str, Any]:
-        told = options.pop("on_start", None)
+        on_start, on_discard = options.pop("on_start", None), options.pop("on_discard", None)
 
         def started(conversation: Conversation) -> None:
             self.conversation = conversation
-            if told is not None:
-                told(conversation)
+            if on_start is not None:
+                on_start(conversation)
 
-        return {"model": self._model, "conversation": self.conversation, **options, "on_start": started}
+        def discarded(conversation: Conversation) -> None:
+            self.conversation = None
+            if on_discard is not None:
+                on_discard(conversation)
+
+        defaults = {"model": self._model, "conversation": self.conversation}
+        return {**defaults, **options, "on_start": started, "on_discard": discarded}
 
 
 def _checked_options(options: Dict[str, Any]) -> MessageOptions:

@@ -80,6 +80,20 @@ class InvalidRequestError(CopilotError):
     """The service found the request wrong, such as an unknown model (400, 422)."""
 
 
+class ModelNotAvailableError(InvalidRequestError):
+    """The service does not answer with the model that was asked for: it is retired, unknown, or not in the plan.
+
+    Attributes:
+        model: The model that was asked for; ``""`` if that is not known.
+        suggestions: Models that the account may use and that have a similar name, the nearest first.
+    """
+
+    def __init__(self, message: str, *, model: str = "", suggestions: Tuple[str, ...] = (), **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.model = model
+        self.suggestions = suggestions
+
+
 class NotFoundError(CopilotError):
     """The conversation does not exist, or not any more; or an account without Copilot has no quota (404)."""
 

@@ -144,7 +144,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         Nothing is sent before the first item is asked for.
 
         Args:
-            model: The model's id; ``""`` or ``None`` for ``default_model``.
+            model: The model's id; ``""`` or ``None`` for ``default_model``. If the service does not answer with that
+                default any more, ``auto`` is asked instead, once, and a warning is logged.
             messages: Role messages. The whole transcript is sent; with ``return_conversation``, the user's last turn.
             stream: Yield each piece as it arrives, instead of the whole answer once.
             api_key: A token to use as it is. Then no cookies are looked for.
@@ -218,6 +219,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         client = _clients.get({name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
         text = last_user_turn(messages) if return_conversation else format_prompt(messages)
         known = Conversation.from_value(conversation) or Conversation.from_value(conversation_id)
+        if not model:  # the documented default is older than the service's models
+            options["fallback_model"] = settings.MODEL
         return client.stream(text, conversation=known, model=cls.get_model(model), buffered=not stream, **options)
 
 

@@ -39,6 +39,7 @@ class Stream:
         message: PendingMessage,
         options: CallOptions,
         on_start: Optional[Callable[[Conversation], None]] = None,
+        on_discard: Optional[Callable[[Conversation], None]] = None,
     ) -> None:
         answer_id = new_id() if message.handle is None else message.handle.answer_id
         self._call = CallContext(options.timeout)
@@ -46,7 +47,9 @@ class Stream:
         self._ends = self._builder.ends
         self._driver = drive(session, message, options, self._call, self._builder)
         self._on_start = on_start
+        self._on_discard = on_discard
         self._started = False
+        self._begun: Optional[Conversation] = None
 
     @property
     def text(self) -> str:
@@ -55,7 +58,7 @@ class Stream:
 
     @property
     def conversation(self) -> Optional[Conversation]:
-        """The conversation; ``None`` before ``start`` or the first item, if it is a new one."""
+        """The conversation; ``None`` before ``start`` or the first item, if it is new, and when it was discarded."""
         return self._builder.conversation
 
     @property
@@ -71,12 +74,14 @@ class Stream:
     def start(self) -> Conversation:
         """Get as far as the conversation: fetch a token and begin a thread, if either is needed.
 
-        The message is not sent yet. Uses the network only the first time.
+        The message is not sent yet. Uses the network only the first time. The conversation is the caller's from now
+        on: it is not deleted if its first question is refused.
 
         Raises:
             StreamClosedError: The stream was closed.
             CopilotError: The conversation could not be begun.
         """
+        self._builder.is_kept = True
         if not self._started:
             with contextlib.suppress(StopIteration):
                 self._begin()
@@ -145,6 +150,7 @@ class Stream:
     def _begin(self) -> None:
         conversation = self._advance()
         self._started = True
+        self._begun = conversation
         if self._on_start is not None:
             self._on_start(conversation)
 
@@ -156,6 +162,7 @@ class Stream:
         except StopIteration:
             self._stop()
         except CopilotError:
+            self._note_discard()
             if not isinstance(self._builder.note_end(FAILED), Closed):
                 raise
             self._stop()
@@ -165,6 +172,11 @@ class Stream:
             if not isinstance(self._builder.end, Closed):
                 raise RuntimeError("a stream can be read by one thread at a time") from None
             self._stop()
+
+    def _note_discard(self) -> None:
+        """Say that the conversation that this stream began is of no use any more."""
+        if self._begun is not None and self.conversation is None and self._on_discard is not None:
+            self._on_discard(self._begun)
 
     def _stop(self) -> NoReturn:
         """End the iteration: quietly, or with an error if another thread closed the stream."""

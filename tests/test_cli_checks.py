@@ -256,9 +256,10 @@ def account(emulator: Emulator, variables: Optional[Dict[str, str]] = None, **op
 
 def test_the_account_is_tried(copilot_emulator: Emulator) -> None:
     """A token is fetched, and the models are listed."""
+    copilot_emulator.options.models = ["gpt-4o", "gpt-5-mini"]
     token, models, _ = account(copilot_emulator)
     assert token == Check("token", OK, "received")
-    assert models == Check("models", OK, f"{len(copilot_emulator.options.models)} available")
+    assert models == Check("models", OK, "2 available")
 
 
 HIDDEN = {"id": "gpt-4o", "model_picker_enabled": False}
@@ -271,10 +272,11 @@ EMBEDS = {"id": "gpt-4o", "capabilities": {"type": "embeddings"}}
         (["o9", "gpt-4o"], "gpt-4o", OK, "2 available"),
         (["o9"], "auto", OK, "1 available"),
         (["o9"], None, OK, "1 available"),
-        ([], "auto", OK, "0 available"),
+        ([], "auto", OK, "none but auto available"),
+        ([HIDDEN], "o9", FAIL, "none but auto available, but o9 is not among them"),
         (["o9"], "gpt-4o", FAIL, "1 available, but gpt-4o is not among them"),
         (["o9"], "O9", FAIL, "1 available, but O9 is not among them"),
-        (["o9", HIDDEN], "gpt-4o", OK, "1 available; gpt-4o is not enabled, and may be refused"),
+        (["o9", HIDDEN], "gpt-4o", SKIPPED, "1 available; gpt-4o is not enabled, and may be refused"),
         (["o9", EMBEDS], "gpt-4o", FAIL, "1 available, but gpt-4o is for embeddings"),
     ],
 )

@@ -10,6 +10,8 @@ from terminals import run_in_terminal
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault
 
+#: What the emulator would make up.
+UNSAID: Dict[str, Any] = {"model_picker_category": None, "billing": None}
 MODELS: List[Dict[str, Any]] = [
     {
         "id": "gpt-5-mini",
@@ -19,8 +21,8 @@ MODELS: List[Dict[str, Any]] = [
         "capabilities": {"type": "chat", "supports": {"vision": True}},
         "billing": {"multiplier": 0.33},
     },
-    {"id": "o9", "name": "o9\x1b", "vendor": "Azure", "preview": True},
-    {"id": "embeds", "name": "Embeds", "vendor": "Azure", "capabilities": {"type": "embeddings"}},
+    {"id": "o9", "name": "o9\x1b", "vendor": "Azure", "preview": True, **UNSAID},
+    {"id": "embeds", "name": "Embeds", "vendor": "Azure", "capabilities": {"type": "embeddings"}, **UNSAID},
     {"id": "off", "name": "Off", "vendor": "Azure", "model_picker_enabled": False, "billing": {"multiplier": 10}},
 ]
 
@@ -99,7 +101,7 @@ def test_a_narrow_terminal_does_without_columns(columns: int, headings: List[str
 
 def test_a_column_without_anything_in_it_is_not_shown(served: Emulator) -> None:
     """A service may say nothing of costs and categories."""
-    served.options.models = [{"id": "o9"}]
+    served.options.models = [{"id": "o9", **UNSAID}]
     assert run_in_terminal(["models"])[0].split() == ["ID", "VENDOR", "NAME"]
 
 

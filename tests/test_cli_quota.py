@@ -14,7 +14,7 @@ ENTITLEMENT: Dict[str, Any] = {
     "licenseType": "licensed_full",
     "quotas": {
         "limits": {"chat": 1_500_000, "only limited": 7},
-        "remaining": {"chat": 1_499_999, "percentage": 99.5},
+        "remaining": {"chat": 1_499_999, "chatPercentage": 99.5},
         "resetDate": "2026-12-01",
         "overagesEnabled": False,
     },
@@ -44,7 +44,7 @@ ROWS = [
     ("license", "licensed_full"),
     ("chat", "1499999 left of 1500000"),
     ("only limited", "limit 7"),
-    ("percentage", "99.5 left"),
+    ("chatPercentage", "99.5% left"),
     ("resets", "2026-12-01"),
     ("overages", "not allowed"),
 ]
@@ -60,7 +60,7 @@ def test_a_quota_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_quota_in_a_terminal_is_aligned() -> None:
     """Without headings."""
-    assert run_in_terminal(["quota"]) == [f"{name:12}  {value}" for name, value in ROWS]
+    assert run_in_terminal(["quota"]) == [f"{name:14}  {value}" for name, value in ROWS]
 
 
 def test_a_quota_is_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_a_quota_is_json(capsys: pytest.CaptureFixture[str]) -> None:
         "plan": "individual",
         "license_type": "licensed_full",
         "limits": {"chat": 1_500_000, "only limited": 7},
-        "remaining": {"chat": 1_499_999, "percentage": 99.5},
+        "remaining": {"chat": 1_499_999, "chatPercentage": 99.5},
         "resets_at": "2026-12-01",
         "overages_enabled": False,
         "data": ENTITLEMENT,

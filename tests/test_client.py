@@ -330,8 +330,9 @@ def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator
         ("thread", lambda client: client.ask("Hi")),
         ("message", lambda client: client.ask("Hi", conversation="gone")),
         ("token", lambda client: client.threads()),
+        ("quota", lambda client: client.quota()),
     ],
-    ids=["models", "threads", "messages", "rename", "delete", "create", "ask", "ask on", "token"],
+    ids=["models", "threads", "messages", "rename", "delete", "create", "ask", "ask on", "token", "quota"],
 )
 def test_a_failure_tells_where_it_was(emulator: Emulator, stage: str, work: Callable[[Client], Any]) -> None:
     """Stage, status, and how many requests were made for it."""

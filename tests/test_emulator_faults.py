@@ -481,7 +481,7 @@ def test_faults_are_used_up_in_order_and_none_lets_one_pass(emulator: Emulator) 
 
 def test_a_stage_that_does_not_exist_is_refused(emulator: Emulator) -> None:
     """With the names that do."""
-    with pytest.raises(ValueError, match="token, login, thread, threads, message"):
+    with pytest.raises(ValueError, match="token, login, page, quota, thread, threads, message"):
         emulator.fail("stream", Fault.status(500))
 
 

@@ -2,73 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
 import uuid
-from typing import Any, Dict, Mapping, NamedTuple, Optional
-from urllib.parse import urlsplit
+from typing import Any, Dict, Optional
 
 import pytest
+from emulated import NANOSECONDS, VERIFIED, api, ask, events_of, fetch_token, messages_of, new_thread, post
 from support import MESSAGE, Worker
 
-from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply, service
-
-NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
-VERIFIED = {"GitHub-Verified-Fetch": "true", "X-Requested-With": "XMLHttpRequest"}
-
-
-class Heard(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(
-    url: str,
-    method: str,
-    path: str,
-    body: object = None,
-    headers: Optional[Mapping[str, str]] = None,
-) -> Heard:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
-    try:
-        data = json.dumps(body) if isinstance(body, (dict, list)) else body
-        connection.request(method, path, data, dict(headers or {}))  # type: ignore[arg-type]
-        reply = connection.getresponse()
-        return Heard(reply.status, dict(reply.getheaders()), reply.read())
-    finally:
-        connection.close()
-
-
-def api(emulator: Emulator, method: str, path: str, body: object = None) -> Heard:
-    headers = {"Authorization": f"GitHub-Bearer {emulator.api_key}"}
-    return ask(emulator.api_url, method, path, body, headers)
-
-
-def fetch_token(emulator: Emulator, **changes: Optional[str]) -> Heard:
-    cookie = "; ".join(f"{name}={value}" for name, value in emulator.cookies.items())
-    headers = {**VERIFIED, "Cookie": f"_octo=GH1; {cookie}", **changes}
-    sent = {name: value for name, value in headers.items() if value is not None}
-    return ask(emulator.github_url, "POST", "/github-copilot/chat/token", None, sent)
-
-
-def new_thread(emulator: Emulator) -> str:
-    thread_id: str = api(emulator, "POST", "/github/chat/threads").json["thread_id"]
-    return thread_id
-
-
-def post(emulator: Emulator, thread_id: str, **fields: object) -> Heard:
-    path = f"/github/chat/threads/{thread_id}/messages"
-    return api(emulator, "POST", path, {**MESSAGE, **fields})
-
-
-def messages_of(emulator: Emulator, thread_id: str) -> Any:
-    return api(emulator, "GET", f"/github/chat/threads/{thread_id}/messages").json["messages"]
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply, account_pages
 
 
 def test_good_cookies_are_exchanged_for_a_token_that_the_api_takes(emulator: Emulator) -> None:
@@ -181,14 +123,6 @@ def test_an_expired_token_fault_ends_that_token_for_good(emulator: Emulator) -> 
     ]
 
 
-def test_a_seat_of_another_plan_is_misdirected(emulator: Emulator) -> None:
-    """421 in plain text, but only for a bearer that is valid."""
-    emulator.options.wrong_plan = True
-    reply = api(emulator, "GET", "/models")
-    assert (reply.status, reply.headers["Content-Type"]) == (421, "text/plain; charset=utf-8")
-    assert ask(emulator.api_url, "GET", "/models").status == 401
-
-
 def test_the_version_headers_can_be_made_a_must(emulator: Emulator) -> None:
     """400 that names the one which is missing."""
     emulator.options.require_version_header = True
@@ -252,7 +186,7 @@ def test_a_message_is_answered_with_the_documented_events(emulator: Emulator) ->
     """Content events, one a word, then ``complete`` with everything that it carries on the wire."""
     thread_id, wanted = new_thread(emulator), str(uuid.uuid4())
     reply = post(emulator, thread_id, content="Hi  you", responseMessageID=wanted)
-    *pieces, complete = [json.loads(line[6:]) for line in reply.body.decode().split("\n\n")[:-1]]
+    *pieces, complete = events_of(reply)
     assert reply.headers["Content-Type"] == "text/event-stream"
     assert pieces == [{"type": "content", "body": "Hi"}, {"type": "content", "body": "  you"}]
     assert NANOSECONDS.match(complete.pop("createdAt"))
@@ -284,13 +218,19 @@ def test_both_messages_of_a_turn_stand_in_the_thread(emulator: Emulator) -> None
         "parentMessageID": question["id"],
         "role": "assistant",
         "content": "An interface.",
+        "contentParts": [],
         "intent": "conversation",
         "model": "gpt-4o",
+        "generatedWithAuto": False,
         "interrupted": False,
         "references": [],
+        "skillExecutions": [],
+        "usage": {"inputTokens": 1, "outputTokens": 2},
     }
     assert (question["role"], question["content"]) == ("user", MESSAGE["content"])
     assert (question["parentMessageID"], question["references"]) == ("root", [reference])
+    assert question.keys() == {*answer, "createdAt"}
+    assert (question["usage"], question["model"]) == (None, "gpt-4o")
 
 
 def test_a_turn_may_name_the_answer_that_it_follows(emulator: Emulator) -> None:
@@ -338,7 +278,7 @@ def test_every_documented_field_is_wanted(emulator: Emulator, name: str) -> None
         ({"customInstructions": [1]}, 422, "customInstructions: not a list of strings"),
         ({"intent": "guess"}, 422, "intent: 'guess' is unknown"),
         ({"intent": "explain"}, 422, "intent 'explain' wants at least one reference"),
-        ({"model": "gpt-99"}, 400, "model: 'gpt-99' is not available"),
+        ({"model": "gpt-99"}, 400, "The requested model is not supported: gpt-99"),
         ({"responseMessageID": "7"}, 422, "responseMessageID is not a UUID"),
         ({"parentMessageID": 7}, 422, "parentMessageID: str wanted, int given"),
         ({"mediaContent": "x"}, 422, "mediaContent: list wanted, str given"),
@@ -372,19 +312,6 @@ def test_what_the_web_client_adds_is_taken(emulator: Emulator) -> None:
     assert reply.status == 200
 
 
-def test_auto_is_a_model_and_the_choice_is_announced(emulator: Emulator) -> None:
-    """The first model of the list answers."""
-    reply = post(emulator, new_thread(emulator), model="auto")
-    assert reply.body.startswith(b'data: {"type":"routedModel","model":"gpt-4o"}\n\n')
-
-
-def test_without_any_model_auto_has_nothing_to_announce() -> None:
-    """An empty list of models is odd, but it is no reason to fail."""
-    with Emulator(options=EmulatorOptions(models=())) as emulator:
-        reply = post(emulator, new_thread(emulator), model="auto")
-        assert b"routedModel" not in reply.body
-
-
 def test_a_request_for_no_stream_gets_a_document(emulator: Emulator) -> None:
     """``streaming: false`` is answered with plain JSON."""
     emulator.script(Reply(["Hel", "lo"], first_delay=0.001, pace=0.001))
@@ -404,31 +331,51 @@ def test_a_thread_that_does_not_exist_is_not_found(emulator: Emulator, method: s
 
 
 def test_threads_are_listed_the_latest_first(emulator: Emulator) -> None:
-    """With their names, which the first message gives."""
+    """With all fields that the wire has; nobody has named them yet."""
     first, second = new_thread(emulator), new_thread(emulator)
     post(emulator, first, content="What\nis   WSGI?")
     listed = api(emulator, "GET", "/github/chat/threads").json["threads"]
     assert [thread["id"] for thread in listed] == [first, second]
-    assert [thread["name"] for thread in listed] == ["What is WSGI?", ""]
     assert NANOSECONDS.match(listed[0].pop("updatedAt"))
     assert NANOSECONDS.match(listed[0].pop("createdAt"))
     assert listed[0] == {
         "id": first,
-        "name": "What is WSGI?",
+        "name": "",
         "manuallyNamed": False,
         "autoPickedModel": "",
         "sharedAt": None,
+        "sharedID": None,
+        "repoID": None,
+        "repoOwnerID": None,
+        "associatedRepoIDs": [],
     }
 
 
-def test_a_thread_is_renamed_by_hand_or_from_its_first_message(emulator: Emulator) -> None:
-    """A name that was given stays through further messages."""
+def test_a_thread_is_nameless_until_the_service_is_asked_for_a_name(emulator: Emulator) -> None:
+    """The first question gives the name; later ones don't change it."""
+    thread_id = new_thread(emulator)
+    path = f"/github/chat/threads/{thread_id}/name"
+    post(emulator, thread_id, content="What\nis   WSGI?")
+    post(emulator, thread_id, content="And ASGI?")
+    thread = emulator.threads[thread_id]
+    assert thread.name == ""
+    named = api(emulator, "PATCH", path, {"name": "", "generate": True})
+    assert (named.status, named.json) == (200, {"name": "What is WSGI?"})
+    assert (thread.name, thread.manually_named) == ("What is WSGI?", False)
+
+
+def test_a_name_that_was_given_is_marked_as_given(emulator: Emulator) -> None:
+    """It stays through further messages, until the service is asked for one."""
     thread_id = new_thread(emulator)
     path = f"/github/chat/threads/{thread_id}/name"
     renamed = api(emulator, "PATCH", path, {"name": "Mine", "generate": False})
-    post(emulator, thread_id, content="Hello there")
     assert (renamed.status, renamed.json) == (200, {"name": "Mine"})
     thread = emulator.threads[thread_id]
+    assert api(emulator, "PATCH", path, {"name": "", "generate": True}).json == {
+        "name": "Mine"
+    }  # nothing to name it by
+    assert api(emulator, "PATCH", path, {"name": "Mine"}).status == 200
+    post(emulator, thread_id, content="Hello there")
     assert (thread.name, thread.manually_named) == ("Mine", True)
     assert api(emulator, "PATCH", path, {"generate": True}).json == {"name": "Hello there"}
     assert not thread.manually_named
@@ -448,21 +395,6 @@ def test_a_deleted_thread_is_gone(emulator: Emulator) -> None:
     assert (reply.status, reply.body, "Content-Length" in reply.headers) == (204, b"", False)
     assert api(emulator, "DELETE", path).status == 404
     assert emulator.threads == {}
-
-
-@pytest.mark.parametrize("path", ["/models", "/github/chat/models"])
-def test_models_are_listed_under_both_paths(emulator: Emulator, path: str) -> None:
-    """Those of the options; what a mapping says wins over what is made up."""
-    emulator.options.models = ["claude-3.5-sonnet", {"id": "o1-preview", "vendor": "OpenAI"}]
-    first, second = api(emulator, "GET", path).json["data"]
-    assert (first["id"], first["vendor"], first["preview"]) == (
-        "claude-3.5-sonnet",
-        "Anthropic",
-        False,
-    )
-    assert (second["id"], second["vendor"], second["preview"]) == ("o1-preview", "OpenAI", True)
-    assert first["capabilities"]["supports"]["streaming"] is True
-    assert first["policy"] == {"state": "enabled"}
 
 
 @pytest.mark.parametrize(
@@ -539,11 +471,11 @@ def test_an_answer_may_end_after_its_thread_was_forgotten() -> None:
 
 def test_the_oldest_tokens_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are over first."""
-    monkeypatch.setattr(service, "_MAX_TOKENS", 4)
+    monkeypatch.setattr(account_pages, "_MAX_TOKENS", 4)
     with Emulator(options=EmulatorOptions(token_lifetime=0.0)) as emulator:
         for _ in range(3):
             fetch_token(emulator)
         emulator.options.token_lifetime = 1800.0
         tokens = [fetch_token(emulator).json["token"] for _ in range(8)]
-        assert list(emulator._service._tokens) == tokens[-3:] or list(emulator._service._tokens) == tokens[-4:]
+        assert list(emulator._account._tokens) == tokens[-3:] or list(emulator._account._tokens) == tokens[-4:]
         assert emulator.tokens_issued == 11

@@ -5,7 +5,7 @@ calls of one account share one ``Cooldown``, which lets requests start after a r
 """
 
 import time
-from typing import Any, Callable, Dict, Optional, TypeVar
+from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
 from copilot_sync.auth.headers import mask_of, send_token
 from copilot_sync.auth.tokens import TokenSource, Understand, known_error
@@ -42,6 +42,8 @@ class ApiSession:
         self._transport = transport
         self._tokens = tokens
         self._now = now
+        #: When the models were listed last, by a call's clock, and their ids; ``None`` if they were not.
+        self.listed_models: Optional[Tuple[float, Tuple[str, ...]]] = None
         preload()
 
     @property

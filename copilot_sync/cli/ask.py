@@ -68,6 +68,7 @@ def ask(
                 references=references,
                 buffered=no_stream or as_json,
                 on_start=backend.last_conversation.save,
+                on_discard=backend.last_conversation.discard,
             )
         with stream:
             if not as_json:

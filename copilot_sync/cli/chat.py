@@ -131,6 +131,7 @@ class _ChatLoop:
             conversation=self._conversation,
             model=self._model,
             on_start=self._started,
+            on_discard=self._discarded,
         )
         try:
             with stream:
@@ -149,6 +150,10 @@ class _ChatLoop:
     def _started(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._backend.last_conversation.save(conversation)
+
+    def _discarded(self, conversation: Conversation) -> None:
+        self._conversation = None
+        self._backend.last_conversation.discard(conversation)
 
     def _record(self, question: str, stream: Stream) -> None:
         """Add a question and its answer to the transcript, and save the conversation with its last message."""

@@ -295,12 +295,12 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
 
 def _check_models(client: Client, wanted: str) -> Check:
     found = client.models()
-    available = f"{len(found)} available"
+    available = f"{len(found) or 'none but auto'} available"
     if wanted == "auto" or wanted in [model.id for model in found]:
         return Check("models", State.OK, available)
     hidden = next((model for model in client.models(all=True) if model.id == wanted), None)
     if hidden is not None and hidden.kind in ("chat", ""):
-        return Check("models", State.OK, f"{available}; {wanted} is not enabled, and may be refused")
+        return Check("models", State.SKIPPED, f"{available}; {wanted} is not enabled, and may be refused")
     advice = f"choose another: copilot-sync models lists them, {MODEL_VARIABLE}=auto lets the service choose"
     reason = "not among them" if hidden is None else f"for {hidden.kind}"
     return Check("models", State.FAIL, f"{available}, but {wanted} is {reason}", advice)

@@ -12,6 +12,7 @@ from copilot_sync.errors import (
     CopilotError,
     InvalidRequestError,
     MissingCredentialsError,
+    ModelNotAvailableError,
     NetworkError,
     NotFoundError,
     PermissionDeniedError,
@@ -37,6 +38,7 @@ _ADVICE: Tuple[Tuple[Type[CopilotError], str], ...] = (
     (AuthenticationError, _DOCTOR),
     (WrongHostError, _DOCTOR),
     (NotFoundError, "see what there is with: copilot-sync threads list"),
+    (ModelNotAvailableError, ""),  # it says so itself
     (InvalidRequestError, _MODELS),
     (QuotaExceededError, ""),
     (RateLimitError, "try again later"),

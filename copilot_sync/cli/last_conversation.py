@@ -25,6 +25,8 @@ class LastConversation:
     def __init__(self, store: TokenCache, api_url: str) -> None:
         self._store = store
         self._api_url = api_url
+        self._saved: Optional[Conversation] = None
+        self._before = ""  # what was saved in its place
 
     def load(self) -> Optional[Conversation]:
         """Return the last conversation; ``None`` if there is none that can be read."""
@@ -36,4 +38,13 @@ class LastConversation:
 
     def save(self, conversation: Conversation) -> None:
         """Save a conversation in place of the one before, if possible."""
+        if self._saved is None or self._saved.conversation_id != conversation.conversation_id:
+            self._before = self._store.get(self._api_url) or ""
+        self._saved = conversation
         self._store.set(self._api_url, json.dumps(conversation.to_dict()), _LIFETIME)
+
+    def discard(self, conversation: Conversation) -> None:
+        """Save again what was there before a conversation that turned out to be empty."""
+        if self._saved is not None and self._saved.conversation_id == conversation.conversation_id:
+            self._saved = None
+            self._store.set(self._api_url, self._before, _LIFETIME)

@@ -59,4 +59,5 @@ def _left(quota: Quota, name: str) -> str:
     left, limit = quota.remaining.get(name), quota.limits.get(name)
     if left is None:
         return f"limit {limit:.10g}"
-    return f"{left:.10g} left" + ("" if limit is None else f" of {limit:.10g}")
+    unit = "%" if name.lower().endswith("percentage") else ""
+    return f"{left:.10g}{unit} left" + ("" if limit is None else f" of {limit:.10g}{unit}")

@@ -78,6 +78,8 @@ class AnswerBuilder:
         self.size = 0  # of the text, in bytes
         self.conversation = conversation
         self.answer_id = answer_id
+        #: Whether the conversation was handed out by itself, so that it is the caller's to delete.
+        self.is_kept = False
         self.routed_model = ""
         self.annotations: Any = {}
         self.complete: Optional[CompleteEvent] = None

@@ -21,14 +21,17 @@ after the first content
 
 import contextlib
 import logging
+from dataclasses import replace
 from typing import Generator, Iterator, Optional, Union
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder, AnswerParser, ReplyEnd, ReplyVerdict
 from copilot_sync.delivery.lookup import Lookup
 from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessage
+from copilot_sync.delivery.refusal import discard_thread, name_models
 from copilot_sync.errors import (
     CopilotError,
+    ModelNotAvailableError,
     NetworkError,
     ProtocolError,
     RequestTimeoutError,
@@ -39,7 +42,7 @@ from copilot_sync.models import Conversation, Message
 from copilot_sync.pacing.backoff import Backoff
 from copilot_sync.pacing.policy import Resend, verdict_of
 from copilot_sync.protocol.replies import read_thread_id
-from copilot_sync.protocol.requests import message_request, thread_request
+from copilot_sync.protocol.requests import ROOT, Request, message_request, thread_request
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.call import CallContext
 
@@ -60,11 +63,17 @@ def drive(
             thread = thread_request(session.urls)
             builder.conversation = Conversation(session.fetch(thread, call, options.retry, read_thread_id))
         yield builder.conversation
-        events = _Exchange(session, message, options, call, builder, builder.conversation).events()
+        exchange = _Exchange(session, message, options, call, builder, builder.conversation)
+        events = exchange.events()
         yield from _buffered(events, builder) if message.buffered else events
     except CopilotError as error:
         call.counted(error)
         error.partial = error.partial or builder.text
+        if isinstance(error, ModelNotAvailableError):
+            name_models(error, exchange.model, session, call)
+        begun = builder.conversation if message.conversation is None and not builder.is_kept else None
+        if begun is not None and discard_thread(error, begun, session, call):
+            builder.conversation = None
         raise
 
 
@@ -90,20 +99,28 @@ class _Exchange:
         builder: AnswerBuilder,
         conversation: Conversation,
     ) -> None:
+        self.model = message.model
         self._session = session
+        self._message = message
         self._buffered = message.buffered
         self._options = options
         self._call = call
         self._builder = builder
         self._conversation = conversation
         self._maybe_sent = message.handle is not None and message.handle.maybe_sent
-        self._sent = sent = SentMessage.from_pending(message, conversation, builder.answer_id)
-        self._request = message_request(
-            session.urls,
+        self._sent = SentMessage.from_pending(message, conversation, builder.answer_id)
+        self._fallback_model = message.fallback_model
+        self._may_lose_parent = message.options.parent_message_id is None and self._sent.parent_id not in (None, ROOT)
+        self._request = self._new_request()
+
+    def _new_request(self) -> Request:
+        sent = self._sent
+        return message_request(
+            self._session.urls,
             sent.conversation_id,
             sent.content,
-            model=message.model,
-            options=message.options,
+            model=self.model,
+            options=self._message.options,
             parent_id=sent.parent_id,
             response_id=sent.answer_id,
         )
@@ -114,6 +131,8 @@ class _Exchange:
         if stored is not None:
             yield from self._deliver(stored)
             return
+        if self._sent.parent_id is None:
+            self._find_parent()
         backoff = Backoff(self._options.retry, self._call)
         while True:
             try:
@@ -132,10 +151,43 @@ class _Exchange:
             if self._builder.begun:
                 yield from self._rest(failure, failed_at)
                 return
+            if self._is_mended(failure):
+                continue
             stored = self._recovered(failure, failed_at, backoff)
             if stored is not None:
                 yield from self._deliver(stored)
                 return
+
+    def _find_parent(self) -> None:
+        """Find the message that ours answers, in a conversation of which nothing but its id is known."""
+        parent_id = self._lookup().parent()
+        if parent_id is None:
+            logger.warning(
+                "the messages of the conversation can't be listed: the service chooses what this one answers"
+            )
+            return
+        self._sent = replace(self._sent, parent_id=parent_id)
+        self._request = self._new_request()
+
+    def _is_mended(self, failure: CopilotError) -> bool:
+        """Whether a message that was refused can be sent again in another form. Each form is tried once."""
+        if failure.stage != "message" or failure.status not in (400, 404, 422):
+            return False
+        if isinstance(failure, ModelNotAvailableError):
+            model, self._fallback_model = self._fallback_model, ""
+            if not model:
+                return False
+            logger.warning("the service does not answer with the model %r any more: asking %r", self.model, model)
+            self.model = model
+        else:
+            parent_id = self._lookup().other_parent() if self._may_lose_parent else None
+            self._may_lose_parent = False
+            if parent_id is None:
+                return False
+            logger.warning("the last message of the conversation is gone: going on without what is lost")
+            self._sent = replace(self._sent, parent_id=parent_id)
+        self._request = self._new_request()
+        return True
 
     def _attempt(self) -> Generator[Event, None, ReplyEnd]:
         """Send the message once, yield the events of its answer but the last, and return how the reply ended.

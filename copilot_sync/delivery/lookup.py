@@ -1,6 +1,7 @@
 """Looking for a lost answer in its thread: the requests and the waits. ``recovery`` decides what follows from them."""
 
 import functools
+from http import HTTPStatus
 from typing import Callable, List, Optional
 
 from copilot_sync.auth.api_session import ApiSession
@@ -14,10 +15,19 @@ from copilot_sync.delivery.recovery import (
     search_seconds,
     waiting_seconds,
 )
-from copilot_sync.errors import CopilotError, StreamClosedError, StreamInterruptedError
+from copilot_sync.errors import (
+    CopilotError,
+    InvalidRequestError,
+    NotFoundError,
+    ProtocolError,
+    ServerError,
+    StreamClosedError,
+    StreamInterruptedError,
+)
+from copilot_sync.message_tree import answer_to_go_on_from
 from copilot_sync.models import Message
 from copilot_sync.protocol.replies import read_messages
-from copilot_sync.protocol.requests import messages_request
+from copilot_sync.protocol.requests import ROOT, messages_request
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
 
@@ -62,6 +72,43 @@ class Lookup:
         except CopilotError:
             return None
         return found if isinstance(found, Message) else None
+
+    def parent(self) -> Optional[str]:
+        """Return the answer that the next question of the thread follows, or ``root``.
+
+        Returns:
+            The id; ``None`` if the service does not list messages of this thread.
+
+        Raises:
+            CopilotError: The look failed in a way that says nothing about the thread.
+        """
+        try:
+            answer = answer_to_go_on_from(self._messages(self._retry))
+        except (NotFoundError, InvalidRequestError, ProtocolError):
+            return None
+        except ServerError as error:
+            if error.status != HTTPStatus.NOT_IMPLEMENTED:
+                raise
+            return None
+        return ROOT if answer is None else answer.id
+
+    def other_parent(self) -> Optional[str]:
+        """Look once whether the message that ours answers is gone, and return the one to answer instead.
+
+        Returns:
+            The id, or ``root``; ``None`` if the message is there, or if that can't be seen.
+        """
+        try:
+            with self._call.limited(self._seconds()):
+                messages = self._messages(None)
+        except StreamClosedError:
+            raise
+        except CopilotError:
+            return None
+        if any(message.id == self._sent.parent_id for message in messages):
+            return None
+        answer = answer_to_go_on_from(messages)
+        return ROOT if answer is None else answer.id
 
     def until_settled(self, failure: CopilotError, failed_at: float) -> Optional[Message]:
         """Look until it is known what became of the message, and wait for an answer that is being written.

@@ -42,6 +42,7 @@ class PendingMessage:
         conversation: The conversation that the message goes into; ``None`` for a new one.
         buffered: Whether to hand out nothing of the answer before all of it is there.
         handle: The ids of the message and of its answer; ``None`` to find them out on the way.
+        fallback_model: The model to ask instead, once, if the service does not answer with ``model``; ``""`` for none.
     """
 
     content: str
@@ -50,6 +51,7 @@ class PendingMessage:
     conversation: Optional[Conversation]
     buffered: bool = False
     handle: Optional[MessageHandle] = None
+    fallback_model: str = ""
 
 
 @dataclass(frozen=True)

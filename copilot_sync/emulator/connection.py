@@ -48,7 +48,7 @@ class Connection:
 
     Args:
         number: its number, from 1.
-        host: which of the two hosts it came to.
+        host: which of the hosts it came to.
         sock: its socket.
         service: what answers.
         fault_script: what will happen, and the record of it.
@@ -200,6 +200,7 @@ class ReplySender:
 
     def _reply(self) -> bool:
         fault = self._fault
+        self._send_interims()
         if fault.expires_token:
             self._connection.service.revoke(self._request.bearer)
         result = self._process() if fault.processed else None
@@ -215,6 +216,12 @@ class ReplySender:
         if result.reply.as_json:
             return self._send_document(result)
         return self._send_stream(result)
+
+    def _send_interims(self) -> None:
+        if self._request.version == "HTTP/1.1":
+            for status in self._fault.interims:
+                fields = [("Link", "</style.css>; rel=preload")] if status == 103 else []
+                self._sock.send(response_head(status, fields))
 
     def _process(self) -> ServiceResult:
         """Let the service process the request, and start the answer if there is one."""
@@ -279,7 +286,7 @@ class ReplySender:
             self._script.notify()
             if not event.is_last:
                 self._keep_pace(answer.reply.pace)
-        message = {"content": answer.text, "references": []}
+        message = {"content": answer.text, "references": list(answer.reply.references)}
         return self._send_response(json_response(200, {"message": message}))
 
     def _send_stream(self, answer: StoredAnswer) -> bool:

@@ -30,7 +30,7 @@ class Leak:
     """A credential that came to a host that it doesn't belong to.
 
     Attributes:
-        kind: ``"cookie"`` at the api, or ``"authorization"`` (of any scheme) at github.
+        kind: ``"cookie"`` at a host of the api, or ``"authorization"`` (of any scheme) at github.
         request: the request that carried it.
     """
 
@@ -149,7 +149,7 @@ class FaultScript:
         """Keep a request, and the credentials that it should not have carried."""
         with self._lock:
             self.requests.add(request)
-            if request.host == "api" and "cookie" in request.headers:
+            if request.host != "github" and "cookie" in request.headers:
                 self.leaks.add(Leak("cookie", request))
             if request.host == "github" and "authorization" in request.headers:
                 self.leaks.add(Leak("authorization", request))

@@ -6,11 +6,21 @@ A wrong argument is a ``ValueError`` in the call that passes it.
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, replace
 from typing import Literal, Mapping, Optional, Tuple, Union
 
 from copilot_sync.emulator.http1 import Body, HttpResponse, body_bytes, json_response
 from copilot_sync.emulator.refusals import unauthorized
+
+RATE_LIMIT_HEADERS = (
+    "Retry-After",
+    "x-ratelimit-user-retry-after",
+    "x-ratelimit-quota-exceeded-retry-after",
+    "x-ratelimit-reset",
+)
+"""The fields that say how long to wait: in seconds, but for the last one, which has the time of the day."""
 
 When = Union[Literal["before_headers", "in_headers"], Tuple[str, int]]
 
@@ -31,6 +41,7 @@ class Fault:
     reply: Union[HttpResponse, bytes, None] = None
     processed: bool = True
     expires_token: bool = False
+    interims: Tuple[int, ...] = ()
 
     @classmethod
     def status(
@@ -92,6 +103,55 @@ class Fault:
         return replace(fault, expires_token=True)
 
     @classmethod
+    def rate_limit(
+        cls, seconds: Optional[float] = None, *, header: str = "Retry-After", status: Literal[429, 403] = 429
+    ) -> Fault:
+        """Answer that the client asks too often.
+
+        Args:
+            seconds: how long it is to wait; ``None`` sends no field that says so.
+            header: the field that says so, one of ``RATE_LIMIT_HEADERS``. In ``x-ratelimit-reset`` it is the time
+                at which the wait is over, in whole seconds since 1970, counted from this call.
+            status: 429, or 403 for the secondary rate limit of GitHub.
+        """
+        if header not in RATE_LIMIT_HEADERS:
+            raise ValueError(f"header is one of {', '.join(RATE_LIMIT_HEADERS)}, not {header!r}")
+        if status == 403:
+            body: Body = {"message": "You have exceeded a secondary rate limit.", "status": "403"}
+        else:
+            body = {"error": {"message": "Too many requests, slow down.", "code": "rate_limited"}}
+        return cls.status(status, headers=_wait_field(header, seconds), body=body)
+
+    @classmethod
+    def out_of_quota(
+        cls, code: str = "quota_exceeded", *, seconds: Optional[float] = None, status: Literal[429, 402] = 429
+    ) -> Fault:
+        """Answer that the account has used up what its plan includes.
+
+        Args:
+            code: the code in the body, e.g. ``"user_weekly_rate_limited"``.
+            seconds: how long it is to wait, in ``x-ratelimit-quota-exceeded-retry-after``; ``None`` sends no field.
+            status: 429 or 402.
+        """
+        body = {"error": {"message": "You have used up what your plan includes.", "code": code}}
+        return cls.status(status, headers=_wait_field(RATE_LIMIT_HEADERS[2], seconds), body=body)
+
+    @classmethod
+    def interim(cls, *statuses: int, then: Optional[Fault] = None) -> Fault:
+        """Send interim replies ahead of the real one, as any server or proxy may.
+
+        An HTTP/1.0 client gets none of them.
+
+        Args:
+            *statuses: their statuses, from 100 to 199, but not 101, which no interim reply has.
+            then: what goes wrong with the real reply; by default nothing.
+        """
+        for status in statuses:
+            if status == 101 or not 100 <= status <= 199:
+                raise ValueError(f"an interim status is from 100 to 199 and not 101, not {status!r}")
+        return replace(then or NO_FAULT, interims=statuses)
+
+    @classmethod
     def drop(
         cls,
         when: Literal["before_headers", "in_headers"] = "before_headers",
@@ -150,6 +210,14 @@ class Fault:
 
 
 NO_FAULT = Fault()
+
+
+def _wait_field(header: str, seconds: Optional[float]) -> Mapping[str, str]:
+    if seconds is None:
+        return {}
+    if header == "x-ratelimit-reset":
+        seconds = math.ceil(time.time() + seconds)
+    return {header: str(seconds)}
 
 
 def _ending(reset: bool) -> Literal["close", "reset"]:

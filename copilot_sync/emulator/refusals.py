@@ -32,6 +32,8 @@ _OPTIONAL = {
     "parentMessageID": str,
     "mediaContent": list,
     "skillOptions": dict,
+    "skills": list,
+    "customCopilotID": str,
     "requestTrace": bool,
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
@@ -61,6 +63,12 @@ def api_error(status: int, message: str) -> RefusalError:
     codes = {400: "bad_request", 404: "not_found", 422: "unprocessable_entity"}
     error = {"message": message, "code": codes[status]}
     return RefusalError(json_response(status, {"error": error}))
+
+
+def model_not_supported(model: str) -> RefusalError:
+    """Return the refusal of a model: the words and the code are a guess, and so is that they name the model."""
+    error = {"message": f"The requested model is not supported: {model}", "code": "model_not_supported"}
+    return RefusalError(json_response(400, {"error": error}))
 
 
 def unauthorized(message: str) -> HttpResponse:
@@ -93,6 +101,7 @@ def check_message(body: Mapping[str, Any]) -> None:
     _check_intent(body)
     if not all(isinstance(text, str) for text in body["customInstructions"]):
         raise api_error(422, "customInstructions: not a list of strings")
+    _check_skills(body)
     response_id = body.get("responseMessageID")
     if response_id is not None and not _UUID.match(response_id):
         raise api_error(422, "responseMessageID is not a UUID")
@@ -101,6 +110,14 @@ def check_message(body: Mapping[str, Any]) -> None:
 def _check_kind(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         raise api_error(422, f"{name}: {kind.__name__} wanted, {type(value).__name__} given")
+
+
+def _check_skills(body: Mapping[str, Any]) -> None:
+    """Only the names of these fields and a value or two were seen, so the kinds of their values are a guess."""
+    if not all(isinstance(skill, str) for skill in body.get("skills") or ()):
+        raise api_error(422, "skills: not a list of strings")
+    if not all(isinstance(value, bool) for value in (body.get("skillOptions") or {}).values()):
+        raise api_error(422, "skillOptions: not an object of booleans")
 
 
 def _check_intent(body: Mapping[str, Any]) -> None:

@@ -14,9 +14,12 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
+from copilot_sync.emulator.listed_models import AUTO
 from copilot_sync.emulator.replies import Piece, Reply
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+#: What a ``complete`` event has in common with the message that the thread lists.
+_STORED = ("references", "usage")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class AnswerContext:
     message_id: str
     parent_id: str
     created_at: str
-    default_model: str
+    auto_model: str
 
 
 class RenderedEvent(NamedTuple):
@@ -40,11 +43,13 @@ class RenderedEvent(NamedTuple):
         data: its bytes.
         text: what it adds to the answer.
         is_last: whether the answer ends with it; ``data: [DONE]`` may still follow.
+        stored: the fields of the thread's message that it sets.
     """
 
     data: bytes
     text: str
     is_last: bool
+    stored: Mapping[str, Any] = {}
 
 
 def render(reply: Reply, context: AnswerContext) -> Iterator[RenderedEvent]:
@@ -54,7 +59,7 @@ def render(reply: Reply, context: AnswerContext) -> Iterator[RenderedEvent]:
     if reply.raw is not None:
         yield RenderedEvent(reply.raw, "".join(piece for piece in pieces if isinstance(piece, str)), True)
         return
-    routed = reply.routed_model or (context.default_model if context.model == "auto" else None)
+    routed = routed_model(reply, context)
     if routed:
         yield _event({"type": "routedModel", "model": routed}, line_ends)
     count = 0
@@ -69,6 +74,11 @@ def render(reply: Reply, context: AnswerContext) -> Iterator[RenderedEvent]:
         yield RenderedEvent(b"data: [DONE]" + line_ends, "", True)
 
 
+def routed_model(reply: Reply, context: AnswerContext) -> str:
+    """Return the model that was chosen to answer, or ``""`` if nothing says that one was chosen."""
+    return reply.routed_model or (context.auto_model if context.model == AUTO else "")
+
+
 def _content(piece: Piece, line_ends: bytes) -> RenderedEvent:
     if isinstance(piece, bytes):
         return RenderedEvent(piece, "", False)
@@ -80,7 +90,8 @@ def _content(piece: Piece, line_ends: bytes) -> RenderedEvent:
 def _event(fields: Mapping[str, Any], line_ends: bytes) -> RenderedEvent:
     kind, body = fields.get("type"), fields.get("body")
     text = body if kind == "content" and isinstance(body, str) else ""
-    return RenderedEvent(b"data: " + _json(fields) + line_ends, text, kind in ("complete", "error"))
+    stored = {name: fields[name] for name in _STORED if name in fields} if kind == "complete" else {}
+    return RenderedEvent(b"data: " + _json(fields) + line_ends, text, kind in ("complete", "error"), stored)
 
 
 def _error(error: Union[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -98,7 +109,7 @@ def _complete(reply: Reply, context: AnswerContext, count: int) -> Mapping[str, 
         "model": reply.model,
         "turnId": "",
         "createdAt": context.created_at,
-        "references": [],
+        "references": list(reply.references),
         "role": "assistant",
         "intent": context.intent,
         **({"usage": usage} if usage else {}),

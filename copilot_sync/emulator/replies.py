@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Iterable, Literal, Mapping, Optional, Union
+from typing import Any, Callable, Iterable, Literal, Mapping, Optional, Sequence, Union
 
 Piece = Union[str, bytes, Mapping[str, Any]]
 """A piece of an answer: text (a ``content`` event), a mapping (an event of its own, sent as it is), or
@@ -34,7 +34,8 @@ class Reply:
 
     Attributes:
         pieces: the answer: a string (one event per word), an iterable of pieces, or a function that takes
-            the prompt and returns either. ``None`` repeats the prompt, word by word.
+            the prompt and returns either. A mapping among the pieces is sent as an event as it is, whatever its
+            type, e.g. ``{"type": "skillExecution", ...}``. ``None`` repeats the prompt, word by word.
         pace: seconds from one packet to the next.
         first_delay: seconds between the headers and the first event.
         model: the ``model`` of the ``complete`` event.
@@ -61,6 +62,7 @@ class Reply:
     first_delay: float = 0.0
     model: str = ""
     routed_model: Optional[str] = None
+    references: Sequence[Mapping[str, Any]] = ()
     usage: Optional[Mapping[str, int]] = None
     complete: Union[bool, Mapping[str, Any]] = True
     done: bool = False
@@ -79,6 +81,8 @@ class Reply:
     def __post_init__(self) -> None:
         if isinstance(self.pieces, (bytes, Mapping)):
             raise TypeError("pieces are a string or a list; a body of bytes is raw=...")
+        if isinstance(self.references, (str, Mapping)) or not all(isinstance(ref, Mapping) for ref in self.references):
+            raise TypeError("references are a list of mappings")
         if self.framing not in _FRAMINGS:
             raise ValueError(f"framing is one of {_FRAMINGS}, not {self.framing!r}")
         if self.encoding not in (None, "gzip"):

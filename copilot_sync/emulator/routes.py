@@ -1,7 +1,7 @@
-"""Which request is for what: the methods and paths of the two hosts, each with the name of its stage.
+"""Which request is for what: the methods and paths of the hosts, each with the name of its stage.
 
 A pure table and its lookup. Tests use the names of the stages when they script a fault. The paths are those
-of public captures of April and September 2026.
+of public captures of April and September 2026. The hosts of all plans have the same paths.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _ID = "{id}"
 _ENDPOINTS = (
     _Endpoint("token", "github", "POST", ("github-copilot", "chat", "token")),
     _Endpoint("login", "github", "GET", ("login",)),
+    _Endpoint("page", "github", "GET", ("copilot",)),
+    _Endpoint("quota", "github", "GET", ("github-copilot", "chat", "entitlement")),
     _Endpoint("thread", "api", "POST", _THREADS),
     _Endpoint("threads", "api", "GET", _THREADS),
     _Endpoint("message", "api", "POST", (*_THREADS, _ID, "messages")),
@@ -54,7 +56,8 @@ class RouteMatch(NamedTuple):
 def match_route(host: Host, method: str, path: str) -> RouteMatch:
     """Return what a request is for. Its stage is ``"unknown"`` if the host has no such method and path."""
     parts = tuple(unquote(part) for part in path.split("/")[1:])
-    matching = [each for each in _ENDPOINTS if each.host == host and _matches(each.template, parts)]
+    kind = "github" if host == "github" else "api"
+    matching = [each for each in _ENDPOINTS if each.host == kind and _matches(each.template, parts)]
     methods = tuple(each.method for each in matching)
     stage = matching[methods.index(method)].stage if method in methods else "unknown"
     thread_id = parts[3] if len(parts) > 3 and parts[:3] == _THREADS else None

@@ -1,6 +1,6 @@
-"""The emulator as a program uses it: two listeners, their connections, and how all of them end.
+"""The emulator as a program uses it: its listeners, their connections, and how all of them end.
 
-``Emulator`` is a ``FaultScript`` that is being served: one thread accepts on both ports, and each connection
+``Emulator`` is a ``FaultScript`` that is being served: one thread accepts on all ports, and each connection
 has a thread of its own.
 
 Rule: after ``close`` nothing is left, neither a thread nor a socket, whatever the clients were doing.
@@ -16,6 +16,7 @@ import threading
 from types import TracebackType
 from typing import Dict, Optional, Set, Type
 
+from copilot_sync.emulator.account_pages import AccountPages
 from copilot_sync.emulator.connection import Connection
 from copilot_sync.emulator.fault_script import FaultScript
 from copilot_sync.emulator.http1 import HttpSocket
@@ -61,12 +62,13 @@ class Emulator(FaultScript):
         options: Optional[EmulatorOptions] = None,
     ) -> None:
         super().__init__(options or EmulatorOptions(), Reply() if reply is None else reply)
-        self._ports: Dict[Host, int] = {"github": port, "api": api_port}
+        self._ports: Dict[Host, int] = {"github": port, "api": api_port, "plan_api": 0}
         self._hostname = hostname
         self._ssl_context = ssl_context
         self._cookies = {"user_session": secrets.token_urlsafe(24)}
         self._api_key = f"emulated-key-{secrets.token_hex(16)}"
-        self._service = EmulatedService(self.options, self._cookies, self._api_key, self._lock, self.notify)
+        self._account = AccountPages(self.options, self._cookies, self._api_key, self._url)
+        self._service = EmulatedService(self.options, self._account, self._lock, self.notify)
         self._running: Optional[_RunningServer] = None
         self._closed = threading.Event()
         self._open: Set[Connection] = set()
@@ -141,8 +143,13 @@ class Emulator(FaultScript):
 
     @property
     def api_url(self) -> str:
-        """The URL of everything else, without a slash at the end."""
+        """The URL of everything else, without a slash at the end: the host of individual plans."""
         return self._url("api")
+
+    @property
+    def plan_api_url(self) -> str:
+        """The URL that takes the place of ``api_url`` on the plan "business"; on the other plans it answers 421."""
+        return self._url("plan_api")
 
     @property
     def cookies(self) -> Dict[str, str]:
@@ -172,11 +179,11 @@ class Emulator(FaultScript):
     @property
     def tokens_issued(self) -> int:
         """How many tokens were issued."""
-        return self._service.tokens_issued
+        return self._account.tokens_issued
 
     @property
     def connections(self) -> int:
-        """How many connections were accepted so far, on both ports."""
+        """How many connections were accepted so far, on all ports."""
         return self._accepted
 
     @property
@@ -205,6 +212,15 @@ class Emulator(FaultScript):
     def expire_tokens(self) -> None:
         """Make all tokens issued so far invalid; ``api_key`` stays valid."""
         self._service.expire_tokens()
+
+    def expire_messages(self, thread_id: str, keep: int = 0) -> None:
+        """Forget the messages of a thread, as the service does after 28 days. The thread itself stays.
+
+        Args:
+            thread_id: the thread; ``KeyError`` if there is none.
+            keep: how many of the newest messages stay. The parent of the oldest of them is gone.
+        """
+        self._service.expire_messages(thread_id, keep)
 
     def release(self) -> None:
         """End all current stalls; the stalled replies continue.

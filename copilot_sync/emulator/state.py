@@ -9,14 +9,17 @@ Nothing here checks a request, touches a socket or waits.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Optional, Sequence
 
 from copilot_sync.emulator.http1 import MAX_BODY, HttpRequest
-from copilot_sync.emulator.rendering import AnswerContext, RenderedEvent, render
+from copilot_sync.emulator.listed_models import AUTO, DEFAULT_MODELS, RETIRED_MODELS, ListedModel
+from copilot_sync.emulator.rendering import AnswerContext, RenderedEvent, render, routed_model
 from copilot_sync.emulator.replies import Reply
 
-Host = Literal["github", "api"]
-DEFAULT_MODELS = ("gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet")
+Host = Literal["github", "api", "plan_api"]
+PLANS = ("free", "pro", "business", "none")
+"""The plans that an emulated account can have."""
+
 OVERHEAD = 1024
 """Bytes that a request or a message takes besides its text."""
 
@@ -25,7 +28,14 @@ OVERHEAD = 1024
 class EmulatorOptions:
     """How the service behaves when it can behave in more than one way. You may change it at any time.
 
+    The documentation's page "The emulator" says which of these behaviors were seen on the real service.
+
     Attributes:
+        plan: the account's plan. On ``"pro"`` every listed model answers, on ``"free"`` only ``auto``. On
+            ``"business"`` the host ``api_url`` answers 421, and ``plan_api_url`` answers in its place. ``"none"`` is
+            an account without Copilot: it gets no token.
+        quota: fields that replace those of ``quotas`` in the reply that states the quota, e.g.
+            ``{"remaining": {"premiumInteractions": 0}}``.
         token_lifetime: seconds that a token is valid.
         expiration: how a reply states when its token expires: in ``"milliseconds"``, in ``"nanoseconds"``, or
             not at all (``"missing"``).
@@ -33,10 +43,19 @@ class EmulatorOptions:
             (``"html"``), or 401 (``"unauthorized"``).
         thread_shape: the field that holds a new thread's id: ``"thread_id"``, ``"id"``, or ``"thread"`` (an
             object with an ``id``).
-        models: ids, or mappings with an ``id`` and any other fields to list.
+        models: what is listed: ids, or mappings with an ``id`` and any other fields. Each of them answers if it is
+            a model for chat that no policy disables.
+        unlisted_models: ids that answer though they are not listed: by default the documented models that were
+            retired. That is a convenience for tests; the real service answers no such model, as with ``()``.
+        auto_model: the model that a ``routedModel`` event names if a message asks for ``auto``; ``""`` sends no
+            such event.
+        null_lists: whether an empty list of threads, messages or models is sent as ``null``.
         accept_api_keys: bearers that are valid besides the tokens and ``api_key``.
         require_version_header: whether the web client's two version headers are required.
-        wrong_plan: whether every token belongs to another plan's host (421).
+        absent_parent: what a message without ``parentMessageID`` follows in a thread that has messages: nothing
+            (``"root"``), or the ``"newest"`` message. It isn't known what the real service does.
+        gone_parent: the status for a ``parentMessageID`` that the thread doesn't have (any more). It isn't known
+            what the real service answers.
         list_partial: whether an unfinished answer is listed, as interrupted. It isn't known what the real
             service does; by default only finished answers are listed.
         finish_when_disconnected: whether an answer is finished in its thread after its client has gone.
@@ -48,14 +67,20 @@ class EmulatorOptions:
             accepts no more messages.
     """
 
+    plan: Literal["free", "pro", "business", "none"] = "pro"
+    quota: Mapping[str, Any] = field(default_factory=dict)
     token_lifetime: float = 1800.0
     expiration: Literal["milliseconds", "nanoseconds", "missing"] = "milliseconds"
     bad_cookies: Literal["redirect", "html", "unauthorized"] = "redirect"
     thread_shape: Literal["thread_id", "thread", "id"] = "thread_id"
-    models: Sequence[Union[str, Mapping[str, Any]]] = DEFAULT_MODELS
+    models: Sequence[ListedModel] = DEFAULT_MODELS
+    unlisted_models: Sequence[str] = RETIRED_MODELS
+    auto_model: str = "mai-code-1.1-flash"
+    null_lists: bool = False
     accept_api_keys: Sequence[str] = ()
     require_version_header: bool = False
-    wrong_plan: bool = False
+    absent_parent: Literal["root", "newest"] = "root"
+    gone_parent: Literal[400, 404] = 400
     list_partial: bool = False
     finish_when_disconnected: bool = True
     max_body: int = MAX_BODY
@@ -64,6 +89,10 @@ class EmulatorOptions:
     max_threads: int = 100_000
     max_thread_bytes: int = 128 * 1024 * 1024
 
+    def __post_init__(self) -> None:
+        if self.plan not in PLANS:
+            raise ValueError(f"plan is one of {', '.join(PLANS)}, not {self.plan!r}")
+
 
 @dataclass(frozen=True)
 class RecordedRequest(HttpRequest):
@@ -71,7 +100,7 @@ class RecordedRequest(HttpRequest):
 
     Attributes:
         stage: what it asks for, one of ``STAGES``.
-        host: which of the two URLs it came to, ``"github"`` or ``"api"``.
+        host: which of the URLs it came to: ``"github"``, ``"api"`` or ``"plan_api"``.
         thread_id: the thread that its path names, or ``None``.
         connection: the number of the connection that it came over, from 1.
         time: when it was complete, by ``time.monotonic()``.
@@ -98,12 +127,13 @@ class StoredThread:
 
     Attributes:
         id: its id.
-        name: taken from the first message, until the thread is renamed.
-        manually_named: whether it was renamed.
+        name: empty until a client names the thread or asks the service for a name.
+        manually_named: whether a client chose the name.
         created_at, updated_at: times as the protocol writes them.
         messages: what ``GET .../messages`` lists, with the wire's fields, in order.
         unfinished: the answers that are still being written.
         size: bytes of its messages.
+        auto_picked_model: the model that was last chosen for a message that asked for ``auto``.
     """
 
     id: str
@@ -114,6 +144,7 @@ class StoredThread:
     messages: List[Dict[str, Any]] = field(default_factory=list)
     unfinished: List[StoredAnswer] = field(default_factory=list)
     size: int = 0
+    auto_picked_model: str = ""
 
     @property
     def user_messages(self) -> List[Dict[str, Any]]:
@@ -133,8 +164,12 @@ class StoredThread:
             "manuallyNamed": self.manually_named,
             "createdAt": self.created_at,
             "updatedAt": self.updated_at,
-            "autoPickedModel": "",
+            "autoPickedModel": self.auto_picked_model,
             "sharedAt": None,
+            "sharedID": None,
+            "repoID": None,
+            "repoOwnerID": None,
+            "associatedRepoIDs": [],
         }
 
 
@@ -168,6 +203,7 @@ class StoredAnswer:
         self.finished = False
         self._message = message
         self._texts: List[str] = []
+        self._end: Mapping[str, Any] = {}
         self._on_finish = on_finish
 
     def start(self, reply: Reply) -> None:
@@ -182,14 +218,22 @@ class StoredAnswer:
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the message as the wire lists it; an unfinished one is marked as interrupted."""
-        interrupted = not self.finished or self.reply.error is not None
-        return {**self._message, "content": self.text, "interrupted": interrupted}
+        return {
+            **self._message,
+            "content": self.text,
+            "model": routed_model(self.reply, self.context) or self.context.model,
+            "generatedWithAuto": self.context.model == AUTO,
+            "interrupted": not self.finished or self.reply.error is not None,
+            "references": list(self.reply.references),
+            **self._end,
+        }
 
     def _write(self) -> Iterator[RenderedEvent]:
         self.started = True
         for event in render(self.reply, self.context):
             if event.text:
                 self._texts.append(event.text)
+            self._end = event.stored or self._end
             if event.is_last:
                 self._finish()
             yield event

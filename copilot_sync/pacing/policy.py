@@ -227,6 +227,21 @@ def verdict_of(error: Exception) -> Verdict:
     )
 
 
+#: Statuses of a reply after which a message may have been processed all the same.
+_OPEN_STATUSES = (424, 499)
+
+
+def is_refusal(error: CopilotError) -> bool:
+    """Whether a message is certainly not in its conversation: it was refused, or never got to the service."""
+    if error.stage == "token":
+        return True
+    if error.stage != "message":
+        return False
+    verdict = verdict_of(error)
+    refused = 400 <= (error.status or 0) < 500 and error.status not in _OPEN_STATUSES
+    return refused or verdict.resend is Resend.NOT_PROCESSED or verdict.not_asked
+
+
 def shared_cause(error: Exception) -> Optional[CopilotError]:
     """Return what kept a call from looking for its message, if it would keep everybody else as well."""
     cause = error.__cause__

@@ -2,13 +2,14 @@
 
 import re
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
     InvalidRequestError,
+    ModelNotAvailableError,
     NetworkError,
     NotFoundError,
     PermissionDeniedError,
@@ -46,6 +47,18 @@ _NOT_ALLOWED = re.compile(
     r"|disabled|enabled|suspend|block|billing|support|available",
     re.IGNORECASE,
 )
+#: Codes and sentences that refuse a model, and what makes a sentence one about the length of a message.
+_NO_MODEL_CODE = re.compile(
+    r"(?:unsupported|unknown|invalid)_?model|model_?(?:is_?)?(?:not|un|retired|deprecat|disabled)"
+)
+_NO_MODEL = re.compile(
+    r"\bmodel\b.*\b(?:unknown|unsupported|unavailable|invalid|retired|deprecated|disabled)\b"
+    r"|\bmodel\b.*(?:\bnot|n't|\bno longer)\b.*"
+    r"\b(?:supported|available|found|enabled|allowed|exists?|recogni[sz]ed|valid)\b"
+    r"|\b(?:no such|unknown|unsupported|unavailable|invalid|retired|deprecated)\b.*\bmodel\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ABOUT_LENGTH = re.compile(r"\btokens?\b|\bcontext|\blength\b|\blong\b|\blarge\b|\blimit", re.IGNORECASE)
 _FILTERED = re.compile(r"content_?(?:filter|policy)|responsible_?ai")
 #: The stages of requests that carry cookies instead of a token.
 _WITH_COOKIES = ("token", "quota")
@@ -78,11 +91,11 @@ _STATUSES: Dict[int, Tuple[Callable[..., CopilotError], str]] = {
     466: (InvalidRequestError, "the service finds this client too old: upgrade copilot-sync"),
     499: (ServerError, "the service cancelled the request"),
 }
+_NOT_AVAILABLE = "the service does not answer with this model"
 _CODES: Tuple[Tuple[str, Callable[..., CopilotError]], ...] = (
     ("unauthorized", AuthenticationError),
     ("forbidden", AuthenticationError),
     ("notfound", NotFoundError),
-    ("modelnotsupported", InvalidRequestError),
     ("contentfilter", InvalidRequestError),
     ("responsibleai", InvalidRequestError),
     ("badrequest", InvalidRequestError),
@@ -141,10 +154,20 @@ def error_of_status(
         return PermissionDeniedError(words_of_ours + _said(words), **facts)
     if status in (400, 422) and any(_FILTERED.search(snake_case(code)) for code in codes):
         return InvalidRequestError("the service's content filter refused the message" + _said(words), **facts)
+    if status in (400, 404, 422) and request.stage == "message" and _refuses_model(codes, words, request.model):
+        return ModelNotAvailableError(_NOT_AVAILABLE + _said(words), model=request.model, **facts)
     if status == 404 and request.subject is not None:
         return NotFoundError(f"there is no conversation {clean(request.subject)!r}" + _said(words), **facts)
     kind, message = _kind_of_status(status)
     return kind(message + _said(words), **facts)
+
+
+def _refuses_model(codes: Iterable[str], words: str, model: str) -> bool:
+    """Whether a refusal is about the model: by its code, or because its words name the model and not a length."""
+    if any(_NO_MODEL_CODE.search(snake_case(code)) for code in codes):
+        return True
+    named = bool(model) and re.search(rf"(?<![\w.-]){re.escape(model)}(?![\w-])", words) is not None
+    return (named or _NO_MODEL.search(words) is not None) and _ABOUT_LENGTH.search(words) is None
 
 
 def _kind_of_status(status: int) -> Tuple[Callable[..., CopilotError], str]:
@@ -178,7 +201,10 @@ def error_of_event(
     event: ErrorEvent, mask: Callable[[str], str], what: str = "the service failed in the middle of the answer"
 ) -> CopilotError:
     """Turn an error event into the error that its code says, a ``ServerError`` if it says nothing."""
-    kind = limit_of_codes(codes_of(event)) or _kind_of_code(event.code)
+    codes = codes_of(event)
+    kind: Callable[..., CopilotError] = limit_of_codes(codes) or _kind_of_code(event.code)
+    if any(_NO_MODEL_CODE.search(snake_case(code)) for code in codes):
+        kind, what = ModelNotAvailableError, _NOT_AVAILABLE
     if kind is ServerError:
         kind = limit_of_words(event.message) or kind
     elif kind is RateLimitError and is_lasting(event.message):

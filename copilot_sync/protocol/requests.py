@@ -1,6 +1,6 @@
 """What is sent: each request as a value, without its credentials."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
 from urllib.parse import quote, urlsplit
 
@@ -21,7 +21,8 @@ _EVENT_STREAM = "text/event-stream"
 class Request:
     """One request, without its credentials.
 
-    ``template`` is the path with its ids left out, for logs; ``subject`` is the conversation it is about.
+    ``template`` is the path with its ids left out, for logs; ``subject`` is the conversation it is about, and ``model``
+    the model that is to answer.
     """
 
     stage: str
@@ -31,6 +32,7 @@ class Request:
     headers: Mapping[str, str]
     body: Optional[bytes] = field(default=None, repr=False)
     subject: Optional[str] = None
+    model: str = ""
 
     @property
     def body_stage(self) -> str:
@@ -178,7 +180,7 @@ def message_request(
         body["parentMessageID"] = parent_id
     request = _thread_call(urls, "message", "POST", thread_id, "/messages", body)
     headers = {**request.headers, "Accept": f"{_EVENT_STREAM}, {_JSON}", "Accept-Encoding": "identity"}
-    return Request(request.stage, request.method, request.url, request.template, headers, request.body, request.subject)
+    return replace(request, headers=headers, model=model)
 
 
 def models_request(urls: Urls, *, older: bool = False) -> Request:
