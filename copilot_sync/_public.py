@@ -42,11 +42,11 @@ from copilot_sync.models import (
     Model,
     Quota,
     Thread,
-    Usage,
 )
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
 from copilot_sync.settings import Limits, RetryPolicy, Timeout
 from copilot_sync.stream import Stream
+from copilot_sync.usage import Usage
 
 __all__ = [
     "AnnotationsEvent",

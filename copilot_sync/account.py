@@ -15,6 +15,7 @@ from copilot_sync.models import Conversation, Message, Model, Quota, Thread
 from copilot_sync.protocol.replies import (
     read_messages,
     read_models,
+    read_name,
     read_nothing,
     read_quota,
     read_thread_id,
@@ -143,7 +144,24 @@ class AccountCalls:
             raise ValueError("a name must not be blank")
         request = rename_request(self._session.urls, _id_of(id), name)
         with self._calling() as fetch:
-            fetch(request, read_nothing)
+            fetch(request, read_name)
+
+    def name_thread(self, conversation: Union[str, Conversation]) -> str:
+        """Let the service name a conversation after what was said in it, and return the name.
+
+        A conversation has no name until a client asks for one, which the service's page does after the first answer
+        (public captures, 2026). A name that it has already is replaced.
+
+        Returns:
+            The name; ``""`` if the service returned none.
+
+        Raises:
+            NotFoundError: There is no such conversation.
+            CopilotError: The request failed.
+        """
+        request = rename_request(self._session.urls, _id_of(conversation), "")
+        with self._calling() as fetch:
+            return fetch(request, read_name)
 
     def delete_thread(self, id: Union[str, Conversation]) -> None:
         """Delete a conversation.

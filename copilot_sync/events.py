@@ -6,9 +6,9 @@ is not known here comes through as ``UnknownEvent``.
 """
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Tuple
 
-from copilot_sync.models import Usage
+from copilot_sync.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class CompleteEvent(Event):
         model: The model as named here, ``""`` if it is not.
         usage: What it cost, if the service says so.
         annotations: Code annotations.
+        references: What the answer used, as in ``Answer.references``.
     """
 
     id: Optional[str]
     model: str
     usage: Optional[Usage]
     annotations: Mapping[str, Any]
+    references: Tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ the one that changes: its last message moves on with each answer.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+
+from copilot_sync.events import UnknownEvent
+from copilot_sync.usage import Usage
 
 #: Role messages as chat programs keep them: ``{"role": "user", "content": "…"}``.
 Messages = List[Dict[str, Any]]
@@ -87,14 +90,6 @@ class Conversation(BaseConversation):
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What an answer cost, in tokens, as the service counted them; ``None`` if it did not say."""
-
-    input_tokens: Optional[int] = None
-    output_tokens: Optional[int] = None
-
-
-@dataclass(frozen=True)
 class Answer:
     """A finished answer. ``str(answer)`` is its text.
 
@@ -107,6 +102,14 @@ class Answer:
         annotations: The service's code annotations as they came, ``{}`` if there were none.
         complete: Whether the service said that the answer is whole, and all of it could be read. ``False`` means that
             some of it may be missing, and that its thread could not tell.
+        references: What the answer used, in the service's order: files (``type``, ``path``, ``repoOwner``,
+            ``repoName``, ``url``, …), web results (public captures, 2026). Each is a JSON object as it came, but for
+            what JSON can't carry: lone surrogates are U+FFFD, numbers beyond a float are ``None``. ``()`` if there
+            were none.
+        events: The events of types that are not known here, in order. At most 1000, and at most 1 MiB of JSON
+            together; a warning says if more came. Not compared.
+        data: The closing event as it came, the whole document if the reply was one, or the stored message if the
+            answer was read from its thread. ``{}`` if none came. Not compared.
     """
 
     text: str
@@ -116,12 +119,18 @@ class Answer:
     message_id: Optional[str] = None
     annotations: Mapping[str, Any] = field(default_factory=dict)
     complete: bool = True
+    references: Tuple[Mapping[str, Any], ...] = ()
+    events: Tuple[UnknownEvent, ...] = field(default=(), compare=False, repr=False)
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.text
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the answer as plain JSON, with the id of its conversation and without its annotations."""
+        """Return the answer as plain JSON, with the id of its conversation.
+
+        The annotations, the events and the raw data are left out.
+        """
         return {
             "text": self.text,
             "conversation_id": self.conversation.conversation_id,
@@ -129,22 +138,49 @@ class Answer:
             "model": self.model,
             "usage": None if self.usage is None else asdict(self.usage),
             "complete": self.complete,
+            "references": [dict(reference) for reference in self.references],
         }
 
 
 @dataclass(frozen=True)
 class Thread:
-    """A thread as the service lists it. The times are ISO 8601 strings as they came."""
+    """A thread as the service lists it. The times are ISO 8601 strings as they came.
+
+    Attributes:
+        id: The conversation's id.
+        name: Its name, ``""`` while it has none (see ``Client.name_thread``).
+        created_at: When it was created.
+        updated_at: When it last changed.
+        shared_at: When it was shared; ``None`` if it is not.
+        manually_named: Whether a person chose the name.
+        data: The JSON object as it came. Not compared.
+    """
 
     id: str
     name: str = ""
     created_at: Optional[str] = None
     updated_at: Optional[str] = None
+    shared_at: Optional[str] = None
+    manually_named: bool = False
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message of a thread. ``role`` is ``user`` or ``assistant``; the time is an ISO 8601 string as it came."""
+    """A message of a thread.
+
+    Attributes:
+        id: The message's id.
+        role: ``user`` or ``assistant``.
+        content: The text.
+        parent_id: The message that this one answers; ``root`` for the first of a thread.
+        created_at: When it was written, an ISO 8601 string as it came.
+        interrupted: Whether the answer was stopped before its end.
+        model: The model that answered or was asked; ``""`` if the service did not say.
+        usage: What an answer cost, ``None`` if the service did not say.
+        references: What an answer used, or a question carried, as in ``Answer.references``.
+        data: The JSON object as it came. Not compared.
+    """
 
     id: str
     role: str
@@ -152,6 +188,10 @@ class Message:
     parent_id: Optional[str] = None
     created_at: Optional[str] = None
     interrupted: bool = False
+    model: str = ""
+    usage: Optional[Usage] = None
+    references: Tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.events import ContentEvent, Event
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.naming import ThreadNaming
 from copilot_sync.transport.call import CallContext
 
 
@@ -50,6 +51,10 @@ class Stream:
         self._on_discard = on_discard
         self._started = False
         self._begun: Optional[Conversation] = None
+        self._session = session
+        self._naming: Optional[ThreadNaming] = None
+        #: Whether this stream begins a new conversation.
+        self.is_new: bool = message.conversation is None
 
     @property
     def text(self) -> str:
@@ -142,6 +147,18 @@ class Stream:
             raise StreamClosedError(words, stage="stream", partial=self.text)
         return self.answer
 
+    def naming(self) -> Optional[ThreadNaming]:
+        """Return what asks the service to name the conversation; ``None`` until there is a whole answer.
+
+        Nothing is sent before its ``run``. A later ``close`` cancels it. ``Client.name_thread`` does the same at once,
+        and raises errors.
+        """
+        answer = self.answer
+        if answer is None or not answer.complete:
+            return None
+        self._naming = ThreadNaming(self._session, answer.conversation)
+        return self._naming
+
     def _next_event(self) -> Event:
         if not self._started:
             self._begin()
@@ -195,6 +212,8 @@ class Stream:
         """
         self._builder.note_end(Closed(threading.get_ident()))
         self._call.cancel()
+        if self._naming is not None:
+            self._naming.cancel()
         # A thread that is inside the driver finds its socket shut down and closes everything itself.
         with contextlib.suppress(ValueError):
             self._driver.close()

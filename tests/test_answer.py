@@ -21,8 +21,9 @@ from copilot_sync.errors import (
     ServerError,
     StreamClosedError,
 )
-from copilot_sync.models import Conversation, Usage
+from copilot_sync.models import Conversation
 from copilot_sync.settings import ERROR_BODY, Limits
+from copilot_sync.usage import Usage
 
 ONE = b'data: {"type":"content","body":"one"}\n\n'
 TWO = b'data: {"type":"content","body":"two"}\n\n'

@@ -83,6 +83,7 @@ def test_ask_json_is_one_object(served: Emulator, capsys: pytest.CaptureFixture[
         "model": "o1-mini",
         "usage": {"input_tokens": 3, "output_tokens": 1},
         "complete": True,
+        "references": [],
     }
 
 
@@ -457,3 +458,33 @@ def test_a_question_can_be_typed(served: Emulator) -> None:
         terminal.send("\x04")
         assert terminal.status() == 0
     assert asked(served)["content"] == "one\ntwo\n"
+
+
+USED = Reply(["one"], complete={"references": [{"type": "file", "path": "a\x1b.py"}, {"title": "PEP 3333"}]})
+
+
+@pytest.mark.parametrize("arguments", [[], ["--raw"], ["--no-stream"]], ids=["drawn", "raw", "whole"])
+def test_a_terminal_shows_what_the_answer_used(served: Emulator, arguments: List[str]) -> None:
+    """Under it, and with nothing that the terminal would obey."""
+    served.script(USED)
+    with Terminal("ask", *arguments, "hi", environment={}, columns=40) as terminal:
+        assert terminal.status() == 0
+        assert terminal.lines() == ["one", "", "[1] a\ufffd.py", "[2] PEP 3333"]
+
+
+def test_a_pipe_gets_the_answer_alone(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Footnotes are for people; ``--json`` has the references for programs."""
+    served.script(USED, USED)
+    assert run(["ask", "hi"]) == 0
+    assert capsys.readouterr() == ("one\n", "")
+    assert run(["ask", "--json", "hi"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["references"] == [{"type": "file", "path": "a\x1b.py"}, {"title": "PEP 3333"}]
+
+
+def test_an_answer_that_used_nothing_has_no_footnotes(served: Emulator) -> None:
+    """Not even an empty line."""
+    served.script(Reply(["one"]))
+    with Terminal("ask", "hi", environment={}) as terminal:
+        assert terminal.status() == 0
+        assert terminal.lines() == ["one"]

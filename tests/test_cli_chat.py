@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, List, Union
 
@@ -19,6 +20,7 @@ from terminals import CTRL_C, CTRL_D, UP, OwnTerminal, Terminal, has_colours
 from copilot_sync.cli import chat
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.naming import NAMING_TIMEOUT
 
 STALLED = Fault.stall(("after_events", 1))
 TypeIn = Callable[..., None]
@@ -465,3 +467,98 @@ def test_every_terminal_can_chat(variables: Any, drawn: bool, coloured: bool, se
     assert ("*é* `code`" in lines) is not drawn
     assert has_colours(terminal.seen) is coloured
     assert (b"\x1b" in terminal.seen) is (variables.get("TERM") != "dumb")
+
+
+def named(emulator: Emulator) -> List[Any]:
+    """The conversations for which a name was asked, in order."""
+    requests = [request for request in emulator.requests if request.stage == "rename"]
+    assert all(request.json == {"name": "", "generate": True} for request in requests)
+    return [request.thread_id for request in requests]
+
+
+class WaitingKeys(Keys):  # type: ignore[misc] # of a module that is not checked
+    """Somebody who types the next line when something has happened, and who ends the chat after that as well."""
+
+    def __init__(self, happened: Callable[[], object], *lines: str) -> None:
+        super().__init__(*lines)
+        self._happened = happened
+        self._typed = False
+
+    def readline(self, size: Any = -1) -> Any:
+        if self._typed:
+            assert self._happened()
+        self._typed = True
+        return super().readline(size)
+
+
+def test_a_new_conversation_is_named_while_the_next_question_is_typed(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each conversation, after its first whole answer."""
+    served.script(Reply(["one"], error="boom"), "two", "three", "four")
+    counts = iter([0, 1, 1, 1, 2])
+
+    def happened() -> bool:
+        count = next(counts)
+        return served.wait_until(lambda: len(named(served)) == count)
+
+    monkeypatch.setattr(sys, "stdin", WaitingKeys(happened, "fails", "first", "second", "/new", "other"))
+    assert run(["chat"]) == 0
+    first, second = served.threads
+    assert named(served) == [first, second]
+
+
+def test_a_conversation_that_is_continued_keeps_its_name(served: Emulator, typed: TypeIn) -> None:
+    """Somebody may have chosen it."""
+    typed("one")
+    assert run(["ask", "hi"]) == 0
+    typed("two")
+    assert run(["chat", "--continue"]) == 0
+    assert named(served) == []
+
+
+def test_a_piped_chat_names_nothing(served: Emulator, piped: Callable[[bytes], None]) -> None:
+    """Its program asked for answers alone."""
+    piped(b"one\ntwo\n")
+    assert run(["chat"]) == 0
+    assert named(served) == []
+
+
+def test_a_name_holds_up_nobody(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next question is asked, other conversations begin and the chat ends while the service still thinks."""
+    served.fail("rename", Fault.stall(), Fault.stall())
+    before = set(threading.enumerate())
+    happened = iter([lambda: served.stalled == 1, lambda: True, lambda: True, lambda: len(named(served)) == 2])
+    keys = WaitingKeys(lambda: served.wait_until(next(happened)), "one", "two", "/new", "three")
+    monkeypatch.setattr(sys, "stdin", keys)
+    began = time.monotonic()
+    assert run(["chat"]) == 0
+    assert time.monotonic() - began < NAMING_TIMEOUT / 2
+    assert sent(served) == ["one", "two", "three"]
+    assert {thread for thread in threading.enumerate() if "naming" in thread.name} - before == set()
+
+
+def test_a_name_that_could_not_be_had_is_not_spoken_of(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody asked for it."""
+    served.fail("rename", Fault.status(500))
+    keys = WaitingKeys(lambda: served.wait_until(lambda: len(named(served)) == 1), "one")
+    monkeypatch.setattr(sys, "stdin", keys)
+    assert run(["chat"]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("one\n")
+    assert err.splitlines()[-1].startswith("conversation ")
+    assert "500" not in err
+
+
+def test_ctrl_c_while_a_name_is_asked_for(served: Emulator) -> None:
+    """It discards the line that is being typed, as ever, and the chat goes on and ends at once."""
+    served.fail("rename", Fault.stall())
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect("> ")
+        terminal.line("one")
+        assert served.wait_until(lambda: served.stalled)
+        terminal.insist(CTRL_C, "ends the chat")
+        terminal.line("/quit")
+        assert terminal.status() == 0

@@ -7,8 +7,10 @@ import subprocess
 import pytest
 from command_line import command, environment, spawn
 
+from copilot_sync.cli.emulator import emulator as emulator_command
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator
+from copilot_sync.emulator.state import PLANS
 
 
 def test_the_emulator_prints_what_to_export_and_ends_quietly() -> None:
@@ -35,6 +37,19 @@ def test_the_emulator_serves_until_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(Emulator, "serve_forever", interrupted)
     assert run(["emulator"]) == 0
     assert re.fullmatch(r"(export COPILOT_SYNC_\w+=.+\n){3}", capsys.readouterr().out)
+
+
+def test_the_account_is_on_the_plan_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each plan that the emulator knows can be chosen, and no other; without a choice it is pro."""
+    served = []
+    monkeypatch.setattr(Emulator, "serve_forever", lambda self: served.append(self.options.plan))
+    for plan in PLANS:
+        assert run(["emulator", "--plan", plan]) == 0
+    assert run(["emulator"]) == 0
+    assert served == [*PLANS, "pro"]
+    assert run(["emulator", "--plan", "team"]) == 2
+    (option,) = (each for each in emulator_command.params if each.name == "plan")
+    assert tuple(option.type.choices) == PLANS
 
 
 def test_the_emulator_says_when_a_port_is_taken(capsys: pytest.CaptureFixture[str], copilot_emulator: Emulator) -> None:

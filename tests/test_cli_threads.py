@@ -46,8 +46,8 @@ def test_conversations_are_listed_as_json(thread: str, capsys: pytest.CaptureFix
     assert run(["threads", "rename", thread, "é"]) == 0
     assert run(["threads", "list", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
-    assert sorted(listed) == ["created_at", "id", "name", "updated_at"]
-    assert (listed["id"], listed["name"]) == (thread, "é")
+    assert sorted(listed) == ["created_at", "id", "manually_named", "name", "shared_at", "updated_at"]
+    assert (listed["id"], listed["name"], listed["manually_named"]) == (thread, "é", True)
 
 
 def test_an_account_without_conversations_lists_nothing(
@@ -76,6 +76,8 @@ def test_a_conversation_is_shown_as_json(thread: str, capsys: pytest.CaptureFixt
         "- **one**\n- two\x07",
         asked["id"],
     )
+    assert {"model", "usage", "references"} <= set(answered)
+    assert "data" not in answered
 
 
 def test_a_name_is_given(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,3 +210,30 @@ def test_a_failure_is_status_1(served: Emulator, capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert out == ""
     assert "not for you" in err
+
+
+def test_the_service_chooses_a_name(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--generate`` prints it, as one line without anything that a terminal would obey."""
+    served.fail("rename", *[Fault.status(200, body={"name": "Lists\n\x1b[2J"})] * 2)
+    assert run(["threads", "rename", thread, "--generate"]) == 0
+    assert capsys.readouterr() == ("Lists \ufffd[2J\n", "")
+    assert run(["threads", "rename", "--json", "--generate", thread]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": thread, "name": "Lists\n\x1b[2J"}
+    sent = [request.json for request in served.requests if request.stage == "rename"]
+    assert sent == [{"name": "", "generate": True}] * 2
+
+
+def test_a_service_that_chooses_no_name_is_a_failure(
+    thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name was all that was wanted."""
+    served.fail("rename", Fault.status(200, body={}))
+    assert run(["threads", "rename", thread, "--generate"]) == 1
+    assert "the service returned no name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["WSGI", "--generate"]], ids=["neither", "both"])
+def test_a_name_is_given_or_chosen(thread: str, arguments: List[str], served: Emulator) -> None:
+    """Anything else is wrong usage, and nothing is sent."""
+    assert run(["threads", "rename", thread, *arguments]) == 2
+    assert [request.stage for request in served.requests].count("rename") == 0

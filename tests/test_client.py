@@ -325,6 +325,7 @@ def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator
         ("threads", lambda client: client.threads()),
         ("messages", lambda client: client.messages("gone")),
         ("rename", lambda client: client.rename_thread("gone", "name")),
+        ("rename", lambda client: client.name_thread("gone")),
         ("delete", lambda client: client.delete_thread("gone")),
         ("thread", lambda client: client.create_thread()),
         ("thread", lambda client: client.ask("Hi")),
@@ -332,7 +333,7 @@ def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator
         ("token", lambda client: client.threads()),
         ("quota", lambda client: client.quota()),
     ],
-    ids=["models", "threads", "messages", "rename", "delete", "create", "ask", "ask on", "token", "quota"],
+    ids=["models", "threads", "messages", "rename", "name", "delete", "create", "ask", "ask on", "token", "quota"],
 )
 def test_a_failure_tells_where_it_was(emulator: Emulator, stage: str, work: Callable[[Client], Any]) -> None:
     """Stage, status, and how many requests were made for it."""

@@ -21,8 +21,9 @@ from support import stages
 from copilot_sync import Client, RetryPolicy, errors
 from copilot_sync.batch import MemoryCache, Prompt
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.models import Answer, Conversation, Usage
+from copilot_sync.models import Answer, Conversation
 from copilot_sync.pacing import cooldown, limiter
+from copilot_sync.usage import Usage
 
 with warnings.catch_warnings():
     # A library below warns, when it is imported, on each Python that it is going to leave behind.
@@ -98,7 +99,8 @@ def sent(emulator: Emulator) -> Any:
 
 def test_a_task_gives_the_whole_answer_as_json(emulator: Emulator, task: Any) -> None:
     """With all that is known of it."""
-    emulator.script(Reply(["Hel", "lo"], usage={"inputTokens": 3, "outputTokens": 2}, model="gpt-4o"))
+    end = {"references": [{"path": "a.py"}]}
+    emulator.script(Reply(["Hel", "lo"], usage={"inputTokens": 3, "outputTokens": 2}, model="gpt-4o", complete=end))
     answer = run(task, "Explain WSGI", model="o1-mini")
     assert json.loads(json.dumps(answer)) == answer
     (thread,) = emulator.threads.values()
@@ -110,8 +112,10 @@ def test_a_task_gives_the_whole_answer_as_json(emulator: Emulator, task: Any) ->
         "model": "gpt-4o",
         "usage": {"input_tokens": 3, "output_tokens": 2},
         "complete": True,
+        "references": [{"path": "a.py"}],
         "attempts": 1,
     }
+    assert "rename" not in [request.stage for request in emulator.requests]
     assert sent(emulator)["model"] == "o1-mini"
 
 

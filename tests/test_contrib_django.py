@@ -440,9 +440,13 @@ def test_overridden_settings_make_another_client(emulator: Emulator) -> None:
         ({"TIMEOUT": "long"}, "COPILOT_SYNC: timeout connect must be a number"),
         ({"TOKEN_CACHE": "elsewhere"}, "COPILOT_SYNC: there is no cache 'elsewhere' in CACHES"),
         ({"HEARTBEAT": 0}, "COPILOT_SYNC: heartbeat must be a number of seconds above zero"),
+        ({"NAME_THREADS": "no"}, "COPILOT_SYNC: name_thread must be True or False, not str"),
         ({"COOKIES": {"user_session": 5}}, "COPILOT_SYNC: "),
     ],
-    ids=["no dictionary", "a wrong name", "a small one", "a wrong value", "no cache", "no heartbeat", "no cookie"],
+    ids=[
+        *("no dictionary", "a wrong name", "a small one", "a wrong value", "no cache", "no heartbeat", "no switch"),
+        "no cookie",
+    ],
 )
 def test_a_setting_that_can_not_be_used_is_told_by_the_check(setting: Any, message: str) -> None:
     """As an error, in the very words that the first use would raise."""
@@ -515,6 +519,25 @@ def test_the_heartbeat_is_the_one_that_is_set(emulator: Emulator) -> None:
         response: Any = stream_response(RequestFactory().post("/chat"), "hi")
         assert b"".join(response).count(sse.COMMENT) >= 3
         response.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, pytest.param(True, marks=needs_asynchronous_bodies)])
+def test_a_new_conversation_gets_a_name(emulator: Emulator, asynchronous: bool) -> None:
+    """After the first answer, unless the setting says otherwise."""
+    page: Any = AsyncClient() if asynchronous else Client()
+
+    def chat(name: str) -> None:
+        if asynchronous:
+            ask_asynchronously(page, "/async", prompt="hi", name=name)
+        else:
+            ask(page, prompt="hi", name=name)
+
+    chat("chat")
+    chat("chat")
+    assert [request.stage for request in emulator.requests].count("rename") == 1
+    with override_settings(COPILOT_SYNC=configuration(emulator, NAME_THREADS=False)):
+        chat("other")
+    assert [request.stage for request in emulator.requests].count("rename") == 1
 
 
 def test_the_command_asks() -> None:

@@ -318,3 +318,21 @@ def test_the_command_says_what_is_wrong(emulator: Emulator, app: flask.Flask, ar
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert words in result.output
+
+
+def test_a_new_conversation_gets_a_name(emulator: Emulator, app: flask.Flask, page: Any) -> None:
+    """After the first answer, unless the configuration says otherwise."""
+    ask(page, prompt="hi", name="chat")
+    ask(page, prompt="and?", name="chat")
+    assert [request.stage for request in emulator.requests].count("rename") == 1
+    app.config["COPILOT_SYNC_NAME_THREADS"] = False
+    ask(page, prompt="hi", name="other")
+    assert [request.stage for request in emulator.requests].count("rename") == 1
+
+
+def test_a_switch_that_is_none_is_found_when_the_application_starts(emulator: Emulator, copilot: CopilotSync) -> None:
+    """Like any other value that can't be used."""
+    app = flask.Flask("chat")
+    app.config.update(configuration(emulator), COPILOT_SYNC_NAME_THREADS="no")
+    with pytest.raises(TypeError, match="name_thread must be True or False, not str"):
+        copilot.init_app(app)

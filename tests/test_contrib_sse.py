@@ -86,6 +86,7 @@ def test_an_answer_is_its_pieces_and_its_end(client: Client, face: Face) -> None
         "model": "gpt-4o",
         "usage": {"input_tokens": 1, "output_tokens": 2},
         "complete": True,
+        "references": [],
     }
     assert end["message_id"]
 

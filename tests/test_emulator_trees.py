@@ -10,7 +10,6 @@ from emulated import Heard, api, events_of, messages_of, new_thread, post
 from support import Worker
 
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.emulator.messages import newest_id
 
 FILE = {"type": "file", "path": "app.py", "repoOwner": "octocat", "repoName": "Hello-World"}
 PAGE = {"type": "web-search", "url": "https://example.com/"}
@@ -72,7 +71,7 @@ def test_a_message_without_a_parent_begins_a_branch_by_default(emulator: Emulato
 
 
 def test_a_message_without_a_parent_may_follow_the_newest(emulator: Emulator) -> None:
-    """The one that was begun last, wherever it stands in the list; in a new thread, nothing."""
+    """The one that was begun last, on whatever branch; in a new thread, nothing."""
     emulator.options.absent_parent = "newest"
     thread_id = new_thread(emulator)
     first = ask(emulator, thread_id, "one", None)
@@ -88,12 +87,6 @@ def test_a_message_without_a_parent_may_follow_the_newest(emulator: Emulator) ->
         "a two, edited": ["u three"],
         "u three": ["a three"],
     }
-
-
-def test_of_two_messages_of_one_moment_the_later_in_the_list_is_newest() -> None:
-    """A coarse clock puts a question and its answer at one time."""
-    now = {"createdAt": "2026-11-30T12:00:00.000000000Z"}
-    assert newest_id([{"id": "question", **now}, {"id": "answer", **now}]) == "answer"
 
 
 @pytest.mark.parametrize("status", [400, 404])
@@ -125,7 +118,7 @@ def test_the_newest_messages_may_stay(emulator: Emulator) -> None:
     }
     assert emulator.threads[thread_id].size < size - 10_000
     assert emulator._service._stored_bytes == emulator.threads[thread_id].size
-    emulator.expire_messages(thread_id, keep=30)
+    emulator.expire_messages(thread_id, keep=5)
     assert len(emulator.threads[thread_id].messages) == 3
 
 
@@ -171,8 +164,9 @@ def test_a_document_has_what_the_answer_used(emulator: Emulator) -> None:
         (Reply("x", references=[FILE], complete={"references": [PAGE]}), [PAGE], {"inputTokens": 1, "outputTokens": 1}),
         (Reply("x", usage={}), [], None),
         (Reply([{"type": "complete", "references": [PAGE]}], complete=False), [PAGE], None),
+        (Reply([{"type": "annotations", "references": [PAGE]}, "x"], complete=False), [], None),
     ],
-    ids=["no end", "an end of its own", "no usage", "a piece"],
+    ids=["no end", "an end of its own", "no usage", "a piece", "no end of these"],
 )
 def test_the_thread_keeps_what_the_end_says(emulator: Emulator, reply: Reply, references: Any, usage: Any) -> None:
     """Without an end, what the reply says."""

@@ -17,13 +17,13 @@ from copilot_sync.events import (
     RoutedModelEvent,
     UnknownEvent,
 )
-from copilot_sync.models import Usage
+from copilot_sync.usage import Usage
 
 DATA: Dict[str, Any] = {"type": "x", "nested": [1, {"a": None}]}
 EACH = [
     Event("x", DATA),
     ContentEvent("content", DATA, "Hel"),
-    CompleteEvent("complete", DATA, "m1", "gpt-4o", Usage(12, 2), {"CodeVulnerability": []}),
+    CompleteEvent("complete", DATA, "m1", "gpt-4o", Usage(12, 2), {"CodeVulnerability": []}, ({"path": "a.py"},)),
     RoutedModelEvent("routedModel", DATA, "o1-mini"),
     AnnotationsEvent("annotations", DATA, {"CodeVulnerability": []}),
     ErrorEvent("error", DATA, "overloaded", "503"),

@@ -8,6 +8,7 @@ from typing import Any, Dict, List
 
 import pytest
 
+from copilot_sync.events import UnknownEvent
 from copilot_sync.models import (
     Answer,
     BaseConversation,
@@ -16,8 +17,8 @@ from copilot_sync.models import (
     Model,
     Quota,
     Thread,
-    Usage,
 )
+from copilot_sync.usage import Usage
 
 
 def conversation(conversation_id: str = "c1", message_id: Any = "m1") -> Conversation:
@@ -137,7 +138,18 @@ def test_what_is_no_conversation_is_refused(value: Any) -> None:
         Conversation.from_value(value)
 
 
-ANSWER = Answer("Hello", conversation(), "gpt-4o", Usage(12, 2), "m1", {"CodeVulnerability": []}, False)
+ANSWER = Answer(
+    text="Hello",
+    conversation=conversation(),
+    model="gpt-4o",
+    usage=Usage(12, 2),
+    message_id="m1",
+    annotations={"CodeVulnerability": []},
+    complete=False,
+    references=({"path": "a.py"},),
+    events=(UnknownEvent("news", {"type": "news"}),),
+    data={"raw": [1]},
+)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +157,8 @@ ANSWER = Answer("Hello", conversation(), "gpt-4o", Usage(12, 2), "m1", {"CodeVul
     [
         ANSWER,
         Usage(),
-        Thread("t1", "name", "2026-04-15T09:16:31Z", None),
-        Message("m1", "user", "text", "root", None, True),
+        Thread("t1", "name", "2026-04-15T09:16:31Z", None, "2026-05-01", True, {"raw": [1]}),
+        Message("m1", "user", "text", "root", None, True, "gpt-4o", Usage(), ({"path": "a.py"},), {"raw": [1]}),
         Model("gpt-4o", "GPT-4o", "OpenAI", True, "chat", False, "versatile", True, 0.33, {"id": "gpt-4o"}),
         Quota("pro", "licensed_full", {"chat": 50}, {"chat": 48}, "2026-12-01", True, {"plan": "pro"}),
     ],
@@ -183,14 +195,14 @@ def test_an_answer_is_its_text() -> None:
 @pytest.mark.parametrize(
     "answer, expected",
     [
-        (ANSWER, ["c1", "m1", "gpt-4o", {"input_tokens": 12, "output_tokens": 2}, False]),
-        (Answer("x", conversation("c2"), "m"), ["c2", None, "m", None, True]),
+        (ANSWER, ["c1", "m1", "gpt-4o", {"input_tokens": 12, "output_tokens": 2}, False, [{"path": "a.py"}]]),
+        (Answer("x", conversation("c2"), "m"), ["c2", None, "m", None, True, []]),
     ],
     ids=["all", "little"],
 )
 def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[Any]) -> None:
     """Always the same fields, in the same order."""
-    names = ["conversation_id", "message_id", "model", "usage", "complete"]
+    names = ["conversation_id", "message_id", "model", "usage", "complete", "references"]
     assert json.dumps(answer.to_dict()) == json.dumps({"text": answer.text, **dict(zip(names, expected))})
 
 
@@ -199,11 +211,14 @@ def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[
     [
         (Answer("x", conversation(), "m"), {"usage": None, "message_id": None, "annotations": {}, "complete": True}),
         (Usage(), {"input_tokens": None, "output_tokens": None}),
+        (Answer("x", conversation(), "m"), {"references": (), "events": (), "data": {}}),
         (Thread("t1"), {"id": "t1", "name": "", "created_at": None, "updated_at": None}),
+        (Thread("t1"), {"shared_at": None, "manually_named": False, "data": {}}),
         (
             Message("m1", "user"),
             {"id": "m1", "role": "user", "content": "", "parent_id": None, "created_at": None, "interrupted": False},
         ),
+        (Message("m1", "user"), {"model": "", "usage": None, "references": (), "data": {}}),
         (Model("m"), {"id": "m", "name": "", "vendor": "", "preview": False}),
         (Model("m"), {"kind": "", "enabled": True, "picker_category": "", "vision": False}),
         (Model("m"), {"premium_multiplier": None, "data": {}}),
@@ -215,3 +230,28 @@ def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[
 def test_a_value_has_the_documented_fields_and_defaults(value: Any, expected: Dict[str, Any]) -> None:
     """What the service did not say is ``None``, empty, or false."""
     assert {name: getattr(value, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [ANSWER, Thread("t1", data={"raw": [1]}), Message("m1", "user", data={"raw": [1]})],
+    ids=lambda v: type(v).__name__,
+)
+def test_raw_data_travels_but_is_neither_compared_nor_shown(value: Any) -> None:
+    """What the service sent beside the fields may be anything, and may be large."""
+    assert pickle.loads(pickle.dumps(value)).data == value.data == {"raw": [1]}
+    assert dataclasses.replace(value, data={}) == value
+    assert "raw" not in repr(value)
+
+
+def test_the_events_of_an_answer_are_raw_data_too() -> None:
+    """They travel with it."""
+    assert pickle.loads(pickle.dumps(ANSWER)).events == ANSWER.events
+    assert dataclasses.replace(ANSWER, events=()) == ANSWER
+    assert "news" not in repr(ANSWER)
+
+
+def test_threads_and_messages_can_be_members_of_sets() -> None:
+    """Whatever the service sent with them."""
+    assert len({Thread("t1", data={"raw": [1]}), Thread("t1")}) == 1
+    assert len({Message("m1", "user", references=({"path": "a.py"},), data={"raw": [1]}), Message("m1", "user")}) == 2

@@ -19,10 +19,10 @@ from copilot_sync.events import (
     RoutedModelEvent,
     UnknownEvent,
 )
-from copilot_sync.models import Usage
 from copilot_sync.protocol.errors import error_of_event, server_words
 from copilot_sync.protocol.events import DONE, Form, decode, form_of, read_document, read_error
 from copilot_sync.protocol.untrusted import RawReply
+from copilot_sync.usage import Usage
 
 EVENT = b'data: {"type":"content","body":"x"}\n\n'
 MARK = b"\xef\xbb\xbf"
@@ -83,10 +83,11 @@ def test_a_body_of_single_bytes_is_never_taken_for_another_form(
 
 def test_a_plain_answer_is_read_as_events() -> None:
     """Its text, and its end with what is known of it: callers need not know that it was no stream."""
-    message = {"content": "Hello", "references": [], "id": "m1", "model": "gpt-4o", "usage": {"outputTokens": 2}}
+    used = {"type": "file", "path": "a.py"}
+    message = {"content": "Hello", "references": [used], "id": "m1", "model": "gpt-4o", "usage": {"outputTokens": 2}}
     assert read_document(sent(message=message).body) == (
         ContentEvent("content", message, "Hello"),
-        CompleteEvent("complete", message, "m1", "gpt-4o", Usage(None, 2), {}),
+        CompleteEvent("complete", {"message": message}, "m1", "gpt-4o", Usage(None, 2), {}, (used,)),
     )
 
 

@@ -17,12 +17,14 @@ from copilot_sync.protocol.events import form_of, read_document, read_error
 from copilot_sync.protocol.replies import (
     read_messages,
     read_models,
+    read_name,
     read_quota,
     read_thread_id,
     read_threads,
     read_token,
 )
 from copilot_sync.protocol.untrusted import RawReply, decoded
+from copilot_sync.usage import Usage
 
 
 @pytest.mark.parametrize(
@@ -540,3 +542,62 @@ def test_what_is_no_list_of_these_messages_is_not_an_empty_one(body: Dict[str, A
 def test_an_empty_list_of_messages_may_be_told_in_several_ways(body: Dict[str, Any]) -> None:
     """``null``, nothing, or a list without anything in it."""
     assert read_messages(RawReply(200, {}, json.dumps(body).encode()), "mine") == []
+
+
+def test_a_message_says_what_it_used_and_what_it_cost() -> None:
+    """As its thread holds it, with the whole object in ``data``; what is not as expected counts as missing."""
+    known = {
+        "id": "m1",
+        "role": "assistant",
+        "model": "gpt-5-mini",
+        "usage": {"inputTokens": 1, "outputTokens": 2},
+        "references": [{"type": "file", "path": "a.py"}],
+        "skillExecutions": [{"name": "search"}],
+    }
+    odd = {"id": "m2", "role": "user", "model": 7, "usage": [1], "references": {"path": "a.py"}}
+    first, second = read_messages(sent(messages=[known, odd]))
+    assert (first.model, first.usage, first.references) == (
+        "gpt-5-mini",
+        Usage(1, 2),
+        ({"type": "file", "path": "a.py"},),
+    )
+    assert (first.data, second.data) == (known, odd)
+    assert second == Message("m2", "user")
+
+
+def test_a_thread_says_whether_it_is_shared_and_who_named_it() -> None:
+    """With the whole object in ``data``; what is not as expected counts as missing."""
+    known = {"id": "t1", "sharedAt": "2026-09-01T00:00:00Z", "manuallyNamed": True, "repoID": 7}
+    odd = {"id": "t2", "sharedAt": 7, "manuallyNamed": "yes"}
+    first, second = read_threads(sent(threads=[known, odd]))
+    assert first == Thread("t1", shared_at="2026-09-01T00:00:00Z", manually_named=True)
+    assert (first.data, second.data) == (known, odd)
+    assert second == Thread("t2")
+
+
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        (b'{"name": "WSGI"}', "WSGI"),
+        (b'{"name": "\\ud800"}', "\ufffd"),
+        (b'{"name": null}', ""),
+        (b'{"name": ["WSGI"]}', ""),
+        (b"{}", ""),
+        (b"[]", ""),
+        (b'"WSGI"', ""),
+        (b"", ""),
+        (b"<html>", ""),
+        (b"[" * 5000, ""),
+    ],
+    ids=["a name", "a surrogate", "null", "a list", "nothing", "an array", "text", "no body", "HTML", "too deep"],
+)
+def test_a_name_is_read_if_there_is_one(body: bytes, expected: str) -> None:
+    """The thread has its name all the same, so nothing else is an error."""
+    assert read_name(RawReply(200, {}, body)) == expected
+
+
+def test_an_error_is_no_name() -> None:
+    """Whatever the status said."""
+    with pytest.raises(ProtocolError, match="an error came instead of the conversation's name") as caught:
+        read_name(sent(error={"message": "boom"}, name="WSGI"))
+    assert caught.value.stage == "rename"

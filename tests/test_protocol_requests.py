@@ -122,6 +122,15 @@ def body_of(request: Request) -> Any:
             {**JSON, **API_HEADERS},
         ),
         (
+            rename_request(URLS, "t1", ""),
+            "rename",
+            "PATCH",
+            "/github/chat/threads/t1/name",
+            "/github/chat/threads/{id}/name",
+            {"name": "", "generate": True},
+            {**JSON, **API_HEADERS},
+        ),
+        (
             delete_request(URLS, "t1"),
             "delete",
             "DELETE",
@@ -131,7 +140,19 @@ def body_of(request: Request) -> Any:
             API_HEADERS,
         ),
     ],
-    ids=["token", "thread", "message", "quota", "models", "older-models", "threads", "messages", "rename", "delete"],
+    ids=[
+        "token",
+        "thread",
+        "message",
+        "quota",
+        "models",
+        "older-models",
+        "threads",
+        "messages",
+        "rename",
+        "name",
+        "delete",
+    ],
 )
 def test_a_request_is_the_documented_one(
     request_: Request, stage: str, method: str, path: str, template: str, body: Any, headers: Dict[str, str]

@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from copilot_sync.batch.prompts import BadLine, Id
 from copilot_sync.errors import CopilotError
-from copilot_sync.models import Usage
+from copilot_sync.usage import Usage
 
 #: The error type of a line that is no prompt.
 BAD_LINE = "BadLineError"

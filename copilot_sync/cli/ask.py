@@ -6,7 +6,7 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
-from copilot_sync.cli.output import show_answer, show_json
+from copilot_sync.cli.output import show_answer, show_json, show_references
 from copilot_sync.cli.question import read_question, read_reference
 from copilot_sync.prompts import prompt_text
 from copilot_sync.safe_text import well_formed
@@ -76,4 +76,6 @@ def ask(
             answer = stream.read()
         if as_json:
             show_json(answer.to_dict())
+        else:
+            show_references(answer.references)
         backend.last_conversation.save(answer.conversation)  # this time with the id of its last message

@@ -7,6 +7,7 @@ each line is a question, and the first failure or Ctrl-C ends the program.
 import os
 import re
 import sys
+import threading
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 import click
@@ -20,7 +21,9 @@ from copilot_sync.cli.output import show_answer
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.naming import ThreadNaming
 from copilot_sync.prompts import prompt_text
+from copilot_sync.reader_thread import JOIN_TIMEOUT
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
@@ -69,6 +72,7 @@ def chat(
             loop.run()
         finally:
             loop.show_end()
+            loop.close()
 
 
 class _ChatTurn(NamedTuple):
@@ -89,6 +93,8 @@ class _ChatLoop:
         self._unsent_system = system  # until this conversation has received the instructions
         self._raw = raw
         self._is_interactive = is_terminal(sys.stdin)
+        self._is_nameless = conversation is None  # and the service was not asked for a name yet
+        self._naming: Optional[_BackgroundNaming] = None
         self._turns: List[_ChatTurn] = []
         self._saved: List[str] = []
 
@@ -109,6 +115,12 @@ class _ChatLoop:
         """Print the conversation's id, with which it can be continued."""
         if self._conversation is not None:
             _note(f"conversation {one_line(self._conversation.conversation_id)}")
+
+    def close(self) -> None:
+        """End what still runs in the background."""
+        if self._naming is not None:
+            self._naming.close()
+            self._naming = None
 
     def _reader(self) -> ReadLine:
         if not self._is_interactive:
@@ -146,6 +158,7 @@ class _ChatLoop:
             _note(f"Error: {describe_error(error, click.get_current_context().find_root().ensure_object(dict))}")
         finally:
             self._record(question, stream)
+        self._name(stream)
 
     def _started(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -162,6 +175,15 @@ class _ChatLoop:
             self._turns += [_ChatTurn("user", question), _ChatTurn("assistant", stream.text)]
         if self._conversation is not None:
             self._backend.last_conversation.save(self._conversation)
+
+    def _name(self, stream: Stream) -> None:
+        """Let the service name a new conversation after its first whole answer, while the next question is typed."""
+        if self._is_interactive and self._is_nameless:
+            naming = stream.naming()
+            if naming is not None:
+                self._is_nameless = False
+                self.close()  # the conversation before this one may still be waiting for its name
+                self._naming = _BackgroundNaming(naming)
 
     def _run_command(self, name: str, argument: str) -> bool:
         if name in ("quit", "exit"):
@@ -185,6 +207,7 @@ class _ChatLoop:
     def _start_new(self, _: str) -> None:
         self.show_end()
         self._conversation = None
+        self._is_nameless = True
         self._unsent_system = self._system
         self._turns = []
         _note("a new conversation begins")
@@ -205,6 +228,19 @@ class _ChatLoop:
             return
         self._saved.append(path)
         _note(f"saved to {name}")
+
+
+class _BackgroundNaming:
+    """Runs a naming in a thread, and ends it when it is closed."""
+
+    def __init__(self, naming: ThreadNaming) -> None:
+        self._naming = naming
+        self._thread = threading.Thread(target=naming.run, name="copilot-sync-naming", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._naming.cancel()
+        self._thread.join(JOIN_TIMEOUT)
 
 
 def _note(text: str) -> None:

@@ -1,8 +1,12 @@
 """``copilot-sync emulator``: run a local Copilot for programs in other shells."""
 
 import shlex
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from copilot_sync.emulator.state import Plan
 
 
 @click.command(
@@ -10,6 +14,7 @@ import click
 Examples:
   copilot-sync emulator
   copilot-sync emulator --port 8001 --api-port 8002 --pace 0.05
+  copilot-sync emulator --plan free
 """
 )
 @click.option(
@@ -18,7 +23,7 @@ Examples:
     default=0,
     show_default="a free one",
     metavar="PORT",
-    help="Port of github_url.",
+    help="Port for github_url.",
 )
 @click.option(
     "--api-port",
@@ -26,7 +31,7 @@ Examples:
     default=0,
     show_default="a free one",
     metavar="PORT",
-    help="Port of api_url.",
+    help="Port for api_url.",
 )
 @click.option(
     "--pace",
@@ -36,15 +41,24 @@ Examples:
     metavar="SECONDS",
     help="Time between two words.",
 )
-def emulator(port: int, api_port: int, pace: float) -> None:
+@click.option(
+    "--plan",
+    type=click.Choice(["free", "pro", "business", "none"]),
+    default="pro",
+    show_default=True,
+    metavar="PLAN",
+    help="free, pro, business or none.",
+)
+def emulator(port: int, api_port: int, pace: float, plan: "Plan") -> None:
     """Run a local Copilot that repeats what it is asked, until Ctrl-C.
 
     It prints environment variables. Set them in another shell, and every client there talks to it.
     """
-    from copilot_sync.emulator import Emulator, Reply
+    from copilot_sync.emulator import Emulator, EmulatorOptions, Reply
 
+    options = EmulatorOptions(plan=plan)
     try:
-        server = Emulator(port=port, api_port=api_port, reply=Reply(pace=pace)).start()
+        server = Emulator(port=port, api_port=api_port, reply=Reply(pace=pace), options=options).start()
     except OSError as error:
         raise click.ClickException(f"the port can't be used: {error.strerror}") from error
     try:

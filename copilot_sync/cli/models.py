@@ -1,14 +1,13 @@
 """``copilot-sync models``: the models that can be asked."""
 
 import sys
-from dataclasses import asdict
 from typing import List, Optional
 
 import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend
-from copilot_sync.cli.output import show_json, show_table
+from copilot_sync.cli.output import fields_of, show_json, show_table
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.models import Model
 
@@ -37,7 +36,7 @@ def models(all_models: bool, as_json: bool) -> None:
     with open_backend() as backend:
         found = backend.client.models(all=all_models)
     if as_json:
-        show_json([{name: value for name, value in asdict(model).items() if name != "data"} for model in found])
+        show_json([fields_of(model) for model in found])
     elif is_terminal(sys.stdout):
         _show_to_person(found)
     else:

@@ -10,11 +10,14 @@ import logging
 import math
 import re
 import sys
-from typing import Any, Iterable, Iterator, List, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
 
 import click
 
+from copilot_sync.cli.footnotes import footnotes
 from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8, size_of
+from copilot_sync.models import Message, Model, Thread
 from copilot_sync.terminal_text import one_line, write_pieces
 
 #: Characters that JSON may hold as they are, but a terminal or an encoding may not.
@@ -64,6 +67,22 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def fields_of(value: Union[Message, Model, Thread]) -> Dict[str, Any]:
+    """Return the fields of a value for ``show_json``. The raw data, which repeats them, is left out."""
+    fields = asdict(replace(value, data={}))
+    del fields["data"]
+    return fields
+
+
+def show_references(references: Sequence[Mapping[str, Any]]) -> None:
+    """Print what an answer used under it, if a person looks at stdout."""
+    if not references or not is_terminal(sys.stdout):
+        return
+    click.echo()
+    for line in footnotes(references, size_of(sys.stdout).columns):
+        click.echo(line)
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], optional: Sequence[str] = ()) -> None:

@@ -1,14 +1,13 @@
 """``copilot-sync threads``: list, show, rename and delete the account's conversations."""
 
 import sys
-from dataclasses import asdict
 from typing import Optional, Tuple
 
 import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
-from copilot_sync.cli.output import show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.output import fields_of, show_answer, show_heading, show_json, show_table
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
 from copilot_sync.safe_text import check_id
@@ -45,7 +44,7 @@ def list_threads(as_json: bool) -> None:
     with open_backend() as backend:
         found = backend.client.threads()
     if as_json:
-        show_json([asdict(thread) for thread in found])
+        show_json([fields_of(thread) for thread in found])
         return
     show_table(("ID", "CHANGED", "NAME"), [(item.id, _minute(item.updated_at), item.name) for item in found])
 
@@ -70,7 +69,7 @@ def show(identifier: str, as_json: bool, raw: bool) -> None:
     with open_backend() as backend, report_usage_errors():
         messages = backend.client.messages(identifier)
     if as_json:
-        show_json([asdict(message) for message in messages])
+        show_json([fields_of(message) for message in messages])
         return
     for number, message in enumerate(messages):
         if number:
@@ -83,17 +82,33 @@ def show(identifier: str, as_json: bool, raw: bool) -> None:
     epilog="""\b
 Examples:
   copilot-sync threads rename 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d "WSGI"
+  copilot-sync threads rename 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d --generate
 """
 )
 @click.argument("identifier", metavar="ID")
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--generate", is_flag=True, help="Let the service choose the name, and print it.")
 @options.as_json
-def rename(identifier: str, name: str, as_json: bool) -> None:
+def rename(identifier: str, name: Optional[str], generate: bool, as_json: bool) -> None:
     """Rename a conversation."""
+    if generate == (name is not None):
+        raise click.UsageError("a name is needed, or --generate to let the service choose one; not both")
     with open_backend() as backend, report_usage_errors():
-        backend.client.rename_thread(identifier, name)
+        if name is None:
+            name = _generated_name(backend.client, identifier)
+        else:
+            backend.client.rename_thread(identifier, name)
     if as_json:
         show_json({"id": identifier, "name": name})
+    elif generate:
+        click.echo(one_line(name))
+
+
+def _generated_name(client: Client, identifier: str) -> str:
+    name = client.name_thread(identifier)
+    if not name:
+        raise click.ClickException("the service returned no name for this conversation; pass one yourself")
+    return name
 
 
 @threads.command(

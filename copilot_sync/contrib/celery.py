@@ -36,10 +36,11 @@ from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.delivery.message import MessageHandle
-from copilot_sync.models import Conversation, Usage
+from copilot_sync.models import Conversation
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache, RedisCache
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.pacing.triage import LONGEST_WAIT
+from copilot_sync.usage import Usage
 
 try:
     import celery

@@ -6,9 +6,9 @@
     def chat():
         return copilot.stream_response(request.form.get("prompt"), name="chat")
 
-``app.config`` takes the arguments of ``Client`` as ``COPILOT_SYNC_MODEL`` and so on, and ``COPILOT_SYNC_HEARTBEAT``.
-The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This module connects Flask to the
-client, and knows nothing of the protocol.
+``app.config`` takes the arguments of ``Client`` as ``COPILOT_SYNC_MODEL`` and so on, ``COPILOT_SYNC_HEARTBEAT`` and
+``COPILOT_SYNC_NAME_THREADS``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This
+module connects Flask to the client, and knows nothing of the protocol.
 """
 
 import sys
@@ -16,7 +16,15 @@ from typing import Any, Dict, Optional, Union
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient, option_names
-from copilot_sync.contrib.sse import HEADERS, HEARTBEAT, EventStream, check_heartbeat, error_event, log_failure
+from copilot_sync.contrib.sse import (
+    HEADERS,
+    HEARTBEAT,
+    EventStream,
+    check_heartbeat,
+    check_name_thread,
+    error_event,
+    log_failure,
+)
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
@@ -33,7 +41,7 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 #: The key of the extension in ``app.extensions``, and of the conversations in the session.
 KEY = "copilot_sync"
 _PREFIX = "COPILOT_SYNC_"
-_OTHERS = ("heartbeat",)
+_OTHERS = ("heartbeat", "name_threads")
 
 
 class CopilotSync:
@@ -46,7 +54,7 @@ class CopilotSync:
 
     Raises:
         ValueError: ``app.config`` has an unknown ``COPILOT_SYNC_`` name, or a heartbeat that is not above zero.
-        TypeError: The heartbeat is not a number.
+        TypeError: The heartbeat is not a number, or ``COPILOT_SYNC_NAME_THREADS`` neither ``True`` nor ``False``.
     """
 
     def __init__(self, app: Optional[Flask] = None, *, token_cache: Any = None) -> None:
@@ -64,6 +72,7 @@ class CopilotSync:
             ValueError: As for the class.
         """
         check_heartbeat(_client_settings(app).get("heartbeat", HEARTBEAT))
+        check_name_thread(_client_settings(app).get("name_threads", True))
         app.extensions[KEY] = LazyClient(lambda: self._make_client(app))
         app.cli.add_command(_commands(self))
 
@@ -118,13 +127,14 @@ class CopilotSync:
                 options.pop("parent_message_id", None)
         stream = self.client.stream(prompt, conversation=conversation, **options)
         heartbeat = _client_settings(current_app).get("heartbeat", HEARTBEAT)
+        name_thread = _client_settings(current_app).get("name_threads", True)
         if name is not None:
             try:
                 _remember(name, stream.start())
             except CopilotError as error:
                 log_failure(error)
                 return Response(error_event(error, stream.conversation), headers=HEADERS)
-        return Response(EventStream(stream, heartbeat=heartbeat), headers=HEADERS)
+        return Response(EventStream(stream, heartbeat=heartbeat, name_thread=name_thread), headers=HEADERS)
 
     def conversations(self) -> Dict[str, Conversation]:
         """Return the conversations in the session by name, the newest last."""

@@ -3,8 +3,8 @@
 Each event is one ``data:`` line with a JSON object. Its ``type`` is one of these:
 
 - ``{"type": "content", "text": "…"}``: the next piece of the answer.
-- ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true}``: the answer
-  is complete.
+- ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true,
+  "references": […]}``: the answer is complete. The references are what it used.
 - ``{"type": "error", "code": "rate_limited", "message": "…", …}``: the answer failed. The message is for the person at
   the page and hides the cause, which is in the log. The code ``not_kept`` means that the answer is complete, but the
   site failed to save it for the next question; this event also has the fields of ``complete``.
@@ -37,6 +37,7 @@ from copilot_sync.errors import (
     WrongHostError,
 )
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.naming import ThreadNaming
 from copilot_sync.reader_thread import ReaderThread
 from copilot_sync.stream import Stream
 
@@ -158,6 +159,17 @@ def check_heartbeat(seconds: float) -> float:
     return float(seconds)
 
 
+def check_name_thread(value: bool) -> bool:
+    """Return whether new conversations get a name, if the value says so.
+
+    Raises:
+        TypeError: It is neither ``True`` nor ``False``.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"name_thread must be True or False, not {type(value).__name__}")
+    return value
+
+
 class EventStream(Iterator[bytes]):
     """A blocking ``Stream`` as the body of a ``text/event-stream`` response.
 
@@ -175,9 +187,12 @@ class EventStream(Iterator[bytes]):
             closed within a second after that. Default 10.
         on_complete: Called with the answer before the ``complete`` event, in the thread that iterates. If it raises an
             ``Exception``, that is logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
+        name_thread: Whether a new conversation gets a name from the service after its first whole answer. Then the
+            response lasts up to 5 seconds longer than its last event. A failure is in the debug log only. Default
+            ``True``.
 
     Raises:
-        TypeError: ``heartbeat`` is not a number.
+        TypeError: ``heartbeat`` is not a number, or ``name_thread`` neither ``True`` nor ``False``.
         ValueError: ``heartbeat`` is not above zero.
     """
 
@@ -187,10 +202,13 @@ class EventStream(Iterator[bytes]):
         *,
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], object]] = None,
+        name_thread: bool = True,
     ) -> None:
         self._stream = stream
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
+        self._name_thread = check_name_thread(name_thread)
+        self._naming: Optional[ThreadNaming] = None
         # The thread holds the event and never this object, which closes when nobody holds it any more.
         self._news = threading.Event()
         self._reader = ReaderThread(stream, stream.close, self._news.set)
@@ -204,6 +222,8 @@ class EventStream(Iterator[bytes]):
             StopIteration: Everything has been sent, or ``close`` was called.
         """
         if self._ended:
+            if self._naming is not None:  # the server asks for more, so it has sent the last event
+                self._naming.run()
             raise StopIteration
         if not self._begun:
             self._begun = True
@@ -242,6 +262,8 @@ class EventStream(Iterator[bytes]):
         answer = self._stream.answer
         if answer is None:  # its own reader closed the stream, such as the ``on_start`` function
             raise StopIteration
+        if self._name_thread and self._stream.is_new:
+            self._naming = self._stream.naming()
         try:
             if self._on_complete is not None:
                 self._on_complete(answer)
@@ -252,6 +274,8 @@ class EventStream(Iterator[bytes]):
     def close(self) -> None:
         """End the response, the thread and the upstream connection. May be called any number of times."""
         self._ended = True
+        if self._naming is not None:
+            self._naming.cancel()
         self._reader.close()
         self._reader.join()
 

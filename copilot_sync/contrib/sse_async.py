@@ -14,6 +14,7 @@ from copilot_sync.contrib.sse import (
     PREAMBLE,
     HeartbeatTimer,
     check_heartbeat,
+    check_name_thread,
     complete_event,
     content_event,
     error_event,
@@ -22,6 +23,7 @@ from copilot_sync.contrib.sse import (
 )
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
+from copilot_sync.naming import ThreadNaming
 from copilot_sync.stream import Stream
 
 
@@ -36,9 +38,10 @@ class AsyncEventStream(AsyncIterator[bytes]):
         heartbeat: Seconds of silence after which a comment goes out. Default 10.
         on_complete: Awaited with the answer before the ``complete`` event. If it raises an ``Exception``, that is
             logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
+        name_thread: As for ``EventStream``. Default ``True``.
 
     Raises:
-        TypeError: ``heartbeat`` is not a number.
+        TypeError: ``heartbeat`` is not a number, or ``name_thread`` neither ``True`` nor ``False``.
         ValueError: ``heartbeat`` is not above zero.
     """
 
@@ -48,10 +51,13 @@ class AsyncEventStream(AsyncIterator[bytes]):
         *,
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
+        name_thread: bool = True,
     ) -> None:
         self._stream = stream
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
+        self._name_thread = check_name_thread(name_thread)
+        self._naming: Optional[ThreadNaming] = None
         self._pieces: AsyncReader[str] = AsyncReader(stream, stream.close)
         self._begun = False
         self._ended = False
@@ -63,6 +69,8 @@ class AsyncEventStream(AsyncIterator[bytes]):
             StopAsyncIteration: Everything has been sent, or it was closed.
         """
         if self._ended:
+            if self._naming is not None:  # the server asks for more, so it has sent the last event
+                await _run(self._naming)
             raise StopAsyncIteration
         if not self._begun:
             self._begun = True
@@ -94,6 +102,8 @@ class AsyncEventStream(AsyncIterator[bytes]):
         answer = self._stream.answer
         if answer is None:  # its own reader closed the stream, such as the ``on_start`` function
             raise StopAsyncIteration
+        if self._name_thread and self._stream.is_new:
+            self._naming = self._stream.naming()
         try:
             if self._on_complete is not None:
                 await self._on_complete(answer)
@@ -116,3 +126,26 @@ class AsyncEventStream(AsyncIterator[bytes]):
         # If __init__ raised, there is nothing to close.
         if hasattr(self, "_pieces"):
             self.close()
+
+
+async def _run(naming: ThreadNaming) -> None:
+    """Run a naming in a thread and wait for its end, which comes within seconds.
+
+    Many pages close the connection at the last event, and many servers then cancel the task that sends. That ends the
+    naming the second time only: it has just begun.
+    """
+    running = asyncio.ensure_future(_run_in_thread(naming))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await running
+        raise
+
+
+async def _run_in_thread(naming: ThreadNaming) -> None:
+    names = AsyncReader(map(ThreadNaming.run, [naming]), naming.cancel)
+    try:
+        async for _ in names:
+            pass
+    finally:
+        await names.aclose()

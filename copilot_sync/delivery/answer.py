@@ -25,7 +25,7 @@ import enum
 import io
 import logging
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 from copilot_sync.errors import (
     CopilotError,
@@ -34,7 +34,15 @@ from copilot_sync.errors import (
     ResponseTooLargeError,
     StreamClosedError,
 )
-from copilot_sync.events import AnnotationsEvent, CompleteEvent, ContentEvent, ErrorEvent, Event, RoutedModelEvent
+from copilot_sync.events import (
+    AnnotationsEvent,
+    CompleteEvent,
+    ContentEvent,
+    ErrorEvent,
+    Event,
+    RoutedModelEvent,
+    UnknownEvent,
+)
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.protocol.errors import error_of_event
 from copilot_sync.protocol.events import DONE, Form, decode, form_of, is_beginning_of_stream, read_document, read_error
@@ -46,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that the rest of mere words is waited for.
 _WORDS_SECONDS = 0.5
+#: How many unknown events an answer keeps, and how many bytes of JSON they are together.
+MAX_EVENTS = 1000
+MAX_EVENT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,8 @@ class AnswerBuilder:
         self.is_kept = False
         self.routed_model = ""
         self.annotations: Any = {}
+        self._events: List[UnknownEvent] = []
+        self._event_bytes = 0
         self.complete: Optional[CompleteEvent] = None
         #: Empty until the stream has ended, then how it ended, under ``first``.
         self.ends: Dict[str, StreamEnd] = {}
@@ -129,6 +142,18 @@ class AnswerBuilder:
         """Begin anew, because the answer is another one."""
         self._text, self.size = io.StringIO(), 0
 
+    def keep(self, event: UnknownEvent, size: int) -> bool:
+        """Keep an unknown event of ``size`` bytes, and return whether there was room for it."""
+        if len(self._events) == MAX_EVENTS or self._event_bytes + size > MAX_EVENT_BYTES:
+            return False
+        self._events.append(event)
+        self._event_bytes += size
+        return True
+
+    def forget_events(self) -> None:
+        """Forget the unknown events, because another reply begins."""
+        self._events, self._event_bytes = [], 0
+
     def finish(self, complete: bool) -> None:
         """Note that the answer is there.
 
@@ -146,6 +171,9 @@ class AnswerBuilder:
             message_id=message_id,
             annotations=(end.annotations if end else None) or self.annotations,
             complete=complete,
+            references=end.references if end else (),
+            events=tuple(self._events),
+            data=end.data if end else {},
         )
         if self.note_end(answer) is not answer:
             raise StreamClosedError("the stream was closed", stage="stream")
@@ -203,6 +231,7 @@ class AnswerParser:
     """
 
     def __init__(self, builder: AnswerBuilder, limits: Limits, mask: Callable[[str], str] = str) -> None:
+        builder.forget_events()
         self._builder = builder
         self._limits = limits
         self._mask = mask
@@ -212,6 +241,7 @@ class AnswerParser:
         self._events = EventParser(limits.event)
         self._idle = 0  # bytes since the last text
         self._has_hole = False  # whether an event could not be read, which may have held some of the text
+        self._has_dropped = False  # whether there was an unknown event too many
         self.end: Optional[ReplyEnd] = None
         self.has_progressed = False
         self.patience: Optional[float] = None
@@ -286,6 +316,8 @@ class AnswerParser:
                     self._note(event)
                     if self.end is not None:
                         return
+                    if type(event) is UnknownEvent:
+                        self._keep(event, data)
                     yield event
             self._events.check()
         except ResponseTooLargeError as error:
@@ -334,6 +366,11 @@ class AnswerParser:
             self._builder.routed_model = event.model or self._builder.routed_model
         elif isinstance(event, AnnotationsEvent):
             self._builder.annotations = event.annotations
+
+    def _keep(self, event: UnknownEvent, data: str) -> None:
+        if not self._builder.keep(event, len(data.encode("utf-8"))) and not self._has_dropped:
+            self._has_dropped = True
+            logger.warning("the answer came with more unknown events than are kept: some are left out of its events")
 
     def _note_hole(self, error: ProtocolError) -> None:
         if not self._has_hole:  # logged once, for there may be thousands

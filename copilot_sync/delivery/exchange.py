@@ -31,8 +31,10 @@ from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessa
 from copilot_sync.delivery.refusal import discard_thread, name_models
 from copilot_sync.errors import (
     CopilotError,
+    InvalidRequestError,
     ModelNotAvailableError,
     NetworkError,
+    NotFoundError,
     ProtocolError,
     RequestTimeoutError,
     StreamInterruptedError,
@@ -162,16 +164,14 @@ class _Exchange:
         """Find the message that ours answers, in a conversation of which nothing but its id is known."""
         parent_id = self._lookup().parent()
         if parent_id is None:
-            logger.warning(
-                "the messages of the conversation can't be listed: the service chooses what this one answers"
-            )
+            logger.warning("the messages of the conversation can't be listed: it may go on without what was said")
             return
         self._sent = replace(self._sent, parent_id=parent_id)
         self._request = self._new_request()
 
     def _is_mended(self, failure: CopilotError) -> bool:
         """Whether a message that was refused can be sent again in another form. Each form is tried once."""
-        if failure.stage != "message" or failure.status not in (400, 404, 422):
+        if failure.stage != "message" or not isinstance(failure, (InvalidRequestError, NotFoundError)):
             return False
         if isinstance(failure, ModelNotAvailableError):
             model, self._fallback_model = self._fallback_model, ""
@@ -321,7 +321,9 @@ class _Exchange:
         if rest:
             self._builder.add(rest, self._session.limits.answer)
             yield ContentEvent("content", {"type": "content", "body": rest}, rest)
-        end = end or CompleteEvent("complete", {"type": "complete", "id": stored.id}, stored.id, "", None, {})
+        end = end or CompleteEvent(
+            "complete", stored.data, stored.id, stored.model, stored.usage, {}, stored.references
+        )
         self._builder.complete = end
         self._builder.finish(complete=True)
         yield end

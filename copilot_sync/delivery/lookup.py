@@ -1,7 +1,6 @@
 """Looking for a lost answer in its thread: the requests and the waits. ``recovery`` decides what follows from them."""
 
 import functools
-from http import HTTPStatus
 from typing import Callable, List, Optional
 
 from copilot_sync.auth.api_session import ApiSession
@@ -16,13 +15,12 @@ from copilot_sync.delivery.recovery import (
     waiting_seconds,
 )
 from copilot_sync.errors import (
+    AuthenticationError,
     CopilotError,
-    InvalidRequestError,
-    NotFoundError,
-    ProtocolError,
-    ServerError,
+    RateLimitError,
     StreamClosedError,
     StreamInterruptedError,
+    WrongHostError,
 )
 from copilot_sync.message_tree import answer_to_go_on_from
 from copilot_sync.models import Message
@@ -77,18 +75,20 @@ class Lookup:
         """Return the answer that the next question of the thread follows, or ``root``.
 
         Returns:
-            The id; ``None`` if the service does not list messages of this thread.
+            The id; ``None`` if the messages can't be listed, whatever the reason: a message may still be sent then.
 
         Raises:
-            CopilotError: The look failed in a way that says nothing about the thread.
+            CopilotError: The message can't be sent either: no token, a limit, a wrong host, the call's time is over.
         """
         try:
-            answer = answer_to_go_on_from(self._messages(self._retry))
-        except (NotFoundError, InvalidRequestError, ProtocolError):
-            return None
-        except ServerError as error:
-            if error.status != HTTPStatus.NOT_IMPLEMENTED:
+            with self._call.limited(self._seconds()):
+                answer = answer_to_go_on_from(self._messages(self._retry))
+        except (StreamClosedError, AuthenticationError, RateLimitError, WrongHostError):
+            raise
+        except CopilotError as error:
+            if error.stage != "messages":
                 raise
+            self._call.check("messages")
             return None
         return ROOT if answer is None else answer.id
 

@@ -317,6 +317,8 @@ class ReplySender:
             events = list(islice(answer.events, size))
             if not events:
                 break
+            if events[0].is_announcement:
+                events += islice(answer.events, 1)
             self._send_packet(events, encoder.encode([event.data for event in events]))
             if not events[-1].is_last:
                 self._keep_pace(reply.pace)
@@ -325,8 +327,9 @@ class ReplySender:
 
     def _send_packet(self, events: Sequence[RenderedEvent], writes: Sequence[bytes]) -> None:
         self._send_all(writes)
-        self._sent += len(events)
-        self._connection.events_sent += len(events)
+        count = sum(not event.is_announcement for event in events)
+        self._sent += count
+        self._connection.events_sent += count
         self._script.notify()
 
     def _trigger_fault_in_body(self, answer: StoredAnswer, encoder: BodyEncoder) -> None:

@@ -108,6 +108,8 @@ class Fault:
     ) -> Fault:
         """Answer that the client asks too often.
 
+        GitHub's other sign of a secondary rate limit is ``status(403, headers={"x-ratelimit-remaining": "0"})``.
+
         Args:
             seconds: how long it is to wait; ``None`` sends no field that says so.
             header: the field that says so, one of ``RATE_LIMIT_HEADERS``. In ``x-ratelimit-reset`` it is the time

@@ -1,7 +1,7 @@
 """The messages of a thread, with the fields that the wire lists (public captures, 2026).
 
 A thread's messages are a tree: each names its parent, and the first questions have the parent ``"root"``. They are
-kept as one list, each answer right behind its question.
+kept as one list in the order in which they were begun, each answer right behind its question.
 
 ``contentParts`` and ``skillExecutions`` are known by their names alone, so they are always empty here.
 Pure functions, except that a new message reads the clock.
@@ -56,8 +56,7 @@ def has_message(messages: Sequence[Mapping[str, Any]], message_id: str) -> bool:
 
 def newest_id(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the id of the message that was begun last, ``ROOT`` if there is none."""
-    by_age = sorted(messages, key=lambda message: str(message["createdAt"]))
-    return str(by_age[-1]["id"]) if by_age else ROOT
+    return str(messages[-1]["id"]) if messages else ROOT
 
 
 def insert_answer(messages: List[Dict[str, Any]], answer: Dict[str, Any]) -> None:

@@ -44,12 +44,15 @@ class RenderedEvent(NamedTuple):
         text: what it adds to the answer.
         is_last: whether the answer ends with it; ``data: [DONE]`` may still follow.
         stored: the fields of the thread's message that it sets.
+        is_announcement: whether it only says which model ``auto`` chose. It isn't counted and goes out with the event
+            behind it, so that what is scripted to happen after some events does so whatever model was asked for.
     """
 
     data: bytes
     text: str
     is_last: bool
     stored: Mapping[str, Any] = {}
+    is_announcement: bool = False
 
 
 def render(reply: Reply, context: AnswerContext) -> Iterator[RenderedEvent]:
@@ -61,7 +64,8 @@ def render(reply: Reply, context: AnswerContext) -> Iterator[RenderedEvent]:
         return
     routed = routed_model(reply, context)
     if routed:
-        yield _event({"type": "routedModel", "model": routed}, line_ends)
+        event = _event({"type": "routedModel", "model": routed}, line_ends)
+        yield event._replace(is_announcement=not reply.routed_model)
     count = 0
     for piece in pieces:
         count += isinstance(piece, str)

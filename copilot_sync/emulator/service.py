@@ -108,10 +108,9 @@ class EmulatedService:
         """Forget the oldest messages of a thread, all but ``keep``."""
         with self._lock:
             thread = self.threads[thread_id]
-            by_age = sorted(thread.messages, key=lambda message: str(message["createdAt"]))
-            kept = by_age[len(by_age) - keep :] if keep else []
-            thread.messages[:] = [message for message in thread.messages if message in kept]
-            self._add_size(thread, sum(OVERHEAD + len(message["content"]) for message in kept) - thread.size)
+            del thread.messages[: max(0, len(thread.messages) - keep)]
+            size = sum(OVERHEAD + len(message["content"]) for message in thread.messages)
+            self._add_size(thread, size - thread.size)
 
     def _refuse_unknown(self, request: RecordedRequest) -> NoReturn:
         methods = match_route(request.host, request.method, request.path).methods

@@ -9,7 +9,7 @@ Nothing here checks a request, touches a socket or waits.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Literal, Mapping, Optional, Sequence, get_args
 
 from copilot_sync.emulator.http1 import MAX_BODY, HttpRequest
 from copilot_sync.emulator.listed_models import AUTO, DEFAULT_MODELS, RETIRED_MODELS, ListedModel
@@ -17,7 +17,8 @@ from copilot_sync.emulator.rendering import AnswerContext, RenderedEvent, render
 from copilot_sync.emulator.replies import Reply
 
 Host = Literal["github", "api", "plan_api"]
-PLANS = ("free", "pro", "business", "none")
+Plan = Literal["free", "pro", "business", "none"]
+PLANS: Sequence[str] = get_args(Plan)
 """The plans that an emulated account can have."""
 
 OVERHEAD = 1024
@@ -67,7 +68,7 @@ class EmulatorOptions:
             accepts no more messages.
     """
 
-    plan: Literal["free", "pro", "business", "none"] = "pro"
+    plan: Plan = "pro"
     quota: Mapping[str, Any] = field(default_factory=dict)
     token_lifetime: float = 1800.0
     expiration: Literal["milliseconds", "nanoseconds", "missing"] = "milliseconds"

@@ -21,9 +21,9 @@ from copilot_sync.events import (
     RoutedModelEvent,
     UnknownEvent,
 )
-from copilot_sync.models import Usage
-from copilot_sync.protocol.untrusted import decoded, optional_text_in, text_in, without_leading
+from copilot_sync.protocol.untrusted import decoded, mappings_in, optional_text_in, text_in, without_leading
 from copilot_sync.safe_text import DEEPEST, is_too_deep, loads, well_formed
+from copilot_sync.usage import Usage
 
 #: What ``decode`` gives for the line ``data: [DONE]``, which ends a stream.
 DONE = UnknownEvent(type="[DONE]", data={})
@@ -92,7 +92,7 @@ def read_document(body: bytes) -> Optional[Tuple[Event, ...]]:
         return None if _is_torn(failure, text) else (read_error(text),)
     message = data.get("message") if isinstance(data, Mapping) else None
     if isinstance(message, Mapping) and isinstance(message.get("content"), str) and not data.get("error"):
-        complete = _complete(message)
+        complete = _complete(message, data)
         content = well_formed(message["content"])
         return (ContentEvent("content", message, content), complete) if content else (complete,)
     failed = read_error(text)
@@ -167,22 +167,25 @@ def _content(value: Dict[str, Any]) -> Optional[Event]:
     raise ProtocolError("the body of a content event was not a string", stage="stream")
 
 
-def _complete(value: Mapping[str, Any]) -> CompleteEvent:
+def _complete(value: Mapping[str, Any], data: Optional[Mapping[str, Any]] = None) -> CompleteEvent:
     annotations = value.get("copilotAnnotations")
     return CompleteEvent(
         type="complete",
-        data=value,
+        data=value if data is None else data,
         id=optional_text_in(value, "id"),
         model=text_in(value, "model"),
-        usage=_usage(value.get("usage")),
+        usage=usage_in(value),
         annotations=annotations if isinstance(annotations, dict) else {},
+        references=mappings_in(value, "references"),
     )
 
 
-def _usage(value: object) -> Optional[Usage]:
-    if not isinstance(value, dict):
+def usage_in(entry: Mapping[str, Any]) -> Optional[Usage]:
+    """Return what an answer cost, as its closing event or its stored message has it."""
+    usage = entry.get("usage")
+    if not isinstance(usage, dict):
         return None
-    return Usage(_count(value.get("inputTokens")), _count(value.get("outputTokens")))
+    return Usage(_count(usage.get("inputTokens")), _count(usage.get("outputTokens")))
 
 
 def _count(value: object) -> Optional[int]:

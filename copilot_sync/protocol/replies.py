@@ -5,13 +5,14 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 from copilot_sync.errors import AuthenticationError, ProtocolError
 from copilot_sync.models import Message, Model, Quota, Thread
 from copilot_sync.protocol.errors import no_token_error, server_words
-from copilot_sync.protocol.events import is_error
+from copilot_sync.protocol.events import is_error, usage_in
 from copilot_sync.protocol.untrusted import (
     RawReply,
     decoded,
     first_byte,
     is_header_value,
     mapping_in,
+    mappings_in,
     number_in,
     optional_text_in,
     server_time,
@@ -146,9 +147,29 @@ def read_threads(reply: RawReply) -> List[Thread]:
             name=text_in(entry, "name"),
             created_at=optional_text_in(entry, "createdAt"),
             updated_at=optional_text_in(entry, "updatedAt"),
+            shared_at=optional_text_in(entry, "sharedAt"),
+            manually_named=entry.get("manuallyNamed") is True,
+            data=entry,
         )
         for entry in _entries(reply, "threads", ("threads",))
     ]
+
+
+def read_name(reply: RawReply) -> str:
+    """Read the name that a thread has been given; ``""`` if the reply does not say.
+
+    Raises:
+        ProtocolError: An error came instead.
+    """
+    try:
+        data = loads(decoded(reply.body))
+    except ValueError:
+        return ""
+    if not isinstance(data, Mapping):
+        return ""
+    if is_error(data):
+        raise ProtocolError("an error came instead of the conversation's name", stage="rename", status=reply.status)
+    return text_in(data, "name")
 
 
 def read_messages(reply: RawReply, thread_id: Optional[str] = None) -> List[Message]:
@@ -171,6 +192,10 @@ def read_messages(reply: RawReply, thread_id: Optional[str] = None) -> List[Mess
             parent_id=optional_text_in(entry, "parentMessageID"),
             created_at=optional_text_in(entry, "createdAt"),
             interrupted=entry.get("interrupted") is True,
+            model=text_in(entry, "model"),
+            usage=usage_in(entry),
+            references=mappings_in(entry, "references"),
+            data=entry,
         )
         for entry in entries
     ]

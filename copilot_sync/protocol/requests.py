@@ -199,8 +199,8 @@ def messages_request(urls: Urls, thread_id: str) -> Request:
 
 
 def rename_request(urls: Urls, thread_id: str, name: str) -> Request:
-    """Rename a thread."""
-    return _thread_call(urls, "rename", "PATCH", thread_id, "/name", {"name": name, "generate": False})
+    """Rename a thread; ``""`` asks the service for a name (public captures, 2026)."""
+    return _thread_call(urls, "rename", "PATCH", thread_id, "/name", {"name": name, "generate": not name})
 
 
 def delete_request(urls: Urls, thread_id: str) -> Request:

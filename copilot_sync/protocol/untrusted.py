@@ -7,7 +7,7 @@ is read as if it were not there.
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Tuple, Union
 
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MAX_ERROR_TEXT
@@ -68,6 +68,23 @@ def number_in(entry: Mapping[str, Any], key: str) -> Union[None, int, float]:
         return value if math.isfinite(value) else None
     except OverflowError:
         return None
+
+
+def mappings_in(entry: Mapping[str, Any], key: str) -> Tuple[Mapping[str, Any], ...]:
+    """Return the JSON objects of the list under a key, fit to be written as JSON again; none if there is no list."""
+    values = entry.get(key)
+    return tuple(_writable(value) for value in values if isinstance(value, dict)) if isinstance(values, list) else ()
+
+
+def _writable(value: Any) -> Any:
+    """Return a value that was read from JSON without what Python reads and JSON in UTF-8 does not have."""
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, dict):
+        return {well_formed(key): _writable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_writable(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def clean(text: str) -> str:

@@ -32,6 +32,8 @@ FLASK_COMMANDS = [command.replace("mysite.wsgi", "myapp:app") for command in (GT
 #: Seconds from the service's first event to the browser.
 AT_ONCE = 0.1
 TRIES = 5
+#: Seconds after which a server may have noticed that a browser has gone.
+NOTICED = 0.5
 #: Seconds, as mysite and myapp have it.
 HEARTBEAT = 1.0
 CLIENTS = 100
@@ -114,12 +116,28 @@ def check_streaming(emulator: Emulator, port: int) -> None:
     assert emulator.disconnects[0].time - gone < HEARTBEAT + 1
 
 
+def check_names(emulator: Emulator, port: int) -> None:
+    """A browser that goes away at the last event does not keep its conversation from getting a name."""
+    emulator.reply = "hi"
+    left, named = len(emulator.disconnects), namings(emulator)
+    emulator.fail("rename", Fault.delay(NOTICED))
+    assert Browser(port, "hi").read_all() == "hi"
+    assert emulator.wait_until(lambda: namings(emulator) == named + 1)
+    assert emulator.wait_until(lambda: emulator.idle_connections == emulator.open_connections)
+    assert len(emulator.disconnects) == left
+
+
+def namings(emulator: Emulator) -> int:
+    return [request.stage for request in emulator.requests].count("rename")
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("command", [*COMMANDS, *FLASK_COMMANDS])
 def test_a_command_of_the_page_serves(emulator: Emulator, serve: Serve, command: str) -> None:
     """Pieces are at the browser at once, compression or not, and a browser that goes away is noticed in time."""
     port = serve(command)
     check_streaming(emulator, port)
+    check_names(emulator, port)
 
 
 @pytest.mark.timeout(120)

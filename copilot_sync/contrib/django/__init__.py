@@ -7,9 +7,9 @@
     def chat(request):
         return stream_response(request, request.POST.get("prompt"), name="chat")
 
-``COPILOT_SYNC`` takes the arguments of ``Client`` in upper case, and ``HEARTBEAT``. ``TOKEN_CACHE`` names one of
-``CACHES``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This package connects
-Django to the client, and knows nothing of the protocol.
+``COPILOT_SYNC`` takes the arguments of ``Client`` in upper case, ``HEARTBEAT`` and ``NAME_THREADS``. ``TOKEN_CACHE``
+names one of ``CACHES``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This
+package connects Django to the client, and knows nothing of the protocol.
 """
 
 try:

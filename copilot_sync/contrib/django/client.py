@@ -13,12 +13,12 @@ from django.core.signals import setting_changed
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient, option_names
-from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat
+from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
 from copilot_sync.secret import Secret
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
-_OTHERS = ("heartbeat",)
+_OTHERS = ("heartbeat", "name_threads")
 
 
 def get_client() -> Client:
@@ -39,6 +39,18 @@ def heartbeat() -> float:
     try:
         return check_heartbeat(client_settings().get("heartbeat", HEARTBEAT))
     except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+
+
+def name_threads() -> bool:
+    """Return whether new conversations get a name from the service.
+
+    Raises:
+        ImproperlyConfigured: The setting can't be used.
+    """
+    try:
+        return check_name_thread(client_settings().get("name_threads", True))
+    except TypeError as error:
         raise ImproperlyConfigured(f"{SETTING}: {error}") from None
 
 

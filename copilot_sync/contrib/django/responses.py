@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.asyncio import async_unsafe
 
-from copilot_sync.contrib.django.client import get_client, heartbeat
+from copilot_sync.contrib.django.client import get_client, heartbeat, name_threads
 from copilot_sync.contrib.django.sessions import conversations, remember, session_of, update
 from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure
 from copilot_sync.errors import CopilotError
@@ -87,10 +87,10 @@ def _save_last_message(session: SessionBase, name: str, answer: Answer) -> None:
 def _body(request: HttpRequest, stream: Stream, on_complete: Optional[Callable[[Answer], None]]) -> Any:
     """Return the iterator that the server reads."""
     if not hasattr(request, "scope"):
-        return EventStream(stream, heartbeat=heartbeat(), on_complete=on_complete)
+        return EventStream(stream, heartbeat=heartbeat(), on_complete=on_complete, name_thread=name_threads())
     if django.VERSION < (4, 2):  # pragma: some versions
         raise ImproperlyConfigured("answers can be streamed under ASGI from Django 4.2 on, and under WSGI with any")
     from copilot_sync.contrib.sse_async import AsyncEventStream
 
     on_complete_async = None if on_complete is None else sync_to_async(on_complete)
-    return AsyncEventStream(stream, heartbeat=heartbeat(), on_complete=on_complete_async)
+    return AsyncEventStream(stream, heartbeat=heartbeat(), on_complete=on_complete_async, name_thread=name_threads())

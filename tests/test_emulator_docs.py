@@ -1,0 +1,60 @@
+"""docs/emulator.rst is a promise: its Python runs, and its faults, stages, plans and options are those of the code."""
+
+import dataclasses
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply
+from copilot_sync.emulator.routes import STAGES
+from copilot_sync.emulator.state import PLANS
+
+DOCS = Path(__file__).parents[1].joinpath("docs", "emulator.rst").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", DOCS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1].strip()[:40])
+def test_each_python_block_runs(block: str) -> None:
+    """Whatever the environment says of an account."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("COPILOT_SYNC_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(block)],
+        check=False,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+
+
+def test_every_fault_has_a_row() -> None:
+    """And every row a fault."""
+    makers = {name for name, _ in inspect.getmembers(Fault, inspect.ismethod)}
+    assert set(re.findall(r"^``Fault\.(\w+)`` ", DOCS, re.MULTILINE)) == makers
+
+
+def test_every_stage_and_every_plan_is_named() -> None:
+    """In the order of the code."""
+    (stages,) = re.findall(r"of a stage: (.*?)\.  ", DOCS.replace("\n", " "))
+    assert tuple(re.findall(r"``(\w+)``", stages)) == STAGES
+    (plans,) = re.findall(r"``EmulatorOptions.plan`` is (.*)\.", DOCS)
+    assert set(re.findall(r"``\"(\w+)\"``", plans)) == set(PLANS)
+
+
+def test_every_option_that_is_named_exists() -> None:
+    """What has an underscore is an option, or a part of the emulator's face that is named as such."""
+    options = {field.name for field in dataclasses.fields(EmulatorOptions)}
+    others = {name for face in (Emulator, Fault) for name in dir(face)} | {
+        each.name for each in dataclasses.fields(Reply)
+    }
+    wire = {"model_picker_enabled", "model_not_supported", "quota_exceeded", "user_weekly_rate_limited"}
+    named = set(re.findall(r"``(?:\w+\.)?([a-z]+(?:_[a-z]+)+)(?:\(\)|=[^`]*)?``", DOCS))
+    assert named - wire - others - {"copilot_sync", "copilot_emulator"} <= options
+    assert {"absent_parent", "gone_parent", "null_lists", "unlisted_models", "auto_model"} <= named
