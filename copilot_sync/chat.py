@@ -122,7 +122,9 @@ class Chat:
         last = self._last_question()
         if "system" in options:
             raise TypeError("the instructions of a question are a part of its text: edit the question to change them")
-        return self._stream_in_place(prompt_text(str(last.content)), {**options, "model": model}, last, keeps_model=True)
+        return self._stream_in_place(
+            prompt_text(str(last.content)), {**options, "model": model}, last, keeps_model=True
+        )
 
     def edit(self, text: PromptInput, **options: Any) -> Answer:
         """Ask another text in the place of the last question, and wait for the whole answer.

@@ -274,7 +274,8 @@ def test_a_chat_keeps_its_conversation_where_the_first_answer_fails(emulator: Em
 
 def test_a_chat_begins_anew_where_the_first_question_is_refused(emulator: Emulator, client: Client) -> None:
     """Its thread was empty and is deleted again; whoever was told of the conversation is told of that."""
-    chat, told = client.chat(), []
+    chat = client.chat()
+    told: List[Conversation] = []
     emulator.fail("message", Fault.status(422))
     with pytest.raises(InvalidRequestError):
         chat.ask("One", on_start=told.append, on_discard=told.append)
@@ -322,27 +323,6 @@ def test_messages_are_listed(client: Client, as_id: bool) -> None:
     assert answer.id == conversation.message_id
 
 
-def test_models_are_listed(emulator: Emulator, client: Client) -> None:
-    """With who makes them."""
-    emulator.options.models = ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]
-    listed = client.models()
-    assert [model.id for model in listed] == ["gpt-4o", "o1-mini", "o1-preview", "claude-3.5-sonnet"]
-    assert (listed[2].preview, listed[3].vendor) == (True, "Anthropic")
-
-
-def test_models_are_asked_for_at_the_older_address_where_the_new_one_is_unknown(
-    emulator: Emulator, client: Client
-) -> None:
-    """Where that does not exist either, the error is the answer."""
-    emulator.fail("models", Fault.status(404))
-    assert client.models()
-    assert [request.path for request in emulator.requests[1:]] == ["/models", "/github/chat/models"]
-    emulator.fail("models", Fault.status(404), Fault.status(404))
-    with pytest.raises(NotFoundError) as caught:
-        client.models()
-    assert (caught.value.stage, caught.value.status, caught.value.attempts) == ("models", 404, 2)
-
-
 def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator) -> None:
     """The second attempt finds it gone, which is what was wanted; a first one that does is an error."""
     with client_of(emulator, retry=AT_ONCE) as client:
@@ -366,8 +346,9 @@ def test_a_thread_whose_deletion_was_not_confirmed_is_deleted(emulator: Emulator
         ("thread", lambda client: client.ask("Hi")),
         ("message", lambda client: client.ask("Hi", conversation="gone")),
         ("token", lambda client: client.threads()),
+        ("quota", lambda client: client.quota()),
     ],
-    ids=["models", "threads", "messages", "rename", "name", "delete", "create", "ask", "ask on", "token"],
+    ids=["models", "threads", "messages", "rename", "name", "delete", "create", "ask", "ask on", "token", "quota"],
 )
 def test_a_failure_tells_where_it_was(emulator: Emulator, stage: str, work: Callable[[Client], Any]) -> None:
     """Stage, status, and how many requests were made for it."""

@@ -11,17 +11,8 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 import requests
 
-from copilot_sync.auth.tokens import (
-    ExchangedTokens,
-    StaticToken,
-    _WaitingTurn,
-    bare,
-    cookie_header,
-    fingerprint,
-    mask_of,
-    send_cookies,
-    send_token,
-)
+from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies, send_token
+from copilot_sync.auth.tokens import ExchangedTokens, StaticToken, _WaitingTurn, bare, fingerprint
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
     AuthenticationError,

@@ -7,7 +7,8 @@ calls of one account share one ``Cooldown``, which lets requests start after a r
 import time
 from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
-from copilot_sync.auth.tokens import TokenSource, known_error, mask_of, send_token
+from copilot_sync.auth.headers import mask_of, send_token
+from copilot_sync.auth.tokens import TokenSource, Understand, known_error
 from copilot_sync.errors import CopilotError
 from copilot_sync.pacing.backoff import retry
 from copilot_sync.protocol.errors import error_of_status
@@ -123,6 +124,19 @@ class ApiSession:
             call,
             stage=request.stage,
         )
+
+    def fetch_with_cookies(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Understand[T]
+    ) -> T:
+        """Send a request to ``github_url`` with the cookies and without a token. Otherwise like ``fetch``.
+
+        ``understand`` takes the reply, and what takes the secrets out of the server's words.
+
+        Raises:
+            MissingCredentialsError: There are no cookies.
+            CopilotError: What the last attempt failed with.
+        """
+        return self._tokens.fetch_with_cookies(request, call, policy, understand)
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -49,15 +49,20 @@ class Credentials:
         key = api_key or Secret(None if is_given else environment.api_key)
         self._cookies = _copied(cookies) if is_given else None
         self._api_key = _token_in(key) if key else None
+        # Cookies belong to a token's account if they were given in the same place as it.
+        self._has_both = is_given or (not api_key and environment.cookies is not None)
         self._found_at = environment.cookies
         if self._api_key is None and not is_given and environment.cookies is None:
             load_library()  # now, because a call must not be the first to import something
 
     def token_source(self, urls: Urls, transport: Transport, cache: Optional[TokenCache]) -> TokenSource:
         """Return the source of tokens with these credentials."""
-        if self._api_key is not None:
-            return StaticToken(self._api_key, urls)
-        return ExchangedTokens(functools.partial(self.find_cookies, cookie_domain(urls)), urls, transport, cache)
+        with_cookies = ExchangedTokens(
+            functools.partial(self.find_cookies, cookie_domain(urls)), urls, transport, cache
+        )
+        if self._api_key is None:
+            return with_cookies
+        return StaticToken(self._api_key, urls, with_cookies if self._has_both else None)
 
     def look(self, urls: Urls) -> None:
         """See whether there are any, as the first call would: a program can so tell of it before that.
