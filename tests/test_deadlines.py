@@ -175,7 +175,7 @@ def test_events_without_text_are_no_progress(event: bytes) -> None:
     with Server(script) as server:
         with Client("key", api_url=server.url, timeout=STALL, retry=None, resume=False) as client:
             with pytest.raises(RequestTimeoutError) as caught:
-                client.ask("hi", conversation="t-1")
+                client.ask("hi", conversation="t-1", parent_message_id="root")
         over.set()
     assert (caught.value.phase, caught.value.partial) == ("stall", "one")
 
@@ -189,7 +189,7 @@ def test_a_flood_of_events_without_text_is_bounded_in_bytes(event: bytes, begun:
     with Server(script) as server:
         with Client("key", api_url=server.url, limits=limits, retry=None, resume=False) as client:
             with pytest.raises(ResponseTooLargeError, match="100000 bytes came without any text") as caught:
-                client.ask("hi", conversation="t")
+                client.ask("hi", conversation="t", parent_message_id="root")
     assert (caught.value.partial, caught.value.stage) == ("one" if begun else "", "stream")
 
 
@@ -200,7 +200,7 @@ def test_what_lies_between_two_pieces_of_text_is_counted_for_itself() -> None:
     script = answering(HEAD.replace(b"Connection: close", b"Content-Length: %d" % len(body)) + body)
     with Server(script) as server:
         with Client("key", api_url=server.url, limits=Limits(event=100_000, answer=100), retry=None) as client:
-            assert client.ask("hi", conversation="t").text == "one" * 20
+            assert client.ask("hi", conversation="t", parent_message_id="root").text == "one" * 20
 
 
 def test_a_reply_that_drips_is_given_up(emulator: Emulator) -> None:
@@ -219,7 +219,7 @@ def test_a_reply_that_drips_is_given_up(emulator: Emulator) -> None:
                 client.models,
                 client.threads,
                 client.create_thread,
-                lambda: client.ask("hi", conversation="t"),
+                lambda: client.ask("hi", conversation="t", parent_message_id="root"),
             ):
                 with pytest.raises(RequestTimeoutError) as caught:
                     ask()
@@ -280,7 +280,7 @@ def test_bytes_that_drip_do_not_hold_a_call_up(
         try:
             with Client("key", api_url=server.url, timeout=timeout, retry=None, resume=False) as client:
                 with pytest.raises(RequestTimeoutError) as caught:
-                    client.ask("hi", conversation="t-1")
+                    client.ask("hi", conversation="t-1", parent_message_id="root")
         finally:
             over.set()
     assert (caught.value.phase, caught.value.partial) == (phase, partial)
@@ -324,7 +324,7 @@ def test_a_consumer_of_events_that_takes_its_time_is_no_stall(emulator: Emulator
         yield "two"
 
     emulator.script(Reply(pieces()))
-    with client_of(emulator, Timeout(read=SHORT, stall=SHORT)) as client, client.stream("hi") as stream:
+    with client_of(emulator, Timeout(read=SHORT, stall=SHORT)) as client, client.stream("hi", model="gpt-4o") as stream:
         events = stream.events()
         assert next(events).type == "thinking"
         time.sleep(1.5 * SHORT)
@@ -370,7 +370,7 @@ def test_a_server_that_does_nothing_is_given_up(
     with place() as url:
         with Client("key", api_url=url.replace("http", scheme), timeout=timeout, retry=None) as client:
             with pytest.raises(RequestTimeoutError) as caught:
-                client.ask("x" * size, conversation="t-1")
+                client.ask("x" * size, conversation="t-1", parent_message_id="root")
     assert (caught.value.phase, caught.value.seconds, caught.value.may_have_been_sent) == (phase, SHORT, sent)
 
 
@@ -458,7 +458,7 @@ def test_a_flood_of_nothing_ends_in_time(more: bytes, limit: Timeout, phase: str
     with Server(flooding(HEAD + ONE, more)) as server:
         with Client("key", api_url=server.url, timeout=limit, limits=limits, retry=None, resume=False) as client:
             with pytest.raises(RequestTimeoutError) as caught:
-                client.ask("hi", conversation="t")
+                client.ask("hi", conversation="t", parent_message_id="root")
     assert (caught.value.phase, caught.value.partial) == (phase, "one")
 
 
@@ -469,4 +469,4 @@ def test_a_flood_behind_the_answer_is_not_drunk_up() -> None:
     start = head + b"%x\r\n" % len(answer) + answer + b"\r\n0\r\n"
     with Server(flooding(start, b"X-Trailer: x\r\n" * 1000)) as server:
         with Client("key", api_url=server.url, retry=None) as client:
-            assert client.ask("hi", conversation="t").text == "one"
+            assert client.ask("hi", conversation="t", parent_message_id="root").text == "one"

@@ -92,7 +92,7 @@ def test_the_first_piece_does_not_wait_for_the_second(first: bytes, second: byte
     """The server sends the second event only after the first piece was handed out."""
     script = Gated(first, second)
     with Server(script) as server, Client("key", api_url=server.url) as client:
-        stream = client.stream("hi", conversation="t-1")
+        stream = client.stream("hi", conversation="t-1", parent_message_id="root")
         pieces = asyncio.run(gathered(stream, script.gate)) if asynchronous else read(stream, script.gate)
         assert (pieces, script.opened_in_time) == (["one", "two"], True)
 
@@ -102,7 +102,7 @@ def test_an_event_is_there_before_it_is_known_what_follows(first: bytes, second:
     """``events()`` waits no longer than iterating does, and the text has the piece already."""
     script = Gated(first, second)
     with Server(script) as server, Client("key", api_url=server.url) as client:
-        with client.stream("hi", conversation="t-1") as stream:
+        with client.stream("hi", conversation="t-1", parent_message_id="root") as stream:
             events = stream.events()
             assert (next(events).type, stream.text) == ("content", "one")
             script.gate.set()
@@ -160,7 +160,7 @@ def test_a_piece_is_on_its_way_for_a_moment(framing: Callable[[], Iterator[bytes
     """With 50 ms between two events, the median from sending one to handing it out is under 10 ms."""
     script = Paced(framing())
     with Server(script) as server, Client("key", api_url=server.url) as client:
-        stream = client.stream("hi", conversation="t-1")
+        stream = client.stream("hi", conversation="t-1", parent_message_id="root")
         arrived = asyncio.run(times_awaited(stream)) if asynchronous else [time.monotonic() for _ in stream]
     assert len(arrived) == COUNT
     assert statistics.median(there - sent for there, sent in zip(arrived, script.sent)) < LIMIT

@@ -13,6 +13,7 @@ from copilot_sync.errors import (
     CopilotError,
     InvalidRequestError,
     MissingCredentialsError,
+    ModelNotAvailableError,
     NetworkError,
     NotFoundError,
     PermissionDeniedError,
@@ -43,6 +44,7 @@ FAMILY: List[Tuple[Type[CopilotError], type, Dict[str, Any]]] = [
     (AuthenticationError, CopilotError, {}),
     (PermissionDeniedError, AuthenticationError, {}),
     (InvalidRequestError, CopilotError, {}),
+    (ModelNotAvailableError, InvalidRequestError, {"model": "gpt-9", "suggestions": ("gpt-5.5",)}),
     (NotFoundError, CopilotError, {}),
     (WrongHostError, CopilotError, {}),
     (RateLimitError, CopilotError, {"retry_after": 1.5}),
@@ -112,6 +114,7 @@ def test_facts_that_are_not_known_have_quiet_defaults(
     error = kind("it failed")
     assert (error.stage, error.status, error.attempts, error.partial, error.request_id) == (None, None, 0, "", None)
     quiet = {"may_have_been_sent": True, "permanent": False, "phase": "total", "not_processed": False}
+    quiet.update(model="", suggestions=())
     assert {name: getattr(error, name) for name in extras} == {name: quiet.get(name) for name in extras}
 
 

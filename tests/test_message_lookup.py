@@ -163,7 +163,7 @@ def test_a_look_that_drips_ends_with_the_time_of_looking(monkeypatch: pytest.Mon
 
     with Server(script) as server, Client("key", api_url=server.url, retry=AT_ONCE) as client:
         with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
-            client.ask("hi", conversation="t-1")
+            client.ask("hi", conversation="t-1", parent_message_id="root")
         over.set()
 
 
@@ -245,11 +245,20 @@ def test_an_answer_that_comes_late_is_looked_for_until_the_end(
     assert client.ask("hi", timeout=Timeout(total=2)).text == "late"
 
 
-def test_an_identical_message_in_a_conversation_known_by_its_id_can_not_be_told_apart(
+def test_an_identical_message_in_a_conversation_known_by_its_id_is_told_apart(
     emulator: Emulator, client: Client
 ) -> None:
-    """Nobody knows what our message answers there, so the earlier one might be ours, answered under another id."""
+    """The thread was looked up before, so it is known what our message answers there."""
     conversation = client.ask("hi").conversation
+    emulator.fail("message", Fault.drop(processed=False))
+    client.ask("hi", conversation=conversation.conversation_id)
+    assert questions(emulator) == ["hi", "hi"]
+
+
+def test_an_identical_message_can_not_be_told_apart_where_nothing_is_listed(emulator: Emulator, client: Client) -> None:
+    """Nobody knows what our message answers then, so the earlier one might be ours, answered under another id."""
+    conversation = client.ask("hi").conversation
+    emulator.fail("messages", Fault.status(404))
     emulator.fail("message", Fault.drop(processed=False))
     with pytest.raises(StreamInterruptedError, match="unknown whether the message was taken"):
         client.ask("hi", conversation=conversation.conversation_id)

@@ -13,6 +13,7 @@ from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
     InvalidRequestError,
+    ModelNotAvailableError,
     NetworkError,
     NotFoundError,
     ProtocolError,
@@ -380,7 +381,7 @@ def test_a_secret_is_masked_before_the_words_are_cut(body: bytes, before: int) -
         ("unauthorized", AuthenticationError),
         ("FORBIDDEN", AuthenticationError),
         ("thread_not_found", NotFoundError),
-        ("model_not_supported", InvalidRequestError),
+        ("model_not_supported", ModelNotAvailableError),
         ("bad_request", InvalidRequestError),
         ("invalid_request_body", InvalidRequestError),
     ],
@@ -391,7 +392,8 @@ def test_an_error_event_is_the_error_its_code_says(code: str, kind: Type[Copilot
     event = ErrorEvent("error", {}, "it broke", code)
     error = error_of_event(event, plain)
     assert type(error) is kind
-    assert error.args == ("the service failed in the middle of the answer (the server said: it broke)",)
+    what = "does not answer with this model" if kind is ModelNotAvailableError else "failed in the middle of the answer"
+    assert error.args == (f"the service {what} (the server said: it broke)",)
     assert (error.stage, error.status) == ("stream", None)
 
 

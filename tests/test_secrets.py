@@ -527,7 +527,7 @@ def test_no_foreign_frame_shows_a_secret_while_a_request_is_sent() -> None:
         striking.start()
         try:
             with pytest.raises(StoppedError) as caught:
-                client.ask("x" * 30_000_000, conversation="a")
+                client.ask("x" * 30_000_000, conversation="a", parent_message_id="root")
         finally:
             striking.join()
             signal.signal(signal.SIGUSR1, before)

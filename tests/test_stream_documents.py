@@ -97,7 +97,10 @@ def test_a_reply_is_read_for_what_it_is(
 def test_a_reply_may_come_byte_by_byte(body: bytes) -> None:
     """What it is is told by the first that means something."""
     responses.post(URL, in_pieces(body[at : at + 1] for at in range(len(body))))
-    assert Client("key", api_url="https://api.example").ask("hi", conversation="t-1").text == "onetwo"
+    assert (
+        Client("key", api_url="https://api.example").ask("hi", conversation="t-1", parent_message_id="root").text
+        == "onetwo"
+    )
 
 
 @each_label
@@ -161,10 +164,10 @@ def test_what_was_said_is_told_though_the_connection_stays_open(body: bytes, wor
     began = time.monotonic()
     with Server(script) as server, Client("key", api_url=server.url) as client:
         if words is None:
-            assert client.ask("hi", conversation="t-1").text == "onetwo"
+            assert client.ask("hi", conversation="t-1", parent_message_id="root").text == "onetwo"
         else:
             with pytest.raises(ServerError, match=words):
-                client.ask("hi", conversation="t-1")
+                client.ask("hi", conversation="t-1", parent_message_id="root")
     assert time.monotonic() - began < 3
 
 
@@ -179,7 +182,7 @@ def test_mere_words_without_an_end_are_not_read_for_ever() -> None:
 
     with Server(script) as server, Client("key", api_url=server.url) as client:
         with pytest.raises(ServerError, match="oops oops"):
-            client.ask("hi", conversation="t-1")
+            client.ask("hi", conversation="t-1", parent_message_id="root")
 
 
 def test_blanks_without_an_end_are_no_reply(emulator: Emulator) -> None:
@@ -194,7 +197,7 @@ def test_blanks_without_an_end_are_no_reply(emulator: Emulator) -> None:
     limits = Limits(event=50_000, answer=50_000)
     with Server(script) as server, Client("key", api_url=server.url, limits=limits) as client:
         with pytest.raises(ResponseTooLargeError, match="50000 bytes came without any text"):
-            client.ask("hi", conversation="t-1")
+            client.ask("hi", conversation="t-1", parent_message_id="root")
 
 
 def test_a_document_has_a_largest_size(emulator: Emulator) -> None:

@@ -29,7 +29,7 @@ from copilot_sync.emulator import Emulator, Fault, Reply
 
 @pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
-    with client_of(emulator) as opened:
+    with client_of(emulator, model="gpt-4o") as opened:
         yield opened
 
 
@@ -135,7 +135,7 @@ def test_a_look_that_takes_too_long_is_given_up(emulator: Emulator, monkeypatch:
     monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.3)
     emulator.script(Reply(raw=ONE))
     emulator.fail("messages", Fault.stall())
-    with client_of(emulator) as client:
+    with client_of(emulator, model="gpt-4o") as client:
         assert client.ask("hi").text == "one"
 
 
@@ -165,7 +165,7 @@ def test_nothing_is_looked_for_where_that_is_not_wanted(emulator: Emulator, clie
 def test_a_body_with_no_connection_behind_it_ends_in_good_order() -> None:
     """The body of a mock is taken as it is, at once, though nobody can look at its thread."""
     responses.post("https://api.example/github/chat/threads/t-1/messages", ONE, content_type="text/event-stream")
-    answer = Client("key", api_url="https://api.example").ask("hi", conversation="t-1")
+    answer = Client("key", api_url="https://api.example").ask("hi", conversation="t-1", parent_message_id="root")
     assert (answer.text, answer.complete) == ("one", False)
 
 
@@ -173,7 +173,9 @@ def test_a_body_with_no_connection_behind_it_ends_in_good_order() -> None:
 def test_pieces_of_a_mock_come_one_by_one() -> None:
     """A mock that hands over its body in reads of its own is read like a socket."""
     responses.post(URL, in_pieces([ONE[:7], ONE[7:] + TWO, COMPLETE]), content_type="text/event-stream")
-    assert list(Client("key", api_url="https://api.example").stream("hi", conversation="t-1")) == ["one", "two"]
+    assert list(
+        Client("key", api_url="https://api.example").stream("hi", conversation="t-1", parent_message_id="root")
+    ) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
