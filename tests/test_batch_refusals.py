@@ -169,3 +169,15 @@ def test_a_batch_gives_its_places_back(emulator: Emulator, client: Client, how: 
         with contextlib.suppress(CopilotError):
             list(batch.run(map(str, range(9)), client=client, rate_limiter=rate_limiter))
     assert [rate_limiter.try_acquire() for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_refused_prompt_leaves_no_empty_conversation(emulator: Emulator, client: Client) -> None:
+    """The conversation that the batch created for it is deleted. One of the caller's stays, and so does one that may
+    hold the message."""
+    mine = client.create_thread().conversation_id
+    emulator.fail("message", Fault.status(422), Fault.status(422), Fault.status(424))
+    prompts = [Prompt("a", "one"), Prompt("b", "two", conversation=mine), Prompt("c", "three"), Prompt("d", "four")]
+    results = by_id(batch.run(prompts, client=client, workers=1))
+    assert [results[id].error is None for id in "abcd"] == [False, False, False, True]
+    assert (results["a"].conversation_id, results["b"].conversation_id) == (None, mine)
+    assert set(emulator.threads) == {mine, results["c"].conversation_id, results["d"].conversation_id}

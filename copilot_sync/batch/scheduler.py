@@ -256,16 +256,24 @@ class Scheduler:
             self._move(item, ItemEvent.STOPPED)
             self._end(error)
         else:
-            self._finish(item, ItemEvent.FAILED, item.failure(error))
+            self._finish(item, ItemEvent.FAILED, item.failure(error), is_refused=item.is_refused(error))
             if decision is Decision.FAIL_AND_STOP:
                 self._end(error)
 
-    def _finish(self, item: WorkItem, event: ItemEvent, result: Result, message_id: Optional[str] = None) -> None:
+    def _finish(
+        self,
+        item: WorkItem,
+        event: ItemEvent,
+        result: Result,
+        message_id: Optional[str] = None,
+        *,
+        is_refused: bool = False,
+    ) -> None:
         self._move(item, event)
         follower = self._conversations.leave(item, message_id)
         if follower is not None:
             self._enqueue(follower, ItemEvent.TURN_CAME)
-        self._finished.put(FinishedItem(item.index, result, item))
+        self._finished.put(FinishedItem(item.index, result, item, is_refused))
 
     def _end(self, error: Exception) -> None:
         """Start no further prompt."""
@@ -281,7 +289,8 @@ class Scheduler:
 
     def _written(self, finished: FinishedItem) -> None:
         item, error = finished.item, finished.result.error
-        if item is not None and self._delete_threads and finished.has_spare_thread:
+        is_unwanted = self._delete_threads or finished.is_refused  # an empty one is of no use
+        if item is not None and is_unwanted and finished.has_spare_thread:
             self._move(item, ItemEvent.DELETE)
             self._steps.submit(item, "delete", str(item.created_thread_id))
         elif item is not None:

@@ -16,8 +16,10 @@ from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
 from copilot_sync.delivery.recovery import may_have_answer
+from copilot_sync.errors import CopilotError
 from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments
 from copilot_sync.models import Answer
+from copilot_sync.pacing.policy import is_refusal
 from copilot_sync.protocol.requests import ROOT
 
 
@@ -118,12 +120,17 @@ class WorkItem(Submission):
             attempts=self.attempts,
         )
 
+    def is_refused(self, error: Exception) -> bool:
+        """Whether a failure means that the message is certainly not in its conversation, from no attempt."""
+        may_be_there = self.handle is not None and self.handle.maybe_sent
+        return isinstance(error, CopilotError) and is_refusal(error) and not may_be_there
+
     def failure(self, error: Exception) -> Result:
         """Return the result for a failure."""
         return Result(
             id=self.prompt.id,
             text=getattr(error, "partial", ""),
-            conversation_id=self.created_thread_id or self.given_conversation_id,
+            conversation_id=(None if self.is_refused(error) else self.created_thread_id) or self.given_conversation_id,
             seconds=self.seconds,
             attempts=self.attempts,
             error=error_of(error, "input"),
@@ -138,11 +145,13 @@ class FinishedItem:
         index: The position of its prompt, from 0.
         result: The result.
         item: The prompt; ``None`` for a line that is no prompt.
+        is_refused: Whether its message certainly never got into its conversation.
     """
 
     index: int
     result: Result
     item: Optional[WorkItem] = None
+    is_refused: bool = False
 
     @property
     def has_spare_thread(self) -> bool:
