@@ -82,7 +82,7 @@ class ProviderModelMixin:
 class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
     """GitHub Copilot Chat as a provider.
 
-    >>> for piece in GithubCopilot.create_generator("gpt-4o", messages, stream=True):  # doctest: +SKIP
+    >>> for piece in GithubCopilot.create_generator("auto", messages, stream=True):  # doctest: +SKIP
     ...     print(piece, end="", flush=True)
 
     All methods are safe for any number of threads.

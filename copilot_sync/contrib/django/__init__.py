@@ -1,7 +1,7 @@
 """Copilot Chat in Django: streamed answers and conversations in the session. WSGI and ASGI, no model, no migration.
 
     INSTALLED_APPS = [..., "copilot_sync.contrib.django"]
-    COPILOT_SYNC = {"MODEL": "gpt-4o"}
+    COPILOT_SYNC = {"MODEL": "auto"}
 
     @require_POST
     def chat(request):
