@@ -2,13 +2,13 @@
 
 import json
 import time
-from typing import Any, Iterator, List, Set
+from typing import Any, Callable, Dict, Iterator, List, Set
 
 import pytest
 from asking import AT_ONCE
 from support import stages
 
-from copilot_sync import Client, Model, QuotaExceededError, RateLimitError
+from copilot_sync import AuthenticationError, Client, Model, QuotaExceededError, RateLimitError
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.emulator.faults import RATE_LIMIT_HEADERS
 
@@ -157,6 +157,39 @@ def test_the_model_that_was_chosen_and_annotations_come_ahead_of_the_end(
     emulator.script(Reply(ahead, complete={"model": "", "copilotAnnotations": {}}))
     answer = client.ask("hi", model="gpt-5.4")
     assert (answer.text, answer.model, answer.annotations, answer.events) == ("one", "gpt-5-mini", found, ())
+
+
+#: Bodies that can't be read, or not to their end.
+UNREADABLE = {
+    "cut": b'Content-Length: 1000\r\n\r\n{"mess',
+    "no gzip": b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+    "an unknown coding": b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\nhello",
+    "no chunks": b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello",
+    "another charset": b"Content-Type: application/json; charset=utf-16\r\nContent-Length: 4\r\n\r\n\xff\xfe{\x00",
+    "a bot check": b"Content-Type: text/html\r\nContent-Length: 36\r\n\r\n<html><title>Just a moment...</title>",
+}
+
+
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_no_body_hides_a_status(emulator: Emulator, stage: str, body: bytes) -> None:
+    """Whatever came behind it; to sign in again is the advice if the service gave no reason that can be read."""
+    urls = emulator.github_url, emulator.api_url
+    calls: Dict[str, Callable[[Client], object]] = {
+        "quota": Client.quota,
+        "models": Client.models,
+        "messages": lambda client: client.messages("t1"),
+        "threads": Client.threads,
+        "rename": lambda client: client.rename_thread("t1", "another"),
+        "delete": lambda client: client.delete_thread("t1"),
+    }
+    emulator.fail(stage, Fault.wire(b"HTTP/1.1 403 Forbidden\r\n" + body))
+    with Client(cookies=emulator.cookies, retry=None, github_url=urls[0], api_url=urls[1]) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            calls.get(stage, lambda client: client.ask("hi"))(client)
+    assert (caught.value.stage, caught.value.status) == (stage, 403)
+    assert ("sign in again" in str(caught.value)) is (stage in ("token", "quota"))
+    assert ("Just a moment..." in str(caught.value)) is (b"Just" in body)
 
 
 @pytest.mark.parametrize("status", [429, 403])
