@@ -2,7 +2,8 @@
 
 from copilot_sync._version import __version__
 from copilot_sync.auth.cookies import get_cookies
-from copilot_sync.client import Chat, Client
+from copilot_sync.chat import Chat
+from copilot_sync.client import Client
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.errors import (
     AuthenticationError,

@@ -1,23 +1,25 @@
-"""``Client`` and ``Chat``: the blocking client.
+"""``Client``: the blocking client.
 
 A ``Client`` holds what calls share: connections, the token, the defaults. It may be used by any number of
-threads, and by a child that was forked; it pickles, for ``spawn``. A ``Chat`` is one conversation and belongs
-to one thread at a time.
+threads, and by a child that was forked; it pickles, for ``spawn``.
 """
 
 import os
 import weakref
 from dataclasses import fields
-from typing import Any, Callable, Dict, Optional, Set, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Union
 
 from copilot_sync.account import AccountCalls
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.chat import Chat
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
+from copilot_sync.inline_files import FileInput, inline_files, read_files
+from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
-from copilot_sync.prompts import PromptInput, prompt_text
+from copilot_sync.prompts import PromptInput, PromptText, prompt_text
 from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.safe_text import check_id, check_text
 from copilot_sync.secret import Secret
@@ -126,6 +128,8 @@ class Client(AccountCalls):
         *,
         conversation: Union[None, str, Conversation] = None,
         model: Optional[str] = None,
+        system: Optional[str] = None,
+        files: Optional[Iterable[FileInput]] = None,
         timeout: TimeoutValue = None,
         retry: Optional[RetryPolicy] = _DEFAULT,
         resume: Optional[bool] = None,
@@ -135,25 +139,33 @@ class Client(AccountCalls):
         """Ask, and wait for the whole answer.
 
         Args:
-            prompt: A text, or role messages: a new conversation gets all of them, another the user's last ones.
+            prompt: A text, or role messages: a new conversation gets all of them, another the user's last ones. Their
+                images with ``https://`` addresses and their text files are sent along.
             conversation: A conversation or its id, to go on with it. It is updated in place. Default: a new one.
             model: The model's id. Default: the client's.
+            system: Instructions for the model: a role message in front of a new conversation, else a paragraph in
+                front of the text. Default: none.
+            files: Text files to attach, of at most 1 MiB each: paths, which are read at once, or pairs of a name and a
+                text.
             timeout: Seconds of silence allowed, or a ``Timeout``. Default: the client's.
             retry: When failed requests are tried again, ``None`` for never. Default: the client's.
             resume: Whether a cut answer's rest is fetched. Default: the client's.
             on_start: Called with the conversation once it is known, before the message is sent.
-            **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media`` and
-                ``parent_message_id``, as ``MessageOptions`` has them.
+            **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
+                ``parent_message_id`` and ``extra``, as ``MessageOptions`` has them.
 
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
+            OSError: A file can't be read.
             CopilotError: The call failed; ``partial`` is the text that had come.
         """
         stream = self.stream(
             prompt,
             conversation=conversation,
             model=model,
+            system=system,
+            files=files,
             timeout=timeout,
             retry=retry,
             resume=resume,
@@ -170,6 +182,8 @@ class Client(AccountCalls):
         *,
         conversation: Union[None, str, Conversation] = None,
         model: Optional[str] = None,
+        system: Optional[str] = None,
+        files: Optional[Iterable[FileInput]] = None,
         timeout: TimeoutValue = None,
         retry: Optional[RetryPolicy] = _DEFAULT,
         resume: Optional[bool] = None,
@@ -186,6 +200,8 @@ class Client(AccountCalls):
             prompt: As for ``ask``.
             conversation: As for ``ask``.
             model: As for ``ask``.
+            system: As for ``ask``.
+            files: As for ``ask``. They are read by this call, not with the first piece.
             timeout: As for ``ask``.
             retry: As for ``ask``.
             resume: As for ``ask``.
@@ -200,14 +216,16 @@ class Client(AccountCalls):
         Raises:
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
+            OSError: A file can't be read.
         """
         known = Conversation.from_value(handle.conversation_id if handle is not None else conversation)
         if known is not None:
             check_id(known.conversation_id)
+        content = prompt_text(prompt, system, is_new=known is None)
         message = PendingMessage(
-            content=prompt_text(prompt, is_new=known is None),
+            content=content,
             model=_checked_model(model, self._model),
-            options=_checked_options(options),
+            options=_checked_options(options, content, files),
             conversation=known,
             buffered=buffered,
             handle=handle,
@@ -218,14 +236,31 @@ class Client(AccountCalls):
         self._streams.add(weakref.ref(stream, self._streams.discard))
         return stream
 
-    def chat(self, conversation: Union[None, str, Conversation] = None, *, model: Optional[str] = None) -> "Chat":
+    def chat(
+        self,
+        conversation: Union[None, str, Conversation] = None,
+        *,
+        model: Optional[str] = None,
+        system: Optional[str] = None,
+        files: Optional[Iterable[FileInput]] = None,
+        extra: Optional[Mapping[str, Any]] = None,
+    ) -> Chat:
         """Begin a conversation, or go on with one.
 
         Args:
             conversation: A conversation or its id. Default: a new one, begun with the first question.
             model: The model for all of it. Default: the client's.
+            system: Instructions for the model, in front of the chat's first question. They are sent again with the next
+                question as long as no answer has begun. Default: none.
+            files: Text files that go with the instructions, as for ``ask``. Paths are read at once.
+            extra: Further fields of each of its messages, as ``MessageOptions`` has them. Default: none.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument can't be sent.
+            OSError: A file can't be read.
         """
-        return Chat(self, Conversation.from_value(conversation), model)
+        return Chat(self, Conversation.from_value(conversation), model, system, files, extra)
 
     def close(self) -> None:
         """End every call under way and close the connections.
@@ -261,50 +296,17 @@ class Client(AccountCalls):
         )
 
 
-class Chat:
-    """One conversation, question by question. For one thread at a time.
-
-    Chats are made by ``Client.chat``.
-
-    Attributes:
-        conversation: The conversation, ``None`` before the first question was sent.
-    """
-
-    def __init__(self, client: Client, conversation: Optional[Conversation], model: Optional[str]) -> None:
-        self._client = client
-        self._model = model
-        self.conversation = conversation
-
-    def ask(self, prompt: PromptInput, **options: Any) -> Answer:
-        """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
-        return self._client.ask(prompt, **self._with_defaults(options))
-
-    def stream(self, prompt: PromptInput, **options: Any) -> Stream:
-        """Ask the next question and get its answer in pieces. Options and errors are those of ``Client.stream``."""
-        return self._client.stream(prompt, **self._with_defaults(options))
-
-    def _with_defaults(self, options: Dict[str, Any]) -> Dict[str, Any]:
-        on_start, on_discard = options.pop("on_start", None), options.pop("on_discard", None)
-
-        def started(conversation: Conversation) -> None:
-            self.conversation = conversation
-            if on_start is not None:
-                on_start(conversation)
-
-        def discarded(conversation: Conversation) -> None:
-            self.conversation = None
-            if on_discard is not None:
-                on_discard(conversation)
-
-        defaults = {"model": self._model, "conversation": self.conversation}
-        return {**defaults, **options, "on_start": started, "on_discard": discarded}
-
-
-def _checked_options(options: Dict[str, Any]) -> MessageOptions:
+def _checked_options(
+    options: Dict[str, Any], content: PromptText, files: Optional[Iterable[FileInput]]
+) -> MessageOptions:
     for name in options:
         if name not in _OPTIONS:
             raise TypeError(f"{name} is no option of a message; there are {', '.join(_OPTIONS)}")
-    return MessageOptions.coerce(**options)
+    checked = MessageOptions.coerce(**options)
+    if files is None and content.attachments is NO_ATTACHMENTS:
+        return checked
+    references, media = content.attachments
+    return checked.attach((*inline_files(read_files(files)), *references), media)
 
 
 def _checked_resume(resume: bool) -> bool:

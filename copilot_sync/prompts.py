@@ -1,26 +1,40 @@
-"""Prompts: role messages and instructions become the one text that a message takes.
+"""Prompts: role messages and instructions become the one text that a message takes, and what goes with it.
 
 A prompt is checked once. What comes of that is a ``CheckedPrompt`` while it is not known yet which conversation
-it goes to, and a ``PromptText`` from then on; neither is checked again.
+it goes to, and a ``PromptText`` from then on; neither is checked again. ``message_parts`` reads the images and files
+in role messages; a conversation gets those of the messages whose text it gets.
 """
 
 from typing import Any, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
+from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments, read_content
 from copilot_sync.safe_text import check_text, json_bytes
 
 #: What callers may pass for a prompt: a text, or role messages as chat programs keep them.
 PromptInput = Union[str, Iterable[Mapping[str, Any]]]
-_Turn = Tuple[str, str]
+_Turn = Tuple[str, str, Attachments]
 
 
 class PromptText(str):
-    """A prompt as it is sent."""
+    """A prompt as it is sent. It can be pickled.
 
-    __slots__ = ()
+    Attributes:
+        attachments: The files and images that go with the text.
+    """
+
+    attachments: Attachments = NO_ATTACHMENTS
+
+    def attach(self, attachments: Attachments) -> "PromptText":
+        """Return the same text with further attachments, behind those that it has."""
+        if attachments == NO_ATTACHMENTS:
+            return self
+        text = PromptText(self)
+        text.attachments = self.attachments.plus(attachments)
+        return text
 
 
 class CheckedPrompt(NamedTuple):
-    """The turns of a prompt: pairs of a role and a text. A prompt that is a text is a turn of the user's."""
+    """The turns of a prompt: a role, a text and its attachments each. A text alone is a turn of the user's."""
 
     turns: List[_Turn]
     is_text: bool
@@ -32,11 +46,12 @@ class CheckedPrompt(NamedTuple):
         Raises:
             TypeError: It, or one of its messages, has the wrong type.
             ValueError: It is empty or not valid Unicode, or a message lacks its role or content, or holds a part that
-                is no text.
+                can't be sent.
         """
         if isinstance(prompt, Iterable) and not isinstance(prompt, (str, bytes, Mapping)):
             return cls(_turns(prompt), is_text=False)
-        return cls([("user", _checked_text(prompt))], is_text=True)
+        attachments = prompt.attachments if isinstance(prompt, PromptText) else NO_ATTACHMENTS
+        return cls([("user", _checked_text(prompt), attachments)], is_text=True)
 
     def text(self, system: Optional[str] = None, *, is_new: bool = True) -> PromptText:
         """Return the one text that is sent.
@@ -52,11 +67,13 @@ class CheckedPrompt(NamedTuple):
             TypeError: The instructions are not a string.
             ValueError: There is nothing to send, or the instructions are not valid Unicode.
         """
-        instructions = _checked_system(system)
+        instructions = checked_system(system)
+        if self.is_text and not instructions:
+            return PromptText(self.turns[0][1]).attach(self.turns[0][2])
         if is_new:
-            return _transcript([("system", instructions), *self.turns] if instructions else self.turns)
-        text = self.turns[0][1] if self.is_text else _last_user_turn(self.turns)
-        return PromptText(f"{instructions}\n\n{text}" if instructions else text)
+            return _transcript([("system", instructions, NO_ATTACHMENTS), *self.turns] if instructions else self.turns)
+        text = self.text() if self.is_text else _last_user_turn(self.turns)
+        return PromptText(f"{instructions}\n\n{text}").attach(text.attachments) if instructions else text
 
 
 def prompt_text(prompt: PromptInput, system: Optional[str] = None, *, is_new: bool = True) -> PromptText:
@@ -73,52 +90,70 @@ def prompt_text(prompt: PromptInput, system: Optional[str] = None, *, is_new: bo
     return CheckedPrompt.from_value(prompt).text(system, is_new=is_new)
 
 
-def format_prompt(messages: Iterable[Mapping[str, Any]]) -> PromptText:
+def format_prompt(messages: Iterable[Mapping[str, Any]], system: Optional[str] = None) -> PromptText:
     """Render a whole transcript as the one string that a message takes.
 
     A single message is its content alone; several become ``Role: content`` lines, blank ones left out, closed
-    by a line ``Assistant:``. Content that is ``None`` is blank.
+    by a line ``Assistant:``. Content that is ``None`` is blank. Instructions are a role message in front.
 
     Raises:
-        TypeError: The messages, or one of them, have the wrong type.
-        ValueError: There are none, one lacks its role or content or holds a part that is no text, or all are blank.
+        TypeError: The messages, one of them, or the instructions have the wrong type.
+        ValueError: There are none, one lacks its role or content or holds a part that can't be sent, or all are blank.
     """
-    return _transcript(_turns(messages))
+    return CheckedPrompt(_turns(messages), is_text=False).text(system)
 
 
-def last_user_turn(messages: Iterable[Mapping[str, Any]]) -> PromptText:
+def last_user_turn(
+    messages: Iterable[Mapping[str, Any]], system: Optional[str] = None, *, is_new: bool = False
+) -> PromptText:
     """Take what the user said last: the last run of user messages, whatever stands behind it left out.
 
-    Each is stripped, blank ones are dropped, and the rest is joined by newlines.
+    Each is stripped, blank ones are dropped, and the rest is joined by newlines. Instructions are a paragraph in front,
+    and a role message if a conversation begins with it.
 
     Raises:
-        TypeError: The messages, or one of them, have the wrong type.
-        ValueError: There are none, one lacks its role or content or holds a part that is no text, or the user said
+        TypeError: The messages, one of them, or the instructions have the wrong type.
+        ValueError: There are none, one lacks its role or content or holds a part that can't be sent, or the user said
             nothing.
     """
-    return _last_user_turn(_turns(messages))
+    text = _last_user_turn(_turns(messages))
+    return prompt_text(text, system, is_new=is_new)
 
 
 def _transcript(turns: List[_Turn]) -> PromptText:
-    if not any(content.strip() for _, content in turns):
-        raise ValueError("the messages hold no text")
     if len(turns) == 1:
-        return PromptText(turns[0][1])
-    lines = [f"{role.capitalize()}: {content}" for role, content in turns if content.strip()]
-    return PromptText("\n".join([*lines, "Assistant:"]))
+        text = turns[0][1]
+    else:
+        lines = [f"{role.capitalize()}: {content}" for role, content, _ in turns if content.strip()]
+        text = "\n".join([*lines, "Assistant:"]) if lines else ""
+    return _with_attachments(text, turns, "the messages hold no text")
 
 
 def _last_user_turn(turns: List[_Turn]) -> PromptText:
-    run: List[str] = []
-    for role, content in reversed(turns):
-        if role == "user":
-            run.append(content.strip())
+    run: List[_Turn] = []
+    for turn in reversed(turns):
+        if turn[0] == "user":
+            run.append(turn)
         elif run:
             break
-    text = "\n".join(content for content in reversed(run) if content)
-    if not text:
-        raise ValueError("the messages hold no text of the user's to send")
-    return PromptText(text)
+    run.reverse()
+    texts = [content.strip() for _, content, _ in run]
+    return _with_attachments("\n".join(filter(None, texts)), run, "the messages hold no text of the user's to send")
+
+
+def _with_attachments(text: str, turns: List[_Turn], complaint: str) -> PromptText:
+    """Return a text with the attachments of some turns.
+
+    Raises:
+        ValueError: The text is blank, and the service refuses a message without text.
+    """
+    attached = [attachments for _, _, attachments in turns if attachments is not NO_ATTACHMENTS]
+    if not text.strip():
+        raise ValueError(f"{complaint}, and images and files can't be sent alone" if attached else complaint)
+    prompt = PromptText(text)
+    for attachments in attached:
+        prompt = prompt.attach(attachments)
+    return prompt
 
 
 def _checked_text(prompt: object) -> str:
@@ -129,8 +164,13 @@ def _checked_text(prompt: object) -> str:
     return check_text("the prompt", prompt)
 
 
-def _checked_system(system: object) -> str:
-    """Return the instructions; ``""`` for none."""
+def checked_system(system: object) -> str:
+    """Check instructions, and return them; ``""`` for none or blank ones.
+
+    Raises:
+        TypeError: They are not a string.
+        ValueError: They are not valid Unicode.
+    """
     if system is not None and not isinstance(system, str):
         raise TypeError(f"system must be a string, not {type(system).__name__}")
     return check_text("system", system) if system and system.strip() else ""
@@ -146,7 +186,7 @@ def _turns(messages: object) -> List[_Turn]:
     return turns
 
 
-def _turn(number: int, message: object) -> Tuple[str, str]:
+def _turn(number: int, message: object) -> _Turn:
     if not isinstance(message, Mapping):
         raise TypeError(f"message {number} must be a dictionary, not {type(message).__name__}")
     role = message.get("role")
@@ -158,29 +198,4 @@ def _turn(number: int, message: object) -> Tuple[str, str]:
         raise TypeError(f"the role of message {number} must be a string, not {type(role).__name__}")
     if not role.strip():
         raise ValueError(f"message {number} has no role")
-    return role, _text_of(number, message["content"])
-
-
-def _text_of(number: int, content: object) -> str:
-    if content is None:  # as in an assistant's turn that only called a tool
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, (list, tuple)):
-        raise TypeError(f"the content of message {number} must be a string or a list of parts")
-    return "".join(_part_text(number, part) for part in content)
-
-
-def _part_text(number: int, part: object) -> str:
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, Mapping):
-        raise TypeError(f"a part of message {number} must be a dictionary, not {type(part).__name__}")
-    kind = part.get("type", "text" if "text" in part else None)
-    if kind != "text":
-        what = f"of type {kind!r}" if kind else "without a type or text"
-        raise ValueError(f"message {number} has a part {what}, which can't be sent: only text can")
-    text = part.get("text", "")
-    if not isinstance(text, str):
-        raise TypeError(f"a text part of message {number} must hold a string, not {type(text).__name__}")
-    return text
+    return (role, *read_content(number, message["content"]))

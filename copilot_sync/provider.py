@@ -43,6 +43,8 @@ _CALL_OPTIONS = (
     "custom_instructions",
     "media",
     "parent_message_id",
+    "files",
+    "extra",
     "timeout",
     "retry",
     "resume",
@@ -147,6 +149,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             model: The model's id; ``""`` or ``None`` for ``default_model``. If the service does not answer with that
                 default any more, ``auto`` is asked instead, once, and a warning is logged.
             messages: Role messages. The whole transcript is sent; with ``return_conversation``, the user's last turn.
+                Images with ``https://`` addresses and text files among their parts are sent along.
             stream: Yield each piece as it arrives, instead of the whole answer once.
             api_key: A token to use as it is. Then no cookies are looked for.
             proxy: The URL of a proxy.
@@ -155,8 +158,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             conversation: A conversation to go on with; it wins over ``conversation_id``.
             return_conversation: Yield the ``Conversation`` first, and send the user's last turn alone.
             **kwargs: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
-                ``parent_message_id``, ``timeout``, ``retry``, ``resume``, ``github_url``, ``api_url``, ``token_cache``
-                and ``verify``, as ``Client`` has them. Others are ignored.
+                ``parent_message_id``, ``system``, ``files``, ``extra``, ``timeout``, ``retry``, ``resume``,
+                ``github_url``, ``api_url``, ``token_cache`` and ``verify``, as ``Client`` has them. Others are ignored.
 
         Yields:
             Text, and before it the ``Conversation`` if that is wanted.
@@ -164,6 +167,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         Raises:
             TypeError: An argument has the wrong type.
             ValueError: The messages are empty, or an argument can't be sent.
+            OSError: A file can't be read.
             CopilotError: The answer could not be had; ``partial`` holds what had come of it.
         """
         api_key, cookies, proxy, kwargs = _as_secrets(api_key, cookies, proxy, kwargs)
@@ -212,13 +216,17 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         return_conversation: bool,
         kwargs: Dict[str, Any],
     ) -> Stream:
-        ignored = sorted(set(kwargs) - {*_CALL_OPTIONS, *_CLIENT_OPTIONS})
+        ignored = sorted(set(kwargs) - {*_CALL_OPTIONS, *_CLIENT_OPTIONS, "system"})
         if ignored:
             logger.debug("ignored options: %s", ", ".join(ignored))
         options = {name: kwargs[name] for name in _CALL_OPTIONS if name in kwargs}
         client = _clients.get({name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs})
-        text = last_user_turn(messages) if return_conversation else format_prompt(messages)
         known = Conversation.from_value(conversation) or Conversation.from_value(conversation_id)
+        system = kwargs.get("system")
+        if return_conversation:
+            text = last_user_turn(messages, system, is_new=known is None)
+        else:
+            text = format_prompt(messages, system)
         if not model:  # the documented default is older than the service's models
             options["fallback_model"] = settings.MODEL
         return client.stream(text, conversation=known, model=cls.get_model(model), buffered=not stream, **options)

@@ -43,6 +43,8 @@ class Stream:
         on_discard: Optional[Callable[[Conversation], None]] = None,
     ) -> None:
         answer_id = new_id() if message.handle is None else message.handle.answer_id
+        #: What is asked. A chat remembers it.
+        self._message = message
         self._call = CallContext(options.timeout)
         self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
         self._ends = self._builder.ends

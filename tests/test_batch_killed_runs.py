@@ -17,6 +17,7 @@ from copilot_sync.delivery import recovery
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing.limiter import RateLimiter
+from copilot_sync.prompts import PromptText
 
 pytestmark = pytest.mark.usefixtures("quick_batches")
 
@@ -41,7 +42,7 @@ class Left:
         self.handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), "root")
 
     def intend(self, prompt: str = "one", model: str = "") -> "Left":
-        item = work_items.WorkItem(0, Prompt(0, prompt), sender.Task(prompt, model or None))
+        item = work_items.WorkItem(0, Prompt(0, prompt), sender.Task(PromptText(prompt), model or None))
         with Journal(str(self._output)) as journal:
             journal.record_intents([Intent(0, self.handle, item.digest(), created_thread=True)])
         return self

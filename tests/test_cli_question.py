@@ -11,7 +11,7 @@ import click
 import pytest
 from command_line import Keys
 
-from copilot_sync.cli.question import FILE_LIMIT, read_question, read_reference
+from copilot_sync.cli.question import read_attachments, read_question
 
 
 @pytest.mark.parametrize(
@@ -83,60 +83,25 @@ def test_whoever_types_the_question_is_told_how_it_ends(
     assert ("Ctrl-D" in capsys.readouterr().err) is hint
 
 
-@pytest.mark.parametrize(
-    "name, language", [("app.py", "py"), ("Makefile", ""), ("a.tar.gz", "gz"), (".bashrc", ""), ("sub/app.js", "js")]
-)
-def test_a_file_becomes_a_reference(name: str, language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its name, the language that its ending says, and its text without a byte order mark."""
-    monkeypatch.chdir(tmp_path)
-    Path("sub").mkdir()
-    Path(name).write_bytes(b"\xef\xbb\xbfprint('\xc3\xa9')\r\n")
-    expected = {"type": "thread-scoped-file", "name": name, "text": "print('é')\r\n", "language": language}
-    assert read_reference(name) == expected
-    assert read_reference(os.path.join(".", name))["name"] == name
-
-
-def test_no_folder_of_this_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a path leads out of the current folder, the file's own name is all that is sent."""
-    (tmp_path / "here").mkdir()
-    (tmp_path / "app.py").write_text("x")
-    monkeypatch.chdir(tmp_path / "here")
-    for path in (os.path.join("..", "app.py"), str(tmp_path / "app.py")):
-        assert read_reference(path)["name"] == "app.py"
-
-
-def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
-    """As with ``--file <(git diff)`` in a shell."""
+def test_a_file_is_read_with_the_name_that_is_sent(tmp_path: Path) -> None:
+    """As with ``--file <(git diff)`` in a shell, it may be a pipe."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_bytes, args=(b"+ x = 1\n",))
     writer.start()
-    assert read_reference(str(path))["text"] == "+ x = 1\n"
+    assert read_attachments([str(path)]) == [("pipe", "+ x = 1\n")]
     writer.join()
 
 
 @pytest.mark.parametrize(
-    "content, words",
-    [
-        (b"\x89PNG\r\n\x1a\n", "not UTF-8 text"),
-        (b"text\0text", "binary"),
-        (b"x" * (FILE_LIMIT + 1), "larger than 1024 KiB"),
-        (None, "No such file"),
-    ],
-    ids=["bytes", "NUL", "large", "missing"],
+    ("content", "words"),
+    [(b"\x89PNG\r\n\x1a\n", "it is not UTF-8 text"), (None, "it can't be read: No such file")],
+    ids=["bytes", "missing"],
 )
-def test_a_file_that_cannot_be_sent_is_refused_by_name(content: Optional[bytes], words: str, tmp_path: Path) -> None:
-    """With the reason."""
+def test_a_file_that_cannot_be_sent_is_wrong_usage(content: Optional[bytes], words: str, tmp_path: Path) -> None:
+    """With its path as it was typed, and the reason."""
     path = tmp_path / "logo.png"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(click.UsageError, match=words) as raised:
-        read_reference(str(path))
-    assert str(path) in str(raised.value)
-
-
-def test_the_largest_file_is_taken(tmp_path: Path) -> None:
-    """To the byte."""
-    path = tmp_path / "large.txt"
-    path.write_bytes(b"x" * FILE_LIMIT)
-    assert len(read_reference(str(path))["text"]) == FILE_LIMIT
+    with pytest.raises(click.UsageError, match=f"--file {path}: {words}"):
+        read_attachments([str(path)])

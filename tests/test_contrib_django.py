@@ -34,7 +34,15 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 
 from copilot_sync.contrib import sse
-from copilot_sync.contrib.django import astream_response, conversations, forget, get_client, stream_response
+from copilot_sync.contrib.django import (
+    aretry_response,
+    astream_response,
+    conversations,
+    forget,
+    get_client,
+    retry_response,
+    stream_response,
+)
 from copilot_sync.emulator import Emulator, Fault, Reply
 
 needs_asynchronous_bodies = pytest.mark.skipif(django.VERSION < (4, 2), reason="Django 4.2 brought asynchronous bodies")
@@ -56,6 +64,19 @@ async def chat_asynchronously(request: HttpRequest) -> Any:
 async def chat_wrongly(request: HttpRequest) -> Any:
     """A coroutine that blocks."""
     return stream_response(request, "hi")
+
+
+def retry(request: HttpRequest) -> Any:
+    """Answer the last question again."""
+    form = request.POST
+    return retry_response(
+        request, name=form.get("name"), conversation=form.get("conversation"), model=form.get("model")
+    )
+
+
+async def retry_asynchronously(request: HttpRequest) -> Any:
+    """The same, as a coroutine."""
+    return await aretry_response(request, conversation=request.POST.get("conversation"))
 
 
 def new(request: HttpRequest) -> HttpResponse:
@@ -82,6 +103,8 @@ urlpatterns = [
     path("chat", chat),
     path("async", chat_asynchronously),
     path("wrong", chat_wrongly),
+    path("retry", retry),
+    path("async-retry", retry_asynchronously),
     path("new", new),
     path("conversations", listed),
     path("write", write),
@@ -136,8 +159,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
         yield request.param
 
 
-def ask(page: Client, **form: str) -> List[Dict[str, Any]]:
-    response = page.post("/chat", form)
+def ask(page: Client, place: str = "/chat", **form: str) -> List[Dict[str, Any]]:
+    response = page.post(place, form)
     body = b"".join(response)
     response.close()
     return events(body)
@@ -152,6 +175,51 @@ def ask_asynchronously(page: AsyncClient, place: str, **form: str) -> List[Dict[
         return body
 
     return events(asyncio.run(main()))
+
+
+def test_the_last_question_is_answered_again(emulator: Emulator, page: Client, engine: str) -> None:
+    """Beside the first time, by another model for once; the session has the new answer if it still can."""
+    ask(page, prompt="first", name="chat")
+    *_, end = ask(page, "/retry", name="chat", model="o1-mini")
+    assert (end["type"], end["model"]) == ("complete", "o1-mini")
+    (thread,) = emulator.threads.values()
+    first, _, second, answer = thread.messages
+    assert (second["content"], second["parentMessageID"]) == ("first", first["parentMessageID"])
+    assert answer["id"] == end["message_id"]
+    kept = page.get("/conversations").json()["chat"]
+    assert kept["message_id"] == (None if engine == "signed_cookies" else end["message_id"])
+    *_, end = ask(page, "/retry", conversation=thread.id)
+    assert end["type"] == "complete"
+
+
+@needs_asynchronous_bodies
+def test_the_last_question_is_answered_again_under_asgi(emulator: Emulator) -> None:
+    conversation = get_client().ask("first").conversation
+    *_, end = ask_asynchronously(AsyncClient(), "/async-retry", conversation=conversation.conversation_id)
+    assert end["type"] == "complete"
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["first", "first"]
+
+
+@pytest.mark.parametrize("form", [{}, {"name": "gone"}, {"name": "chat"}])
+def test_nothing_to_answer_again_is_a_bad_request(emulator: Emulator, page: Client, form: Dict[str, str]) -> None:
+    """No conversation, one that the session does not hold, or one without a question."""
+    ask(page, prompt="first", name="chat")
+    (thread,) = emulator.threads.values()
+    thread.messages.clear()
+    assert page.post("/retry", form).status_code == 400
+    assert thread.messages == []
+
+
+@pytest.mark.parametrize("stage", ["messages", "message"])
+def test_a_retry_that_fails_is_told_to_the_page(emulator: Emulator, page: Client, stage: str) -> None:
+    """As an ``error`` event, and the conversation stays."""
+    ask(page, prompt="first", name="chat")
+    emulator.fail(stage, Fault.status(402))
+    *_, end = ask(page, "/retry", name="chat")
+    assert (end["type"], end["code"]) == ("error", "quota_exceeded")
+    assert end["conversation_id"] in emulator.threads
+    assert ask(page, "/retry", name="chat")[-1]["type"] == "complete"
 
 
 def test_an_answer_is_a_stream_of_events(page: Client) -> None:

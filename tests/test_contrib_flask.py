@@ -57,6 +57,13 @@ def app(emulator: Emulator, copilot: CopilotSync) -> Iterator[flask.Flask]:
             form.get("prompt"), name=form.get("name"), parent_message_id=form.get("message_id")
         )
 
+    @app.post("/retry")
+    def retry() -> flask.Response:
+        form = flask.request.form
+        return copilot.retry_response(
+            name=form.get("name"), conversation=form.get("conversation"), model=form.get("model")
+        )
+
     @app.post("/new")
     def new() -> str:
         copilot.forget(flask.request.form["name"])
@@ -82,6 +89,47 @@ def page(app: flask.Flask) -> Any:
 
 def ask(page: Any, **form: str) -> List[Dict[str, Any]]:
     return events(page.post("/chat", data=form).get_data())
+
+
+def again(page: Any, **form: str) -> List[Dict[str, Any]]:
+    return events(page.post("/retry", data=form).get_data())
+
+
+def test_the_last_question_is_answered_again(emulator: Emulator, page: Any) -> None:
+    """Beside the first time, by another model for once; the next question follows the new answer."""
+    ask(page, prompt="first", name="chat")
+    *_, end = again(page, name="chat", model="o1-mini")
+    assert (end["type"], end["model"]) == ("complete", "o1-mini")
+    ask(page, prompt="next", name="chat", message_id=end["message_id"])
+    (thread,) = emulator.threads.values()
+    first, _, second, answer, third, _ = thread.messages
+    assert (second["content"], second["parentMessageID"]) == ("first", first["parentMessageID"])
+    assert (answer["id"], third["parentMessageID"]) == (end["message_id"], end["message_id"])
+    *_, end = again(page, conversation=thread.id)
+    assert end["type"] == "complete"
+    assert thread.messages[-2]["content"] == "next"
+
+
+@pytest.mark.parametrize("form", [{}, {"name": "gone"}, {"name": "chat"}])
+def test_nothing_to_answer_again_is_a_bad_request(emulator: Emulator, page: Any, form: Dict[str, str]) -> None:
+    """No conversation, one that the session does not hold, or one without a question."""
+    ask(page, prompt="first", name="chat")
+    (thread,) = emulator.threads.values()
+    thread.messages.clear()
+    sent = len(emulator.requests)
+    assert page.post("/retry", data=form).status_code == 400
+    assert [request.stage for request in emulator.requests[sent:]] == ["messages"] * (form == {"name": "chat"})
+
+
+@pytest.mark.parametrize("stage", ["messages", "message"])
+def test_a_retry_that_fails_is_told_to_the_page(emulator: Emulator, page: Any, stage: str) -> None:
+    """As an ``error`` event, and the conversation stays."""
+    ask(page, prompt="first", name="chat")
+    emulator.fail(stage, Fault.status(402))
+    *_, end = again(page, name="chat")
+    assert (end["type"], end["code"]) == ("error", "quota_exceeded")
+    assert end["conversation_id"] in emulator.threads
+    assert again(page, name="chat")[-1]["type"] == "complete"
 
 
 def test_an_answer_is_a_stream_of_events(page: Any) -> None:

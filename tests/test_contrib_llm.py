@@ -118,6 +118,71 @@ def test_what_another_model_was_told_is_told_first(emulator: Emulator, model: An
     )
 
 
+attachments_of_llm = pytest.mark.skipif(not hasattr(llm, "Attachment"), reason="this llm has no attachments")
+CAT = "https://a.example/cat.png"
+
+
+def last(emulator: Emulator) -> Any:
+    return [request.json for request in emulator.requests if request.stage == "message"][-1]
+
+
+@attachments_of_llm
+def test_attachments_are_sent(emulator: Emulator, model: Any, tmp_path: Path) -> None:
+    """Images by their addresses, and files that are text, also of what was said to another model before."""
+    (tmp_path / "note.md").write_text("é", encoding="utf-8")
+    attachments = [
+        llm.Attachment(type="image/png", url=CAT),
+        llm.Attachment(type="text/markdown", path=str(tmp_path / "note.md")),
+        llm.Attachment(type="text/plain", content=b"x"),
+    ]
+    conversation = model.conversation()
+    conversation.prompt("Look", attachments=attachments).text()
+    body = last(emulator)
+    assert body["content"] == "Look"
+    assert body["mediaContent"] == [{"mediaType": "image/png", "name": "cat.png", "url": CAT}]
+    assert [(each["name"], each["text"]) for each in body["references"]] == [("note.md", "é"), ("attachment.txt", "x")]
+    conversation.prompt("Why?").text()
+    assert (last(emulator)["content"], last(emulator)["mediaContent"]) == ("Why?", [])
+    conversation.id = "a thread that is not known"
+    conversation.responses[-1].response_json = None
+    conversation.prompt("And now?").text()
+    assert last(emulator)["mediaContent"] == body["mediaContent"]
+    assert len(last(emulator)["references"]) == 2
+
+
+@attachments_of_llm
+def test_attachments_that_were_logged_are_sent(emulator: Emulator, model: Any) -> None:
+    """With an answer that is read back, ``llm`` has them beside its prompt."""
+    conversation = model.conversation()
+    conversation.prompt("Look").text()
+    (response,) = conversation.responses
+    response.attachments = [llm.Attachment(type="image/png", url=CAT)]
+    conversation.id, response.response_json = "a thread that is not known", None
+    conversation.prompt("Why?").text()
+    assert [media["name"] for media in last(emulator)["mediaContent"]] == ["cat.png"]
+
+
+@attachments_of_llm
+@pytest.mark.parametrize(
+    ("attachment", "words"),
+    [
+        ({"type": "image/png", "content": b"\x89PNG\r\n"}, "the file 'attachment.txt', .*only text, text files, and"),
+        ({"type": "image/png", "url": "http://a.example/cat.png"}, "an image, .*at a http: address"),
+        ({"type": "text/plain", "url": "https://a.example/a.txt"}, "its address ends in '.txt'"),
+        ({"type": "audio/wav", "content": b"RIFF"}, "does not support attachments of type"),
+    ],
+    ids=ascii,
+)
+def test_an_attachment_that_can_not_be_sent_is_refused(
+    emulator: Emulator, model: Any, attachment: Any, words: str
+) -> None:
+    """With what can be; nothing is sent."""
+    with pytest.raises(ValueError, match=words):
+        model.prompt("Look", attachments=[llm.Attachment(**attachment)]).text()
+    assert emulator.requests == []
+    model._client_for(None)
+
+
 def test_a_failure_is_the_librarys(emulator: Emulator, model: Any) -> None:
     """The conversation is gone on with afterwards."""
     emulator.fail("message", Fault.status(422))

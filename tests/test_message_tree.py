@@ -6,7 +6,7 @@ from typing import List, Optional
 import pytest
 
 from copilot_sync import Message
-from copilot_sync.message_tree import answer_to_go_on_from, branch_to, newest_leaf
+from copilot_sync.message_tree import answer_to_go_on_from, branch_to, count_branches, newest_branch, newest_leaf
 
 
 def message(identifier: str, parent: Optional[str], second: Optional[str] = None, role: str = "") -> Message:
@@ -107,3 +107,51 @@ def test_a_long_thread_takes_no_stack() -> None:
     long = [message(f"{'qa'[number % 2]}{number}", f"{'aq'[number % 2]}{number - 1}") for number in range(20_000)]
     leaf = newest_leaf(long)
     assert leaf is not None and len(branch_to(long, leaf)) == len(long)
+    assert len(newest_branch(long, "q0")) == len(long)
+
+
+@pytest.mark.parametrize(
+    ("through", "branch"),
+    [
+        (None, ["q1", "a1", "q3", "a3"]),
+        ("", ["q1", "a1", "q3", "a3"]),
+        ("a1", ["q1", "a1", "q3", "a3"]),
+        ("a2", ["q1", "a1", "q2", "a2"]),
+        ("q2", ["q1", "a1", "q2", "a2"]),
+        ("q1'", ["q1'", "a1'"]),
+        ("root", ["q1", "a1", "q3", "a3"]),
+        ("gone", ["q1", "a1", "q3", "a3"]),
+    ],
+)
+def test_the_branch_that_goes_on_is_the_newest_or_the_newest_through_a_message(
+    through: Optional[str], branch: List[str]
+) -> None:
+    assert ids(newest_branch(THREE_BRANCHES, through)) == branch
+    assert count_branches(THREE_BRANCHES) == 3
+
+
+def test_a_question_that_is_not_answered_ends_its_branch() -> None:
+    assert ids(newest_branch([*THREE_BRANCHES, message("q4", "a3", "09")]))[-2:] == ["a3", "q4"]
+
+
+def test_messages_without_parents_follow_one_another() -> None:
+    linear = [message("q1", None), message("a1", None), message("q2", None), message("a2", None)]
+    assert ids(newest_branch(linear)) == ["q1", "a1", "q2", "a2"]
+    assert ids(newest_branch(linear, "q1")) == ["q1", "a1", "q2", "a2"]
+    assert count_branches(linear) == 1
+    mixed = [message("q1", "root"), message("a1", "q1"), message("q2", None), message("a2", "q2")]
+    assert ids(newest_branch(mixed)) == ["q1", "a1", "q2", "a2"]
+    answer = answer_to_go_on_from(linear[:3])
+    assert answer is not None and answer.id == "a1"
+
+
+def test_no_messages_are_no_branch() -> None:
+    assert newest_branch([]) == []
+    assert newest_branch([], "gone") == []
+    assert count_branches([]) == 0
+
+
+def test_the_branch_of_a_tree_that_goes_round_ends_all_the_same() -> None:
+    circle = [message("q1", "a1", "01"), message("a1", "q1", "02")]
+    assert ids(newest_branch(circle, "q1")) == ["q1", "a1"]
+    assert count_branches(circle) == 0

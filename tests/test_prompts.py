@@ -1,6 +1,7 @@
 """Role messages and texts become the one text that a message takes."""
 
-from typing import Any, Callable, Dict, Type
+import pickle
+from typing import Any, Callable, Dict, List, Type
 
 import pytest
 from hypothesis import example, given
@@ -97,14 +98,14 @@ def test_a_known_conversation_gets_the_last_run_of_user_messages(messages: Any, 
         ([turn("user", None)], ValueError, "the messages hold no text"),
         ([turn(None, "Hi")], ValueError, "message 0 has no role"),
         (
-            [turn("user", [{"type": "image_url", "image_url": {"url": "https://a"}, "text": "not this"}])],
+            [turn("user", [{"type": "refusal", "refusal": "no", "text": "not this"}])],
             ValueError,
-            "message 0 has a part of type 'image_url', which can't be sent: only text can",
+            "message 0 has a part of type 'refusal', which can't be sent: only text, text files",
         ),
         (
             [turn("user", [{"type": "file"}]), turn("assistant", "a"), turn("user", "b")],
             ValueError,
-            "message 0 has a part of type 'file'",
+            r"message 0 has a file, which can't be sent \(the part does not hold it in file_data\): only text",
         ),
         (
             [turn("user", "a"), turn("user", ["b", {"image_url": {"url": "https://a"}}])],
@@ -117,7 +118,7 @@ def test_a_known_conversation_gets_the_last_run_of_user_messages(messages: Any, 
         ([turn("user", 5)], TypeError, "the content of message 0 must be a string or a list of parts"),
         ([turn("user", {"text": "Hi"})], TypeError, "the content of message 0 must be a string or a list of parts"),
         ([turn("user", [5])], TypeError, "a part of message 0 must be a dictionary, not int"),
-        ([turn("user", [{"text": None}])], TypeError, "a text part of message 0 must hold a string, not NoneType"),
+        ([turn("user", [{"text": None}])], TypeError, "the text of a part in message 0 must be a string, not NoneType"),
         ([turn("user", "a\ud800")], ValueError, "messages holds text that is not valid Unicode"),
         ([turn("user", " \n")], ValueError, "the messages hold no text"),
         ([turn("user", ""), turn("user", [])], ValueError, "the messages hold no text"),
@@ -207,6 +208,62 @@ def test_a_prompt_is_checked_before_its_conversation_is_known() -> None:
     assert checked.text() == format_prompt(CHAT)
     assert checked.text(is_new=False) == last_user_turn(CHAT)
     assert type(checked.text()) is type(checked.text(is_new=False)) is PromptText
+
+
+def image(name: str) -> Dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"https://a.example/{name}.png"}}
+
+
+def names(prompt: PromptText) -> List[str]:
+    """The names of the images that go with a prompt."""
+    return [media["name"] for media in prompt.attachments.media]
+
+
+SEEN = [
+    turn("user", ["What is this?", image("1")]),
+    turn("assistant", "A cat"),
+    turn("user", [image("2")]),
+    turn("user", ["And ", image("3"), "these?", image("4")]),
+    turn("assistant", [image("5")]),
+]
+
+
+def test_a_conversation_gets_the_parts_of_the_messages_that_it_gets() -> None:
+    """In their order, also of a message without text; what was said earlier is not sent again."""
+    assert names(format_prompt(SEEN)) == ["1.png", "2.png", "3.png", "4.png", "5.png"]
+    assert names(last_user_turn(SEEN)) == ["2.png", "3.png", "4.png"]
+    assert format_prompt(SEEN) == "User: What is this?\nAssistant: A cat\nUser: And these?\nAssistant:"
+    assert last_user_turn(SEEN) == "And these?"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_instructions_take_no_parts_away(is_new: bool) -> None:
+    """Whether the prompt is a list, or was read before."""
+    for prompt in (SEEN[:1], format_prompt(SEEN[:1])):
+        assert names(prompt_text(prompt, "Be brief", is_new=is_new)) == ["1.png"]
+        assert "Be brief" in prompt_text(prompt, "Be brief", is_new=is_new)
+
+
+@pytest.mark.parametrize("read", [format_prompt, last_user_turn], ids=["transcript", "last turn"])
+def test_parts_are_not_sent_without_text(read: Callable[[Any], str]) -> None:
+    """The service refuses a message without content."""
+    with pytest.raises(ValueError, match="images and files can't be sent alone"):
+        read([turn("user", [image("1"), " "])])
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_prompt_travels_with_its_parts(protocol: int) -> None:
+    """To another process."""
+    for prompt in (format_prompt(SEEN), PromptText("Hi")):
+        copy = pickle.loads(pickle.dumps(prompt, protocol))
+        assert (type(copy), copy, copy.attachments) == (PromptText, prompt, prompt.attachments)
+
+
+def test_instructions_go_in_front_of_the_last_turn() -> None:
+    """As a role message if a conversation begins with it, else as a paragraph."""
+    assert last_user_turn(CHAT, "Be nice", is_new=True) == "System: Be nice\nUser: Why?\nAssistant:"
+    assert last_user_turn(CHAT, "Be nice") == "Be nice\n\nWhy?"
+    assert format_prompt(CHAT[1:2], "Be nice") == "System: Be nice\nUser: Hi\nAssistant:"
 
 
 MESSAGES = st.lists(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from types import MappingProxyType
 from typing import Any, Dict, Type
 
 import pytest
@@ -199,6 +201,40 @@ def test_the_options_of_a_message_reach_its_body() -> None:
     assert {name: body[name] for name in expected} == expected
 
 
+def test_extra_fields_are_merged_into_the_body() -> None:
+    """Beside all that is sent anyhow; two of the fixed values may be replaced."""
+    extra = {"skills": ["web-search"], "customCopilotID": None, "confirmations": [{"ok": True}], "nested": {"a": [1]}}
+    plain, body = body_of(ask()), body_of(ask(extra=MappingProxyType(extra)))
+    assert body == {**plain, **extra}
+    assert body_of(ask(extra={"skillOptions": {"deepCodeSearch": True}}))["skillOptions"] == {"deepCodeSearch": True}
+    assert body_of(ask(extra={})) == plain
+
+
+OWN = [name for name in body_of(ask(parent_id="root")) if name not in ("skillOptions", "confirmations")]
+
+
+@pytest.mark.parametrize("name", [*OWN, "parentMessageId", "MODEL"])
+def test_what_the_library_sends_itself_is_no_extra_field(name: str) -> None:
+    """In any case: some servers do not tell them apart. The argument to use instead is named, if there is one."""
+    with pytest.raises(TypeError, match=f"^extra can't hold {name}, which the library sends by itself") as raised:
+        MessageOptions.coerce(extra={"skills": [], name: None})
+    instead = re.findall(r": use (\w+)=", str(raised.value))
+    assert not instead or instead[0] in ("github_url", "handle", "model", *MessageOptions.__dataclass_fields__)
+
+
+def test_the_argument_to_use_instead_is_named() -> None:
+    """As it is spelled."""
+    for name, instead in (
+        ("mediaContent", "media="),
+        ("references", "references= or files="),
+        ("content", "the prompt"),
+    ):
+        with pytest.raises(TypeError, match=f": use {instead} instead$"):
+            MessageOptions.coerce(extra={name: 1})
+    with pytest.raises(TypeError, match="by itself$"):
+        MessageOptions.coerce(extra={"requestTrace": True})
+
+
 def test_a_body_is_utf_8() -> None:
     """Text goes out as it is, not as escapes."""
     body = ask(content="Grüße 🎉\n\u2028").body
@@ -261,7 +297,7 @@ def test_reading_an_answer_is_a_stage_of_its_own(request_: Request, stage: str) 
 def test_options_that_are_not_given_have_the_documented_defaults() -> None:
     """``None`` for each means the default too, because providers pass everything on."""
     nothing = dict.fromkeys(
-        ["references", "context", "intent", "mode", "custom_instructions", "media", "parent_message_id"]
+        ["references", "context", "intent", "mode", "custom_instructions", "media", "parent_message_id", "extra"]
     )
     assert MessageOptions.coerce(**nothing) == MessageOptions.coerce() == MessageOptions()
     assert (MessageOptions().intent, MessageOptions().mode, MessageOptions().parent_message_id) == (
@@ -333,6 +369,16 @@ def test_what_can_not_be_sent_is_refused_before_anything_goes_out(
         ({"custom_instructions": {"a": 1}}, TypeError, "custom_instructions must be a list, not dict"),
         ({"custom_instructions": ["a", 5]}, TypeError, "custom_instructions must be a list of strings, not of int"),
         ({"colour": "blue"}, TypeError, "colour"),
+        ({"extra": ["skills"]}, TypeError, "extra must be a dictionary, not list"),
+        ({"extra": "skills"}, TypeError, "extra must be a dictionary, not str"),
+        ({"extra": {5: 1}}, TypeError, "a field of extra must have a string for its name, not int"),
+        ({"extra": {None: 1}}, TypeError, "a field of extra must have a string for its name, not NoneType"),
+        ({"extra": {"a": object()}}, TypeError, "extra can't be sent as JSON"),
+        ({"extra": {"a": b"x"}}, TypeError, "extra can't be sent as JSON"),
+        ({"extra": {"a": math.nan}}, ValueError, "extra can't be sent as JSON"),
+        ({"extra": {"a": CIRCLE}}, ValueError, "extra can't be sent as JSON"),
+        ({"extra": {"a": "\ud800"}}, ValueError, "extra holds text that is not valid Unicode"),
+        ({"extra": {"\ud800": 1}}, ValueError, "extra holds text that is not valid Unicode"),
     ],
     ids=ascii,
 )

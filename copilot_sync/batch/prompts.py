@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from copilot_sync.batch.csv_rows import CsvError, Table
+from copilot_sync.inline_files import NamedText, inline_files
+from copilot_sync.message_parts import Attachments
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import CheckedPrompt, PromptText
 from copilot_sync.safe_text import check_id, check_text, loads
@@ -49,6 +51,8 @@ class Prompt:
         system: Instructions for the model. Default: the batch's.
         conversation: A conversation or its id, to go on with it. Default: a new one. Prompts of the same conversation
             are asked one after the other.
+        files: Text files to attach: pairs of a name and a text, of at most 1 MiB each. No path is opened, because
+            prompts come out of files that must not choose what is read on this machine.
     """
 
     id: Id
@@ -56,6 +60,7 @@ class Prompt:
     model: Optional[str] = None
     system: Optional[str] = None
     conversation: Union[None, str, Conversation] = None
+    files: Sequence[NamedText] = ()
 
     def content(self, system: Optional[str] = None) -> PromptText:
         """Return the one text that is sent. The prompt is checked the first time.
@@ -68,7 +73,8 @@ class Prompt:
             ValueError: There is nothing in it to send.
         """
         is_new = Conversation.from_value(self.conversation) is None
-        return self._checked_prompt.text(self.system or system, is_new=is_new)
+        text = self._checked_prompt.text(self.system or system, is_new=is_new)
+        return text.attach(Attachments(inline_files(self.files))) if self.files else text
 
     @functools.cached_property
     def _checked_prompt(self) -> CheckedPrompt:
@@ -373,6 +379,7 @@ def _prompt_of_fields(fields: Mapping[str, Any], id: Id) -> Prompt:
         model=_text_of(fields, "model"),
         system=_text_of(fields, "system"),
         conversation=_conversation_of(fields),
+        files=fields.get("files") or (),
     )
 
 

@@ -1,6 +1,6 @@
 """``run``, which checks the arguments of a batch, and ``Run``, the iterator that it returns.
 
-Nothing is read, opened or sent before the first result is asked for.
+Nothing is opened or sent before the first result is asked for, and nothing is read but the files to attach.
 """
 
 import concurrent.futures
@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import threading
-from typing import Callable, Generator, Iterable, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Generator, Iterable, Mapping, Optional, Tuple, Union
 
 from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.intake import Intake
@@ -22,7 +22,10 @@ from copilot_sync.batch.work_items import PromptDefaults
 from copilot_sync.batch.workers import make_workers
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.errors import CopilotError, StreamClosedError
+from copilot_sync.inline_files import FileInput, inline_files, read_files
+from copilot_sync.message_parts import Attachments
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, checked_rate, pace_for
+from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.settings import Timeout
 
 
@@ -35,6 +38,8 @@ def run(
     max_failures: Optional[int] = None,
     model: Optional[str] = None,
     system: Optional[str] = None,
+    files: Optional[Iterable[FileInput]] = None,
+    extra: Optional[Mapping[str, Any]] = None,
     timeout: TimeoutValue = None,
     ordered: bool = False,
     delete_threads: bool = False,
@@ -54,8 +59,8 @@ def run(
     that every prompt would meet ends the batch: refused credentials, a used-up quota, a service that has not answered
     for two minutes.
 
-    Nothing is read or sent before you ask for the first result, and nothing new starts between two results. ``close``,
-    or the end of the ``with`` block, ends everything that is running and leaves no thread.
+    No prompt is read and nothing is sent before you ask for the first result, and nothing new starts between two
+    results. ``close``, or the end of the ``with`` block, ends everything that is running and leaves no thread.
 
     Args:
         prompts: Texts, dictionaries with the keys of a JSON line, ``Prompt`` values, or what ``read`` returns. They are
@@ -71,6 +76,9 @@ def run(
             ``TooManyFailuresError`` is raised once the running ones have ended. Default: any number.
         model: The model for prompts that name none. Default: the client's.
         system: Instructions for the model, for prompts that have none.
+        files: Text files to attach to every prompt, behind its own, of at most 1 MiB each: paths, which are read by
+            this call, or pairs of a name and a text.
+        extra: Further fields of every message, as ``Client.ask`` takes them.
         timeout: The timeout of each prompt: seconds of silence, or a ``Timeout``. Default: the client's.
         ordered: Return the results in the order of the prompts. A slow prompt holds up the results behind it.
         delete_threads: Delete the conversations that the batch began, each once its answer is written.
@@ -87,6 +95,7 @@ def run(
 
     Raises:
         TypeError: An argument has the wrong type.
+        OSError: A file can't be read.
         ValueError: An argument can't be used. While iterating: two prompts have the same id, or a file of prompts is
             faulty as a whole.
         JournalError: While iterating: the output can't be written, is in use, is damaged, or is not a batch's.
@@ -107,6 +116,8 @@ def run(
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
     Timeout.from_value(timeout)
+    extra = MessageOptions.coerce(extra=extra).extra
+    attachments = Attachments(inline_files(read_files(files)))
     if workers is not None:
         checked_count("workers", workers)
     output = None if output is None else os.fsdecode(output)
@@ -119,7 +130,7 @@ def run(
         concurrency, per_minute = pace_for(api_url, workers, rate)
         return concurrency, RateLimiter(concurrency, rate=per_minute)
 
-    intake = Intake(prompts, PromptDefaults(model, system, timeout))
+    intake = Intake(prompts, PromptDefaults(model, system, timeout, attachments, extra))
     steps = StepRunner(pool)
     make_scheduler = functools.partial(
         Scheduler,

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import Callable, Optional, Set, Tuple
+from typing import Any, Callable, Mapping, Optional, Set, Tuple
 
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.delivery.message import MessageHandle, new_id
@@ -20,6 +20,7 @@ from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
 from copilot_sync.pacing.policy import shared_cause, verdict_of
 from copilot_sync.pacing.triage import Decision, MessageHistory, Triage
+from copilot_sync.prompts import PromptText
 from copilot_sync.protocol.replies import read_nothing
 from copilot_sync.protocol.requests import ROOT, delete_request
 from copilot_sync.settings import RetryPolicy
@@ -34,10 +35,11 @@ WITHOUT_ADVICE = 5.0
 class Task:
     """What to ask. Without a ``handle``, the worker begins a conversation and sends the message in one go."""
 
-    content: str
+    content: PromptText
     model: Optional[str] = None
     timeout: TimeoutValue = None
     handle: Optional[MessageHandle] = None
+    extra: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Worker:
             retry=_without_waits_for_limits(self._client.retry, self._max_wait),
             buffered=True,
             handle=task.handle,
+            extra=task.extra,
         )
 
     def _note(self, end: Callable[[], None]) -> None:

@@ -5,8 +5,9 @@ Plain state for the one thread that iterates a batch. Nothing here sends, waits 
 
 import dataclasses
 import hashlib
+import json
 from collections import deque
-from typing import Deque, Dict, List, Optional
+from typing import Any, Deque, Dict, List, Mapping, Optional
 
 from copilot_sync.batch.journal import Intent
 from copilot_sync.batch.prompts import Prompt
@@ -15,21 +16,25 @@ from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
 from copilot_sync.delivery.recovery import may_have_answer
+from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments
 from copilot_sync.models import Answer
 from copilot_sync.protocol.requests import ROOT
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptDefaults:
-    """What counts for prompts that don't say otherwise."""
+    """What counts for prompts that don't say otherwise, and what goes with all of them."""
 
     model: Optional[str]
     system: Optional[str]
     timeout: TimeoutValue
+    attachments: Attachments = NO_ATTACHMENTS
+    extra: Optional[Mapping[str, Any]] = None
 
     def task_for(self, prompt: Prompt) -> Task:
         """Return the task that asks a prompt."""
-        return Task(prompt.content(self.system), prompt.model or self.model, self.timeout)
+        content = prompt.content(self.system).attach(self.attachments)
+        return Task(content, prompt.model or self.model, self.timeout, extra=self.extra)
 
 
 class WorkItem(Submission):
@@ -90,7 +95,10 @@ class WorkItem(Submission):
 
     def digest(self) -> str:
         """Return a checksum that differs from that of another prompt with the same id."""
-        parts = [self.task.content, self.task.model or "", self.given_conversation_id or ""]
+        task = self.task
+        parts = [task.content, task.model or "", self.given_conversation_id or ""]
+        if task.extra or task.content.attachments != NO_ATTACHMENTS:
+            parts.append(json.dumps([task.content.attachments, task.extra]))
         return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
 
     def intent(self) -> Intent:

@@ -7,8 +7,7 @@ import click
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
 from copilot_sync.cli.output import show_answer, show_json, show_references
-from copilot_sync.cli.question import read_question, read_reference
-from copilot_sync.prompts import prompt_text
+from copilot_sync.cli.question import read_attachments, read_question
 from copilot_sync.safe_text import well_formed
 
 
@@ -25,14 +24,7 @@ Examples:
 @click.argument("prompt", nargs=-1)
 @options.model
 @options.system
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="Attach a text file of up to 1 MiB. Repeatable.",
-)
+@options.files
 @options.conversation
 @options.go_on
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as one JSON object.")
@@ -57,15 +49,16 @@ def ask(
     stdin alone.
     """
     question = read_question(prompt)
-    references = [read_reference(path) for path in files]
+    attachments = read_attachments(files)
     with open_backend(emulated) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():
             stream = backend.client.stream(
-                prompt_text(question, well_formed(system or ""), is_new=known is None),
+                question,
                 model=model,
+                system=well_formed(system or ""),
+                files=attachments,
                 conversation=known,
-                references=references,
                 buffered=no_stream or as_json,
                 on_start=backend.last_conversation.save,
                 on_discard=backend.last_conversation.discard,

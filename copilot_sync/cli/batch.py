@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import Any, Callable, ContextManager, Iterator, Optional
+from typing import Any, Callable, ContextManager, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
 import click
@@ -18,8 +18,10 @@ from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompts import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
+from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
 from copilot_sync.cli.output import show_json
+from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.settings import Timeout
 
@@ -56,6 +58,7 @@ Examples:
 )
 @click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
+@options.files
 @click.option("--workers", metavar="N", type=click.IntRange(1), help="Prompts at once.  [default: 2; emulator: 8]")
 @click.option(
     "--rate",
@@ -79,20 +82,22 @@ def batch(
     output: str,
     form: Optional[str],
     model: Optional[str],
+    files: Tuple[str, ...],
     timeout: Optional[float],
     retry_failed: bool,
     emulated: bool,
-    **options: Any,
+    **others: Any,
 ) -> int:
     """Ask every prompt of IN and write each result to OUT as a line of JSON.
 
-    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation"}), CSV with columns of
-    these names, or text with one prompt per line; "-" is stdin, which is read to its end first. To continue a batch
+    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation", "files"}), CSV with columns
+    of these names, or text with one prompt per line; "-" is stdin, which is read to its end first. To continue a batch
     that stopped, run the same command again; this needs an OUT other than "-". All prompts use one account, and a
     burst of requests may get it suspended.
     """
     is_kept = output != _STDOUT
     _check_output(prompts, output, retry_failed)
+    attachments = read_attachments(files)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
         client = stack.enter_context(open_backend(emulated)).client
@@ -101,10 +106,11 @@ def batch(
                 source,
                 client=client,
                 model=model,
+                files=attachments,
                 output=output if is_kept else None,
                 retry_failed=retry_failed,
                 timeout=None if timeout is None else Timeout(total=timeout),
-                **{name: value for name, value in options.items() if value is not None},
+                **{name: value for name, value in others.items() if value is not None},
             )
         return _show_results(stack.enter_context(results), output)
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import click
 
@@ -22,7 +22,6 @@ from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.naming import ThreadNaming
-from copilot_sync.prompts import prompt_text
 from copilot_sync.reader_thread import JOIN_TIMEOUT
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
@@ -31,6 +30,8 @@ from copilot_sync.terminal_text import one_line
 
 _HELP = f"""\
 /model [ID]   show the model, or switch to another one
+/retry [ID]   ask the last question again, perhaps another model
+/edit [TEXT]  ask TEXT, or what is typed next, in place of the last question
 /new          start a new conversation
 /save FILE    write this conversation to a file, as Markdown
 /help         show this
@@ -76,8 +77,14 @@ def chat(
 
 
 class _ChatTurn(NamedTuple):
-    role: str
-    text: str
+    """A question and its answer, as far as it came."""
+
+    question: str
+    answer: str
+    is_whole: bool
+
+    def to_markdown(self) -> str:
+        return f"## user\n\n{self.question.strip()}\n\n## assistant\n\n{self.answer.strip()}\n"
 
 
 class _ChatLoop:
@@ -87,16 +94,18 @@ class _ChatLoop:
         self, backend: Backend, conversation: Optional[Conversation], model: str, system: Optional[str], raw: bool
     ) -> None:
         self._backend = backend
-        self._conversation = conversation
+        self._system = well_formed(system or "")
+        self._chat = backend.client.chat(conversation, system=self._system)
         self._model = model
-        self._system = system
-        self._unsent_system = system  # until this conversation has received the instructions
+        self._is_editing = False  # whether the next question takes the place of the last one
         self._raw = raw
         self._is_interactive = is_terminal(sys.stdin)
         self._is_nameless = conversation is None  # and the service was not asked for a name yet
         self._naming: Optional[_BackgroundNaming] = None
         self._turns: List[_ChatTurn] = []
         self._saved: List[str] = []
+        last = backend.last_conversation
+        self._callbacks: Dict[str, Any] = {"on_start": last.save, "on_discard": last.discard}
 
     def run(self) -> None:
         """Read questions and commands until the end of input, and act on them."""
@@ -109,12 +118,13 @@ class _ChatLoop:
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     raise
+                self._is_editing = False
                 _note("\n(Ctrl-D or /quit ends the chat)")
 
     def show_end(self) -> None:
         """Print the conversation's id, with which it can be continued."""
-        if self._conversation is not None:
-            _note(f"conversation {one_line(self._conversation.conversation_id)}")
+        if self._chat.conversation is not None:
+            _note(f"conversation {one_line(self._chat.conversation.conversation_id)}")
 
     def close(self) -> None:
         """End what still runs in the background."""
@@ -133,18 +143,55 @@ class _ChatLoop:
         command = None if entry.is_block else _COMMAND.match(entry.text.strip())
         if command:
             return self._run_command(command.group(1), (command.group(2) or "").strip())
-        if entry.text.strip():
+        if self._is_editing:
+            self._edit(entry.text)
+        elif entry.text.strip():
             self._ask(entry.text)
         return True
 
     def _ask(self, question: str) -> None:
-        stream = self._backend.client.stream(
-            prompt_text(question, well_formed(self._unsent_system or ""), is_new=self._conversation is None),
-            conversation=self._conversation,
-            model=self._model,
-            on_start=self._started,
-            on_discard=self._discarded,
-        )
+        stream = self._chat.stream(question, model=self._model, **self._callbacks)
+        self._answer(question, stream)
+
+    def _retry(self, model: str) -> None:
+        """Ask the last question again, of the model that is named or else of the one of the chat."""
+        self._is_editing = False
+        stream = self._in_place(lambda: self._chat.stream_retry(model or self._model, **self._callbacks))
+        if stream is not None:
+            question = self._turns[-1].question if self._turns else self._chat.question or ""
+            self._answer(question, stream, in_place=True)
+
+    def _begin_edit(self, question: str) -> None:
+        """Ask another question in the place of the last one. Without one, the next line or block is it."""
+        if question:
+            self._edit(question)
+        elif self._chat.conversation is None and self._chat.question is None:
+            _note("there is no question yet that could be edited")
+        else:
+            self._is_editing = True
+            _note("the next question takes the place of the last one; an empty line keeps that as it is")
+
+    def _edit(self, question: str) -> None:
+        self._is_editing = False
+        if not question.strip():
+            _note("nothing was changed")
+            return
+        stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **self._callbacks))
+        if stream is not None:
+            self._answer(question, stream, in_place=True)
+
+    def _in_place(self, make_stream: Callable[[], Stream]) -> Optional[Stream]:
+        """Return the stream of a question that takes the place of the last one; ``None`` if that can't be done."""
+        try:
+            return make_stream()
+        except ValueError as error:
+            _note(str(error))
+        except CopilotError as error:
+            self._report(error)
+        return None
+
+    def _answer(self, question: str, stream: Stream, *, in_place: bool = False) -> None:
+        """Show an answer while it comes, and record it."""
         try:
             with stream:
                 show_answer(stream, self._raw)
@@ -153,28 +200,27 @@ class _ChatLoop:
                 raise
             _note("(stopped)")
         except CopilotError as error:
-            if not self._is_interactive:
-                raise
-            _note(f"Error: {describe_error(error, click.get_current_context().find_root().ensure_object(dict))}")
+            self._report(error)
         finally:
-            self._record(question, stream)
+            self._record(_ChatTurn(question, stream.text, stream.answer is not None), in_place)
         self._name(stream)
 
-    def _started(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._backend.last_conversation.save(conversation)
+    def _report(self, error: CopilotError) -> None:
+        """Show an error to somebody who can go on; in a pipe it ends the program."""
+        if not self._is_interactive:
+            raise error
+        _note(f"Error: {describe_error(error, click.get_current_context().find_root().ensure_object(dict))}")
 
-    def _discarded(self, conversation: Conversation) -> None:
-        self._conversation = None
-        self._backend.last_conversation.discard(conversation)
+    def _record(self, turn: _ChatTurn, in_place: bool) -> None:
+        """Add a turn to the transcript, and save the conversation with its last message.
 
-    def _record(self, question: str, stream: Stream) -> None:
-        """Add a question and its answer to the transcript, and save the conversation with its last message."""
-        if stream.text or stream.answer:
-            self._unsent_system = None
-            self._turns += [_ChatTurn("user", question), _ChatTurn("assistant", stream.text)]
-        if self._conversation is not None:
-            self._backend.last_conversation.save(self._conversation)
+        A turn in the place of the last one replaces it, unless that had a whole answer and this one has not: then the
+        conversation goes on from that answer.
+        """
+        last = self._turns.pop() if in_place and self._turns else None
+        self._turns.append(last if last is not None and last.is_whole and not turn.is_whole else turn)
+        if self._chat.conversation is not None:
+            self._backend.last_conversation.save(self._chat.conversation)
 
     def _name(self, stream: Stream) -> None:
         """Let the service name a new conversation after its first whole answer, while the next question is typed."""
@@ -191,6 +237,8 @@ class _ChatLoop:
         commands: Dict[str, Callable[[str], None]] = {
             "help": lambda _: _note(_HELP),
             "model": self._choose_model,
+            "retry": self._retry,
+            "edit": self._begin_edit,
             "new": self._start_new,
             "save": self._save,
         }
@@ -206,9 +254,9 @@ class _ChatLoop:
 
     def _start_new(self, _: str) -> None:
         self.show_end()
-        self._conversation = None
+        self._chat = self._backend.client.chat(system=self._system)
+        self._is_editing = False
         self._is_nameless = True
-        self._unsent_system = self._system
         self._turns = []
         _note("a new conversation begins")
 
@@ -222,7 +270,7 @@ class _ChatLoop:
             return
         try:
             with open(path, "w", encoding="utf-8") as file:
-                file.write("\n".join(f"## {turn.role}\n\n{turn.text.strip()}\n" for turn in self._turns))
+                file.write("\n".join(turn.to_markdown() for turn in self._turns if turn.answer or turn.is_whole))
         except OSError as error:
             _note(f"{name} can't be written: {error.strerror}")
             return

@@ -4,6 +4,12 @@ import click
 
 model = click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
 system = click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
+files = click.option(
+    *("-f", "--file", "files"),
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="Attach a text file of up to 1 MiB. Repeatable.",
+)
 conversation = click.option("--conversation", metavar="ID", help="Continue a conversation.  [default: a new one]")
 go_on = click.option(
     "-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.  [default: a new one]"

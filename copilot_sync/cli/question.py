@@ -1,21 +1,18 @@
 """The question of ``ask``, read from arguments, stdin and files.
 
-A file is sent inside of the message, as a reference with its name, language and text. ``text_files`` decides what is
-text, whatever the locale is.
+``inline_files`` reads the files. ``text_files`` decides what is text, whatever the locale is.
 """
 
 import os
 import stat
 import sys
-from typing import Dict, Sequence
+from typing import List, Sequence
 
 import click
 
+from copilot_sync.inline_files import NamedText, read_files
 from copilot_sync.safe_text import well_formed
-from copilot_sync.text_files import decoded, text_of
-
-#: Maximum size of one file in bytes. No model reads more than a few hundred thousand characters at once.
-FILE_LIMIT = 1024 * 1024
+from copilot_sync.text_files import text_of
 
 
 def read_question(words: Sequence[str]) -> str:
@@ -36,33 +33,23 @@ def read_question(words: Sequence[str]) -> str:
     return question
 
 
-def read_reference(path: str) -> Dict[str, str]:
-    """Read a file as a reference of a message.
+def read_attachments(paths: Sequence[str]) -> List[NamedText]:
+    """Read the files that ``--file`` names, each with the name that is sent.
 
     Raises:
-        click.UsageError: The file can't be read, is too large, or is not text.
+        click.UsageError: A file can't be read, is too large, or is not text.
     """
+    return [_read_attachment(path) for path in paths]
+
+
+def _read_attachment(path: str) -> NamedText:
     try:
-        with open(path, "rb") as file:
-            content = file.read(FILE_LIMIT + 1)
+        (attachment,) = read_files([path])
     except OSError as error:
         raise click.UsageError(f"--file {path}: it can't be read: {error.strerror}") from error
-    if len(content) > FILE_LIMIT:
-        raise click.UsageError(f"--file {path}: it is larger than {FILE_LIMIT // 1024} KiB")
-    try:
-        text = decoded(content)
     except ValueError as error:
-        raise click.UsageError(f"--file {path}: {error}") from error
-    language = os.path.splitext(path)[1][1:]
-    return {"type": "thread-scoped-file", "name": _shown_name(path), "text": text, "language": language}
-
-
-def _shown_name(path: str) -> str:
-    """Return the name of a file for the service, which hides where on this machine the file is."""
-    relative = os.path.normpath(path)
-    if os.path.isabs(relative) or relative.startswith(os.pardir):
-        relative = os.path.basename(relative)
-    return well_formed(relative.replace(os.sep, "/"))
+        raise click.UsageError(f"--file {error}") from error
+    return attachment
 
 
 def _is_piped() -> bool:

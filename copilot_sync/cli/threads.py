@@ -10,6 +10,7 @@ from copilot_sync.cli.backend import open_backend, report_usage_errors
 from copilot_sync.cli.output import fields_of, show_answer, show_heading, show_json, show_table
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
+from copilot_sync.message_tree import count_branches, newest_branch
 from copilot_sync.safe_text import check_id
 from copilot_sync.terminal_text import one_line
 
@@ -58,24 +59,35 @@ def _minute(time: Optional[str]) -> str:
     epilog="""\b
 Examples:
   copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
-  copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d --json
+  copilot-sync threads show --all 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+  copilot-sync threads show --json 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
 """
 )
 @click.argument("identifier", metavar="ID")
+@click.option("--all", "show_all", is_flag=True, help="Show every message.  [default: the newest branch]")
 @options.as_json
 @options.raw
-def show(identifier: str, as_json: bool, raw: bool) -> None:
-    """Show the messages of a conversation."""
+def show(identifier: str, show_all: bool, as_json: bool, raw: bool) -> None:
+    """Show the messages of a conversation.
+
+    A question that was edited and an answer that was asked for again begin
+    branches. Shown is the newest, which the next question continues. With
+    --json, every message is printed; parent_id is the message before it.
+    """
     with open_backend() as backend, report_usage_errors():
         messages = backend.client.messages(identifier)
     if as_json:
         show_json([fields_of(message) for message in messages])
         return
-    for number, message in enumerate(messages):
+    shown = messages if show_all else newest_branch(messages)
+    for number, message in enumerate(shown):
         if number:
             click.echo()
         show_heading(f"{message.role}:")
         show_answer([message.content], raw)
+    if len(shown) < len(messages):
+        others = max(count_branches(messages) - 1, 1)
+        click.echo(f"{others} other {'branch' if others == 1 else 'branches'}; --all shows every message", err=True)
 
 
 @threads.command(

@@ -28,7 +28,7 @@ import math
 import random
 import time
 import uuid
-from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 from copilot_sync import errors
 from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_prompt
@@ -36,10 +36,12 @@ from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.delivery.message import MessageHandle
+from copilot_sync.inline_files import FileInput, NamedText, inline_files, read_files
 from copilot_sync.models import Conversation
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache, RedisCache
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.pacing.triage import LONGEST_WAIT
+from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.usage import Usage
 
 try:
@@ -243,6 +245,8 @@ def ask(  # noqa: D417 - Celery gives self
     conversation: Union[None, str, Mapping[str, Any]] = None,
     model: Optional[str] = None,
     system: Optional[str] = None,
+    files: Optional[Sequence[NamedText]] = None,
+    extra: Optional[Mapping[str, Any]] = None,
     timeout: Optional[float] = None,
     resumed: Optional[Mapping[str, Any]] = None,
 ) -> Dict[str, Any]:
@@ -255,6 +259,8 @@ def ask(  # noqa: D417 - Celery gives self
         conversation: The id of a conversation to go on with, or what ``Conversation.to_dict`` gives.
         model: The model's id. Default: the client's.
         system: Instructions for the model.
+        files: Text files to attach: pairs of a name and a text. The worker opens no path that a task names.
+        extra: Further fields of the message, as ``Client.ask`` takes them.
         timeout: Seconds of silence allowed. Default: the client's.
         resumed: What an earlier delivery of the same task came to. Not for callers.
 
@@ -276,7 +282,8 @@ def ask(  # noqa: D417 - Celery gives self
         else Conversation.from_value(conversation)
     )
     so_far: Mapping[str, Any] = resumed or {}
-    task = Task(Prompt("", prompt, conversation=known).content(system), model, timeout)
+    content = Prompt("", prompt, conversation=known, files=files or ()).content(system)
+    task = Task(content, model, timeout, extra=extra)
     submission = Submission(task, refusals=so_far.get("refusals", 0), attempts=so_far.get("attempts", 0))
     if earlier["status"] == SENDING:
         submission.mark_maybe_sent(MessageHandle(**earlier["result"]))
@@ -296,6 +303,8 @@ def fan_out(
     *,
     model: Optional[str] = None,
     system: Optional[str] = None,
+    files: Optional[Iterable[FileInput]] = None,
+    extra: Optional[Mapping[str, Any]] = None,
     timeout: Optional[float] = None,
     **options: Any,
 ) -> "FannedOut":
@@ -308,12 +317,21 @@ def fan_out(
         prompts: Texts, dictionaries, ``Prompt`` values, or what ``batch.read`` gives, as for ``batch.run``.
         model: The model of prompts that name none. Default: the workers' client's.
         system: Instructions for the model, for prompts that have none.
+        files: Text files to attach to every prompt, behind its own: paths, which are read here and by no worker, or
+            pairs of a name and a text. Each task carries their texts.
+        extra: Further fields of every message, as ``Client.ask`` takes them.
         timeout: For each prompt: seconds of silence allowed. Default: the client's.
         **options: How tasks are sent, as ``Task.apply_async`` has it: ``queue``, ``priority``, ``expires`` and so on.
 
     Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument can't be sent.
+        OSError: A file can't be read.
         kombu.exceptions.OperationalError: The broker can't be reached.
     """
+    attached = read_files(files)
+    inline_files(attached)
+    extra = MessageOptions.coerce(extra=extra).extra or None
     sent: List[_Sent] = []
     with ask.app.producer_or_acquire() as producer:
         for number, value in enumerate(prompts):
@@ -322,6 +340,10 @@ def fan_out(
                 sent.append((prompt.id, prompt))
                 continue
             arguments = _arguments_of(prompt, model, system, timeout)
+            if prompt.files or attached:
+                arguments["files"] = [*prompt.files, *attached]
+            if extra is not None:
+                arguments["extra"] = extra
             sent.append((prompt.id, ask.apply_async((prompt.prompt,), arguments, producer=producer, **options)))
     return FannedOut(sent)
 

@@ -28,6 +28,7 @@ from copilot_sync.contrib.sse import (
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
+from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import one_line, write_pieces
 
 try:
@@ -126,6 +127,46 @@ class CopilotSync:
             if conversation is None:  # the page may still show one that the session has lost
                 options.pop("parent_message_id", None)
         stream = self.client.stream(prompt, conversation=conversation, **options)
+        return self._respond(stream, name)
+
+    def retry_response(
+        self,
+        *,
+        name: Optional[str] = None,
+        conversation: Union[None, str, Conversation] = None,
+        model: Optional[str] = None,
+        **options: Any,
+    ) -> Response:
+        """Return a response that answers the last question of a conversation again, as ``stream_response`` does.
+
+        Uses the network: the thread is looked up first. The question is the last one of its newest branch. The next
+        question follows the new answer if the page sends its id as ``parent_message_id``.
+
+        Args:
+            name: The name under which the session keeps the conversation.
+            conversation: A conversation or its id, instead of ``name``.
+            model: The model for this one answer. Default: the client's.
+            **options: Options of ``Chat.stream_retry``.
+
+        Raises:
+            werkzeug.exceptions.BadRequest: There is no such conversation in the session, or no question in it.
+            TypeError: An option has the wrong type or an unknown name.
+        """
+        if conversation is None and name is not None:
+            conversation = self.conversations().get(name)
+        if conversation is None:
+            raise BadRequest("there is no question to answer again")
+        try:
+            stream = self.client.chat(conversation).stream_retry(model, **options)
+        except CopilotError as error:
+            log_failure(error)
+            return Response(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        return self._respond(stream, name)
+
+    def _respond(self, stream: Stream, name: Optional[str]) -> Response:
+        """Return the response that streams an answer. The session gets its conversation under the name."""
         heartbeat = _client_settings(current_app).get("heartbeat", HEARTBEAT)
         name_thread = _client_settings(current_app).get("name_threads", True)
         if name is not None:

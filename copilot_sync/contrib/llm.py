@@ -7,10 +7,11 @@ so a known thread is continued, and the earlier messages are not sent again.
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from copilot_sync.client import Client
 from copilot_sync.models import Answer, Conversation
@@ -49,6 +50,13 @@ class CopilotModel(_Model):
     can_stream = True
     needs_key = NAME
     key_env_var = API_KEY_VARIABLE
+    #: Images are sent by their ``https://`` addresses, and anything else if it is text.
+    attachment_types = frozenset(
+        [
+            *("image/jpeg", "image/png", "image/gif", "image/webp"),
+            *("text/plain", "text/markdown", "text/csv", "text/html", "application/json"),
+        ]
+    )
 
     def __init__(self, model: str) -> None:
         self.model_id = f"{NAME}/{model}"
@@ -72,6 +80,7 @@ class CopilotModel(_Model):
         """Ask, and yield the answer: in pieces as they arrive, or in one piece if ``stream`` is false.
 
         Raises:
+            ValueError: An attachment can't be sent.
             CopilotError: There is no complete answer.
         """
         threads = _ThreadMap(llm.user_dir() / _THREADS_FILE)
@@ -105,9 +114,27 @@ def _question(prompt: Any, conversation: Any) -> PromptInput:
     """Return the prompt, after the earlier messages of a conversation that has no thread yet."""
     messages: List[Dict[str, Any]] = []
     for response in conversation.responses if conversation else ():
-        messages.append({"role": "user", "content": response.prompt.prompt})
+        earlier = getattr(response, "attachments", [])  # those that were read back from the log of llm
+        messages.append({"role": "user", "content": _content(response.prompt, earlier)})
         messages.append({"role": "assistant", "content": response.text()})
-    return [*messages, {"role": "user", "content": prompt.prompt}] if messages else str(prompt.prompt)
+    content = _content(prompt)
+    return content if isinstance(content, str) and not messages else [*messages, {"role": "user", "content": content}]
+
+
+def _content(prompt: Any, attachments: Sequence[Any] = ()) -> Union[str, List[Dict[str, Any]]]:
+    """Return the content of a prompt as a role message has it: a text, or its parts if it has attachments."""
+    attachments = [*getattr(prompt, "attachments", []), *attachments]  # which the oldest releases do not know
+    if not attachments:
+        return str(prompt.prompt)
+    return [{"type": "text", "text": str(prompt.prompt)}, *map(_part, attachments)]
+
+
+def _part(attachment: Any) -> Dict[str, Any]:
+    if attachment.url:
+        return {"type": "image_url", "image_url": {"url": attachment.url}}
+    name = os.path.basename(attachment.path or "attachment.txt")
+    data = f"data:{attachment.type or ''};base64,{attachment.base64_content()}"
+    return {"type": "file", "file": {"filename": name, "file_data": data}}
 
 
 def _last_thread(conversation: Any) -> Optional[Conversation]:

@@ -17,6 +17,22 @@ _INTEGRATION = "copilot-chat"
 _LANGUAGE = "en-US,en;q=0.5"
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream"
+#: The fields of a message that the library fills by itself, in lower case, and what callers use instead.
+_OWN_FIELDS = {
+    "content": "the prompt",
+    "intent": "intent=",
+    "references": "references= or files=",
+    "context": "context=",
+    "currenturl": "github_url= of the client",
+    "streaming": "ask() or stream()",
+    "custominstructions": "custom_instructions=",
+    "model": "model=",
+    "mode": "mode=",
+    "responsemessageid": "handle=",
+    "parentmessageid": "parent_message_id=",
+    "mediacontent": "media=",
+    "requesttrace": "",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,8 @@ class MessageOptions:
         custom_instructions: Instructions for the model.
         media: Images: ``{"mediaType", "name", "url", "width", "height"}``.
         parent_message_id: The message that this one answers; by default the conversation's last.
+        extra: Further fields of the body. ``skills``, ``customCopilotID``, ``skillOptions`` and ``confirmations`` are
+            known by name alone (public captures, 2026); the last two replace the fixed value that is sent otherwise.
     """
 
     references: Tuple[Mapping[str, Any], ...] = ()
@@ -63,6 +81,7 @@ class MessageOptions:
     custom_instructions: Tuple[str, ...] = ()
     media: Tuple[Mapping[str, Any], ...] = ()
     parent_message_id: Optional[str] = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def coerce(
@@ -74,11 +93,12 @@ class MessageOptions:
         custom_instructions: Union[None, str, Iterable[str]] = None,
         media: Optional[Iterable[Mapping[str, Any]]] = None,
         parent_message_id: Optional[str] = None,
+        extra: Optional[Mapping[str, Any]] = None,
     ) -> "MessageOptions":
         """Read what callers give, ``None`` meaning the default of each.
 
         Raises:
-            TypeError: A value has the wrong type.
+            TypeError: A value has the wrong type, or ``extra`` has a field that the library fills by itself.
             ValueError: A value can't be sent as JSON.
         """
         instructions = (custom_instructions,) if isinstance(custom_instructions, str) else custom_instructions
@@ -90,7 +110,12 @@ class MessageOptions:
             custom_instructions=_objects("custom_instructions", instructions, str),
             media=_objects("media", media, Mapping),
             parent_message_id=_word("parent_message_id", parent_message_id, "") or None,
+            extra={} if extra is None else _fields(extra),
         )
+
+    def attach(self, references: Iterable[Mapping[str, Any]], media: Iterable[Mapping[str, Any]]) -> "MessageOptions":
+        """Return the same options with more references and images. Those are not checked and come last."""
+        return replace(self, references=(*self.references, *references), media=(*self.media, *media))
 
 
 def _objects(name: str, values: Optional[Iterable[Any]], kind: type) -> Tuple[Any, ...]:
@@ -113,6 +138,21 @@ def _word(name: str, value: Optional[str], default: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     return check_text(name, value)
+
+
+def _fields(extra: Mapping[str, Any]) -> Dict[str, Any]:
+    if not isinstance(extra, Mapping):
+        raise TypeError(f"extra must be a dictionary, not {type(extra).__name__}")
+    for name in extra:
+        if not isinstance(name, str):
+            raise TypeError(f"a field of extra must have a string for its name, not {type(name).__name__}")
+        instead = _OWN_FIELDS.get(name.lower())
+        if instead is not None:
+            advice = f": use {instead} instead" if instead else ""
+            raise TypeError(f"extra can't hold {name}, which the library sends by itself{advice}")
+    fields = dict(extra)
+    json_bytes("extra", fields)
+    return fields
 
 
 def token_request(urls: Urls) -> Request:
@@ -172,6 +212,7 @@ def message_request(
     }
     if parent_id is not None:
         body["parentMessageID"] = parent_id
+    body.update(options.extra)
     request = _thread_call(urls, "message", "POST", thread_id, "/messages", body)
     headers = {**request.headers, "Accept": f"{_EVENT_STREAM}, {_JSON}", "Accept-Encoding": "identity"}
     return replace(request, headers=headers, model=model)

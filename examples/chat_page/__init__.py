@@ -7,7 +7,7 @@ in ``as_html`` alone, and ``SECURITY_HEADERS`` keeps a browser from running any 
 import os
 from html import escape
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -15,6 +15,7 @@ from markdown_it.token import Token
 
 from copilot_sync import CopilotError, Message, RetryPolicy
 from copilot_sync.contrib.sse import public_message
+from copilot_sync.message_tree import newest_branch
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -111,8 +112,12 @@ def _open_cell(renderer: Any, tokens: Any, index: int, options: Any, env: Any) -
     return html
 
 
-def shown(message: Message) -> Dict[str, str]:
-    """Give what the page needs of a message to show it again."""
+def shown(messages: List[Message]) -> List[Dict[str, str]]:
+    """Give what the page needs of a conversation to show it again: of each message of its newest branch."""
+    return [_shown(message) for message in newest_branch(messages)]
+
+
+def _shown(message: Message) -> Dict[str, str]:
     if message.role == "assistant":
         return {"role": "assistant", "html": as_html(message.content), "id": message.id}
     return {"role": "user", "text": message.content}

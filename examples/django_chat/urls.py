@@ -7,6 +7,7 @@ from examples.django_chat import views
 urlpatterns = [
     path("", views.page),
     path("ask", views.ask),
+    path("retry", views.retry),
     path("conversations", views.names),
     path("messages", views.messages),
     path("delete", views.delete),

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 from django.views.static import serve
 
 from copilot_sync import NotFoundError
-from copilot_sync.contrib.django import conversations, forget, get_client, stream_response
+from copilot_sync.contrib.django import conversations, forget, get_client, retry_response, stream_response
 from examples import chat_page
 
 
@@ -41,6 +41,12 @@ def ask(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
+@require_POST
+def retry(request: HttpRequest) -> HttpResponseBase:
+    """Answer the last question of a conversation again."""
+    return retry_response(request, name=request.POST.get("name", ""))
+
+
 @require_safe
 def names(request: HttpRequest) -> JsonResponse:
     """The names of this visitor's conversations."""
@@ -52,7 +58,7 @@ def messages(request: HttpRequest) -> JsonResponse:
     """What was said in a conversation: nothing where there is none of that name."""
     conversation = conversations(request).get(request.GET.get("name", ""))
     found = get_client().messages(conversation) if conversation else []
-    return JsonResponse({"messages": [chat_page.shown(message) for message in found]})
+    return JsonResponse({"messages": chat_page.shown(found)})
 
 
 @require_POST

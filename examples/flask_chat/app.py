@@ -55,6 +55,12 @@ def ask() -> flask.Response:
     return response
 
 
+@app.post("/retry")
+def retry() -> flask.Response:
+    """Answer the last question of a conversation again."""
+    return copilot.retry_response(name=flask.request.form["name"])
+
+
 @app.get("/conversations")
 def names() -> Dict[str, Any]:
     """The names of this visitor's conversations."""
@@ -66,7 +72,7 @@ def messages() -> Dict[str, Any]:
     """What was said in a conversation: nothing where there is none of that name."""
     conversation = copilot.conversations().get(flask.request.args["name"])
     found = copilot.client.messages(conversation) if conversation else []
-    return {"messages": [chat_page.shown(message) for message in found]}
+    return {"messages": chat_page.shown(found)}
 
 
 @app.post("/delete")

@@ -126,6 +126,11 @@ class Page:
         self.ask(question)
         self.wait(lambda: len(self.texts(".user")) > turns and self.at_rest)
 
+    def regenerate(self) -> None:
+        """Ask for the last answer again, and wait for its end."""
+        self.find("#again").click()
+        self.wait(lambda: self.at_rest)
+
     @property
     def answers(self) -> List[str]:
         return [text.strip() for text in self.texts(".assistant .body")]
@@ -278,6 +283,51 @@ def test_stop_is_noticed_by_the_service_within_a_second(emulator: Emulator, open
     assert page.notes == ["Stopped."]
     page.hear("and now?")
     assert page.answers == ["one two", "and now?"]
+
+
+@in_both
+def test_an_answer_can_be_regenerated(emulator: Emulator, open_page: Open, command: str) -> None:
+    """The new one stands in the place of the old one, also after a reload, and the next question follows it."""
+    page = open_page(command)
+    assert not page.find("#again").is_displayed()
+    page.hear("one")
+    emulator.script("another")
+    page.regenerate()
+    assert (page.questions, page.answers) == (["one"], ["another"])
+    page.reload()
+    page.wait(lambda: page.answers == ["another"])
+    assert page.find("#again").is_displayed()
+    page.hear("two")
+    assert (page.questions, page.answers) == (["one", "two"], ["another", "two"])
+    (thread,) = emulator.threads.values()
+    first, _, again, answer, last, _ = thread.messages
+    assert first["parentMessageID"] == again["parentMessageID"] == "root"
+    assert last["parentMessageID"] == answer["id"]
+
+
+def test_an_answer_that_is_not_regenerated_stays(emulator: Emulator, open_page: Open) -> None:
+    """The next question follows it: after a failure, and after Stop; an answer that was stopped can be had anew."""
+    page = open_page(ONE)
+    page.hear("one")
+    emulator.fail("message", Fault.status(402), Fault.stall(("after_events", 2)))
+    page.regenerate()
+    assert (page.answers, page.notes) == (["one"], ["The allowance of answers is used up for now."])
+    page.find("#again").click()
+    page.wait(lambda: page.find("#stop").is_displayed() and emulator.stalled)
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: page.at_rest)
+    assert (page.answers, page.notes) == (["one"], ["Stopped."])
+    emulator.fail("message", Fault.stall(("after_events", 2)))
+    page.ask("two three four")
+    page.wait(lambda: page.answers[-1].startswith("two"))
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: page.at_rest)
+    page.regenerate()
+    assert (page.questions, page.answers) == (["one", "two three four"], ["one", "two three four"])
+    (thread,) = emulator.threads.values()
+    first_answer = thread.messages[1]["id"]
+    followed = [message["parentMessageID"] for message in thread.user_messages if message["content"] != "one"]
+    assert followed == [first_answer, first_answer]
 
 
 @in_production
@@ -589,7 +639,7 @@ def test_light_and_dark_are_both_readable(emulator: Emulator, open_page: Open) -
         grounds[scheme] = page.run("return getComputedStyle(document.body).backgroundColor")
         for place in ("body", ".user .body", ".body code", ".body a", "blockquote", ".failure", "nav a", "nav button"):
             assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
-        for place in ("#send", "#new", "#welcome p", "h1"):
+        for place in ("#send", "#new", "#again", "#welcome p", "h1"):
             assert page.run(CONTRAST, place) >= 4.5, f"{place}, {scheme}"
     assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(26, 26, 25)"}
 

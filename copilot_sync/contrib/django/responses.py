@@ -61,7 +61,64 @@ def stream_response(
         conversation = conversations(request).get(name)
         if conversation is None:  # the page may still show one that the session has lost
             options.pop("parent_message_id", None)
-    stream = get_client().stream(prompt, conversation=conversation, **options)
+    return _respond(request, get_client().stream(prompt, conversation=conversation, **options), name)
+
+
+async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
+    """Do the same as ``stream_response`` in an asynchronous view. Arguments and errors are the same."""
+    response: HttpResponseBase = await sync_to_async(stream_response)(request, prompt, **options)
+    return response
+
+
+@async_unsafe("retry_response blocks; in an asynchronous view: return await aretry_response(request)")
+def retry_response(
+    request: HttpRequest,
+    *,
+    name: Optional[str] = None,
+    conversation: Union[None, str, Conversation] = None,
+    model: Optional[str] = None,
+    **options: Any,
+) -> HttpResponseBase:
+    """Return a response that answers the last question of a conversation again, as ``stream_response`` does.
+
+    Uses the network: the thread is looked up first. The question is the last one of the newest branch behind the
+    conversation's last message. The next question follows the new answer.
+
+    Args:
+        request: The request.
+        name: The name under which the session keeps the conversation.
+        conversation: A conversation or its id, instead of ``name``.
+        model: The model for this one answer. Default: the client's.
+        **options: Options of ``Chat.stream_retry``.
+
+    Raises:
+        BadRequest: There is no such conversation in the session, or no question in it.
+        ImproperlyConfigured: As for ``stream_response``.
+        SynchronousOnlyOperation: It was called from an asynchronous view.
+        TypeError: An option has the wrong type or an unknown name.
+    """
+    if conversation is None and name is not None:
+        conversation = conversations(request).get(name)
+    if conversation is None:
+        raise BadRequest("there is no question to answer again")
+    try:
+        stream = get_client().chat(conversation).stream_retry(model, **options)
+    except CopilotError as error:
+        log_failure(error)
+        return HttpResponse(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    return _respond(request, stream, name)
+
+
+async def aretry_response(request: HttpRequest, **options: Any) -> HttpResponseBase:
+    """Do the same as ``retry_response`` in an asynchronous view. Arguments and errors are the same."""
+    response: HttpResponseBase = await sync_to_async(retry_response)(request, **options)
+    return response
+
+
+def _respond(request: HttpRequest, stream: Stream, name: Optional[str]) -> HttpResponseBase:
+    """Return the response that streams an answer. The session gets its conversation under the name."""
     if name is None:
         return StreamingHttpResponse(_body(request, stream, None), headers=HEADERS)
     session = session_of(request)
@@ -72,12 +129,6 @@ def stream_response(
         log_failure(error)
         return HttpResponse(error_event(error, stream.conversation), headers=HEADERS)
     return StreamingHttpResponse(body, headers=HEADERS)
-
-
-async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
-    """Do the same as ``stream_response`` in an asynchronous view. Arguments and errors are the same."""
-    response: HttpResponseBase = await sync_to_async(stream_response)(request, prompt, **options)
-    return response
 
 
 def _save_last_message(session: SessionBase, name: str, answer: Answer) -> None:

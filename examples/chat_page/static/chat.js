@@ -4,8 +4,8 @@
 // the address behind "#", so that a reload, a bookmark and the back button find it again.
 
 const csrfToken = document.querySelector("meta[name=csrf-token]").content;
-const [scroll, welcome, turns, form, prompt, send, stop, status, list, none, toggle] =
-  ["scroll", "welcome", "turns", "form", "prompt", "send", "stop", "status", "conversations", "none", "toggle"]
+const [scroll, welcome, turns, again, form, prompt, send, stop, status, list, none, toggle] =
+  ["scroll", "welcome", "turns", "again", "form", "prompt", "send", "stop", "status", "conversations", "none", "toggle"]
     .map((id) => document.getElementById(id));
 
 const LONGEST_TITLE = 30;
@@ -150,6 +150,16 @@ function setAnswering(controller) {
   send.hidden = Boolean(controller);
   stop.hidden = !controller;
   turns.setAttribute("aria-busy", String(Boolean(controller)));
+  offerAgain();
+}
+
+// The last answer can be asked for again while no other one is being written.
+function offerAgain() {
+  again.hidden = Boolean(answering) || !lastTurn()?.classList.contains("assistant");
+}
+
+function lastTurn() {
+  return turns.querySelector("article:last-of-type");
 }
 
 async function listConversations() {
@@ -189,6 +199,7 @@ async function show() {
   const name = nameInAddress();
   lastMessageId = "";
   turns.replaceChildren();
+  offerAgain();
   status.textContent = "";
   welcome.hidden = Boolean(name);
   setSidebar(false);
@@ -199,6 +210,7 @@ async function show() {
     if (name !== nameInAddress()) return;
     welcome.hidden = messages.length > 0;
     for (const message of messages) addMessage(message);
+    offerAgain();
     toTheEnd();
   } catch (error) {
     if (name === nameInAddress()) tell(error);
@@ -233,26 +245,52 @@ async function ask(question) {
   const name = nameInAddress() || newName(question);
   if (name !== nameInAddress()) history.pushState(null, "", addressOf(name));
   addQuestion(question);
+  const { outcome, turn } = await hear("/ask", { name, prompt: question, parent_message_id: lastMessageId }, controller);
+  if (answering !== controller) return; // another conversation is on the page
+  end(outcome);
+  if (outcome instanceof Failure && !turn.isConnected) prompt.value ||= question;
+}
+
+// Has the last question answered again. The earlier answer stays where no other one comes to be whole.
+async function regenerate() {
+  const controller = new AbortController();
+  const earlier = lastTurn();
+  const earlierId = lastMessageId;
+  setAnswering(controller);
+  while (earlier.nextSibling) earlier.nextSibling.remove();
+  earlier.hidden = true;
+  const { outcome, turn } = await hear("/retry", { name: nameInAddress() }, controller);
+  if (answering !== controller) return; // another conversation is on the page
+  (lastMessageId === earlierId ? turn : earlier).remove();
+  earlier.hidden = false;
+  end(outcome);
+}
+
+// Writes an answer onto the page while it comes, and gives its place and what there is to note about its end.
+async function hear(path, fields, controller) {
   const body = addTurn("assistant", "Answer");
+  const turn = body.parentElement;
   const text = body.appendChild(new Text());
   body.classList.add("coming");
   status.textContent = "Answering …";
   toTheEnd();
   let outcome = "";
   try {
-    outcome = await read(name, question, text, controller.signal);
+    outcome = await read(await post(path, fields, controller.signal), text);
   } catch (error) {
     if (controller.signal.aborted) outcome = "Stopped.";
     else if (error instanceof Failure) outcome = error;
     else outcome = new Failure("The answer was cut off before its end.");
   }
   await finish(body, text.data);
-  if (answering !== controller) return; // another conversation is on the page
+  return { outcome, turn };
+}
+
+function end(outcome) {
   setAnswering(null);
   status.textContent = outcome ? "" : "The answer is complete.";
   if (outcome instanceof Failure) {
     tell(outcome);
-    if (!text.data) prompt.value ||= question;
   } else if (outcome) {
     addNote(outcome, false);
     toTheEnd();
@@ -266,8 +304,7 @@ function takeBack(question, controller) {
 }
 
 // Reads an answer into a text of the page, and gives what there is to note about its end.
-async function read(name, prompt, text, signal) {
-  const response = await post("/ask", { name, prompt, parent_message_id: lastMessageId }, signal);
+async function read(response, text) {
   listConversations().catch(() => {}); // the next time will do
   for await (const event of eventsOf(response)) {
     if (event.type === "error") {
@@ -344,6 +381,11 @@ document.addEventListener("keydown", (event) => {
 stop.addEventListener("click", () => {
   answering?.abort();
   prompt.focus();
+});
+
+again.addEventListener("click", () => {
+  prompt.focus();
+  regenerate();
 });
 
 document.getElementById("new").addEventListener("click", begin);
