@@ -41,6 +41,7 @@ from copilot_sync.models import (
     Message,
     Messages,
     Model,
+    Quota,
     Thread,
 )
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
@@ -78,6 +79,7 @@ __all__ = [
     "PermissionDeniedError",
     "ProtocolError",
     "ProviderModelMixin",
+    "Quota",
     "QuotaExceededError",
     "RateLimitError",
     "RequestTimeoutError",

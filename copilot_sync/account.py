@@ -1,4 +1,4 @@
-"""What a client asks of its account besides questions: models and threads. Each call is one request, or few.
+"""What a client asks of its account besides questions: models, threads, the quota. Each call is one request, or few.
 
 ``AccountCalls`` is the part of ``Client`` that holds these calls. Each has the time limits and retries of the client,
 and ``Client.close`` ends it.
@@ -11,12 +11,13 @@ from typing import Callable, Iterator, List, Protocol, Set, TypeVar, Union
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.message import CallOptions
 from copilot_sync.errors import CopilotError, NotFoundError
-from copilot_sync.models import Conversation, Message, Model, Thread
+from copilot_sync.model_list import chat_models, list_models
+from copilot_sync.models import Conversation, Message, Model, Quota, Thread
 from copilot_sync.protocol.replies import (
     read_messages,
-    read_models,
     read_name,
     read_nothing,
+    read_quota,
     read_thread_id,
     read_threads,
 )
@@ -24,7 +25,7 @@ from copilot_sync.protocol.requests import (
     Request,
     delete_request,
     messages_request,
-    models_request,
+    quota_request,
     rename_request,
     thread_request,
     threads_request,
@@ -48,17 +49,38 @@ class AccountCalls:
         self._options = options
         self._calls: Set[CallContext] = set()
 
-    def models(self) -> List[Model]:
-        """List the models that the account may use.
+    def models(self, all: bool = False) -> List[Model]:
+        """List the models that can be chatted with, in the service's order and each once.
+
+        ``auto``, by which the service chooses, may be asked for though it is not listed. A model that is not listed
+        may be answered as well (public captures, 2026).
+
+        Args:
+            all: List everything as it came: also models of other kinds, and those that are not enabled.
 
         Raises:
             CopilotError: The request failed.
         """
-        with self._calling() as fetch:
-            try:
-                return fetch(models_request(self._session.urls), read_models)
-            except NotFoundError:
-                return fetch(models_request(self._session.urls, older=True), read_models)
+        with self._timed() as call:
+            listed = list_models(self._session, call, self._options.retry)
+        return listed if all else chat_models(listed)
+
+    def quota(self) -> Quota:
+        """Ask github.com for the account's plan, and for what it has left. One request, and nothing of it is kept.
+
+        It is asked for with the cookies. A client with an ``api_key`` needs ``cookies`` besides it for this call, or
+        both of ``COPILOT_SYNC_API_KEY`` and ``COPILOT_SYNC_COOKIES``.
+
+        Raises:
+            MissingCredentialsError: There are no cookies.
+            AuthenticationError: The cookies were refused, or the account may not know its quota.
+            NotFoundError: The account has no Copilot.
+            CopilotError: The request failed.
+        """
+        with self._timed() as call:
+            return self._session.fetch_with_cookies(
+                quota_request(self._session.urls), call, self._options.retry, read_quota
+            )
 
     def threads(self) -> List[Thread]:
         """List the account's threads.
@@ -143,15 +165,21 @@ class AccountCalls:
     @contextlib.contextmanager
     def _calling(self) -> Iterator["_Fetch"]:
         """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
-        call = CallContext(self._options.timeout)
-        call.begin()
-        self._calls.add(call)
-        try:
+        with self._timed() as call:
 
             def fetch(request: Request, understand: Callable[[RawReply], T]) -> T:
                 return self._session.fetch(request, call, self._options.retry, understand)
 
             yield fetch
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[CallContext]:
+        """Begin a call, which ``close`` ends."""
+        call = CallContext(self._options.timeout)
+        call.begin()
+        self._calls.add(call)
+        try:
+            yield call
         except CopilotError as error:
             call.counted(error)
             raise

@@ -122,7 +122,9 @@ class Chat:
         last = self._last_question()
         if "system" in options:
             raise TypeError("the instructions of a question are a part of its text: edit the question to change them")
-        return self._stream_in_place(PromptText(last.content), {**options, "model": model}, last, keeps_model=True)
+        return self._stream_in_place(
+            prompt_text(str(last.content)), {**options, "model": model}, last, keeps_model=True
+        )
 
     def edit(self, text: PromptInput, **options: Any) -> Answer:
         """Ask another text in the place of the last question, and wait for the whole answer.
@@ -206,7 +208,7 @@ class Chat:
 
         stream = self._client.stream(prompt, on_start=started, on_discard=discarded, extra=extra or None, **options)
         message = stream._message  # not the stream: it holds these functions, and ends when nobody holds it
-        if question.opens:
+        if question.opens and not self._has_opened():
             self._opening = stream._builder
         if self.conversation is None:
             asked(None)  # it can be asked again also if its conversation can't be begun

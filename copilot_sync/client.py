@@ -55,7 +55,8 @@ class Client(AccountCalls):
 
     Args:
         api_key: A token to use as it is, or the JSON in which the page keeps it, with its ``expiration``: after that
-            it is refused unsent. With a token, no cookies are looked for.
+            it is refused unsent. With a token, cookies serve the quota and ``api_url="auto"`` alone, and only if both
+            came as arguments or both from the environment.
         cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt``, JSON or HAR
             file, a folder of such, or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then
             ``get_cookies`` are asked.

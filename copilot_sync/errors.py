@@ -19,8 +19,8 @@ class CopilotError(Exception):
 
     Attributes:
         stage: The step that failed: ``credentials``, ``token`` (and the look at the account's page), ``thread``,
-            ``message``, ``stream``, ``models``, ``threads``, ``messages``, ``rename`` or ``delete``; ``None`` if it is
-            unknown.
+            ``message``, ``stream``, ``models``, ``threads``, ``messages``, ``rename``, ``delete`` or ``quota``;
+            ``None`` if it is unknown.
         status: The HTTP status of the reply, ``None`` if there was none.
         attempts: How many requests were made for that stage.
         partial: The text of the answer that had come before the failure; ``""`` if none had.
@@ -96,7 +96,7 @@ class ModelNotAvailableError(InvalidRequestError):
 
 
 class NotFoundError(CopilotError):
-    """The conversation does not exist, or not any more (404)."""
+    """The conversation does not exist, or not any more; or an account without Copilot has no quota (404)."""
 
 
 class WrongHostError(CopilotError):

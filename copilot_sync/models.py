@@ -196,9 +196,53 @@ class Message:
 
 @dataclass(frozen=True)
 class Model:
-    """A model that the account may use."""
+    """A model as the service lists it (public captures, 2026). What it does not say is empty, ``None`` or as below.
+
+    Attributes:
+        id: What ``model=`` takes.
+        name: Its name for people.
+        vendor: Who makes it, or runs it.
+        preview: Whether it may change or go away soon.
+        kind: What it is for: ``chat``, ``embeddings``, ``completion`` or another word; ``""`` if that is unknown.
+        enabled: ``False`` if the service keeps it out of the page's list, or if a policy is not ``enabled``.
+        picker_category: The group that the page lists it in.
+        vision: Whether it reads images.
+        premium_multiplier: How many premium requests a question costs.
+        data: All that the service said of it. It counts neither for ``==`` nor for ``repr``.
+    """
 
     id: str
     name: str = ""
     vendor: str = ""
     preview: bool = False
+    kind: str = ""
+    enabled: bool = True
+    picker_category: str = ""
+    vision: bool = False
+    premium_multiplier: Optional[float] = None
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The account's plan, and what it has left of it, as github.com said (public captures, 2026).
+
+    The names of the limits are the service's, such as ``chat``. What is no number is left out of both mappings.
+
+    Attributes:
+        plan: The plan; ``""`` if it is unknown.
+        license_type: The license; ``""`` if it is unknown.
+        limits: How much there is until the reset, by name.
+        remaining: How much of it is left, by name.
+        resets_at: When it begins anew, an ISO 8601 string as it came; ``None`` if it is unknown.
+        overages_enabled: Whether more may be used and is paid for; ``None`` if it is unknown.
+        data: All that the service said. It counts neither for ``==`` nor for ``repr``.
+    """
+
+    plan: str = ""
+    license_type: str = ""
+    limits: Mapping[str, Union[int, float]] = field(default_factory=dict)
+    remaining: Mapping[str, Union[int, float]] = field(default_factory=dict)
+    resets_at: Optional[str] = None
+    overages_enabled: Optional[bool] = None
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

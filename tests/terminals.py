@@ -19,8 +19,11 @@ from typing import Any, Dict, List
 
 import pexpect
 import pyte
+import pytest
 from pexpect.fdpexpect import fdspawn
 from support import PATIENCE
+
+from copilot_sync.cli.program import run
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -170,3 +173,15 @@ class OwnTerminal:
 
 def _resize(descriptor: int, rows: int, columns: int) -> None:
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def run_in_terminal(arguments: List[str], columns: int = 80) -> List[str]:
+    """Run the program in this process, with stdout and stderr in a terminal; give the lines that a person would see."""
+    with OwnTerminal(columns=columns) as terminal:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("stdout", "stderr"):
+                patch.setattr(sys, name, terminal.file)
+            assert run(arguments) == 0
+        lines = terminal.finish()
+    assert b"\x1b" not in terminal.seen
+    return lines

@@ -1,22 +1,29 @@
 """The API host of the account's plan: named in an error, or looked up on the account's page and followed."""
 
+import contextlib
+import json
 import os
 import pickle
 import threading
 import time
 import warnings
-from typing import Any, Callable, Iterator, Optional
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
 from support import PATIENCE, Peer, Server, Worker, answering, nothing_left_open, stages, wait_for, wait_until
 
-from copilot_sync import Client, GithubCopilot, RetryPolicy, Timeout
+from copilot_sync import Client, Conversation, GithubCopilot, RetryPolicy, Timeout
 from copilot_sync.auth import api_host
 from copilot_sync.auth.api_host import ApiHost
+from copilot_sync.auth.tokens import ExchangedTokens
+from copilot_sync.batch import run
 from copilot_sync.emulator import Emulator, EmulatorOptions, Fault
 from copilot_sync.errors import (
     AuthenticationError,
+    ModelNotAvailableError,
     NetworkError,
+    NotFoundError,
     ProtocolError,
     RateLimitError,
     RequestTimeoutError,
@@ -24,8 +31,6 @@ from copilot_sync.errors import (
     StreamClosedError,
     WrongHostError,
 )
-from copilot_sync.pacing.cooldown import Cooldown
-from copilot_sync.secret import Secret
 from copilot_sync.settings import Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
@@ -187,22 +192,108 @@ def test_auto_may_come_from_the_environment(business: Emulator, monkeypatch: pyt
     assert GithubCopilot.create_completion("", messages, cookies=business.cookies, **where) == "hi"
 
 
-@pytest.mark.parametrize("way", ["argument", "environment"])
+@pytest.mark.parametrize("way", ["argument", "environment", "cookies of another place"])
 def test_auto_needs_cookies(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token does not say what its plan is: that is told at once, whoever gave it."""
     if way == "environment":
         monkeypatch.setenv("COPILOT_SYNC_API_KEY", "planted-token")
+    if way == "cookies of another place":  # which may be another account's
+        monkeypatch.setenv("COPILOT_SYNC_COOKIES", "user_session=planted")
     with pytest.raises(ValueError, match='^api_url="auto" needs cookies') as caught:
-        Client("planted-token" if way == "argument" else None, api_url="auto")
+        Client(None if way == "environment" else "planted-token", api_url="auto")
     assert "planted" not in str(caught.value)
+    assert "COPILOT_SYNC_COOKIES beside COPILOT_SYNC_API_KEY" in str(caught.value)
 
 
-def test_auto_takes_the_cookies_beside_a_token(business: Emulator) -> None:
-    """They show the page, and the token is used as it is."""
-    with client_of(business, api_key=business.api_key) as client:
+@pytest.mark.parametrize("given_as", ["arguments", "environment"])
+def test_auto_takes_the_cookies_beside_a_token(
+    business: Emulator, given_as: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They show the page, and the token is used as it is; a pickled copy has both as well."""
+    given: Dict[str, Any] = {"api_key": business.api_key, "cookies": business.cookies}
+    if given_as == "environment":
+        monkeypatch.setenv("COPILOT_SYNC_API_KEY", business.api_key)
+        monkeypatch.setenv("COPILOT_SYNC_COOKIES", f"user_session={business.cookies['user_session']}")
+        given = {"cookies": None}
+    with client_of(business, **given) as client, pickle.loads(pickle.dumps(client)) as copied:
         client.models()
-    assert stages(business) == ["page", "models"]
-    assert business.requests[-1].bearer == business.api_key
+        assert stages(business) == ["page", "models"]
+        assert business.requests[0].cookies == business.cookies
+        assert business.requests[-1].bearer == business.api_key
+        copied.models()
+        assert copied.quota().plan == "business"
+    assert stages(business) == ["page", "models", "page", "models", "quota"]
+
+
+def test_the_documented_class_tells_a_token_from_one_with_cookies(business: Emulator) -> None:
+    """A client that was made for both is not used for a call with the token alone."""
+    where = {"github_url": business.github_url, "api_url": "auto", "api_key": business.api_key}
+    messages = [{"role": "user", "content": "hi"}]
+    assert GithubCopilot.create_completion("", messages, cookies=business.cookies, **where) == "hi"
+    with pytest.raises(ValueError, match="needs cookies"):
+        GithubCopilot.create_completion("", messages, **where)
+
+
+def test_cookies_that_the_page_refused_are_read_anew(business: Emulator, tmp_path: Path) -> None:
+    """As those are that got no token: the user may renew the file meanwhile."""
+    path = tmp_path / "cookies.json"
+    path.write_text('{"user_session": "stale"}')
+    with client_of(business, api_key=business.api_key, cookies=path) as client:
+        with pytest.raises(AuthenticationError):
+            client.models()
+        path.write_text(json.dumps(business.cookies))
+        assert client.models()
+    assert stages(business) == ["page", "page", "models"]
+
+
+def test_every_call_finds_the_host(business: Emulator) -> None:
+    """Whichever of them is the first; the quota alone needs none."""
+    given = Conversation("gone")
+    calls: Dict[str, Callable[[Client], Any]] = {
+        "models": lambda client: client.models(all=True),
+        "threads": lambda client: client.threads(),
+        "messages": lambda client: client.messages(given),
+        "rename": lambda client: client.name_thread(given),
+        "delete": lambda client: client.delete_thread(given),
+        "thread": lambda client: client.create_thread(),
+    }
+    for stage, call in calls.items():
+        business.requests.clear()
+        with client_of(business) as client, contextlib.suppress(NotFoundError):
+            call(client)
+        asked = [(request.stage, request.host) for request in business.requests]
+        assert asked == [("token", "github"), ("page", "github"), (stage, "plan_api")]
+    business.requests.clear()
+    with client_of(business) as client:
+        assert client.quota().plan == "business"
+    assert stages(business) == ["quota"]
+
+
+def test_a_chat_and_its_branches_stay_at_the_host_that_was_found(business: Emulator) -> None:
+    """The name, another try, another text and a question that is refused with its thread: all is asked of it."""
+    with client_of(business) as client:
+        with pytest.raises(ModelNotAvailableError, match="did you mean gpt-5.5"):
+            client.ask("refused", model="gpt-5.5x")
+        assert business.threads == {}
+        assert stages(business) == ["token", "page", "thread", "message", "models", "delete"]
+        chat = client.chat()
+        with chat.stream("one") as stream:
+            assert "".join(stream) == "one"
+            naming = stream.naming()
+            assert naming is not None
+            assert naming.run() == "one"
+        assert (chat.retry().text, chat.edit("two").text) == ("one", "two")
+    assert stages(business).count("page") == 1
+    assert {request.host for request in business.requests[2:]} == {"plan_api"}
+
+
+def test_a_batch_finds_the_host_and_deletes_its_threads_there(business: Emulator) -> None:
+    """At the pace of the service, as long as nobody knows that the host is on this machine."""
+    with client_of(business) as client:
+        results = list(run(["one", "two"], client=client, rate=None, delete_threads=True))
+    assert sorted(result.text for result in results) == ["one", "two"]
+    assert business.threads == {}
+    assert stages(business).count("page") == 1
 
 
 @pytest.mark.parametrize(
@@ -265,16 +356,6 @@ def test_many_threads_ask_the_page_once(business: Emulator) -> None:
     assert (stages(business).count("page"), stages(business).count("token")) == (1, 1)
 
 
-class Account:
-    """Has cookies, and is held back by nothing."""
-
-    def __init__(self) -> None:
-        self.cooldown = Cooldown()
-
-    def page_cookies(self) -> Secret[str]:
-        return Secret("user_session=value")
-
-
 class Waiting(CallContext):
     """A call that says when it waits for another one."""
 
@@ -301,13 +382,14 @@ def test_a_failed_look_is_shared(page: str, transport: Transport) -> None:
         peer.wait_closed()
 
     with Server(script) as server:
-        host = ApiHost(Urls(server.url, "auto"), transport)
+        urls = Urls(server.url, "auto")
+        host = ApiHost(urls, ExchangedTokens(lambda: {"user_session": "value"}, urls, transport, None))
 
         def look(call: CallContext) -> Optional[str]:
             if page == "the same host":
-                return host.after_refusal(refused, Account(), call)
+                return host.after_refusal(refused, call)
             with pytest.raises(WrongHostError, match="names no API host"):
-                host.find(Account(), call, AT_ONCE)
+                host.find(call, AT_ONCE)
             return None
 
         first = Worker(lambda: look(CallContext(Timeout())))

@@ -243,7 +243,7 @@ def test_a_chat_opens_again_if_no_answer_began(emulator: Emulator, client: Clien
     opened.ask("two", system="Be nice", files=[("b", "")])
     opened.ask("three")
     _, second, third = bodies(emulator)
-    assert second["content"] == "Be brief\n\nBe nice\n\ntwo"
+    assert second["content"] == "System: Be brief\n\nBe nice\nUser: two\nAssistant:"
     assert [each["name"] for each in second["references"]] == ["app.py", "note.txt", "b"]
     assert (third["content"], third["references"]) == ("three", [])
 

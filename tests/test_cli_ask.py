@@ -142,10 +142,32 @@ def test_continue_knows_the_conversation_of_a_host_that_is_looked_up(
 
 def test_continue_goes_on_after_a_failure_too(served: Emulator) -> None:
     """The conversation is kept as soon as it has begun."""
-    served.fail("message", Fault.status(402))
+    served.script(Reply(["one"], error="it broke"))
     assert run(["ask", "one"]) == 1
     assert run(["ask", "-c", "two"]) == 0
     assert len(served.threads) == 1
+
+
+def test_a_refused_question_is_no_last_conversation(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its thread was empty and is deleted; the conversation before it stays the last one."""
+    assert run(["ask", "one"]) == 0
+    [kept] = served.threads
+    served.fail("message", Fault.status(422))
+    assert run(["ask", "refused"]) == 1
+    assert list(served.threads) == [kept]
+    assert run(["ask", "-c", "two"]) == 0
+    assert [message["content"] for message in served.threads[kept].user_messages] == ["one", "two"]
+
+
+def test_the_first_question_that_is_refused_leaves_nothing_to_continue(
+    served: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a thread nor a last conversation."""
+    served.fail("message", Fault.status(422))
+    assert run(["ask", "refused"]) == 1
+    assert not served.threads
+    assert run(["ask", "-c", "two"]) == 1
+    assert "no last conversation" in capsys.readouterr().err
 
 
 def test_continue_needs_something_to_go_on_with(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,7 +171,7 @@ def test_an_edit_brings_instructions_that_were_not_sent_yet(served: Emulator, ty
     assert run(["ask", "stored"]) == 0
     typed("/retry", "/edit one", "two")
     assert run(["chat", "-c", "--system", "Be brief"]) == 0
-    assert contents(served) == ["stored", "stored", "Be brief\n\none", "two"]
+    assert contents(served) == ["stored", "stored", "System: Be brief\nUser: one\nAssistant:", "two"]
 
 
 def branches(emulator: Emulator) -> str:

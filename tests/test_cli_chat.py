@@ -241,7 +241,7 @@ def test_instructions_are_told_to_each_conversation_once(served: Emulator, typed
     typed("one", "two", "three", "/new", "four")
     assert run(["chat", "--system", "Be brief"]) == 0
     told = "System: Be brief\nUser: {}\nAssistant:"
-    assert sent(served) == [told.format("one"), "Be brief\n\ntwo", "three", told.format("four")]
+    assert sent(served) == [told.format("one"), told.format("two"), "three", told.format("four")]
 
 
 def test_the_model_can_be_shown_and_changed(

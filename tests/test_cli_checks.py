@@ -261,26 +261,53 @@ def test_tls_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.check_tls("http://127.0.0.1:1").state is SKIPPED
 
 
-def account(emulator: Emulator, **options: Any) -> List[Check]:
+def account(emulator: Emulator, variables: Optional[Dict[str, str]] = None, **options: Any) -> List[Check]:
     urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
     with Client(**{"cookies": emulator.cookies, "timeout": CHECK_TIMEOUT, "retry": None, **urls, **options}) as client:
-        return checks.check_account(client, environment())
+        return checks.check_account(client, environment(**(variables or {})))
 
 
 def test_the_account_is_tried(copilot_emulator: Emulator) -> None:
-    """A token is fetched, and the models are listed; a model that is asked for and not listed is told."""
+    """A token is fetched, and the models are listed."""
     copilot_emulator.options.models = ["gpt-4o", "gpt-5-mini"]
-    token, models = account(copilot_emulator)
-    assert token == Check("token", OK, "there is one")
-    assert models == Check("models", OK, "2 to choose from")
-    copilot_emulator.options.models = ["o9"]
-    assert account(copilot_emulator)[1].detail == "1 to choose from; gpt-4o is not among them"
+    token, models, _ = account(copilot_emulator)
+    assert token == Check("token", OK, "received")
+    assert models == Check("models", OK, "2 available")
+
+
+HIDDEN = {"id": "gpt-4o", "model_picker_enabled": False}
+EMBEDS = {"id": "gpt-4o", "capabilities": {"type": "embeddings"}}
+
+
+@pytest.mark.parametrize(
+    "listed, model, state, detail",
+    [
+        (["o9", "gpt-4o"], "gpt-4o", OK, "2 available"),
+        (["o9"], "auto", OK, "1 available"),
+        (["o9"], None, OK, "1 available"),
+        ([], "auto", OK, "none but auto available"),
+        ([HIDDEN], "o9", FAIL, "none but auto available, but o9 is not among them"),
+        (["o9"], "gpt-4o", FAIL, "1 available, but gpt-4o is not among them"),
+        (["o9"], "O9", FAIL, "1 available, but O9 is not among them"),
+        (["o9", HIDDEN], "gpt-4o", SKIPPED, "1 available; gpt-4o is not enabled, and may be refused"),
+        (["o9", EMBEDS], "gpt-4o", FAIL, "1 available, but gpt-4o is for embeddings"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_a_cross(
+    copilot_emulator: Emulator, listed: Any, model: Optional[str], state: State, detail: str
+) -> None:
+    """The one of the variable, or the default; ``auto`` is always fine."""
+    copilot_emulator.options.models = listed
+    variables = {} if model is None else {"MODEL": model}
+    found = account(copilot_emulator, variables)[1]
+    assert (found.state, found.detail) == (state, detail)
+    assert ("COPILOT_SYNC_MODEL=auto" in found.advice) is (state is FAIL)
 
 
 def test_cookies_that_are_refused_are_told(copilot_emulator: Emulator) -> None:
-    """With what to do; the models are not asked for."""
-    token, models = account(copilot_emulator, cookies={"user_session": SECRET})
-    assert (token.state, models.state) == (FAIL, SKIPPED)
+    """With what to do; models and quota are not asked for."""
+    token, models, quota = account(copilot_emulator, cookies={"user_session": SECRET})
+    assert (token.state, models.state, quota.state) == (FAIL, SKIPPED, SKIPPED)
     assert "sign in" in token.advice
     assert SECRET not in repr(token)
 
@@ -288,18 +315,19 @@ def test_cookies_that_are_refused_are_told(copilot_emulator: Emulator) -> None:
 def test_a_service_that_fails_is_told(copilot_emulator: Emulator) -> None:
     """The token is there, but nothing can be done with it."""
     copilot_emulator.fail("models", Fault.status(500, message="oops"))
-    token, models = account(copilot_emulator)
+    token, models, _ = account(copilot_emulator)
     assert (token.state, models.state) == (OK, FAIL)
     assert "oops" in models.detail
 
 
 def test_a_host_of_another_plan_is_told(copilot_emulator: Emulator) -> None:
-    """With what to set, if the page of the account could be asked."""
+    """With what to set, if the page of the account could be asked. The quota is not of that host."""
     copilot_emulator.options.plan = "business"
-    token, host, models = account(copilot_emulator)
+    token, host, models, quota = account(copilot_emulator)
     assert (token.state, host.name, host.state, models.state) == (OK, "API host", FAIL, SKIPPED)
+    assert (quota.state, quota.detail[:13]) == (OK, "plan business")
     assert host.advice == f"export COPILOT_SYNC_API_URL={copilot_emulator.plan_api_url}"
-    _, host, _ = account(copilot_emulator, api_key=copilot_emulator.api_key, cookies=None)
+    _, host, *_ = account(copilot_emulator, api_key=copilot_emulator.api_key, cookies=None)
     assert (host.state, host.advice) == (FAIL, "")
     assert "https://api.business.githubcopilot.com" in host.detail
 
@@ -310,14 +338,14 @@ def test_the_host_that_the_page_names_is_told(copilot_emulator: Emulator) -> Non
     copilot_emulator.options.plan = "business"
     with Client(cookies=copilot_emulator.cookies, github_url=copilot_emulator.github_url, api_url="auto") as client:
         copilot_emulator.fail("page", Fault.garbage("<html>"))
-        _, host, _ = checks.check_account(client, automatic)
+        _, host, *_ = checks.check_account(client, automatic)
         assert (host.state, host.advice) == (FAIL, "")
         assert "names no API host" in host.detail
-        _, host, _ = checks.check_account(client, automatic)
+        _, host, *_ = checks.check_account(client, automatic)
         detail = f"{copilot_emulator.plan_api_url}, which the account's page names"
         assert host == Check("API host", OK, detail)
         copilot_emulator.fail("models", Fault.status(421))
-        _, host, _ = checks.check_account(client, automatic)
+        _, host, *_ = checks.check_account(client, automatic)
         assert (host.state, host.advice) == (FAIL, "")
     settings, urls = checks.check_settings(automatic)
     assert urls is not None
@@ -326,12 +354,49 @@ def test_the_host_that_the_page_names_is_told(copilot_emulator: Emulator) -> Non
 
 
 def test_a_token_that_was_given_is_used_as_it_is(copilot_emulator: Emulator) -> None:
-    """There is nothing to fetch; whether it is good, the models tell."""
+    """There is nothing to fetch; whether it is good, the models tell. The quota needs cookies, and that is no fault."""
     urls = {"github_url": copilot_emulator.github_url, "api_url": copilot_emulator.api_url}
     with Client(copilot_emulator.api_key, **urls) as client:
-        token, models = checks.check_account(client, environment(API_KEY="x"))
+        token, models, quota = checks.check_account(client, environment(API_KEY="x"))
     assert token == Check("token", OK, "COPILOT_SYNC_API_KEY is used as it is")
     assert models.state is OK
+    assert quota.state is SKIPPED
+    assert "asked for with the github.com cookies" in quota.detail
+
+
+@pytest.mark.parametrize(
+    "reply, state, detail",
+    [
+        (
+            b'200 OK|{"plan":"free","quotas":{"limits":{"chat":50},"remaining":{"chat":0},"resetDate":"2026-12-01"}}',
+            OK,
+            "plan free, chat 0 left of 50, resets 2026-12-01",
+        ),
+        (b"200 OK|{}", OK, "github.com said nothing of it that is known here"),
+        (b"404 Not Found|", SKIPPED, "github.com knows no quota"),
+        (b"403 Forbidden|", SKIPPED, "github.com refused the cookies"),
+        (b"500 Error|", SKIPPED, "the service failed"),
+    ],
+    ids=["quota", "unknown", "404", "403", "500"],
+)
+def test_the_quota_is_shown_and_never_a_cross(
+    copilot_emulator: Emulator, reply: bytes, state: State, detail: str
+) -> None:
+    """An answer does not need it, and GitHub may take the address away."""
+    status, _, body = reply.partition(b"|")
+    raw = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+    with Server(answering(raw)) as github:
+        client = Client(
+            copilot_emulator.api_key,
+            cookies=copilot_emulator.cookies,
+            api_url=copilot_emulator.api_url,
+            github_url=github.url,
+            retry=None,
+        )
+        with client:
+            found = checks.check_account(client, environment(API_KEY="x"))[2]
+    assert (found.name, found.state) == ("quota", state)
+    assert found.detail.startswith(detail)
 
 
 def test_an_emulator_with_tls_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,10 +404,10 @@ def test_an_emulator_with_tls_is_reached(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority_file(tmp_path))
     with Emulator(ssl_context=server_context()) as emulator:
         assert checks.check_tls(emulator.api_url).state is OK
-        assert [finding.state for finding in account(emulator)] == [OK, OK]
+        assert [finding.state for finding in account(emulator)[:2]] == [OK, OK]
 
 
 def test_what_makes_no_sense_to_try_is_said() -> None:
     """With the reason."""
-    assert [finding.detail for finding in checks.untried_account("no reason")] == ["not tried: no reason"] * 2
+    assert [finding.detail for finding in checks.untried_account("no reason")] == ["not tried: no reason"] * 3
     assert sys.version_info >= checks._OLDEST_PYTHON

@@ -47,11 +47,11 @@ def test_all_is_well_with_an_emulator(served: Emulator, capsys: pytest.CaptureFi
     api, github = (url.rpartition("/")[2] for url in (served.api_url, served.github_url))
     assert list(found) == [
         *CHECKED, f"proxy for {github}", f"proxy for {api}", "netrc", "credentials",
-        "DNS of 127.0.0.1", f"TLS to {github}", f"TLS to {api}", "token", "models",
+        "DNS of 127.0.0.1", f"TLS to {github}", f"TLS to {api}", "token", "models", "quota",
     ]  # fmt: skip
     assert {words[0] for words in found.values()} == {"✓", "-"}
-    assert found[f"TLS to {api}"] == "- not used: an http:// URL, for this machine alone"
-    assert found["models"] == "✓ 2 to choose from"
+    assert found[f"TLS to {api}"] == "- skipped: http:// on this machine"
+    assert found["models"] == "✓ 2 available"
     assert found["credentials"] == "✓ 1 cookie from COPILOT_SYNC_COOKIES"
     for secret in served.cookies.values():
         assert secret not in repr(found)
@@ -71,7 +71,7 @@ def test_without_credentials_the_network_is_checked_all_the_same(
     found = report(capsys, 1)
     assert found["credentials"].startswith("✗ no credentials found")
     assert "COPILOT_SYNC_COOKIES" in found["credentials"]
-    assert found["token"] == "- not tried: there are no credentials"
+    assert found["token"] == found["quota"] == "- not tried: there are no credentials"
     assert found["DNS of 127.0.0.1"][0] == "✓"
 
 
@@ -213,7 +213,7 @@ def test_marks_are_coloured_in_a_terminal(
             assert run(["doctor"]) == 0
         text = "".join(terminal.finish())
     assert "✓" in text
-    assert "2 to choose from" in text
+    assert "2 available" in text
     assert has_colours(terminal.seen) is coloured
 
 

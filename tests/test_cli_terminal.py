@@ -1,11 +1,12 @@
 """What a stream can show is read off the stream and the environment."""
 
-from typing import Dict
+from typing import Dict, Tuple
 
 import pytest
 from support import Sink
+from terminals import OwnTerminal
 
-from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal
+from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, size_of
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,14 @@ def test_only_a_capable_terminal_is_drawn_on(
         monkeypatch.setenv(name, value)
     sink = Sink(encoding, terminal)
     assert (is_animated(sink), has_colours(sink)) == (animated, coloured)
+
+
+@pytest.mark.parametrize("size, expected", [((12, 34), (34, 12)), ((0, 0), (80, 24))])
+def test_a_terminal_has_a_size(size: Tuple[int, int], expected: Tuple[int, int]) -> None:
+    """Or the usual one, if it does not know its own; what is no terminal has that as well."""
+    with OwnTerminal(*size) as terminal:
+        assert size_of(terminal.file) == expected
+    assert size_of(Sink("utf-8")) == (80, 24)
 
 
 def test_a_stream_that_is_missing_is_no_terminal() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import pytest
 from support import nothing_left_open
@@ -34,12 +34,19 @@ def model(emulator: Emulator) -> Iterator[Any]:
     model._client[1].close()
 
 
-def test_all_models_are_registered() -> None:
-    """By the library's name and their own."""
+@pytest.mark.parametrize("variable, named", [(None, []), ("gpt-6-sol", ["gpt-6-sol"]), ("auto", []), ("gpt-4o", [])])
+def test_the_default_and_the_documented_models_are_registered(
+    variable: Optional[str], named: List[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the library's name and their own, each once; the one that the environment names comes along."""
+    if variable is not None:
+        monkeypatch.setenv("COPILOT_SYNC_MODEL", variable)
     registered: List[Any] = []
     register_models(registered.append)
-    assert [model.model_id for model in registered] == [f"copilot-sync/{name}" for name in GithubCopilot.models]
-    assert all(model.can_stream for model in registered)
+    names = [model.model_id.partition("/")[2] for model in registered]
+    assert sorted(names) == sorted(["auto", *named, *GithubCopilot.models])
+    assert names[0] == "auto"
+    assert all(model.can_stream and model.model_id.startswith("copilot-sync/") for model in registered)
 
 
 def test_a_prompt_is_answered_piece_by_piece(emulator: Emulator, model: Any) -> None:

@@ -280,8 +280,14 @@ def test_fingerprints_tell_credentials_apart(tmp_path: Path, monkeypatch: pytest
         "jar": credentials(cookies=jar("secret")).fingerprint(),
         "other jar": credentials(cookies=jar("other")).fingerprint(),
         "search": credentials().fingerprint(),
+        "key beside cookies": credentials("secret", "secret").fingerprint(),
+        "key beside other cookies": credentials("secret", "other").fingerprint(),
     }
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", "user_session=secret")
+    assert credentials("secret").fingerprint() == seen["key"]
+    with monkeypatch.context() as patch:
+        patch.setenv("COPILOT_SYNC_API_KEY", "secret")
+        seen["both variables"] = credentials().fingerprint()
     seen["variable"] = credentials().fingerprint()
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
@@ -316,6 +322,10 @@ def test_whether_there_are_any_can_be_asked_beforehand(given: Any, monkeypatch: 
     urls = Urls("https://github.com", "https://api.example")
     if any(given):
         credentials(*given).look(urls)
+    if given[0]:
+        with pytest.raises(ValueError, match='^api_url="auto" needs cookies'):
+            credentials(*given).look(Urls(urls.github, "auto"))
+    if any(given):
         return
     with pytest.raises(MissingCredentialsError, match="COPILOT_SYNC_COOKIES"):
         credentials(*given).look(urls)

@@ -15,6 +15,7 @@ from copilot_sync.models import (
     Conversation,
     Message,
     Model,
+    Quota,
     Thread,
 )
 from copilot_sync.usage import Usage
@@ -158,7 +159,8 @@ ANSWER = Answer(
         Usage(),
         Thread("t1", "name", "2026-04-15T09:16:31Z", None, "2026-05-01", True, {"raw": [1]}),
         Message("m1", "user", "text", "root", None, True, "gpt-4o", Usage(), ({"path": "a.py"},), {"raw": [1]}),
-        Model("gpt-4o", "GPT-4o", "OpenAI", True),
+        Model("gpt-4o", "GPT-4o", "OpenAI", True, "chat", False, "versatile", True, 0.33, {"id": "gpt-4o"}),
+        Quota("pro", "licensed_full", {"chat": 50}, {"chat": 48}, "2026-12-01", True, {"plan": "pro"}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -170,6 +172,19 @@ def test_a_value_is_frozen_and_travels(value: Any) -> None:
     assert dataclasses.replace(value, **{name: "other"}) != value
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, name, "other")
+
+
+@pytest.mark.parametrize("kind", [lambda **facts: Model("m", **facts), Quota], ids=["model", "quota"])
+def test_what_came_on_the_wire_counts_for_nothing_else(kind: Any) -> None:
+    """Two lists of the same models are equal though the service added a field, and a report stays short."""
+    assert kind(data={"new": []}) == kind()
+    assert "new" not in repr(kind(data={"new": []}))
+    assert pickle.loads(pickle.dumps(kind(data={"new": []}))).data == {"new": []}
+
+
+def test_a_model_is_hashable() -> None:
+    """Whatever the service said of it."""
+    assert len({Model("m", data={"a": []}), Model("m"), Model("n")}) == 2
 
 
 def test_an_answer_is_its_text() -> None:
@@ -205,6 +220,10 @@ def test_the_details_of_an_answer_are_plain_json(answer: Answer, expected: List[
         ),
         (Message("m1", "user"), {"model": "", "usage": None, "references": (), "data": {}}),
         (Model("m"), {"id": "m", "name": "", "vendor": "", "preview": False}),
+        (Model("m"), {"kind": "", "enabled": True, "picker_category": "", "vision": False}),
+        (Model("m"), {"premium_multiplier": None, "data": {}}),
+        (Quota(), {"plan": "", "license_type": "", "limits": {}, "remaining": {}}),
+        (Quota(), {"resets_at": None, "overages_enabled": None, "data": {}}),
     ],
     ids=lambda value: type(value).__name__,
 )

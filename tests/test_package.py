@@ -125,6 +125,7 @@ def test_values_have_the_documented_order_of_fields() -> None:
             copilot_sync.Thread,
             copilot_sync.Message,
             copilot_sync.Model,
+            copilot_sync.Quota,
             copilot_sync.Usage,
             copilot_sync.Timeout,
         )
@@ -132,7 +133,8 @@ def test_values_have_the_documented_order_of_fields() -> None:
     assert fields == {
         "Thread": "id name created_at updated_at shared_at manually_named data",
         "Message": "id role content parent_id created_at interrupted model usage references data",
-        "Model": "id name vendor preview",
+        "Model": "id name vendor preview kind enabled picker_category vision premium_multiplier data",
+        "Quota": "plan license_type limits remaining resets_at overages_enabled data",
         "Usage": "input_tokens output_tokens",
         "Timeout": "connect read stall total",
     }

@@ -53,6 +53,7 @@ ROWS: List[Tuple[str, CopilotError, Scope, Verdict]] = [
     ("a failure in an answer", ServerError("", stage="stream"), WAIT, Verdict(NEVER, MINE)),
     ("credentials refused", AuthenticationError("", status=401, stage="message"), STOP, Verdict(NEVER, STOP, DENIED)),
     ("no way to ask here", AuthenticationError("", stage="message"), STOP, Verdict(NEVER, STOP)),
+    ("the quota is not shown", AuthenticationError("", status=403, stage="quota"), MINE, Verdict(NEVER, MINE)),
     ("no way to ask here", MissingCredentialsError("", stage="credentials"), STOP, Verdict(NEVER, STOP)),
     ("no way to ask here", WrongHostError("", status=421, stage="message"), STOP, Verdict(NEVER, STOP)),
     ("no way to ask here", StreamClosedError("", stage="message"), STOP, Verdict(NEVER, STOP)),
@@ -96,8 +97,8 @@ def test_before_a_message_is_sent_more_failures_are_everybodys(
 ) -> None:
     """Nothing of the message was in the request, so the message is not at fault and is not looked for."""
     rule = next(rule for rule in RULES if rule.name == name)
-    if name in ("a limit in an answer", "a failure in an answer", "a quota without a reply"):
-        return  # there is no answer yet
+    if name in ("a limit in an answer", "a failure in an answer", "a quota without a reply", "the quota is not shown"):
+        return  # there is no answer yet, or no message at all
     stage = error.stage
     try:
         for error.stage in ("token", "thread", "messages"):

@@ -112,7 +112,7 @@ def test_the_connection_is_made_before_the_token_is_there(ca: str) -> None:
         with asking(github, server.url, ca) as client:
             assert client.models() == []
         assert (github.connections, server.connections) == (1, 1)
-        assert server.received[0].startswith(b"GET /models HTTP/1.1\r\n")
+        assert server.received[0].startswith(b"GET /github/chat/models HTTP/1.1\r\n")
 
 
 def test_the_connection_is_kept_for_the_next_request(ca: str) -> None:

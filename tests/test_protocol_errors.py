@@ -25,7 +25,7 @@ from copilot_sync.events import ErrorEvent
 from copilot_sync.protocol.errors import error_of_event, error_of_status, server_words
 from copilot_sync.protocol.events import read_error
 from copilot_sync.protocol.replies import read_token
-from copilot_sync.protocol.requests import Request, models_request
+from copilot_sync.protocol.requests import Request, models_request, quota_request
 from copilot_sync.protocol.untrusted import RawReply
 
 
@@ -89,6 +89,23 @@ def test_a_token_that_is_not_given_means_that_the_cookies_are_not_valid(status: 
     assert "github.com refused the cookies: sign in again and renew user_session" in str(error)
     assert "(the server said: nope)" in str(error)
     assert (error.stage, error.status) == ("token", status)
+
+
+@pytest.mark.parametrize("status", [401, 403, 422])
+def test_a_quota_that_is_refused_means_the_same(status: int) -> None:
+    """It is asked for with the same cookies."""
+    error = failure(status, quota_request(URLS), b"nope")
+    assert type(error) is AuthenticationError
+    assert "github.com refused the cookies: sign in again and renew user_session" in str(error)
+    assert (error.stage, error.status) == ("quota", status)
+
+
+def test_an_account_without_copilot_has_no_quota() -> None:
+    """That is no refusal of the cookies, and says nothing about an address of ours."""
+    error = failure(404, quota_request(URLS), b'{"message": "Not Found"}')
+    assert type(error) is NotFoundError
+    assert "this account has no Copilot, or the cookies are not valid any more" in str(error)
+    assert (error.stage, error.status) == ("quota", 404)
 
 
 #: What github.com says instead of a token, whether signing in again is the advice, and the words that are told.

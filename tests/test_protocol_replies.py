@@ -1,21 +1,24 @@
 """Replies of one document: the token, a new thread, the lists."""
 
 import json
+import math
+import pickle
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire import BODIES, HEADERS, NOW, sent
+from wire import BODIES, HEADERS, JSON_VALUES, NOW, sent
 
 from copilot_sync.errors import AuthenticationError, CopilotError, ProtocolError
 from copilot_sync.events import ContentEvent
-from copilot_sync.models import Message, Model, Thread
+from copilot_sync.models import Message, Model, Quota, Thread
 from copilot_sync.protocol.events import form_of, read_document, read_error
 from copilot_sync.protocol.replies import (
     read_messages,
     read_models,
     read_name,
+    read_quota,
     read_thread_id,
     read_threads,
     read_token,
@@ -234,6 +237,190 @@ def test_models_are_listed() -> None:
     assert read_models(reply) == [Model("gpt-4o", "GPT-4o", "OpenAI", True), Model("o1"), Model("m\ufffd")]
 
 
+def test_a_model_says_what_it_is_for_and_what_it_costs() -> None:
+    """As the page of 2026 lists it; all of it stands in ``data`` as it came."""
+    entry = {
+        "id": "gpt-5-mini",
+        "model_picker_enabled": True,
+        "model_picker_category": "versatile",
+        "capabilities": {"type": "chat", "supports": {"vision": True}, "limits": {"max_output_tokens": 64_000}},
+        "billing": {"is_premium": True, "multiplier": 1},
+        "policy": {"state": "enabled", "terms": "…"},
+    }
+    (model,) = read_models(sent(data=[entry]))
+    assert model == Model(
+        "gpt-5-mini", kind="chat", picker_category="versatile", vision=True, premium_multiplier=1.0, enabled=True
+    )
+    assert isinstance(model.premium_multiplier, float)
+    assert model.data == entry
+
+
+@pytest.mark.parametrize(
+    "fields, enabled",
+    [
+        ({}, True),
+        ({"model_picker_enabled": None, "policy": None}, True),
+        ({"model_picker_enabled": 0, "policy": "disabled"}, True),
+        ({"policy": {}}, True),
+        ({"policy": {"state": 0}}, True),
+        ({"model_picker_enabled": False}, False),
+        ({"model_picker_enabled": True, "policy": {"state": "disabled"}}, False),
+        ({"model_picker_enabled": True, "policy": {"state": "unconfigured"}}, False),
+    ],
+    ids=repr,
+)
+def test_a_model_is_enabled_unless_something_says_that_it_is_not(fields: Dict[str, Any], enabled: bool) -> None:
+    """What is unknown forbids nothing."""
+    (model,) = read_models(sent(data=[{"id": "m", **fields}]))
+    assert model.enabled is enabled
+
+
+@pytest.mark.parametrize(
+    "multiplier, expected",
+    [(0, 0.0), (0.33, 0.33), (-1, -1.0), (True, None), ("1", None), (None, None), ([], None), (10**400, None)],
+    ids=lambda value: repr(value)[:9],
+)
+def test_a_multiplier_is_a_number_or_nothing(multiplier: Any, expected: Any) -> None:
+    """Whatever stands there."""
+    (model,) = read_models(sent(data=[{"id": "m", "billing": {"multiplier": multiplier}}]))
+    assert model.premium_multiplier == expected
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_none_are_left_out(number: str) -> None:
+    """JSON has no name for them, and many writers of it do."""
+    body = f'{{"data": [{{"id": "m", "billing": {{"multiplier": {number}}}}}]}}'
+    (model,) = read_models(RawReply(200, {}, body.encode()))
+    assert model.premium_multiplier is None
+    quota = read_quota(RawReply(200, {}, f'{{"quotas": {{"limits": {{"chat": {number}, "other": 1}}}}}}'.encode()))
+    assert quota.limits == {"other": 1}
+
+
+NAMES_IN_MODELS = """
+    id name vendor preview capabilities type supports vision billing multiplier policy state model_picker_enabled
+    model_picker_category
+"""
+OBJECTS_IN_MODELS = st.dictionaries(st.sampled_from(["type", "supports", "vision", "multiplier", "state"]), JSON_VALUES)
+MODEL_FIELDS = st.dictionaries(st.sampled_from(NAMES_IN_MODELS.split()), JSON_VALUES | OBJECTS_IN_MODELS)
+
+
+@given(st.lists(MODEL_FIELDS | JSON_VALUES, max_size=4))
+def test_any_list_of_models_is_read(entries: List[Any]) -> None:
+    """Each field has its type, whatever came; a model hashes, pickles, and can be printed."""
+    for model in read_models(sent(data=entries)):
+        sendable(model)
+        hash(model)
+        assert pickle.loads(pickle.dumps(model)) == model
+        texts = (model.id, model.name, model.vendor, model.kind, model.picker_category)
+        assert {type(text) for text in texts} == {str}
+        assert {type(flag) for flag in (model.preview, model.enabled, model.vision)} == {bool}
+        assert model.premium_multiplier is None or math.isfinite(model.premium_multiplier)
+        assert isinstance(model.data, dict)
+
+
+ENTITLEMENT: Dict[str, Any] = {
+    "licenseType": "licensed_full",
+    "plan": "individual",
+    "quotas": {
+        "limits": {"chat": 50, "premium": 1.5},
+        "remaining": {"chat": 48, "premium": 0},
+        "resetDate": "2026-12-01T00:00:00Z",
+        "overagesEnabled": False,
+    },
+}
+
+
+def test_a_quota_is_read() -> None:
+    """The plan, what there is of it, and when it begins anew."""
+    quota = read_quota(sent(**ENTITLEMENT))
+    assert quota == Quota(
+        "individual",
+        "licensed_full",
+        {"chat": 50, "premium": 1.5},
+        {"chat": 48, "premium": 0},
+        "2026-12-01T00:00:00Z",
+        False,
+    )
+    assert quota.data == ENTITLEMENT
+
+
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        ({}, Quota()),
+        ({"other": {"shape": 1}}, Quota()),
+        ({"plan": None, "licenseType": 5, "quotas": []}, Quota()),
+        ({"plan": "free", "message": "words"}, Quota(plan="free")),
+        ({"quotas": {"limits": None, "remaining": [1], "resetDate": 1, "overagesEnabled": "no"}}, Quota()),
+        (
+            {"quotas": {"limits": {"a": None, "b": {"x": 1}, "c": True, "d": "5", "e": 7}}},
+            Quota(limits={"e": 7}),
+        ),
+        ({"quotas": {"remaining": {"\ud800": 1, "": 2}}}, Quota(remaining={"\ufffd": 1, "": 2})),
+    ],
+    ids=ascii,
+)
+def test_an_unknown_shape_of_a_quota_is_data(body: Dict[str, Any], expected: Quota) -> None:
+    """GitHub does not document it, and may change it."""
+    quota = read_quota(sent(**body))
+    assert quota == expected
+    assert quota.data == body
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (b"<html><title>Sign in to GitHub</title>", "sign in again and renew user_session"),
+        (b"", "sign in again and renew user_session"),
+        (b"null", "sign in again and renew user_session"),
+        (b'[{"plan": "free"}]', "sign in again and renew user_session"),
+        (b'{"message": "Resource protected by organization SAML enforcement"}', "organization SAML enforcement"),
+        (b'{"error_details": {"message": "No access to GitHub Copilot found"}}', "No access to GitHub Copilot found"),
+    ],
+    ids=ascii,
+)
+def test_what_came_instead_of_a_quota_is_a_refusal(body: bytes, words: str) -> None:
+    """As for the token: a page to sign in, or the reason."""
+    with pytest.raises(AuthenticationError, match=f"the reply held no quota: .*{words}") as caught:
+        read_quota(RawReply(200, {}, body))
+    assert (caught.value.stage, caught.value.status) == ("quota", 200)
+
+
+def test_a_broken_quota_is_told() -> None:
+    """It is neither a page nor anything that is known."""
+    with pytest.raises(ProtocolError) as caught:
+        read_quota(RawReply(200, {}, b'{"plan": '))
+    assert caught.value.stage == "quota"
+
+
+OBJECTS_IN_QUOTAS = st.dictionaries(
+    st.sampled_from(["limits", "remaining", "resetDate", "overagesEnabled"]),
+    JSON_VALUES | st.dictionaries(st.text(max_size=3), JSON_VALUES),
+)
+QUOTAS = st.dictionaries(
+    st.sampled_from(["plan", "licenseType", "quotas", "message", "other"]), JSON_VALUES | OBJECTS_IN_QUOTAS
+)
+
+
+@given(QUOTAS)
+@example({})
+@example(ENTITLEMENT)
+@example({"message": "no access"})
+def test_any_quota_is_read(body: Dict[str, Any]) -> None:
+    """Each field has its type, whatever came; words alone are a refusal."""
+    try:
+        quota = read_quota(sent(**body))
+    except AuthenticationError:
+        assert "message" in body
+        return
+    sendable(quota)
+    pickle.dumps(quota)
+    for number in (*quota.limits.values(), *quota.remaining.values()):
+        assert math.isfinite(number)
+    assert quota.overages_enabled in (None, False, True)
+    assert quota.resets_at is None or isinstance(quota.resets_at, str)
+
+
 LISTS: List[Tuple[str, Callable[[RawReply], List[Any]], str]] = [
     ("threads", read_threads, "threads"),
     ("messages", read_messages, "messages"),
@@ -309,6 +496,7 @@ READERS: List[Callable[[RawReply], Any]] = [
     read_threads,
     read_messages,
     read_models,
+    read_quota,
     lambda reply: read_document(reply.body),
     lambda reply: read_error(decoded(reply.body)),
     lambda reply: form_of(reply.body),

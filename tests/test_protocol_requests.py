@@ -17,6 +17,7 @@ from copilot_sync.protocol.requests import (
     delete_request,
     messages_request,
     models_request,
+    quota_request,
     rename_request,
     segment,
     thread_request,
@@ -76,9 +77,17 @@ def body_of(request: Request) -> Any:
             ...,
             {"Accept": "text/event-stream, application/json", "Accept-Encoding": "identity", **JSON, **API_HEADERS},
         ),
-        (models_request(URLS), "models", "GET", "/models", "/models", None, API_HEADERS),
         (
-            models_request(URLS, older=True),
+            quota_request(URLS),
+            "quota",
+            "GET",
+            "https://github.com/github-copilot/chat/entitlement",
+            "/github-copilot/chat/entitlement",
+            None,
+            {"GitHub-Verified-Fetch": "true", "X-Requested-With": "XMLHttpRequest", **JSON, **PAGE_HEADERS},
+        ),
+        (
+            models_request(URLS),
             "models",
             "GET",
             "/github/chat/models",
@@ -86,6 +95,7 @@ def body_of(request: Request) -> Any:
             None,
             API_HEADERS,
         ),
+        (models_request(URLS, older=True), "models", "GET", "/models", "/models", None, API_HEADERS),
         (
             threads_request(URLS),
             "threads",
@@ -132,7 +142,19 @@ def body_of(request: Request) -> Any:
             API_HEADERS,
         ),
     ],
-    ids=["token", "thread", "message", "models", "older-models", "threads", "messages", "rename", "name", "delete"],
+    ids=[
+        "token",
+        "thread",
+        "message",
+        "quota",
+        "models",
+        "older-models",
+        "threads",
+        "messages",
+        "rename",
+        "name",
+        "delete",
+    ],
 )
 def test_a_request_is_the_documented_one(
     request_: Request, stage: str, method: str, path: str, template: str, body: Any, headers: Dict[str, str]

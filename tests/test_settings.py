@@ -17,7 +17,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """The two hosts, the model and the time limits stand in the documentation."""
     assert settings.GITHUB_URL == "https://github.com"
     assert settings.API_URL == "https://api.individual.githubcopilot.com"
-    assert settings.MODEL == "gpt-4o"
+    assert settings.MODEL == "auto"
     assert dataclasses.astuple(Timeout()) == (10.0, 60.0, 600.0, None)
     assert dataclasses.astuple(Limits()) == (16 * 1024**2, 64 * 1024**2, 8 * 1024**2)
     assert settings.MAX_ERROR_TEXT == 500

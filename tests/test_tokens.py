@@ -12,18 +12,9 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional
 import pytest
 import requests
 
+from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies, send_token
 from copilot_sync.auth.single_flight import WaitingTurn
-from copilot_sync.auth.tokens import (
-    ExchangedTokens,
-    GivenToken,
-    StaticToken,
-    bare,
-    cookie_header,
-    fingerprint,
-    mask_of,
-    send_cookies,
-    send_token,
-)
+from copilot_sync.auth.tokens import ExchangedTokens, GivenToken, StaticToken, bare, fingerprint
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
     AuthenticationError,
@@ -136,15 +127,6 @@ def test_a_given_token_runs_out(clock: Clock) -> None:
         with pytest.raises(AuthenticationError, match="expired on 1970-01-01 00:25 UTC") as caught:
             each.get(call(), None)
         assert (caught.value.stage, caught.value.status) == ("credentials", None)
-
-
-def test_the_page_is_shown_to_whoever_has_cookies(tokens: ExchangedTokens, emulator: Emulator) -> None:
-    """Those that are exchanged, or those that were given besides a token."""
-    header = f"user_session={emulator.cookies['user_session']}"
-    assert tokens.page_cookies() == Secret(header)
-    given = GivenToken(Secret("key"))
-    assert StaticToken(given).page_cookies() is None
-    assert StaticToken(given, find_cookies=lambda: emulator.cookies).page_cookies() == Secret(header)
 
 
 def test_cookies_are_exchanged_as_the_web_client_does(emulator: Emulator, tokens: ExchangedTokens) -> None:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
 from copilot_sync.auth.api_host import ApiHost
-from copilot_sync.auth.tokens import TokenSource, known_error, mask_of, send_token
+from copilot_sync.auth.headers import mask_of, send_token
+from copilot_sync.auth.tokens import TokenSource, Understand, known_error
 from copilot_sync.errors import CopilotError, WrongHostError
 from copilot_sync.pacing.backoff import retry
 from copilot_sync.protocol.errors import error_of_status, name_host
@@ -45,7 +46,7 @@ class ApiSession:
         self._transport = transport
         self._tokens = tokens
         self._now = now
-        self._host = ApiHost(urls, transport, now=now)
+        self._host = ApiHost(urls, tokens)
         #: When the models were listed last, by a call's clock, and their ids; ``None`` if they were not.
         self.listed_models: Optional[Tuple[float, Tuple[str, ...]]] = None
         preload()
@@ -89,7 +90,7 @@ class ApiSession:
             except WrongHostError as error:
                 if error.stage != request.stage:
                     raise
-                named = urls.api if has_moved else self._host.after_refusal(urls.api, self._tokens, call)
+                named = urls.api if has_moved else self._host.after_refusal(urls.api, call)
                 name_host(error, named, urls.api)
                 if not self.urls.is_auto or named in (None, urls.api):
                     raise
@@ -101,7 +102,7 @@ class ApiSession:
             return self.urls
         if self._host.known is None:
             self._tokens.get(call, policy)
-        return Urls(self.urls.github, self._host.find(self._tokens, call, policy))
+        return Urls(self.urls.github, self._host.find(call, policy))
 
     def _accepted(self, request: Request, urls: Urls, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
         """Send a request with a token, and with a new one if the token was refused."""
@@ -161,6 +162,19 @@ class ApiSession:
             call,
             stage=request.stage,
         )
+
+    def fetch_with_cookies(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Understand[T]
+    ) -> T:
+        """Send a request to ``github_url`` with the cookies and without a token. Otherwise like ``fetch``.
+
+        ``understand`` takes the reply, and what takes the secrets out of the server's words.
+
+        Raises:
+            MissingCredentialsError: There are no cookies.
+            CopilotError: What the last attempt failed with.
+        """
+        return self._tokens.fetch_with_cookies(request, call, policy, understand)
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -2,7 +2,8 @@
 
 In this order: the ``api_key`` argument, the ``cookies`` argument, ``COPILOT_SYNC_API_KEY``, and then the search of
 ``get_cookies``. Nothing is read before a token is needed, so a client can be made before there is anything. Cookies
-that are given besides an ``api_key`` only show the account's page, which names the host of its API.
+that were given in the same place as an ``api_key`` (both as arguments, or both in the environment) fetch what
+github.com shows to cookies alone: the quota, and the page that names the host of the API.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from copilot_sync.auth.browsers import load_library
 from copilot_sync.auth.caches import TokenCache
 from copilot_sync.auth.cookie_formats import CookieSource, parse_jar
 from copilot_sync.auth.cookies import get_cookies, login_cookies
-from copilot_sync.auth.tokens import ExchangedTokens, GivenToken, StaticToken, TokenSource, bare, fingerprint
+from copilot_sync.auth.tokens import BOTH, ExchangedTokens, GivenToken, StaticToken, TokenSource, bare, fingerprint
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.protocol.untrusted import is_header_value
 from copilot_sync.secret import Secret
@@ -55,6 +56,8 @@ class Credentials:
         key = api_key or Secret(None if is_given else environment.api_key)
         self._cookies = _copied(cookies) if is_given else None
         self._api_key = _given_token(key) if key else None
+        # Cookies belong to a token's account if they were given in the same place as it.
+        self._has_both = is_given or (not api_key and environment.cookies is not None)
         self._found_at = environment.cookies
         if self._api_key is None and not is_given and environment.cookies is None:
             load_library()  # now, because a call must not be the first to import something
@@ -63,24 +66,26 @@ class Credentials:
         """Return the source of tokens with these credentials.
 
         Raises:
-            ValueError: The API host is to be looked for with cookies, and there is an ``api_key`` alone.
+            ValueError: The API host is to be looked for with cookies, and there are none of the ``api_key``'s account.
         """
         self.check_urls(urls)
-        find_cookies = functools.partial(self.find_cookies, cookie_domain(urls))
+        with_cookies = ExchangedTokens(
+            functools.partial(self.find_cookies, cookie_domain(urls)), urls, transport, cache
+        )
         if self._api_key is None:
-            return ExchangedTokens(find_cookies, urls, transport, cache)
-        return StaticToken(self._api_key, urls, None if self._cookies is None else find_cookies)
+            return with_cookies
+        return StaticToken(self._api_key, urls, with_cookies if self._has_both else None)
 
     def check_urls(self, urls: Urls) -> None:
         """Raise if the API host can't be found with these credentials.
 
         Raises:
-            ValueError: It is to be looked for with cookies, and there is an ``api_key`` alone.
+            ValueError: It is to be looked for with cookies, and there are none of the ``api_key``'s account.
         """
-        if urls.is_auto and self._api_key is not None and self._cookies is None:
+        if urls.is_auto and self._api_key is not None and not self._has_both:
             raise ValueError(
-                'api_url="auto" needs cookies, to look at the account\'s page: pass them besides the api_key, or set '
-                f"api_url (or {API_URL_VARIABLE}) to the host of the plan"
+                'api_url="auto" needs cookies, to look at the account\'s page, and there is only an api_key: '
+                f"{BOTH}, or set api_url (or {API_URL_VARIABLE}) to the host of the plan"
             )
 
     def look(self, urls: Urls) -> None:
@@ -90,8 +95,9 @@ class Credentials:
             AuthenticationError: The ``api_key`` has expired.
             MissingCredentialsError: There are none.
             TypeError: The ``cookies`` argument has the wrong type.
-            ValueError: The ``cookies`` argument can't be sent.
+            ValueError: The ``cookies`` argument can't be sent, or the API host can't be found with these credentials.
         """
+        self.check_urls(urls)
         if self._api_key is None:
             self.find_cookies(cookie_domain(urls))
         self.check_api_key()
@@ -128,11 +134,14 @@ class Credentials:
 
     def fingerprint(self) -> str:
         """Tell these credentials from others without showing them."""
+        parts: List[str] = []
         if self._api_key is not None:
-            return fingerprint("api_key", self._api_key.token.reveal(), str(self._api_key.expires))
-        if self._cookies is None:
-            return fingerprint("search", self._found_at or "", _folder())
-        return fingerprint("cookies", repr(self._cookies.reveal()))
+            parts += "api_key", self._api_key.token.reveal(), str(self._api_key.expires)
+        if self._cookies is not None:
+            parts += "cookies", repr(self._cookies.reveal())
+        elif self._api_key is None or self._has_both:
+            parts += "search", self._found_at or "", _folder()
+        return fingerprint(*parts)
 
     def __repr__(self) -> str:
         return "Credentials(***)"

@@ -1,8 +1,7 @@
 """Tokens: given as they are, or exchanged for cookies and kept until shortly before their end.
 
 However many threads need a token, one of them fetches it and the others wait for what comes of it. A token's age is
-measured with the monotonic clock, so a wall clock that jumps does no harm. The cookies go to ``github_url`` and the
-token to ``api_url``; the two callables here that put them into a request refuse any other host.
+measured with the monotonic clock, so a wall clock that jumps does no harm.
 """
 
 import hashlib
@@ -10,35 +9,37 @@ import json
 import time
 from contextlib import nullcontext
 from typing import Callable, ContextManager, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
-from urllib.parse import urlsplit
-
-import requests
 
 from copilot_sync.auth.caches import TokenCache, keep, look_up
+from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies
 from copilot_sync.auth.single_flight import SingleFlight
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
+    MissingCredentialsError,
     ProtocolError,
 )
 from copilot_sync.pacing.backoff import retry
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
 from copilot_sync.protocol.errors import error_of_status
 from copilot_sync.protocol.replies import read_token
-from copilot_sync.protocol.requests import token_request
+from copilot_sync.protocol.requests import Request, token_request
 from copilot_sync.protocol.untrusted import RawReply, is_header_value
-from copilot_sync.secret import MaskedText, Secret
-from copilot_sync.settings import TOKEN_MARGIN, RetryPolicy, Urls
+from copilot_sync.secret import Secret
+from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, TOKEN_MARGIN, RetryPolicy, Urls
 from copilot_sync.times import in_words
 from copilot_sync.transport.call import CallContext
-from copilot_sync.transport.session import Auth, Transport
+from copilot_sync.transport.session import Transport
 
 #: Seconds. A cache that says that a token lives longer is wrong, or the clock is.
 _LONGEST_KEPT = 86400.0
-#: Shorter values occur in ordinary words, and masking them would make a message unreadable.
-_SHORTEST_MASKED = 6
+#: How to have cookies beside an ``api_key``.
+BOTH = f"pass cookies= as well, or set {COOKIES_VARIABLE} beside {API_KEY_VARIABLE}"
 
 E = TypeVar("E", bound=BaseException)
+T = TypeVar("T")
+#: Reads a reply; its second argument takes the secrets out of the server's words.
+Understand = Callable[[RawReply, Callable[[str], str]], T]
 
 
 class TokenSource(Protocol):
@@ -53,9 +54,6 @@ class TokenSource(Protocol):
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Return a token that should be valid."""
 
-    def page_cookies(self) -> Optional[Secret[str]]:
-        """Return the cookies that show the account's page, as a header; ``None`` if there are none."""
-
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token."""
 
@@ -65,6 +63,11 @@ class TokenSource(Protocol):
         ``renewed`` says that the same request had been refused with an earlier one. Gives whether it makes sense to
         send it with yet another one, which ``get`` comes up with.
         """
+
+    def fetch_with_cookies(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Understand[T]
+    ) -> T:
+        """Send a request to ``github_url`` with the cookies, as often as the policy has it, and read the reply."""
 
 
 class GivenToken(NamedTuple):
@@ -99,7 +102,7 @@ class StaticToken:
     Args:
         given: The token.
         urls: The two hosts: with them it is known who else in this process uses the same account.
-        find_cookies: Returns the cookies that were given besides; ``None`` if there are none.
+        with_cookies: Sends what needs cookies, if the user gave these as well.
         now: The wall clock, in seconds since 1970.
     """
 
@@ -107,13 +110,13 @@ class StaticToken:
         self,
         given: GivenToken,
         urls: Optional[Urls] = None,
-        find_cookies: Optional[Callable[[], Dict[str, str]]] = None,
+        with_cookies: "Optional[ExchangedTokens]" = None,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._given = given
         self._urls = urls
-        self._find_cookies = find_cookies
+        self._with_cookies = with_cookies
         self._now = now
         self._share()
 
@@ -129,16 +132,28 @@ class StaticToken:
         self._given.check(self._now())
         return self._given.token
 
-    def page_cookies(self) -> Optional[Secret[str]]:
-        """Return the cookies that were given besides the token, as a header; ``None`` if there are none."""
-        return None if self._find_cookies is None else cookie_header(self._find_cookies())
-
     def accepted(self, token: Secret[str]) -> None:
         """It is the only one, so nothing follows from it."""
 
     def refused(self, token: Secret[str], *, renewed: bool) -> bool:
         """There is no other one."""
         return False
+
+    def fetch_with_cookies(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Understand[T]
+    ) -> T:
+        """Send a request with the cookies that were given beside the token.
+
+        Raises:
+            MissingCredentialsError: There are none.
+            CopilotError: What the last attempt failed with.
+        """
+        if self._with_cookies is None:
+            raise MissingCredentialsError(
+                f"the {request.stage} is asked for with the github.com cookies, and there is only an api_key: {BOTH}",
+                stage="credentials",
+            )
+        return self._with_cookies.fetch_with_cookies(request, call, policy, understand)
 
     def __getstate__(self) -> Dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "cooldown"}
@@ -198,11 +213,6 @@ class ExchangedTokens:
             return token
         return self._flight.run(call, lambda: self._valid(call), lambda: self._renewed(call, policy))
 
-    def page_cookies(self) -> Optional[Secret[str]]:
-        """Return the cookies, as a header."""
-        self._look_for_cookies()
-        return self._cookies
-
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token. Late words about an earlier one count for nothing."""
         if self._is_current(token):
@@ -238,37 +248,79 @@ class ExchangedTokens:
         return token
 
     def _fetched(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret[str], float]:
-        self._look_for_cookies()
+        def read(reply: RawReply, mask: Callable[[str], str]) -> Tuple[Secret[str], float]:
+            token, lifetime = read_token(reply, self._now(), mask)
+            return Secret(token), lifetime
+
+        # Found first, because another call that is refused meanwhile forgets them.
+        cookies = self._look_for_cookies()
+        with self._connecting(call):
+            token, lifetime = self._fetch(token_request(self._urls), cookies, call, policy, read)
+        if self._cache is not None:
+            keep(self._cache, self._key(cookies), self._entry(token, lifetime), max(1, int(lifetime)))
+        return token, lifetime
+
+    def _look_for_cookies(self) -> Secret[str]:
+        cookies = self._cookies
+        if cookies is None:
+            cookies = cookie_header(self._find_cookies())
+            self.cooldown = _cooldown("cookies", _session_of(cookies), self._urls)
+            self._cookies = cookies
+        return cookies
+
+    def fetch_with_cookies(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Understand[T]
+    ) -> T:
+        """Send a request that does no harm if it is taken twice to ``github_url``, with the cookies.
+
+        Args:
+            request: The request.
+            call: The call that it is made for.
+            policy: How often it is sent at most.
+            understand: Reads a whole reply of success. What it returns comes out.
+
+        Raises:
+            MissingCredentialsError: There are no cookies.
+            AuthenticationError: The cookies were refused.
+            CopilotError: What the last attempt failed with.
+        """
+        return self._fetch(request, self._look_for_cookies(), call, policy, understand)
+
+    def _fetch(
+        self,
+        request: Request,
+        cookies: Secret[str],
+        call: CallContext,
+        policy: Optional[RetryPolicy],
+        understand: Understand[T],
+    ) -> T:
         try:
-            with self._connecting(call):
-                token, lifetime = retry(lambda: self._exchange(call, policy), policy, call)
+            return retry(lambda: self._send(request, cookies, call, policy, understand), policy, call)
         except AuthenticationError:
             # The user may renew the file or the browser's session meanwhile.
             self._cookies = None
             raise
-        if self._cache is not None:
-            keep(self._cache, self._key(), self._entry(token, lifetime), max(1, int(lifetime)))
-        return token, lifetime
 
     def _connecting(self, call: CallContext) -> ContextManager[None]:
         """Connect to the other host, which the token is for, if it is known which one that is."""
         return nullcontext() if self._urls.is_auto else self._transport.connecting(self._urls.api, call)
 
-    def _look_for_cookies(self) -> None:
-        if self._cookies is None:
-            self._cookies = cookie_header(self._find_cookies())
-            self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
-
-    def _exchange(self, call: CallContext, policy: Optional[RetryPolicy]) -> Tuple[Secret[str], float]:
-        cookies, cooldown = self._cookies or Secret(""), self.cooldown
-        request = token_request(self._urls)
+    def _send(
+        self,
+        request: Request,
+        cookies: Secret[str],
+        call: CallContext,
+        policy: Optional[RetryPolicy],
+        understand: Understand[T],
+    ) -> T:
+        cooldown = self.cooldown
         if cooldown.active:
             cooldown.wait(policy, call, request.stage)
         now, mask = self._now(), mask_of(cookies)
 
-        def read(reply: RawReply) -> Union[CopilotError, Tuple[str, float]]:
+        def read(reply: RawReply) -> Union[CopilotError, T]:
             error = error_of_status(request, reply, now=now, mask=mask)
-            return read_token(reply, now, mask) if error is None else known_error(error)
+            return understand(reply, mask) if error is None else known_error(error)
 
         try:
             found = self._transport.fetch(request, send_cookies(cookies, self._urls), call, read)
@@ -279,7 +331,7 @@ class ExchangedTokens:
             raise found
         if cooldown.active:
             cooldown.succeeded(request.stage)
-        return Secret(found[0]), found[1]
+        return found
 
     def _entry(self, token: Secret[str], lifetime: float) -> str:
         return json.dumps({"token": token.reveal(), "until": self._now() + lifetime})
@@ -287,8 +339,7 @@ class ExchangedTokens:
     def _cached(self) -> Optional[Tuple[Secret[str], float]]:
         if self._cache is None:
             return None
-        self._look_for_cookies()
-        kept = look_up(self._cache, self._key())
+        kept = look_up(self._cache, self._key(self._look_for_cookies()))
         try:
             data = json.loads(kept) if isinstance(kept, str) else None
             value, lifetime = data["token"], float(data["until"]) - self._now()  # type: ignore[index]
@@ -298,9 +349,8 @@ class ExchangedTokens:
             return None
         return (Secret(value), lifetime) if 1 < lifetime <= _LONGEST_KEPT else None
 
-    def _key(self) -> str:
+    def _key(self, cookies: Secret[str]) -> str:
         """A fingerprint of the credentials and the host, from which neither can be read."""
-        cookies = self._cookies or Secret("")
         return "copilot-sync-" + fingerprint(self._urls.github, cookies.reveal())
 
     def __getstate__(self) -> Dict[str, object]:
@@ -343,44 +393,3 @@ def bare(error: E) -> E:
     """Take the frames and the context off an error: their variables hold what a report of it must not show."""
     error.__traceback__ = error.__context__ = None
     return error
-
-
-def cookie_header(cookies: Dict[str, str]) -> Secret[str]:
-    """The value of a ``Cookie`` header."""
-    return Secret("; ".join(f"{name}={value}" for name, value in cookies.items()))
-
-
-def send_cookies(cookies: Secret[str], urls: Urls) -> Auth:
-    """Put cookies into a request to ``github_url``."""
-    return _header("Cookie", cookies, urls.github)
-
-
-def send_token(token: Secret[str], urls: Urls) -> Auth:
-    """Put a token into a request to ``api_url``."""
-    return _header("Authorization", Secret(f"GitHub-Bearer {token.reveal()}"), urls.api)
-
-
-def _header(name: str, value: Secret[str], base: str) -> Auth:
-    host = urlsplit(base)[:2]
-
-    def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if tuple(urlsplit(str(request.url))[:2]) != tuple(part.lower() for part in host):
-            raise AssertionError("credentials were about to go to another host")
-        request.headers[name] = MaskedText(value.reveal())
-        return request
-
-    return authenticate
-
-
-def mask_of(secret: Secret[str]) -> Callable[[str], str]:
-    """Return what takes a secret out of a text: the whole of it, and the values of the cookies in it."""
-    header = secret.reveal()
-    parts = [header, *(pair.partition("=")[2] for pair in header.split("; "))]
-    hidden = sorted({part for part in parts if len(part) >= _SHORTEST_MASKED}, key=len, reverse=True)
-
-    def mask(text: str) -> str:
-        for part in hidden:
-            text = text.replace(part, "***")
-        return text
-
-    return mask

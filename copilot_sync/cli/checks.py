@@ -18,6 +18,7 @@ import requests
 
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.cli.quota import UNKNOWN, quota_rows
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError, WrongHostError
 from copilot_sync.protocol.requests import Request
@@ -28,6 +29,7 @@ from copilot_sync.settings import (
     COOKIES_VARIABLE,
     GITHUB_URL_VARIABLE,
     MODEL,
+    MODEL_VARIABLE,
     TOKEN_CACHE_VARIABLE,
     Environment,
     Timeout,
@@ -269,7 +271,7 @@ def check_tls(url: str) -> Check:
     """Check whether a host can be reached and its certificate is trusted, through the transport that requests use."""
     name = f"TLS to {_host(url)}"
     if not url.startswith("https:"):
-        return Check(name, State.SKIPPED, "not used: an http:// URL, for this machine alone")
+        return Check(name, State.SKIPPED, "skipped: http:// on this machine")
     transport = Transport()
     try:
         response = transport.open(Request("doctor", "HEAD", f"{url}/", "/", {}), lambda request: request, _call())
@@ -289,24 +291,23 @@ def _call() -> CallContext:
 
 
 def check_account(client: Client, environment: Environment) -> List[Check]:
-    """Check whether the service accepts the credentials and lists models."""
+    """Check whether the service accepts the credentials, and has the model; show what is left of the quota."""
     try:
-        models = client.models()
+        models = _check_models(client, environment.model or MODEL)
     except CopilotError as error:
         detail = str(error)
         if isinstance(error, WrongHostError):
-            skipped = Check("models", State.SKIPPED, "not tried")
-            return [_token_found(environment), _check_host(client, error), skipped]
+            models = Check("models", State.SKIPPED, "not tried")
+            return [_token_found(environment), _check_host(client, error), models, _check_quota(client)]
         if error.stage in ("credentials", "token"):
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in detail)
             # Signing in again is no use if the service says that the account gets no token.
             advice = "sign in at github.com and export its cookies anew" if signed_out else ""
-            return [Check("token", State.FAIL, detail, advice), Check("models", State.SKIPPED, "not tried")]
-        return [_token_found(environment), Check("models", State.FAIL, detail)]
-    wanted = environment.model or MODEL
-    listed = "" if wanted in [model.id for model in models] else f"; {wanted} is not among them"
+            untried = [Check(name, State.SKIPPED, "not tried") for name in ("models", "quota")]
+            return [Check("token", State.FAIL, detail, advice), *untried]
+        models = Check("models", State.FAIL, detail)
     host = [_check_host(client)] if environment.api_url == AUTO else []
-    return [_token_found(environment), *host, Check("models", State.OK, f"{len(models)} to choose from{listed}")]
+    return [_token_found(environment), *host, models, _check_quota(client)]
 
 
 def _check_host(client: Client, error: Optional[WrongHostError] = None) -> Check:
@@ -317,13 +318,35 @@ def _check_host(client: Client, error: Optional[WrongHostError] = None) -> Check
     return Check("API host", State.FAIL, str(error), f"export {API_URL_VARIABLE}={better}" if better else "")
 
 
+def _check_models(client: Client, wanted: str) -> Check:
+    found = client.models()
+    available = f"{len(found) or 'none but auto'} available"
+    if wanted == "auto" or wanted in [model.id for model in found]:
+        return Check("models", State.OK, available)
+    hidden = next((model for model in client.models(all=True) if model.id == wanted), None)
+    if hidden is not None and hidden.kind in ("chat", ""):
+        return Check("models", State.SKIPPED, f"{available}; {wanted} is not enabled, and may be refused")
+    advice = f"choose another: copilot-sync models lists them, {MODEL_VARIABLE}=auto lets the service choose"
+    reason = "not among them" if hidden is None else f"for {hidden.kind}"
+    return Check("models", State.FAIL, f"{available}, but {wanted} is {reason}", advice)
+
+
+def _check_quota(client: Client) -> Check:
+    """Show the quota. If it can't be had, that is nothing wrong: an answer does not need it."""
+    try:
+        rows = quota_rows(client.quota())
+    except CopilotError as error:
+        return Check("quota", State.SKIPPED, str(error.args[0]))
+    return Check("quota", State.OK, ", ".join(f"{name} {value}" for name, value in rows) or UNKNOWN)
+
+
 def untried_account(reason: str) -> List[Check]:
     """Return the results of ``check_account`` if it makes no sense to try."""
-    return [Check(name, State.SKIPPED, f"not tried: {reason}") for name in ("token", "models")]
+    return [Check(name, State.SKIPPED, f"not tried: {reason}") for name in ("token", "models", "quota")]
 
 
 def _token_found(environment: Environment) -> Check:
-    detail = f"{API_KEY_VARIABLE} is used as it is" if environment.api_key else "there is one"
+    detail = f"{API_KEY_VARIABLE} is used as it is" if environment.api_key else "received"
     return Check("token", State.OK, detail)
 
 

@@ -17,6 +17,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from copilot_sync.cli.markdown_blocks import PARSER, BlockSplitter
+from copilot_sync.cli.terminal import size_of
 from copilot_sync.terminal_text import printable
 
 #: Seconds between two drawings.
@@ -121,12 +122,9 @@ class _Renderer:
         self._console = Console(file=io.StringIO(), force_terminal=True, no_color=not colours, highlight=False)
 
     def measure(self) -> "os.terminal_size":
-        """Return the current size of the terminal."""
-        try:
-            size = os.get_terminal_size(self._file.fileno())
-        except (OSError, ValueError):
-            size = os.terminal_size((0, 0))
-        return os.terminal_size((size.columns or 80, max(size.lines or 24, 2)))
+        """Return the current size of the terminal, of two lines at least."""
+        size = size_of(self._file)
+        return os.terminal_size((size.columns, max(size.lines, 2)))
 
     def markdown(self, text: str) -> str:
         """Format Markdown. Blank text becomes an empty string."""

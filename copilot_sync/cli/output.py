@@ -7,8 +7,8 @@ Rules: there are no colours and no redrawing unless stdout is a terminal that ca
 import contextlib
 import json
 import logging
+import math
 import re
-import shutil
 import sys
 from dataclasses import asdict, replace
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
@@ -16,8 +16,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
 import click
 
 from copilot_sync.cli.footnotes import footnotes
-from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8
-from copilot_sync.models import Message, Thread
+from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8, size_of
+from copilot_sync.models import Message, Model, Thread
 from copilot_sync.terminal_text import one_line, write_pieces
 
 #: Characters that JSON may hold as they are, but a terminal or an encoding may not.
@@ -56,12 +56,20 @@ def show_heading(text: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print a value as one line of JSON, in ASCII unless stdout is UTF-8."""
-    text = json.dumps(value, ensure_ascii=not is_utf8(sys.stdout))
+    """Print a value as one line of JSON, in ASCII unless stdout is UTF-8. Numbers that JSON lacks become ``null``."""
+    text = json.dumps(_finite(value), ensure_ascii=not is_utf8(sys.stdout))
     click.echo(_UNPRINTABLE.sub(lambda match: json.dumps(match.group())[1:-1], text))
 
 
-def fields_of(value: Union[Message, Thread]) -> Dict[str, Any]:
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def fields_of(value: Union[Message, Model, Thread]) -> Dict[str, Any]:
     """Return the fields of a value for ``show_json``. The raw data, which repeats them, is left out."""
     fields = asdict(replace(value, data={}))
     del fields["data"]
@@ -73,21 +81,32 @@ def show_references(references: Sequence[Mapping[str, Any]]) -> None:
     if not references or not is_terminal(sys.stdout):
         return
     click.echo()
-    for line in footnotes(references, shutil.get_terminal_size().columns):
+    for line in footnotes(references, size_of(sys.stdout).columns):
         click.echo(line)
 
 
-def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows: aligned under headings in a terminal, separated by tabs and without headings elsewhere."""
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], optional: Sequence[str] = ()) -> None:
+    """Print rows: aligned under headings in a terminal, separated by tabs and without headings elsewhere.
+
+    Args:
+        headings: The headings; none for rows that need none.
+        rows: The cells.
+        optional: The headings of columns that a terminal does not show if they are empty, or if it is too narrow: then
+            it does without the first of them first.
+    """
     cells = [[one_line(cell) for cell in row] for row in rows]
     if not is_terminal(sys.stdout):
         for row in cells:
             click.echo("\t".join(row))
         return
-    table = [list(headings), *cells]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    columns = list(zip(*([headings] if headings else []), *cells))
+    columns = [column for column in columns if column[0] not in optional or any(column[1:])]
+    for heading in optional:
+        if sum(2 + max(map(len, column)) for column in columns) - 2 > size_of(sys.stdout).columns:
+            columns = [column for column in columns if column[0] != heading]
+    widths = [max(map(len, column)) for column in columns]
+    for line in zip(*columns):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 
 class _WarningCollector(logging.Handler):

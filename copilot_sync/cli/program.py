@@ -24,7 +24,8 @@ COMMANDS = {
     "chat": "Hold a conversation.",
     "doctor": "Check everything that an answer needs.",
     "emulator": "Run a local Copilot for experiments and tests.",
-    "models": "List the models that the account may use.",
+    "models": "List the models that can be asked.",
+    "quota": "Show the account's plan, and what is left of its limits.",
     "threads": "List, show, rename and delete conversations.",
 }
 

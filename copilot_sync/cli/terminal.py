@@ -25,6 +25,15 @@ def is_dumb() -> bool:
     return os.environ.get("TERM", "") in _DUMB_TERMINALS and "WT_SESSION" not in os.environ
 
 
+def size_of(stream: TextIO) -> "os.terminal_size":
+    """Return the current columns and lines of a terminal; 80 and 24 if it does not know them."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        size = os.terminal_size((0, 0))
+    return os.terminal_size((size.columns or 80, size.lines or 24))
+
+
 def is_animated(stream: TextIO) -> bool:
     """Whether a stream is a terminal that can redraw lines and show every character."""
     return is_terminal(stream) and not is_dumb() and is_utf8(stream)

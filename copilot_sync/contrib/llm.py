@@ -1,4 +1,7 @@
-"""The models of GitHub Copilot in ``llm``, as its plugin: ``llm -m copilot-sync/gpt-4o "hello"``.
+"""The models of GitHub Copilot in ``llm``, as its plugin: ``llm -m copilot-sync/auto "hello"``.
+
+``llm`` asks for the models before it knows which one is used, so they are not looked up: there are the default, the
+documented ones, and the one that ``COPILOT_SYNC_MODEL`` names.
 
 The credentials are a key from ``llm keys set copilot-sync``, else those that the library finds. Two things are kept in
 the folder of ``llm`` from one run to the next: the token, unless ``COPILOT_SYNC_TOKEN_CACHE`` says otherwise, and the
@@ -17,7 +20,7 @@ from copilot_sync.client import Client
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.provider import GithubCopilot
-from copilot_sync.settings import API_KEY_VARIABLE, Environment
+from copilot_sync.settings import API_KEY_VARIABLE, MODEL, Environment
 
 try:
     import llm
@@ -35,8 +38,8 @@ _Model: Any = getattr(llm, "KeyModel", llm.Model)
 
 @llm.hookimpl
 def register_models(register: Callable[[Any], None]) -> None:
-    """Register the models with ``llm``."""
-    for model in GithubCopilot.models:
+    """Register the models with ``llm``, without asking the service."""
+    for model in dict.fromkeys(filter(None, (MODEL, Environment.read().model, *GithubCopilot.models))):
         register(CopilotModel(model))
 
 

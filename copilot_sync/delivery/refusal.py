@@ -10,10 +10,11 @@ from typing import Tuple
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.errors import CopilotError, ModelNotAvailableError, StreamClosedError
+from copilot_sync.model_list import chat_models, list_models
 from copilot_sync.models import Conversation
 from copilot_sync.pacing.policy import is_refusal
-from copilot_sync.protocol.replies import read_models, read_nothing
-from copilot_sync.protocol.requests import delete_request, models_request
+from copilot_sync.protocol.replies import read_nothing
+from copilot_sync.protocol.requests import delete_request
 from copilot_sync.settings import MODEL, RetryPolicy
 from copilot_sync.transport.call import CallContext
 
@@ -52,7 +53,7 @@ def _listed_models(session: ApiSession, call: CallContext) -> Tuple[str, ...]:
     known = session.listed_models
     if known is None or call.clock() - known[0] > _LIST_LIFETIME:
         with call.limited(_SECONDS):
-            models = session.fetch(models_request(session.urls), call, _PATIENCE, read_models)
+            models = chat_models(list_models(session, call, _PATIENCE))
         session.listed_models = known = (call.clock(), tuple(model.id for model in models))
     return known[1]
 

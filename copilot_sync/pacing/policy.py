@@ -148,6 +148,10 @@ def _is_failure_in_answer(error: CopilotError) -> bool:
     return isinstance(error, (AuthenticationError, ServerError)) and error.stage == "stream" and error.status is None
 
 
+def _is_quota_refused(error: CopilotError) -> bool:
+    return isinstance(error, AuthenticationError) and error.stage == "quota"
+
+
 def _is_overload(error: CopilotError) -> bool:
     return isinstance(error, ServerError) and error.not_processed
 
@@ -186,6 +190,7 @@ RULES: Tuple[Rule, ...] = (
     Rule("a limit",                    _is(RateLimitError),                     _AGAIN, _WAIT, _WAIT, _REFUSED),
     Rule("this message is forbidden",  _is(PermissionDeniedError),              _NEVER, _OWN,  _OWN),
     Rule("a failure in an answer",     _is_failure_in_answer,                   _NEVER, _OWN,  _OWN),
+    Rule("the quota is not shown",     _is_quota_refused,                       _NEVER, _OWN,  _OWN),
     Rule("credentials refused",        _has_status(AuthenticationError),        _NEVER, _STOP, _STOP, _DENIED),
     Rule("no way to ask here",         _is(*_UNUSABLE),                         _NEVER, _STOP, _STOP),
     Rule("408, 409, 425",              _has_status(ServerError, 408, 409, 425), _AGAIN, _WAIT, _OWN),

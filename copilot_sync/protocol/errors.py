@@ -60,6 +60,8 @@ _NO_MODEL = re.compile(
 )
 _ABOUT_LENGTH = re.compile(r"\btokens?\b|\bcontext|\blength\b|\blong\b|\blarge\b|\blimit", re.IGNORECASE)
 _FILTERED = re.compile(r"content_?(?:filter|policy)|responsible_?ai")
+#: The stages of requests that carry cookies instead of a token.
+_WITH_COOKIES = ("token", "quota")
 #: What limits are called.
 _LIMITS: Dict[Type[RateLimitError], str] = {
     RateLimitError: "too many requests: slow down",
@@ -135,7 +137,10 @@ def error_of_status(
     if limit is not None:
         seconds = retry_after(reply.headers, now)
         return limit(_LIMITS[limit] + _not_before(seconds, now) + _said(words), retry_after=seconds, **facts)
-    if request.stage == "token" and status in (401, 403, 404, 422):
+    if request.stage == "quota" and status == 404:
+        words_of_ours = "github.com knows no quota: this account has no Copilot, or the cookies are not valid any more"
+        return NotFoundError(words_of_ours + _said(words), **facts)
+    if request.stage in _WITH_COOKIES and status in (401, 403, 404, 422):
         return no_token_error(
             "github.com refused the cookies",
             "sign in again and renew user_session, and see that the account may use Copilot Chat",
@@ -235,7 +240,7 @@ def _kind_of_code(code: str) -> Callable[..., CopilotError]:
 def no_token_error(
     what: str, advice: str, words: str, reply: RawReply, facts: Mapping[str, Any]
 ) -> AuthenticationError:
-    """The error for a token that was not given: with the service's reason, and with the advice if that mends it."""
+    """The error for a token or a quota that was not given: with the service's reason, and advice if that mends it."""
     is_vague = bool(_SAYS_NOTHING.fullmatch(words) or _SIGNED_OUT.search(words)) or reply.status == 401
     is_reason = first_byte(reply) == b"{" and not is_vague
     if is_reason or _NOT_ALLOWED.search(words):

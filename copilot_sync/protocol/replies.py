@@ -1,9 +1,9 @@
-"""What comes back as one document: a token, a new thread, and the lists of threads, messages and models."""
+"""What comes back as one document: a token, a quota, a new thread, and the lists of threads, messages and models."""
 
-from typing import Any, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
-from copilot_sync.errors import ProtocolError
-from copilot_sync.models import Message, Model, Thread
+from copilot_sync.errors import AuthenticationError, ProtocolError
+from copilot_sync.models import Message, Model, Quota, Thread
 from copilot_sync.protocol.errors import no_token_error, server_words
 from copilot_sync.protocol.events import is_error, usage_in
 from copilot_sync.protocol.untrusted import (
@@ -11,17 +11,21 @@ from copilot_sync.protocol.untrusted import (
     decoded,
     first_byte,
     is_header_value,
+    mapping_in,
     mappings_in,
+    number_in,
     optional_text_in,
     server_time,
     text_in,
     without_leading,
 )
-from copilot_sync.safe_text import check_id, loads
+from copilot_sync.safe_text import check_id, loads, well_formed
 from copilot_sync.settings import TOKEN_LIFETIME
 from copilot_sync.times import read_date
 
 _LONGEST_LIFETIME = 86400.0
+#: What tells that a reply is about a quota (public captures, 2026).
+_QUOTA_KEYS = ("licenseType", "plan", "quotas")
 
 
 def read_token(reply: RawReply, now: float, mask: Callable[[str], str] = str) -> Tuple[str, float]:
@@ -40,20 +44,64 @@ def read_token(reply: RawReply, now: float, mask: Callable[[str], str] = str) ->
             says why if the reply does.
         ProtocolError: It is broken JSON, or a token that can't be sent.
     """
-    data = _read_json(reply, "token") if first_byte(reply) in (b"{", b"[") else None
-    token = data.get("token") if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or not isinstance(token, str) or not token:
-        words = server_words(reply, mask)
-        raise no_token_error(
-            "the reply held no token",
-            "the github.com cookies are not valid any more; sign in again and renew user_session",
-            words if " " in words and not isinstance(data, list) else "",  # it may be the token, in another form
-            reply,
-            {"stage": "token", "status": reply.status},
-        )
+    data = _read_page_reply(reply, "token", mask)
+    token = data.get("token")
+    if not isinstance(token, str) or not token:
+        raise _not_given(reply, "token", server_words(reply, mask))
     if not is_header_value(token):
         raise ProtocolError("the token holds characters that can't be sent", stage="token", status=reply.status)
     return token, _lifetime(data.get("expiration"), server_time(reply.headers, now))
+
+
+def read_quota(reply: RawReply, mask: Callable[[str], str] = str) -> Quota:
+    """Read what the account may use and has left. A shape that is not known stands in ``data`` alone.
+
+    Args:
+        reply: A reply with a status of success.
+        mask: Takes the secrets out of the server's words.
+
+    Raises:
+        AuthenticationError: A page came instead, or a refusal: the cookies are not valid, or the account has no quota.
+        ProtocolError: It is broken JSON.
+    """
+    data = _read_page_reply(reply, "quota", mask)
+    words = server_words(reply, mask)
+    if words and not any(key in data for key in _QUOTA_KEYS):
+        raise _not_given(reply, "quota", words)
+    quotas = mapping_in(data, "quotas")
+    overages = quotas.get("overagesEnabled")
+    return Quota(
+        plan=text_in(data, "plan"),
+        license_type=text_in(data, "licenseType"),
+        limits=_numbers(mapping_in(quotas, "limits")),
+        remaining=_numbers(mapping_in(quotas, "remaining")),
+        resets_at=optional_text_in(quotas, "resetDate"),
+        overages_enabled=overages if isinstance(overages, bool) else None,
+        data=data,
+    )
+
+
+def _numbers(entries: Mapping[str, Any]) -> Dict[str, Union[int, float]]:
+    numbers = ((well_formed(name), number_in(entries, name)) for name in entries)
+    return {name: number for name, number in numbers if number is not None}
+
+
+def _read_page_reply(reply: RawReply, stage: str, mask: Callable[[str], str]) -> Mapping[str, Any]:
+    """Read the object that github.com sends to who has cookies; others get the page where people sign in."""
+    data = _read_json(reply, stage) if first_byte(reply) in (b"{", b"[") else None
+    if isinstance(data, Mapping):
+        return data
+    raise _not_given(reply, stage, "" if isinstance(data, list) else server_words(reply, mask))
+
+
+def _not_given(reply: RawReply, what: str, words: str) -> AuthenticationError:
+    return no_token_error(
+        f"the reply held no {what}",
+        "the github.com cookies are not valid any more; sign in again and renew user_session",
+        words if " " in words else "",  # it may be the token, in another form
+        reply,
+        {"stage": what, "status": reply.status},
+    )
 
 
 def _lifetime(expiration: object, now: float) -> float:
@@ -155,15 +203,26 @@ def read_messages(reply: RawReply, thread_id: Optional[str] = None) -> List[Mess
 
 def read_models(reply: RawReply) -> List[Model]:
     """Read the list of models; entries without an id are left out."""
-    return [
-        Model(
-            id=text_in(entry, "id"),
-            name=text_in(entry, "name"),
-            vendor=text_in(entry, "vendor"),
-            preview=entry.get("preview") is True,
-        )
-        for entry in _entries(reply, "models", ("data", "object"))
-    ]
+    return [_model(entry) for entry in _entries(reply, "models", ("data", "object"))]
+
+
+def _model(entry: Mapping[str, Any]) -> Model:
+    capabilities = mapping_in(entry, "capabilities")
+    multiplier = number_in(mapping_in(entry, "billing"), "multiplier")
+    policy = text_in(mapping_in(entry, "policy"), "state")
+    return Model(
+        id=text_in(entry, "id"),
+        name=text_in(entry, "name"),
+        vendor=text_in(entry, "vendor"),
+        preview=entry.get("preview") is True,
+        kind=text_in(capabilities, "type"),
+        # What is not said forbids nothing.
+        enabled=entry.get("model_picker_enabled") is not False and policy in ("", "enabled"),
+        picker_category=text_in(entry, "model_picker_category"),
+        vision=mapping_in(capabilities, "supports").get("vision") is True,
+        premium_multiplier=None if multiplier is None else float(multiplier),
+        data=entry,
+    )
 
 
 def _entries(reply: RawReply, stage: str, keys: Tuple[str, ...]) -> List[Mapping[str, Any]]:

@@ -157,6 +157,15 @@ def _fields(extra: Mapping[str, Any]) -> Dict[str, Any]:
 
 def token_request(urls: Urls) -> Request:
     """Ask for a token; the cookies are added by whoever sends it."""
+    return _page_request(urls, "token", "POST", "/github-copilot/chat/token")
+
+
+def quota_request(urls: Urls) -> Request:
+    """Ask for the account's plan and quota (public captures, 2026); the cookies are added by whoever sends it."""
+    return _page_request(urls, "quota", "GET", "/github-copilot/chat/entitlement")
+
+
+def _page_request(urls: Urls, stage: str, method: str, path: str) -> Request:
     headers = {
         "Accept": _JSON,
         "Content-Type": _JSON,
@@ -164,8 +173,7 @@ def token_request(urls: Urls) -> Request:
         "X-Requested-With": "XMLHttpRequest",
         **_page_headers(urls),
     }
-    path = "/github-copilot/chat/token"
-    return Request("token", "POST", urls.github + path, path, headers)
+    return Request(stage, method, urls.github + path, path, headers)
 
 
 def thread_request(urls: Urls) -> Request:
@@ -219,8 +227,8 @@ def message_request(
 
 
 def models_request(urls: Urls, *, older: bool = False) -> Request:
-    """List the models; ``older`` asks at the address of earlier versions."""
-    return _api_request(urls, "models", "GET", "/github/chat/models" if older else "/models")
+    """List the models where the page does (public captures, 2026); ``older`` asks where editors do."""
+    return _api_request(urls, "models", "GET", "/models" if older else "/github/chat/models")
 
 
 def threads_request(urls: Urls) -> Request:

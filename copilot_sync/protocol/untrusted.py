@@ -7,7 +7,7 @@ is read as if it were not there.
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple, Union
 
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MAX_ERROR_TEXT
@@ -51,6 +51,23 @@ def text_in(entry: Mapping[str, Any], key: str) -> str:
 def optional_text_in(entry: Mapping[str, Any], key: str) -> Optional[str]:
     """Return the text under a key; ``None`` if there is none or it is empty."""
     return text_in(entry, key) or None
+
+
+def mapping_in(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the mapping under a key; an empty one if there is none."""
+    value = entry.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def number_in(entry: Mapping[str, Any], key: str) -> Union[None, int, float]:
+    """Return the number under a key; ``None`` if there is none, or one that is not finite or too large for a float."""
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def mappings_in(entry: Mapping[str, Any], key: str) -> Tuple[Mapping[str, Any], ...]:
