@@ -184,6 +184,7 @@ ERRORS = [
     (errors.AuthenticationError, "not_authorized"),
     (errors.PermissionDeniedError, "not_permitted"),
     (errors.WrongHostError, "not_configured"),
+    (errors.ModelNotAvailableError, "model_not_available"),
     (errors.InvalidRequestError, "invalid_request"),
     (errors.NotFoundError, "not_found"),
     (errors.QuotaExceededError, "quota_exceeded"),
