@@ -128,7 +128,7 @@ class Ours(Client):
         self._client = _our_client(target)
 
     def pieces(self, plan: Plan, known: bool) -> Iterator[str]:
-        return self._client.stream(plan.prompt(), conversation=THREAD if known else None)
+        return self._client.stream(plan.prompt(), conversation=_conversation() if known else None)
 
 
 class OursAsync(AsyncClient):
@@ -141,7 +141,14 @@ class OursAsync(AsyncClient):
     def pieces(self, plan: Plan, known: bool) -> "AsyncGenerator[str, None]":
         from copilot_sync.aio import iterate_stream
 
-        return iterate_stream(self._client.stream(plan.prompt(), conversation=THREAD if known else None))
+        return iterate_stream(self._client.stream(plan.prompt(), conversation=_conversation() if known else None))
+
+
+def _conversation() -> "copilot_sync.Conversation":
+    """A conversation whose last message is known, as each but a program's first call has it: nothing is looked up."""
+    import copilot_sync
+
+    return copilot_sync.Conversation.from_dict({"conversation_id": THREAD, "message_id": "root"})
 
 
 def _our_client(target: Target) -> "copilot_sync.Client":

@@ -54,7 +54,9 @@ class Client(AccountCalls):
     ...     print(client.ask("Explain WSGI in one line"))
 
     Args:
-        api_key: A token to use as it is, or the JSON in which the page keeps it. Then no cookies are looked for.
+        api_key: A token to use as it is, or the JSON in which the page keeps it, with its ``expiration``: after that
+            it is refused unsent. With a token, cookies serve the quota and ``api_url="auto"`` alone, and only if both
+            came as arguments or both from the environment.
         cookies: The github.com cookies: a mapping, a cookie jar, a ``Cookie`` header, a ``cookies.txt``, JSON or HAR
             file, a folder of such, or a browser extension's list. Without either, ``COPILOT_SYNC_API_KEY`` and then
             ``get_cookies`` are asked.
@@ -71,6 +73,7 @@ class Client(AccountCalls):
             ``http://`` is refused but for this machine, unless ``COPILOT_SYNC_ALLOW_HTTP=1`` is set: unsafe, because
             the network can then read the credentials.
         api_url: The API of the account's plan. Default ``COPILOT_SYNC_API_URL``, else the one of individual plans.
+            With ``auto``, the first request looks at the account's page for the host, which needs cookies.
         verify: Whether certificates are checked, or the file of a CA to check them with.
         limits: How much of a reply is kept in memory.
 
@@ -117,8 +120,8 @@ class Client(AccountCalls):
 
     @property
     def api_url(self) -> str:
-        """The base URL of the API that is asked."""
-        return self._session.urls.api
+        """The base URL of the API that is asked; ``auto`` as long as the account's page has not named it."""
+        return self._session.api_url
 
     def ask(
         self,
@@ -281,7 +284,7 @@ class Client(AccountCalls):
     def __repr__(self) -> str:
         if "_model" not in self.__dict__:
             return "<Client that is being made>"  # as the report of an error out of __init__ may show it
-        return f"<Client of {self._session.urls.api}, model {self._model!r}>"
+        return f"<Client of {self.api_url}, model {self._model!r}>"
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_streams": set(), "_calls": set()}

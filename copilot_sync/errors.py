@@ -18,8 +18,9 @@ class CopilotError(Exception):
     """The root of all errors of this library.
 
     Attributes:
-        stage: The step that failed: ``credentials``, ``token``, ``thread``, ``message``, ``stream``,
-            ``models``, ``threads``, ``messages``, ``rename``, ``delete`` or ``quota``; ``None`` if it is unknown.
+        stage: The step that failed: ``credentials``, ``token`` (and the look at the account's page), ``thread``,
+            ``message``, ``stream``, ``models``, ``threads``, ``messages``, ``rename``, ``delete`` or ``quota``;
+            ``None`` if it is unknown.
         status: The HTTP status of the reply, ``None`` if there was none.
         attempts: How many requests were made for that stage.
         partial: The text of the answer that had come before the failure; ``""`` if none had.
@@ -99,7 +100,15 @@ class NotFoundError(CopilotError):
 
 
 class WrongHostError(CopilotError):
-    """The token belongs to another API host: set ``api_url`` (421)."""
+    """The API host is not the account's: set ``api_url`` (421, or ``api_url="auto"`` finds no host).
+
+    Attributes:
+        api_url: The host that the account's page names, ``None`` if it is not known. Without cookies it never is.
+    """
+
+    def __init__(self, message: str, *, api_url: Optional[str] = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.api_url = api_url
 
 
 class RateLimitError(CopilotError):

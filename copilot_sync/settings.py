@@ -9,7 +9,7 @@ import ipaddress
 import math
 import os
 from dataclasses import dataclass
-from typing import Callable, Mapping, Optional, Union
+from typing import Callable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from copilot_sync.errors import CopilotError
@@ -20,6 +20,8 @@ GITHUB_URL = "https://github.com"
 API_URL = "https://api.individual.githubcopilot.com"
 #: What the page asks for; the service then chooses a model that the plan has (public captures, 2026).
 MODEL = "auto"
+#: In place of the API's URL: the host that the account's page names.
+AUTO = "auto"
 
 API_KEY_VARIABLE = "COPILOT_SYNC_API_KEY"
 COOKIES_VARIABLE = "COPILOT_SYNC_COOKIES"
@@ -160,14 +162,27 @@ class Environment:
 
 @dataclass(frozen=True)
 class Urls:
-    """The two hosts. The cookies belong to the first, the token to the second; neither goes to the other."""
+    """The two hosts. The cookies belong to the first, the token to the second; neither goes to the other.
+
+    ``api`` is ``AUTO`` if the account's page is to name the host.
+    """
 
     github: str
     api: str
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether the account's page is to name the API host."""
+        return self.api == AUTO
+
+    @property
+    def hosts(self) -> Tuple[str, ...]:
+        """The hosts that are known beforehand, each once."""
+        return tuple(dict.fromkeys([self.github] if self.is_auto else [self.github, self.api]))
+
 
 def choose_urls(github_url: object, api_url: object, environment: Environment) -> Urls:
-    """Choose from what was given, the environment and the defaults, in this order.
+    """Choose from what was given, the environment and the defaults, in this order. The API may be ``AUTO``.
 
     Raises:
         TypeError: A URL is not a string.
@@ -178,7 +193,9 @@ def choose_urls(github_url: object, api_url: object, environment: Environment) -
     github = github_url or Secret(environment.github_url or GITHUB_URL)
     api = api_url or Secret(environment.api_url or API_URL)
     in_the_clear = environment.allow_http == "1"
-    fault = _fault_of("github_url", github.reveal(), in_the_clear) or _fault_of("api_url", api.reveal(), in_the_clear)
+    fault = _fault_of("github_url", github.reveal(), in_the_clear)
+    if api.reveal() != AUTO:
+        fault = fault or _fault_of("api_url", api.reveal(), in_the_clear)
     if fault is not None:
         raise fault
     return Urls(github.reveal().rstrip("/"), api.reveal().rstrip("/"))

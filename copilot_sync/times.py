@@ -76,6 +76,11 @@ def read_date(text: str) -> Optional[float]:
     return None
 
 
+def in_words(moment: float) -> str:
+    """Write a moment, in seconds since 1970, as a date and a time of day in UTC, such as ``2026-06-27 13:15 UTC``."""
+    return f"{datetime.fromtimestamp(moment, timezone.utc).isoformat(' ', 'minutes')[:-6]} UTC"
+
+
 def _moment(parts: Dict[str, Optional[str]]) -> Optional[float]:
     offset = _offset((parts["zone"] or "").lower())
     name = parts.get("name")

@@ -218,6 +218,14 @@ def wait_for(event: threading.Event) -> None:
     assert event.wait(PATIENCE), "what was waited for did not happen"
 
 
+def wait_until(predicate: Callable[[], bool]) -> None:
+    """Wait for what only looking can tell."""
+    end = time.monotonic() + PATIENCE
+    while not predicate():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.005)
+
+
 def _length(data: bytes) -> Optional[int]:
     """The length of the request that some bytes begin with; ``None`` where its head isn't whole."""
     head, end, _ = data.partition(b"\r\n\r\n")

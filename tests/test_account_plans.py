@@ -1,14 +1,14 @@
 """What models and quota are on each plan: of the library, and as the whole program shows it."""
 
 import subprocess
-from typing import Tuple
+from typing import Any, Tuple
 
 import pytest
 from command_line import command, environment
 from support import stages
 
 from copilot_sync import AuthenticationError, Client, NotFoundError
-from copilot_sync.emulator import Emulator
+from copilot_sync.emulator import Emulator, Fault
 
 
 @pytest.fixture
@@ -77,6 +77,78 @@ def test_the_quota_does_not_depend_on_the_host_of_the_plan(served: Emulator, cli
     assert status == 0
     assert "plan\tbusiness\n" in out
     assert set(stages(served)) == {"quota"}
+
+
+def test_a_question_of_a_business_account_is_told_its_host(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host of individual plans refuses it, and the error says which one to set: so it is answered."""
+    served.options.plan = "business"
+    status, out, err = ran("ask", "hi")
+    assert (status, out) == (1, "")
+    home = served.plan_api_url
+    assert f"set api_url (or COPILOT_SYNC_API_URL) to {home}, which the account's page names" in err
+    assert err.endswith("check with: copilot-sync doctor\n")
+    assert stages(served) == ["token", "thread", "page"]
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", home)
+    assert ran("ask", "hi") == (0, "hi\n", "")
+
+
+@pytest.mark.parametrize("plan", ["business", "pro"])
+@pytest.mark.parametrize("way", ["cookies", "token and cookies"])
+def test_auto_answers_on_each_plan(served: Emulator, plan: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word about hosts. The next question goes on with the conversation."""
+    served.options.plan = plan
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", "auto")
+    if way == "token and cookies":
+        monkeypatch.setenv("COPILOT_SYNC_API_KEY", served.api_key)
+    for arguments in (["hi"], ["--continue", "and"]):
+        assert ran("ask", *arguments) == (0, f"{arguments[-1]}\n", "")
+    [thread] = served.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["hi", "and"]
+    asked = {request.host for request in served.requests if request.bearer}
+    assert asked == {"plan_api" if plan == "business" else "api"}
+
+
+def test_auto_with_a_token_alone_is_told(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the program and by ``doctor``, and nothing is sent. The quota needs cookies as well."""
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", "auto")
+    monkeypatch.setenv("COPILOT_SYNC_API_KEY", served.api_key)
+    monkeypatch.delenv("COPILOT_SYNC_COOKIES")
+    status, out, err = ran("ask", "hi")
+    assert (status, out) == (1, "")
+    assert err.startswith('Error: an environment variable is wrong: api_url="auto" needs cookies')
+    status, out, _ = ran("doctor")
+    assert status == 1
+    assert '✗ credentials: api_url="auto" needs cookies' in out
+    assert served.api_key not in out + err
+    assert stages(served) == []
+
+
+def test_doctor_says_which_host_to_set(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a quota that does not depend on it. Done as it says, all is well; with ``auto`` as well."""
+    served.options.plan = "business"
+    status, out, err = ran("doctor")
+    assert (status, err) == (1, "")
+    [line] = [line for line in out.splitlines() if line.startswith("✗")]
+    assert line.startswith("✗ API host: ")
+    assert "- models: not tried\n" in out
+    assert "✓ quota: plan business, " in out
+    name, _, value = line.rpartition(" -> export ")[2].partition("=")
+    assert value == served.plan_api_url
+    for setting in (value, "auto"):
+        monkeypatch.setenv(name, setting)
+        status, out, _ = ran("doctor")
+        assert (status, "✗" in out) == (0, False)
+    assert f"✓ API host: {served.plan_api_url}, which the account's page names\n" in out
+
+
+@pytest.mark.parametrize("page", [Fault.status(500), Fault.redirect(), Fault.garbage("<html>")])
+def test_a_page_that_does_not_help_leaves_the_known_hosts(served: Emulator, page: Fault) -> None:
+    """The error is still the one of the host, with what hosts there are."""
+    served.options.plan = "business"
+    served.fail("page", page)
+    status, out, err = ran("ask", "hi")
+    assert (status, out) == (1, "")
+    assert "to https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com" in err
 
 
 @pytest.mark.parametrize("bad_cookies", ["redirect", "html", "unauthorized"])

@@ -7,7 +7,7 @@ import pytest
 from support import stages
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.auth.tokens import ExchangedTokens, StaticToken
+from copilot_sync.auth.tokens import ExchangedTokens, GivenToken, StaticToken
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
     AuthenticationError,
@@ -63,7 +63,7 @@ def access(emulator: Emulator, urls: Urls, transport: Transport) -> ApiSession:
 @pytest.fixture
 def keyed(emulator: Emulator, urls: Urls, transport: Transport) -> ApiSession:
     """Access with a token that was given."""
-    return ApiSession(urls, transport, StaticToken(Secret(emulator.api_key)))
+    return ApiSession(urls, transport, StaticToken(GivenToken(Secret(emulator.api_key))))
 
 
 def models(access: ApiSession, call: Optional[CallContext] = None, policy: Optional[RetryPolicy] = None) -> Any:
@@ -228,7 +228,7 @@ def test_a_refusal_that_says_more_than_is_read_is_told(emulator: Emulator, keyed
 def test_limits_are_those_of_the_transport(emulator: Emulator, urls: Urls) -> None:
     """A reply that is larger is not read to its end."""
     transport = Transport(limits=Limits(reply=10))
-    access = ApiSession(urls, transport, StaticToken(Secret(emulator.api_key)))
+    access = ApiSession(urls, transport, StaticToken(GivenToken(Secret(emulator.api_key))))
     assert access.limits.reply == 10
     with pytest.raises(ResponseTooLargeError):
         models(access)

@@ -125,6 +125,21 @@ def test_continue_goes_on_with_the_last_conversation(served: Emulator) -> None:
     assert asked(served)["parentMessageID"] == thread.messages[3]["id"]
 
 
+def test_continue_knows_the_conversation_of_a_host_that_is_looked_up(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the page that names it: another ``github_url`` has other conversations."""
+    served.options.plan = "business"
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", "auto")
+    assert [run(["ask", "one"]), run(["ask", "-c", "two"])] == [0, 0]
+    [thread] = served.threads.values()
+    assert [message["content"] for message in thread.messages] == ["one", "one", "two", "two"]
+    monkeypatch.setenv("COPILOT_SYNC_GITHUB_URL", "http://127.0.0.1:9")
+    capsys.readouterr()
+    assert run(["ask", "-c", "three"]) == 1
+    assert "no last conversation" in capsys.readouterr().err
+
+
 def test_continue_goes_on_after_a_failure_too(served: Emulator) -> None:
     """The conversation is kept as soon as it has begun."""
     served.script(Reply(["one"], error="it broke"))

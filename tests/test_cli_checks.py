@@ -183,11 +183,24 @@ def missing() -> FoundCookies:
     [
         ({"API_KEY": SECRET}, missing, OK, "a token from COPILOT_SYNC_API_KEY"),
         ({"API_KEY": f"{SECRET}é"}, missing, FAIL, "COPILOT_SYNC_API_KEY holds characters"),
+        ({"API_KEY": SECRET, "API_URL": "auto"}, missing, FAIL, 'api_url="auto" needs cookies'),
+        (
+            {"API_KEY": f'{{"value": "{SECRET}", "expiration": "2999-06-27T13:15:06.000Z"}}'},
+            missing,
+            OK,
+            "a token from COPILOT_SYNC_API_KEY, which expires on 2999-06-27 13:15 UTC",
+        ),
+        (
+            {"API_KEY": f'{{"value": "{SECRET}", "expiration": "2026-06-27T13:15:06.000Z"}}'},
+            missing,
+            FAIL,
+            "COPILOT_SYNC_API_KEY expired on 2026-06-27 13:15 UTC: copy a new one",
+        ),
         ({}, lambda: found({"user_session": SECRET, "a": SECRET}), OK, "2 cookies from a place"),
         ({}, lambda: found({"a": SECRET}), FAIL, "1 cookie from a place, but no user_session"),
         ({}, missing, FAIL, "there are none: set one"),
     ],
-    ids=["key", "bad key", "cookies", "no session", "none"],
+    ids=["key", "bad key", "key alone", "key with an end", "key that expired", "cookies", "no session", "none"],
 )
 def test_where_credentials_come_from_is_told_and_never_what_they_are(
     variables: Dict[str, str], find: Any, state: State, words: str
@@ -305,6 +318,39 @@ def test_a_service_that_fails_is_told(copilot_emulator: Emulator) -> None:
     token, models, _ = account(copilot_emulator)
     assert (token.state, models.state) == (OK, FAIL)
     assert "oops" in models.detail
+
+
+def test_a_host_of_another_plan_is_told(copilot_emulator: Emulator) -> None:
+    """With what to set, if the page of the account could be asked. The quota is not of that host."""
+    copilot_emulator.options.plan = "business"
+    token, host, models, quota = account(copilot_emulator)
+    assert (token.state, host.name, host.state, models.state) == (OK, "API host", FAIL, SKIPPED)
+    assert (quota.state, quota.detail[:13]) == (OK, "plan business")
+    assert host.advice == f"export COPILOT_SYNC_API_URL={copilot_emulator.plan_api_url}"
+    _, host, *_ = account(copilot_emulator, api_key=copilot_emulator.api_key, cookies=None)
+    assert (host.state, host.advice) == (FAIL, "")
+    assert "https://api.business.githubcopilot.com" in host.detail
+
+
+def test_the_host_that_the_page_names_is_told(copilot_emulator: Emulator) -> None:
+    """It is good, or it refuses the token all the same, or there is none."""
+    automatic = environment(API_URL="auto")
+    copilot_emulator.options.plan = "business"
+    with Client(cookies=copilot_emulator.cookies, github_url=copilot_emulator.github_url, api_url="auto") as client:
+        copilot_emulator.fail("page", Fault.garbage("<html>"))
+        _, host, *_ = checks.check_account(client, automatic)
+        assert (host.state, host.advice) == (FAIL, "")
+        assert "names no API host" in host.detail
+        _, host, *_ = checks.check_account(client, automatic)
+        detail = f"{copilot_emulator.plan_api_url}, which the account's page names"
+        assert host == Check("API host", OK, detail)
+        copilot_emulator.fail("models", Fault.status(421))
+        _, host, *_ = checks.check_account(client, automatic)
+        assert (host.state, host.advice) == (FAIL, "")
+    settings, urls = checks.check_settings(automatic)
+    assert urls is not None
+    assert (settings.state, urls.hosts) == (OK, ("https://github.com",))
+    assert "the API host that its page names (auto)" in settings.detail
 
 
 def test_a_token_that_was_given_is_used_as_it_is(copilot_emulator: Emulator) -> None:

@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import io
+import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Dict, List
 import pytest
 from terminals import OwnTerminal, has_colours
 
+from copilot_sync import Client, GithubCopilot, MissingCredentialsError
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator
 
@@ -111,6 +114,40 @@ def test_urls_that_cannot_be_used_end_the_report(
     assert found["settings"].startswith("✗ api_url must begin with https://")
 
 
+def test_a_host_of_another_plan_is_told_with_the_right_one(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the report advises to set helps, and so does ``auto``."""
+    served.options.plan = "business"
+    found = report(capsys, 1)
+    assert found["API host"].endswith(f"-> export COPILOT_SYNC_API_URL={served.plan_api_url}")
+    assert found["models"] == "- not tried"
+    for setting in (served.plan_api_url, "auto"):
+        monkeypatch.setenv("COPILOT_SYNC_API_URL", setting)
+        found = report(capsys, 0)
+        assert found["models"].startswith("✓")
+    github = served.github_url.rpartition("/")[2]
+    assert found["API host"] == f"✓ {served.plan_api_url}, which the account's page names"
+    assert found["settings"].startswith(f"✓ {served.github_url} and the API host that its page names (auto)")
+    assert [name for name in found if name.startswith(("proxy", "DNS", "TLS"))] == [
+        f"proxy for {github}", "DNS of 127.0.0.1", f"TLS to {github}"
+    ]  # fmt: skip
+
+
+def test_a_token_that_expired_is_told(
+    served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is asked with it."""
+    pasted = '{"value": "planted-token", "expiration": "2026-06-27T13:15:06.000Z"}'
+    monkeypatch.setenv("COPILOT_SYNC_API_KEY", pasted)
+    found = report(capsys, 1)
+    assert found["credentials"].startswith("✗ COPILOT_SYNC_API_KEY expired on 2026-06-27 13:15 UTC")
+    assert found["token"] == "- not tried: there are no credentials"
+    assert run(["ask", "hi"]) == 1
+    assert "the api_key expired on 2026-06-27 13:15 UTC: copy a new one" in capsys.readouterr().err
+    assert served.requests == []
+
+
 @pytest.mark.parametrize("variable", ["", "NETRC"])
 def test_a_netrc_is_looked_for_where_requests_does(
     variable: str, served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -189,3 +226,25 @@ def test_an_extra_that_is_missing_is_noticed(
     monkeypatch.setenv("HTTP_PROXY", "socks5h://127.0.0.1:9")
     found = report(capsys, 1)
     assert any(words.endswith('-> pip install "copilot-sync[socks]"') for words in found.values())
+
+
+def test_a_folder_that_lies_about_chooses_no_account(
+    served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may have come with somebody else's code. No program and no class reads it until it is named."""
+    monkeypatch.setattr("copilot_sync.auth.cookies.browser_cookies", lambda *_: iter(()))
+    monkeypatch.delenv("COPILOT_SYNC_COOKIES")
+    for place in (tmp_path, tmp_path / "har_and_cookies"):
+        place.mkdir(exist_ok=True)
+        for name in ("github.com.json", "cookies.json", "cookies.txt", "github.com.har"):
+            (place / name).write_text(json.dumps(served.cookies))
+    assert report(capsys, 1)["credentials"].startswith("✗ no credentials found")
+    assert [run(["ask", "hi"]), run(["models"]), run(["batch", os.devnull, "-o", "out.jsonl"])] == [1, 1, 0]
+    with pytest.raises(MissingCredentialsError):
+        GithubCopilot.create_completion("", [{"role": "user", "content": "hi"}])
+    with Client() as client:
+        with pytest.raises(MissingCredentialsError):
+            client.ask("hi")
+    assert served.requests == []
+    monkeypatch.setenv("COPILOT_SYNC_COOKIES", "har_and_cookies")
+    assert run(["models"]) == 0

@@ -2,11 +2,12 @@
 
 import logging
 import threading
+import time
 from typing import Any, Dict, List
 
 import pytest
-from streams import client_of
-from support import stages
+from streams import COMPLETE, ONE, client_of
+from support import PATIENCE, Peer, Server, stages
 
 from copilot_sync import (
     AuthenticationError,
@@ -261,3 +262,22 @@ def test_a_handle_whose_parent_is_gone_goes_on_too(emulator: Emulator, client: C
     handle = MessageHandle(first.conversation.conversation_id, "6e0bd3a2-30f3-4c35-8a34-2a9b6c2a2f5e", first.message_id)
     assert client.stream("second", handle=handle).read().text == "second"
     assert parents(emulator)[-1] == "root"
+
+
+def test_a_server_that_answers_everything_with_a_stream_holds_nothing_up() -> None:
+    """What came in place of the list may have no end, so nothing of it is read."""
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        asked = peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + ONE)
+        if asked.startswith(b"GET"):
+            over.wait(PATIENCE)
+        else:
+            peer.send(COMPLETE)
+
+    began = time.monotonic()
+    with Server(script) as server, Client("key", api_url=server.url) as client:
+        assert client.ask("hi", conversation="t-1").text == "one"
+        over.set()
+    assert time.monotonic() - began < PATIENCE

@@ -187,7 +187,7 @@ def named_client() -> Client:
 
 @pytest.mark.parametrize(
     ("value", "model"),
-    [(None, "gpt-4o"), (named_client, "o1-preview"), (f"{__name__}.named_client", "o1-preview")],
+    [(None, "auto"), (named_client, "o1-preview"), (f"{__name__}.named_client", "o1-preview")],
     ids=["default", "function", "dotted name"],
 )
 def test_the_configuration_names_the_client(emulator: Emulator, app: Any, task: Any, value: Any, model: str) -> None:

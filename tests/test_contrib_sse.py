@@ -83,7 +83,7 @@ def test_an_answer_is_its_pieces_and_its_end(client: Client, face: Face) -> None
         "type": "complete",
         "conversation_id": conversation.conversation_id,
         "message_id": conversation.message_id,
-        "model": "gpt-4o",
+        "model": "mai-code-1.1-flash",
         "usage": {"input_tokens": 1, "output_tokens": 2},
         "complete": True,
         "references": [],
@@ -184,6 +184,7 @@ ERRORS = [
     (errors.AuthenticationError, "not_authorized"),
     (errors.PermissionDeniedError, "not_permitted"),
     (errors.WrongHostError, "not_configured"),
+    (errors.ModelNotAvailableError, "model_not_available"),
     (errors.InvalidRequestError, "invalid_request"),
     (errors.NotFoundError, "not_found"),
     (errors.QuotaExceededError, "quota_exceeded"),
@@ -244,7 +245,7 @@ def test_an_error_ends_the_response_with_an_event(
     assert b"planted" not in body
     assert b"Traceback" not in body
     assert last.get("retry_after") == (30 if code == "rate_limited" else None)
-    assert ("conversation_id" in last) == (stage == "message")
+    assert ("conversation_id" in last) == (code in ("unavailable", "interrupted"))  # a refusal leaves none
     (record,) = caplog.records
     text = logging.Formatter().format(record)
     assert "an answer for a page failed" in text

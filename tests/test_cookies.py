@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from copilot_sync.auth.cookie_formats import FILE_LIMIT
 from copilot_sync.auth.cookies import find_cookies, get_cookies, read_cookies
 from copilot_sync.errors import MissingCredentialsError
 
@@ -373,13 +374,56 @@ def test_the_search_says_where_it_found_them(folder: Callable[..., None], monkey
 
 
 def test_the_error_says_what_was_wrong_with_the_folder(folder: Callable[..., None]) -> None:
-    """A stale export is the usual reason: it is named. A crowded folder does not make a long error."""
-    folder(**{f"{name}_json": [listed("github.com", "user_session", expires=PAST)] for name in "abcde"})
-    with pytest.raises(MissingCredentialsError, match=r"user_session for github\.com has expired") as caught:
+    """Every file that was looked at, with the reason why it did not help; the same advice helps against each."""
+    folder(
+        a_json=[listed("github.com", "user_session", SECRET, expires=PAST)],
+        b_har=b'{"log": {"entries": [' + SECRET.encode(),
+        c_txt=b"",
+        d_json=[],
+        e_json={"log": {"entries": [{"request": {"url": "https://other.example", "cookies": [listed(None)]}}]}},
+        f_md=b"not looked at",
+        g_txt=SECRET.encode(),
+        h_json={"other_site": SECRET},
+        i_json=[listed("github.com", "user_session", "line\nbreak" + SECRET)],
+        j_json=b"[" * 100_000,
+    )
+    place = Path("har_and_cookies")
+    (place / "k.har").symlink_to("l.har")
+    (place / "l.har").symlink_to("k.har")
+    with (place / "m.json").open("wb") as file:
+        file.truncate(FILE_LIMIT + 1)
+    (place / "n.json").mkdir()
+    with pytest.raises(MissingCredentialsError) as caught:
         get_cookies()
-    assert os.path.join("har_and_cookies", "e.json") in str(caught.value)
-    assert str(caught.value).count("expired") == 3
-    assert str(caught.value).count("log in to github.com") == 1
+    words = str(caught.value)
+    for name, why in [
+        ("e.json", "there are only cookies of other sites"),
+        ("g.txt", "is not a cookie file: expected JSON or a cookies.txt"),
+        ("h.json", "it names no domains and has no user_session, so it may belong to any site"),
+        ("i.json", "empty, there is no cookie in it; the value of the cookie 'user_session' has characters that can't"),
+        ("j.json", "is not a cookie file: its JSON is broken"),
+        ("k.har", "can't be read: Too many levels of symbolic links"),
+        ("m.json", f"is not a cookie file: it is larger than {FILE_LIMIT} bytes"),
+        ("n.json", "is not a cookie file: it is a folder, a pipe or a device"),
+    ]:
+        assert f"'{name}': {why}" in words
+    assert "; and 3 more: log in to github.com" in words
+    assert (words.count("log in to github.com"), SECRET in words, "f.md" in words) == (1, False, False)
+    for name in "defghijkmn":
+        next(place.glob(f"{name}.*")).rename(place / f"{name}.md")
+    (place / "l.har").unlink()
+    with pytest.raises(MissingCredentialsError, match="'a.json': the user_session for github.com has expired") as few:
+        get_cookies()
+    assert "'b.har': is not a cookie file: its JSON is broken; 'a.json'" in str(few.value)
+    assert "'c.txt': empty, there is no cookie in it; 'b.har'" in str(few.value)
+
+
+def test_a_crowded_folder_makes_no_long_error(folder: Callable[..., None]) -> None:
+    """However many files it has, and however long their names are."""
+    folder(**{f"{'x' * 200}{number}_json": b"{" for number in range(300)})
+    with pytest.raises(MissingCredentialsError, match="and 290 more") as caught:
+        get_cookies()
+    assert len(str(caught.value)) < 4000
 
 
 def planted(folder: Path) -> Iterator[Any]:

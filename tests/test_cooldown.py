@@ -11,7 +11,7 @@ import pytest
 from support import Peer, Server, Worker, collect_garbage, stages
 
 from copilot_sync import Client, GithubCopilot, RetryPolicy, batch
-from copilot_sync.auth.tokens import StaticToken
+from copilot_sync.auth.tokens import GivenToken, StaticToken
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
     AuthenticationError,
@@ -364,10 +364,10 @@ def test_a_client_for_each_call_remembers_what_the_last_one_was_told(emulator: E
 
 def test_a_token_that_travels_shares_the_cooldown_of_its_new_process() -> None:
     """What one process was told by its clock means nothing in another; in the same one it is the same account."""
-    token = StaticToken(Secret("key"), Urls("https://github.com", "https://api.example"))
+    token = StaticToken(GivenToken(Secret("key")), Urls("https://github.com", "https://api.example"))
     copied = pickle.loads(pickle.dumps(token))
     assert copied.cooldown is token.cooldown
-    alone = pickle.loads(pickle.dumps(StaticToken(Secret("key"))))
+    alone = pickle.loads(pickle.dumps(StaticToken(GivenToken(Secret("key")))))
     assert alone.cooldown is not token.cooldown
 
 

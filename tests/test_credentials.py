@@ -1,5 +1,6 @@
 """Which credentials are used, and that they are found when they are needed and shown to nobody."""
 
+import json
 import os
 import pickle
 from http.cookiejar import CookieJar
@@ -11,7 +12,7 @@ from requests.cookies import RequestsCookieJar
 
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.tokens import ExchangedTokens, StaticToken
-from copilot_sync.errors import MissingCredentialsError
+from copilot_sync.errors import AuthenticationError, MissingCredentialsError
 from copilot_sync.settings import Environment, Timeout, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
@@ -179,9 +180,9 @@ def test_a_key_that_cannot_be_sent_is_told(api_key: Any, error: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"value": "token", "expiration": "2026-06-27T13:15:06.000Z"}',
+        '{"value": "token", "expiration": "2999-06-27T13:15:06.000Z"}',
         ' {"value":"token"}\n',
-        '{"token": "token", "expiration": "2026-06-27T13:15:06.000Z"}',
+        '{"token": "token", "expiration": "2999-06-27T13:15:06.000Z"}',
     ],
     ids=["storage", "value alone", "reply"],
 )
@@ -193,7 +194,60 @@ def test_a_key_may_be_the_json_in_which_the_page_keeps_it(
     given = credentials(text if named == "argument" else None)
     source = given.token_source(Urls("https://github.com", "https://api.example"), Transport(), None)
     assert source.get(CallContext(Timeout()), None).reveal() == "token"
-    assert given.fingerprint() == credentials("token").fingerprint()
+    # Clients of the same token are not shared if it ends for one of them alone.
+    assert (given.fingerprint() == credentials("token").fingerprint()) is ("expiration" not in text)
+
+
+@pytest.mark.parametrize(
+    ("expiration", "expires"),
+    [
+        ("2026-06-27T13:15:06.000Z", 1782566106.0),
+        ("2026-06-27T13:15:06.123456789Z", 1782566106.0),
+        ("2026-06-27T15:15:06+02:00", 1782566106.0),
+        (1782566106, 1782566106.0),
+        (1782566106000, 1782566106.0),
+        ("1782566106000", 1782566106.0),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        (True, None),
+        (["2026-06-27T13:15:06.000Z"], None),
+        ({}, None),
+        (0, None),
+        (-1, None),
+        (1800, None),
+        ("0001-01-01T00:00:00Z", None),
+        ("1970-01-01T00:00:00Z", None),
+        ("9999-12-31T23:59:59Z", None),
+        (10**400, None),
+        (float("inf"), None),
+        (float("nan"), None),
+        ("2026-06-27T13:15:06.000Z" * 100, None),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_a_key_says_when_it_expires(expiration: Any, expires: Optional[float]) -> None:
+    """As the page writes it, or in another way; what is no moment of a token's end is as if it were not there."""
+    assert credentials(json.dumps({"value": "token", "expiration": expiration})).expires == expires
+    assert credentials("token").expires is None
+    assert credentials(cookies=COOKIES).expires is None
+
+
+@pytest.mark.parametrize("named", ["argument", "variable"])
+def test_a_key_that_expired_is_told_when_it_is_needed(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before: whoever makes a client need not ask anything of it."""
+    text = '{"value": "planted-token", "expiration": "2026-06-27T13:15:06.000Z"}'
+    monkeypatch.setenv("COPILOT_SYNC_API_KEY", "" if named == "argument" else text)
+    given = credentials(text if named == "argument" else None)
+    urls = Urls("https://github.com", "https://api.example")
+    with pytest.raises(AuthenticationError, match="the api_key expired on 2026-06-27 13:15 UTC") as caught:
+        given.look(urls)
+    source = given.token_source(urls, Transport(), None)
+    with pytest.raises(AuthenticationError, match="COPILOT_AUTH_TOKEN") as needed:
+        source.get(CallContext(Timeout()), None)
+    for error in (caught.value, needed.value):
+        assert (error.stage, error.status, error.attempts) == ("credentials", None, 0)
+        assert "planted" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +280,14 @@ def test_fingerprints_tell_credentials_apart(tmp_path: Path, monkeypatch: pytest
         "jar": credentials(cookies=jar("secret")).fingerprint(),
         "other jar": credentials(cookies=jar("other")).fingerprint(),
         "search": credentials().fingerprint(),
+        "key beside cookies": credentials("secret", "secret").fingerprint(),
+        "key beside other cookies": credentials("secret", "other").fingerprint(),
     }
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", "user_session=secret")
+    assert credentials("secret").fingerprint() == seen["key"]
+    with monkeypatch.context() as patch:
+        patch.setenv("COPILOT_SYNC_API_KEY", "secret")
+        seen["both variables"] = credentials().fingerprint()
     seen["variable"] = credentials().fingerprint()
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
@@ -262,6 +322,10 @@ def test_whether_there_are_any_can_be_asked_beforehand(given: Any, monkeypatch: 
     urls = Urls("https://github.com", "https://api.example")
     if any(given):
         credentials(*given).look(urls)
+    if given[0]:
+        with pytest.raises(ValueError, match='^api_url="auto" needs cookies'):
+            credentials(*given).look(Urls(urls.github, "auto"))
+    if any(given):
         return
     with pytest.raises(MissingCredentialsError, match="COPILOT_SYNC_COOKIES"):
         credentials(*given).look(urls)

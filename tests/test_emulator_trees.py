@@ -237,7 +237,7 @@ def test_an_unfinished_answer_is_listed_with_all_fields(emulator: Emulator) -> N
     """Interrupted, with what was written so far."""
     emulator.options.list_partial = True
     thread_id, wanted = new_thread(emulator), str(uuid.uuid4())
-    emulator.fail("message", Fault.stall(("after_events", 2)))
+    emulator.fail("message", Fault.stall(("after_events", 1)))
     asking = Worker(lambda: post(emulator, thread_id, content="Hello there", model="auto", responseMessageID=wanted))
     assert emulator.wait_until(lambda: emulator.stalled)
     partial = api(emulator, "GET", f"/github/chat/threads/{thread_id}/messages").json["messages"][1]

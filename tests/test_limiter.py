@@ -483,6 +483,7 @@ def test_wrong_arguments_are_told_at_once(arguments: Any, kind: Any, words: str)
     ("url", "said", "pace"),
     [
         (None, {}, (2, 20.0)),
+        ("auto", {}, (2, 20.0)),
         ("https://api.individual.githubcopilot.com", {}, (2, 20.0)),
         ("https://api.individual.githubcopilot.com", {"concurrency": 5}, (5, 20.0)),
         ("https://api.individual.githubcopilot.com", {"rate": None}, (2, None)),

@@ -16,6 +16,7 @@ from copilot_sync import models, settings
 from copilot_sync.emulator import Emulator
 from copilot_sync.pacing.policy import Resend, verdict_of
 from copilot_sync.protocol import errors, events, limits, requests
+from copilot_sync.protocol.page import page_request
 from copilot_sync.protocol.requests import MessageOptions, Request
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,7 +36,8 @@ GIVEN: Dict[str, Any] = {
 
 def all_requests() -> Iterator[Request]:
     """Each request that the library makes, in each of its forms."""
-    for name, make in inspect.getmembers(requests, inspect.isfunction):
+    makers: List[Any] = [*inspect.getmembers(requests, inspect.isfunction), ("page_request", page_request)]
+    for name, make in makers:
         if name.startswith("_") or not name.endswith("_request"):
             continue
         parameters = inspect.signature(make).parameters.values()
@@ -85,6 +87,9 @@ def test_every_header_stands_on_the_page() -> None:
     for name in ("Accept", "Accept-Encoding"):
         values = {value for request in REQUESTS for value in request.headers[name].split(", ")}
         assert set(code(rows[f"``{name}``"])) == values
+    (page,) = (request for request in REQUESTS if request.template == requests.PAGE)
+    (sentence,) = re.findall(r"The request for the page has (.*?) alone\.", PAGE)
+    assert set(code(sentence)) == {"Cookie", *page.headers}
 
 
 def test_every_field_of_a_message_stands_on_the_page() -> None:

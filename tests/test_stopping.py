@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any, Callable, Coroutine, Dict, Iterator, List, NamedTuple
 
 import pytest
-from support import PATIENCE, Peer, Server, Worker, authority_file, nothing_left_open, server_context, wait_for
+from support import (
+    PATIENCE,
+    Peer,
+    Server,
+    Worker,
+    authority_file,
+    nothing_left_open,
+    server_context,
+    wait_for,
+    wait_until,
+)
 
 from copilot_sync import Client, Conversation, RetryPolicy, Stream, StreamClosedError
 from copilot_sync.aio import iterate_stream
@@ -116,14 +126,6 @@ def at_full_queue() -> Iterator[Scene]:
 def connecting_to(port: int) -> int:
     """How many sockets of this machine wait for a connection to a port to be made."""
     return Path("/proc/net/tcp").read_text().count(f":{port:04X} 02 ")
-
-
-def wait_until(predicate: Callable[[], bool]) -> None:
-    """Wait for what only looking can tell."""
-    end = time.monotonic() + PATIENCE
-    while not predicate():
-        assert time.monotonic() < end, "what was waited for did not happen"
-        time.sleep(0.005)
 
 
 def wait_until_blocked(process: int, thread: int) -> None:
@@ -520,7 +522,7 @@ def test_closing_may_be_repeated_from_anywhere(tls: bool, ca: str) -> None:
 
 LOCKED: Dict[str, Callable[[Client], Any]] = {
     "of the connections": lambda client: client._session._transport,
-    "of the tokens": lambda client: client._session._tokens,
+    "of the tokens": lambda client: client._session._tokens._flight,
     "of the cool-down": lambda client: client._session._tokens.cooldown,
 }
 

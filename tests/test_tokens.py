@@ -1,18 +1,20 @@
 """Tokens: one fetch for all threads, renewed ahead of their end, cached, and sent to their host alone."""
 
+import contextlib
 import copy
 import json
 import os
 import pickle
 import threading
 import warnings
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, ContextManager, Dict, List, Optional
 
 import pytest
 import requests
 
 from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies, send_token
-from copilot_sync.auth.tokens import ExchangedTokens, StaticToken, _WaitingTurn, bare, fingerprint
+from copilot_sync.auth.single_flight import WaitingTurn
+from copilot_sync.auth.tokens import ExchangedTokens, GivenToken, StaticToken, bare, fingerprint
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
     AuthenticationError,
@@ -109,10 +111,22 @@ def together(work: Callable[[], Any]) -> List[Any]:
 
 def test_a_given_token_is_used_as_it_is() -> None:
     """There is no other one to come up with."""
-    token = StaticToken(Secret("key"))
+    token = StaticToken(GivenToken(Secret("key")))
     assert token.get(call(), None).reveal() == "key"
     token.accepted(Secret("key"))
     assert token.refused(Secret("key"), renewed=False) is False
+
+
+def test_a_given_token_runs_out(clock: Clock) -> None:
+    """From the moment on that was told, by the wall clock; in a copy as well."""
+    token = StaticToken(GivenToken(Secret("key"), expires=1500.0), now=clock)
+    clock.now = 1499.9
+    assert token.get(call(), None).reveal() == "key"
+    clock.now = 1500.0
+    for each in (token, copy.deepcopy(token)):
+        with pytest.raises(AuthenticationError, match="expired on 1970-01-01 00:25 UTC") as caught:
+            each.get(call(), None)
+        assert (caught.value.stage, caught.value.status) == ("credentials", None)
 
 
 def test_cookies_are_exchanged_as_the_web_client_does(emulator: Emulator, tokens: ExchangedTokens) -> None:
@@ -177,7 +191,7 @@ def test_a_kept_failure_keeps_no_frames(emulator: Emulator, transport: Transport
     tokens = ExchangedTokens(lambda: {"user_session": "stale"}, urls_of(emulator), transport, None)
     with pytest.raises(AuthenticationError):
         tokens.get(call(), None)
-    failure = tokens._failure
+    failure = tokens._flight._failure
     assert failure is not None
     assert failure.__traceback__ is None
 
@@ -307,6 +321,22 @@ def test_refused_cookies_are_looked_for_again(emulator: Emulator, transport: Tra
     assert emulator.tokens_issued == 2
 
 
+@pytest.mark.parametrize("api", ["auto", "https://api.example"])
+def test_only_a_host_that_is_known_is_connected_to_early(
+    emulator: Emulator, transport: Transport, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that the account's page is to name is not known yet."""
+    early: List[str] = []
+
+    def connecting(url: str, call: CallContext) -> ContextManager[None]:
+        early.append(url)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(transport, "connecting", connecting)
+    ExchangedTokens(lambda: emulator.cookies, Urls(emulator.github_url, api), transport, None).get(call(), None)
+    assert early == ([] if api == "auto" else [api])
+
+
 def test_a_failed_exchange_is_tried_again_as_the_policy_has_it(emulator: Emulator, tokens: ExchangedTokens) -> None:
     """It does no harm where it is taken twice."""
     emulator.fail("token", Fault.status(502), Fault.drop())
@@ -342,10 +372,10 @@ def test_a_turn_whose_end_was_lost_is_not_waited_for(
 ) -> None:
     """An exception out of a signal handler may come anywhere."""
     thread = threading.get_ident() if whose == "this thread's" else -1
-    tokens._turn = _WaitingTurn(thread, clock.now + (1000 if thread > 0 else -1))
+    tokens._flight._turn = WaitingTurn(thread, clock.now + (1000 if thread > 0 else -1))
     assert tokens.get(call(clock), None).reveal()
     assert emulator.tokens_issued == 1
-    assert vars(tokens)["_turn"] is None
+    assert vars(tokens._flight)["_turn"] is None
 
 
 def test_a_signal_handler_may_need_a_token_while_one_is_fetched(emulator: Emulator, transport: Transport) -> None:

@@ -1,20 +1,24 @@
 """Requests to ``api_url``: sent with a token, checked for success, held back if the service asked for it.
 
-A token that is refused is renewed once and the request sent again: a request that was refused was not taken. All
-calls of one account share one ``Cooldown``, which lets requests start after a refusal.
+A token that is refused is renewed once and the request sent again: a request that was refused was not taken. With
+``api_url="auto"``, this is the one place that puts the host that was found into a request, and sends the request again
+if the account has moved to another. All calls of one account share one ``Cooldown``, which lets requests start after a
+refusal.
 """
 
 import time
+from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
 
+from copilot_sync.auth.api_host import ApiHost
 from copilot_sync.auth.headers import mask_of, send_token
 from copilot_sync.auth.tokens import TokenSource, Understand, known_error
-from copilot_sync.errors import CopilotError
+from copilot_sync.errors import CopilotError, WrongHostError
 from copilot_sync.pacing.backoff import retry
-from copilot_sync.protocol.errors import error_of_status
+from copilot_sync.protocol.errors import error_of_status, name_host
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.settings import Limits, RetryPolicy, Urls
+from copilot_sync.settings import AUTO, Limits, RetryPolicy, Urls
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.preload import preload
 from copilot_sync.transport.session import Response, Transport
@@ -42,9 +46,15 @@ class ApiSession:
         self._transport = transport
         self._tokens = tokens
         self._now = now
+        self._host = ApiHost(urls, tokens)
         #: When the models were listed last, by a call's clock, and their ids; ``None`` if they were not.
         self.listed_models: Optional[Tuple[float, Tuple[str, ...]]] = None
         preload()
+
+    @property
+    def api_url(self) -> str:
+        """The base URL of the API; ``auto`` as long as the account's page has not named it."""
+        return self._host.known or AUTO
 
     @property
     def limits(self) -> Limits:
@@ -60,20 +70,48 @@ class ApiSession:
             CopilotError: There was no reply, or it was not one of success.
         """
         try:
-            return self._successful(request, self._accepted(request, call, policy), call)
+            return self._sent(request, call, policy)
         except CopilotError as error:
             if error.stage == request.stage:  # else the token's source has taken note of it
                 self._tokens.cooldown.failed(error, policy, call)
             raise
 
-    def _accepted(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
+    def _sent(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
+        """Send a request, and once more if the account's page names another host than the one that refused the token.
+
+        A request that was refused as another host's (421) was not taken.
+        """
+        has_moved = False
+        while True:
+            urls = self._resolved(call, policy)
+            try:
+                placed = replace(request, url=urls.api + request.url[len(AUTO) :]) if self.urls.is_auto else request
+                return self._successful(placed, self._accepted(placed, urls, call, policy), call)
+            except WrongHostError as error:
+                if error.stage != request.stage:
+                    raise
+                named = urls.api if has_moved else self._host.after_refusal(urls.api, call)
+                name_host(error, named, urls.api)
+                if not self.urls.is_auto or named in (None, urls.api):
+                    raise
+            has_moved = True
+
+    def _resolved(self, call: CallContext, policy: Optional[RetryPolicy]) -> Urls:
+        """Return the two hosts. If the account's page is to name one, it is asked after the cookies got a token."""
+        if not self.urls.is_auto:
+            return self.urls
+        if self._host.known is None:
+            self._tokens.get(call, policy)
+        return Urls(self.urls.github, self._host.find(call, policy))
+
+    def _accepted(self, request: Request, urls: Urls, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
         """Send a request with a token, and with a new one if the token was refused."""
         renewals = 0
         while True:
             token = self._tokens.get(call, policy)
             if self._tokens.cooldown.active:
                 self._tokens.cooldown.wait(policy, call, request.stage)
-            response = self._transport.open(request, send_token(token, self.urls), call)
+            response = self._transport.open(request, send_token(token, urls), call)
             response.mask = mask_of(token)
             if response.head.status != 401:
                 self._tokens.accepted(token)

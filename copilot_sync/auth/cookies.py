@@ -31,6 +31,8 @@ from copilot_sync.settings import COOKIES_VARIABLE, Environment
 logger = logging.getLogger(__name__)
 
 _FOLDER_FILES = (".har", ".json", ".txt")
+#: How many of the files of a folder an error lists, and how many characters it has for each.
+_MOST_NOTES, _LONGEST_NOTE = 10, 300
 _SESSION_COOKIE = "user_session"
 _WAYS = (
     "no credentials found for {host}: pass api_key= or cookies=, or set COPILOT_SYNC_API_KEY or COPILOT_SYNC_COOKIES "
@@ -244,7 +246,11 @@ def _from_setting(setting: str, host: str) -> FoundCookies:
 
 
 def _from_folder(folder: str, host: str) -> FoundCookies:
-    """The cookies of the file that is to be taken."""
+    """The cookies of the file that is to be taken.
+
+    Raises:
+        MissingCredentialsError: No file has any. The message lists what was looked at, and what is wrong with each.
+    """
     notes: List[str] = []
     try:
         names = sorted(os.listdir(folder), reverse=True)
@@ -255,12 +261,18 @@ def _from_folder(folder: str, host: str) -> FoundCookies:
     paths = [os.path.join(folder, name) for name in names if name.lower().endswith(_FOLDER_FILES)]
     found = _best(_from_files(paths, host, notes))
     if found is None:
-        advice = _advice(host)
-        # The same advice helps against each of them.
-        reasons = [note.replace(f": {advice}", "") for note in notes[:3]]
-        why = f"{'; '.join(reasons)}: {advice}" if reasons else f"there is no {', '.join(_FOLDER_FILES)} file in it"
+        why = _what_was_looked_at(notes, host) if notes else f"there is no {', '.join(_FOLDER_FILES)} file in it"
         raise MissingCredentialsError(f"no cookies for {host} in the folder {folder!r}: {why}", stage="credentials")
     return found
+
+
+def _what_was_looked_at(notes: List[str], host: str) -> str:
+    advice = _advice(host)
+    # The same advice helps against each of them.
+    listed = [note.replace(f": {advice}", "")[:_LONGEST_NOTE] for note in notes[:_MOST_NOTES]]
+    if len(notes) > _MOST_NOTES:
+        listed.append(f"and {len(notes) - _MOST_NOTES} more")
+    return f"{'; '.join(listed)}: {advice}"
 
 
 def _from_files(paths: List[str], host: str, notes: List[str]) -> Iterator[FoundCookies]:
@@ -270,10 +282,17 @@ def _from_files(paths: List[str], host: str, notes: List[str]) -> Iterator[Found
             parsed = _attributable(path, parse_file(path))
             cookies = _choose_from_file(path, parsed, host, time.time())
         except MissingCredentialsError as error:
-            notes.append(str(error.args[0]))
+            notes.append(f"{os.path.basename(path)!r}: {_without_path(str(error.args[0]), path)}")
             logger.debug("passed over: %s", notes[-1])
         else:
             yield FoundCookies(path, cookies)
+
+
+def _without_path(problem: str, path: str) -> str:
+    """What is wrong with a file, without the file: its name stands before that already."""
+    for label in (f"the cookie file {path!r} ", f"{path!r} ", f"{path}: "):
+        problem = problem.replace(label, "", 1)
+    return problem
 
 
 def _attributable(path: str, parsed: Parsed) -> Parsed:

@@ -4,22 +4,20 @@ However many threads need a token, one of them fetches it and the others wait fo
 measured with the monotonic clock, so a wall clock that jumps does no harm.
 """
 
-import copy
 import hashlib
 import json
-import threading
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
+from contextlib import nullcontext
+from typing import Callable, ContextManager, Dict, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
 
 from copilot_sync.auth.caches import TokenCache, keep, look_up
 from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies
+from copilot_sync.auth.single_flight import SingleFlight
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
     MissingCredentialsError,
     ProtocolError,
-    RequestTimeoutError,
-    StreamClosedError,
 )
 from copilot_sync.pacing.backoff import retry
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
@@ -28,17 +26,15 @@ from copilot_sync.protocol.replies import read_token
 from copilot_sync.protocol.requests import Request, token_request
 from copilot_sync.protocol.untrusted import RawReply, is_header_value
 from copilot_sync.secret import Secret
-from copilot_sync.settings import TOKEN_MARGIN, RetryPolicy, Urls
+from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, TOKEN_MARGIN, RetryPolicy, Urls
+from copilot_sync.times import in_words
 from copilot_sync.transport.call import CallContext
-from copilot_sync.transport.fork import reset_after_fork
 from copilot_sync.transport.session import Transport
 
-#: Seconds between the first two looks at whether another thread has fetched a token, and the longest between two.
-_FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.05
-#: Seconds after which whoever fetches a token is not waited for any more.
-_LONGEST_TURN = 300.0
 #: Seconds. A cache that says that a token lives longer is wrong, or the clock is.
 _LONGEST_KEPT = 86400.0
+#: How to have cookies beside an ``api_key``.
+BOTH = f"pass cookies= as well, or set {COOKIES_VARIABLE} beside {API_KEY_VARIABLE}"
 
 E = TypeVar("E", bound=BaseException)
 T = TypeVar("T")
@@ -74,29 +70,67 @@ class TokenSource(Protocol):
         """Send a request to ``github_url`` with the cookies, as often as the policy has it, and read the reply."""
 
 
-class StaticToken:
-    """A token that the user gave. It is used as it is and can't be renewed.
+class GivenToken(NamedTuple):
+    """A token that the user gave.
 
     Args:
-        api_key: The token.
+        token: The token.
+        expires: When it ends, in seconds since 1970 by the wall clock; ``None`` if that is not known.
+    """
+
+    token: Secret[str]
+    expires: Optional[float] = None
+
+    def check(self, now: float) -> None:
+        """Raise if its time is over.
+
+        Raises:
+            AuthenticationError: It is.
+        """
+        if self.expires is not None and now >= self.expires:
+            moment = in_words(self.expires)
+            raise AuthenticationError(
+                f"the api_key expired on {moment}: copy a new one from the page's local storage (COPILOT_AUTH_TOKEN), "
+                "or pass cookies, with which tokens are renewed",
+                stage="credentials",
+            )
+
+
+class StaticToken:
+    """A token that the user gave. It is used as it is until it expires, and can't be renewed.
+
+    Args:
+        given: The token.
         urls: The two hosts: with them it is known who else in this process uses the same account.
         with_cookies: Sends what needs cookies, if the user gave these as well.
+        now: The wall clock, in seconds since 1970.
     """
 
     def __init__(
-        self, api_key: Secret[str], urls: Optional[Urls] = None, with_cookies: "Optional[ExchangedTokens]" = None
+        self,
+        given: GivenToken,
+        urls: Optional[Urls] = None,
+        with_cookies: "Optional[ExchangedTokens]" = None,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._token = api_key
+        self._given = given
         self._urls = urls
         self._with_cookies = with_cookies
+        self._now = now
         self._share()
 
     def _share(self) -> None:
-        self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._token, self._urls)
+        self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._given.token, self._urls)
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
-        """Return the token."""
-        return self._token
+        """Return the token.
+
+        Raises:
+            AuthenticationError: It has expired.
+        """
+        self._given.check(self._now())
+        return self._given.token
 
     def accepted(self, token: Secret[str]) -> None:
         """It is the only one, so nothing follows from it."""
@@ -116,14 +150,13 @@ class StaticToken:
         """
         if self._with_cookies is None:
             raise MissingCredentialsError(
-                f"the {request.stage} is asked for with the github.com cookies, and there is only an api_key: "
-                "pass cookies= as well, or set COPILOT_SYNC_COOKIES beside COPILOT_SYNC_API_KEY",
+                f"the {request.stage} is asked for with the github.com cookies, and there is only an api_key: {BOTH}",
                 stage="credentials",
             )
         return self._with_cookies.fetch_with_cookies(request, call, policy, understand)
 
     def __getstate__(self) -> Dict[str, object]:
-        return {"_token": self._token, "_urls": self._urls, "_with_cookies": self._with_cookies}
+        return {name: value for name, value in self.__dict__.items() if name != "cooldown"}
 
     def __setstate__(self, state: Dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -132,13 +165,6 @@ class StaticToken:
 
 class _Kept(NamedTuple):
     token: Secret[str]
-    until: float  # on the monotonic clock
-
-
-class _WaitingTurn(NamedTuple):
-    """Whose turn it is to fetch a token. Each is told from the others by what it is, not by what it says."""
-
-    thread: int
     until: float  # on the monotonic clock
 
 
@@ -171,16 +197,8 @@ class ExchangedTokens:
         self._kept: Optional[_Kept] = None
         self._refused: Optional[Secret[str]] = None
         self._proven: Optional[Secret[str]] = None
-        self._failure: Optional[CopilotError] = None
-        self._rounds = 0
+        self._flight = SingleFlight("token")
         self.cooldown = Cooldown()  # of nobody yet, because it is not known whose cookies there are
-        self.after_fork_in_child()
-
-    def after_fork_in_child(self) -> None:
-        """Begin with a lock of our own: an inherited one may be held by a thread that is not here."""
-        self._lock = threading.RLock()
-        self._turn: Optional[_WaitingTurn] = None
-        reset_after_fork(self)
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Return a token that should be valid, fetching one if there is none.
@@ -193,39 +211,7 @@ class ExchangedTokens:
         token = self._valid(call)
         if token is not None:
             return token
-        rounds = self._rounds
-        turn = _WaitingTurn(threading.get_ident(), call.clock() + _LONGEST_TURN)
-        try:
-            self._wait_for(turn, call)
-            token = self._valid(call)
-            if token is not None:
-                return token
-            if self._rounds != rounds and self._failure is not None:
-                # Another thread asked while this one waited; asking again would bring the same.
-                raise copy.copy(self._failure)
-            return self._renewed(call, policy)
-        finally:
-            # In these steps there is no room for a signal handler, so nobody waits for a turn that has ended.
-            if self._turn is turn:
-                self._turn = None
-
-    def _wait_for(self, turn: "_WaitingTurn", call: CallContext) -> None:
-        """Wait until it is this one's turn to fetch a token.
-
-        No lock is held for the time of a turn: an exception out of a signal handler could leave it locked for ever.
-        """
-        step = _FIRST_WAIT
-        while not self._has_begun(turn, call):
-            call.check("token")
-            call.sleep(step)
-            step = min(2 * step, _LONGEST_WAIT)
-
-    def _has_begun(self, turn: "_WaitingTurn", call: CallContext) -> bool:
-        with self._lock:
-            # The same thread asks again in a signal handler, or because an exception lost the end of its turn.
-            if self._turn is None or self._turn.thread == turn.thread or self._turn.until < call.clock():
-                self._turn = turn
-            return self._turn is turn
+        return self._flight.run(call, lambda: self._valid(call), lambda: self._renewed(call, policy))
 
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token. Late words about an earlier one count for nothing."""
@@ -255,15 +241,7 @@ class ExchangedTokens:
         return kept.token
 
     def _renewed(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
-        try:
-            token, lifetime = self._cached() or self._fetched(call, policy)
-        except (StreamClosedError, RequestTimeoutError):
-            raise
-        except CopilotError as error:
-            self._rounds += 1
-            self._failure = copy.copy(error)  # without the frames of this call, which it would keep alive
-            raise
-        self._failure = None
+        token, lifetime = self._cached() or self._fetched(call, policy)
         margin = min(TOKEN_MARGIN, lifetime / 10)
         self._proven = None
         self._kept = _Kept(token, call.clock() + lifetime - margin)
@@ -276,8 +254,7 @@ class ExchangedTokens:
 
         # Found first, because another call that is refused meanwhile forgets them.
         cookies = self._look_for_cookies()
-        # The token is for a request to the other host.
-        with self._transport.connecting(self._urls.api, call):
+        with self._connecting(call):
             token, lifetime = self._fetch(token_request(self._urls), cookies, call, policy, read)
         if self._cache is not None:
             keep(self._cache, self._key(cookies), self._entry(token, lifetime), max(1, int(lifetime)))
@@ -323,6 +300,10 @@ class ExchangedTokens:
             # The user may renew the file or the browser's session meanwhile.
             self._cookies = None
             raise
+
+    def _connecting(self, call: CallContext) -> ContextManager[None]:
+        """Connect to the other host, which the token is for, if it is known which one that is."""
+        return nullcontext() if self._urls.is_auto else self._transport.connecting(self._urls.api, call)
 
     def _send(
         self,
@@ -374,17 +355,15 @@ class ExchangedTokens:
 
     def __getstate__(self) -> Dict[str, object]:
         # What is kept goes by this process's clock.
-        left_behind = ("_lock", "_turn", "_failure", "_kept", "cooldown")
+        left_behind = ("_kept", "cooldown")
         return {name: value for name, value in self.__dict__.items() if name not in left_behind}
 
     def __setstate__(self, state: Dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._failure = None
         self._kept = None
         self.cooldown = Cooldown()
         if self._cookies is not None:
             self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
-        self.after_fork_in_child()
 
 
 def _cooldown(kind: str, secret: Secret[str], urls: Urls) -> Cooldown:

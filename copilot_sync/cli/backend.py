@@ -83,11 +83,13 @@ def _real(stack: contextlib.ExitStack, **options: Any) -> Backend:
     environment = Environment.read()
     try:
         client = Client(token_cache=token_cache_file(environment), **options)
-        api_url = choose_urls(None, None, environment).api
+        urls = choose_urls(None, None, environment)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
-    return Backend(stack.enter_context(client), LastConversation(store, api_url))
+    # The host that the page names is not known yet: the account's page stands for it.
+    service = f"{urls.api} {urls.github}" if urls.is_auto else urls.api
+    return Backend(stack.enter_context(client), LastConversation(store, service))
 
 
 def token_cache_file(environment: Environment) -> Optional[str]:

@@ -20,11 +20,12 @@ from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.cli.quota import UNKNOWN, quota_rows
 from copilot_sync.client import Client
-from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError
+from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError, WrongHostError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.settings import (
     API_KEY_VARIABLE,
     API_URL_VARIABLE,
+    AUTO,
     COOKIES_VARIABLE,
     GITHUB_URL_VARIABLE,
     MODEL,
@@ -35,6 +36,7 @@ from copilot_sync.settings import (
     Urls,
     choose_urls,
 )
+from copilot_sync.times import in_words
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.proxies import place_of
 from copilot_sync.transport.session import Transport
@@ -129,7 +131,8 @@ def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
     except ValueError as error:
         advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
         return Check("settings", State.FAIL, str(error), advice), None
-    detail = f"{urls.github} and {urls.api}, model {environment.model or MODEL}"
+    api = f"the API host that its page names ({AUTO})" if urls.is_auto else urls.api
+    detail = f"{urls.github} and {api}, model {environment.model or MODEL}"
     return Check("settings", State.OK, detail), urls
 
 
@@ -203,12 +206,7 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
         find: Searches for cookies.
     """
     if environment.api_key is not None:
-        try:
-            Credentials(None, None, environment)
-        except ValueError as error:
-            detail = str(error).replace("the api_key", API_KEY_VARIABLE)
-            return Check("credentials", State.FAIL, detail, f"set {API_KEY_VARIABLE} anew")
-        return Check("credentials", State.OK, f"a token from {API_KEY_VARIABLE}")
+        return _check_api_key(environment)
     try:
         found = find()
     except MissingCredentialsError as error:
@@ -219,6 +217,21 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
         advice = f"sign in at github.com, export its cookies, point {COOKIES_VARIABLE} at them"
         return Check("credentials", State.FAIL, f"{detail}, but no user_session among them", advice)
     return Check("credentials", State.OK, detail)
+
+
+def _check_api_key(environment: Environment) -> Check:
+    try:
+        credentials = Credentials(None, None, environment)
+        credentials.check_api_key()
+    except (ValueError, AuthenticationError) as error:
+        detail = str(error.args[0]).replace("the api_key", API_KEY_VARIABLE)
+        return Check("credentials", State.FAIL, detail, f"set {API_KEY_VARIABLE} anew")
+    try:
+        credentials.check_urls(choose_urls(None, None, environment))
+    except ValueError as error:
+        return Check("credentials", State.FAIL, str(error), f"unset {API_KEY_VARIABLE} to use cookies")
+    until = "" if credentials.expires is None else f", which expires on {in_words(credentials.expires)}"
+    return Check("credentials", State.OK, f"a token from {API_KEY_VARIABLE}{until}")
 
 
 def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
@@ -280,17 +293,29 @@ def _call() -> CallContext:
 def check_account(client: Client, environment: Environment) -> List[Check]:
     """Check whether the service accepts the credentials, and has the model; show what is left of the quota."""
     try:
-        listed = _check_models(client, environment.model or MODEL)
+        models = _check_models(client, environment.model or MODEL)
     except CopilotError as error:
         detail = str(error)
+        if isinstance(error, WrongHostError):
+            models = Check("models", State.SKIPPED, "not tried")
+            return [_token_found(environment), _check_host(client, error), models, _check_quota(client)]
         if error.stage in ("credentials", "token"):
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in detail)
             # Signing in again is no use if the service says that the account gets no token.
             advice = "sign in at github.com and export its cookies anew" if signed_out else ""
             untried = [Check(name, State.SKIPPED, "not tried") for name in ("models", "quota")]
             return [Check("token", State.FAIL, detail, advice), *untried]
-        listed = Check("models", State.FAIL, detail)
-    return [_token_found(environment), listed, _check_quota(client)]
+        models = Check("models", State.FAIL, detail)
+    host = [_check_host(client)] if environment.api_url == AUTO else []
+    return [_token_found(environment), *host, models, _check_quota(client)]
+
+
+def _check_host(client: Client, error: Optional[WrongHostError] = None) -> Check:
+    """Say which API host is asked, and what to set if it is not the one of the account's plan."""
+    if error is None:
+        return Check("API host", State.OK, f"{client.api_url}, which the account's page names")
+    better = error.api_url if error.api_url != client.api_url else None
+    return Check("API host", State.FAIL, str(error), f"export {API_URL_VARIABLE}={better}" if better else "")
 
 
 def _check_models(client: Client, wanted: str) -> Check:

@@ -72,7 +72,7 @@ def _run_checks(environment: Environment) -> Iterator[Check]:
 
 
 def _check_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
-    hosts = list(dict.fromkeys([urls.github, urls.api]))
+    hosts = urls.hosts
     for url in hosts:
         yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
     yield checks.check_netrc(_netrc_file(), list(dict.fromkeys(str(urlsplit(url).hostname) for url in hosts)))

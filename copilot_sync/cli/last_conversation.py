@@ -19,7 +19,7 @@ class LastConversation:
 
     Args:
         store: Where to save it. Any cache for tokens will do.
-        api_url: The host. The other hosts don't know its conversations.
+        api_url: The host, or another name for it. The other hosts don't know its conversations.
     """
 
     def __init__(self, store: TokenCache, api_url: str) -> None:

@@ -41,7 +41,7 @@ def name_models(error: ModelNotAvailableError, model: str, session: ApiSession, 
         listed = ()
     error.model = model
     error.suggestions = tuple(difflib.get_close_matches(model, listed, _MOST_SUGGESTIONS, cutoff=0.5))
-    others = [f"did you mean {' or '.join(error.suggestions)}?"] if error.suggestions else []
+    others = [f"similar names: {', '.join(error.suggestions)}"] if error.suggestions else []
     if model != MODEL:
         others.append(f'"{MODEL}" is answered on every plan')
     others.append("Client.models() and copilot-sync models list what the account may use")

@@ -1,7 +1,6 @@
 """What a failure means: statuses and error events become errors of the ``CopilotError`` family."""
 
 import re
-from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
@@ -33,6 +32,7 @@ from copilot_sync.protocol.limits import (
 )
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply, clean, decoded
+from copilot_sync.times import in_words
 
 #: In the host or the path of an address: the page where people sign in, the service's own or a company's.
 _LOGIN = re.compile(r"(^|/)(login|sign[-_]?in|sso|saml2?|sessions?)([/.]|$)", re.IGNORECASE)
@@ -70,20 +70,22 @@ _LIMITS: Dict[Type[RateLimitError], str] = {
 #: Seconds: the shortest wait whose end is told, and what is no time that anybody means.
 _LONG_WAIT = 60.0
 _ENDLESS = 10 * 366 * 86400.0
+#: What the error of a wrong host advises as long as it is not known which one is right.
+_HOSTS = "https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com, as the plan is"
+_WRONG_HOST = f"the token belongs to another API host: set api_url (or COPILOT_SYNC_API_URL) to {_HOSTS}"
 _STATUSES: Dict[int, Tuple[Callable[..., CopilotError], str]] = {
     400: (InvalidRequestError, "the service found the request wrong"),
-    401: (AuthenticationError, "the token was refused: sign in again, or give another api_key"),
+    401: (
+        AuthenticationError,
+        "the token was refused: sign in again, or give another api_key, as the one that was pasted may have expired",
+    ),
     402: (QuotaExceededError, _LIMITS[QuotaExceededError]),
     403: (AuthenticationError, "access was denied: the account's plan or a policy may not allow Copilot Chat"),
     404: (NotFoundError, "the service does not know this address"),
     408: (ServerError, "the service gave up waiting for the request"),
     409: (ServerError, "the service asks to try again"),
     413: (InvalidRequestError, "the request is too large for the service"),
-    421: (
-        WrongHostError,
-        "the token belongs to another API host: set api_url (or COPILOT_SYNC_API_URL) to "
-        "https://api.business.githubcopilot.com or https://api.enterprise.githubcopilot.com, as the plan is",
-    ),
+    421: (WrongHostError, _WRONG_HOST),
     422: (InvalidRequestError, "the service found the request wrong"),
     424: (ServerError, "something that the service depends on failed"),
     425: (ServerError, "the service asks to try again"),
@@ -162,6 +164,22 @@ def error_of_status(
     return kind(message + _said(words), **facts)
 
 
+def name_host(error: WrongHostError, api_url: Optional[str], refused: str) -> None:
+    """Put the host that the account's page names into the error of a host that refused the token.
+
+    Args:
+        error: What the host's reply means.
+        api_url: The host that the page names, ``None`` if it is not known.
+        refused: The host that refused the token.
+    """
+    words = str(error.args[0])
+    if api_url == refused:
+        words = words.replace(_WRONG_HOST, f"the token belongs to another API host, but the page names {refused}")
+    elif api_url is not None:
+        words = words.replace(_HOSTS, f"{api_url}, which the account's page names")
+    error.api_url, error.args = api_url, (words,)
+
+
 def _refuses_model(codes: Iterable[str], words: str, model: str) -> bool:
     """Whether a refusal is about the model: by its code, or because its words name the model and not a length."""
     if any(_NO_MODEL_CODE.search(snake_case(code)) for code in codes):
@@ -234,8 +252,7 @@ def _not_before(seconds: Optional[float], now: float) -> str:
     """Say when a long wait ends, by the clock."""
     if seconds is None or not _LONG_WAIT <= seconds < _ENDLESS:
         return ""
-    moment = datetime.fromtimestamp(now + seconds, timezone.utc)
-    return f", not before {moment.isoformat(' ', 'minutes')[:-6]} UTC"
+    return f", not before {in_words(now + seconds)}"
 
 
 def _said(words: str) -> str:

@@ -10,6 +10,8 @@ from copilot_sync.settings import Urls
 
 #: The parent of a thread's first message (public captures, 2026).
 ROOT = "root"
+#: The path of the account's page.
+PAGE = "/copilot"
 _API_VERSION = "2025-05-01"
 _INTEGRATION = "copilot-chat"
 _LANGUAGE = "en-US,en;q=0.5"
@@ -292,9 +294,16 @@ def _api_request(
 def _page_headers(urls: Urls) -> Dict[str, str]:
     page = urlsplit(urls.github)
     return {
+        **browser_headers(),
+        "Origin": f"{page.scheme}://{page.netloc}",
+        "Referer": urls.github + PAGE,
+    }
+
+
+def browser_headers() -> Dict[str, str]:
+    """Return what every request carries, wherever it goes."""
+    return {
         "Accept-Encoding": "gzip",
         "Accept-Language": _LANGUAGE,
-        "Origin": f"{page.scheme}://{page.netloc}",
-        "Referer": f"{urls.github}/copilot",
         "User-Agent": f"copilot-sync/{__version__}",
     }

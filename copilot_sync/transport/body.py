@@ -43,7 +43,7 @@ class Body:
         self._source = getattr(raw, "_fp", raw)
         self._read1 = _piece_reader(self._source)
         self._call = call
-        self._stage = stage
+        self.stage = stage
         self._encoding = raw.headers.get("content-encoding", "").strip().lower()
         #: Whether the body's framing said that this is its end. Only meaningful once ``pieces`` has ended.
         self.framing_complete = False
@@ -64,7 +64,7 @@ class Body:
         return self._unpacked()
 
     def _arriving(self) -> Iterator[bytes]:
-        call, read1, stage = self._call, self._read1, self._stage
+        call, read1, stage = self._call, self._read1, self.stage
         error = None
         while True:
             try:
@@ -98,7 +98,7 @@ class Body:
                 if decoder.eof:
                     decoder = self._new_decoder()
                     unfinished = bool(data)
-                self._call.check(self._stage)
+                self._call.check(self.stage)
                 if piece:
                     yield piece
         # The framing vouches for the compressed bytes alone.
@@ -113,11 +113,11 @@ class Body:
         try:
             return decoder.decompress(data, PIECE)  # type: ignore[no-any-return]
         except zlib.error:
-            raise ProtocolError("the reply is not compressed as it says", stage=self._stage) from None
+            raise ProtocolError("the reply is not compressed as it says", stage=self.stage) from None
 
     def _new_decoder(self) -> Any:
         if self._encoding not in _WINDOWS:
-            raise ProtocolError("the reply came in an encoding that was not asked for", stage=self._stage)
+            raise ProtocolError("the reply came in an encoding that was not asked for", stage=self.stage)
         return zlib.decompressobj(_WINDOWS[self._encoding])
 
     def _is_vouched(self) -> bool:
@@ -146,7 +146,7 @@ class Body:
                 parts.append(piece)
                 size += len(piece)
                 if size > limit:
-                    raise ResponseTooLargeError(f"the reply is longer than {limit} bytes", stage=self._stage)
+                    raise ResponseTooLargeError(f"the reply is longer than {limit} bytes", stage=self.stage)
             understood = understand(b"".join(parts))
             self._give_back()
         finally:

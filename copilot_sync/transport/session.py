@@ -20,6 +20,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 from requests.utils import select_proxy
 
+from copilot_sync.errors import ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits
@@ -154,7 +155,8 @@ class Transport:
     ) -> T:
         """Read the rest of a reply, and give what is made of it. An error's body that can't be read hides no status.
 
-        After a reply that was not understood, nothing that its connection brings is trusted: it is closed.
+        After a reply that was not understood, nothing that its connection brings is trusted: it is closed. A stream of
+        events is no document, and may have no end, so that nothing of it is read.
         """
         head, body = response.head, response.body
 
@@ -162,6 +164,11 @@ class Transport:
             return understand(RawReply(head.status, head.headers, content))
 
         if 200 <= head.status < 300:
+            if head.headers.get("content-type", "").strip().lower().startswith("text/event-stream"):
+                body.close()
+                raise ProtocolError(
+                    "a stream of events came instead of a document", stage=body.stage, status=head.status
+                )
             return body.read(self.limits.reply, whole)
         return body.read_some(ERROR_BODY, whole)
 
