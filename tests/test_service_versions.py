@@ -2,13 +2,13 @@
 
 import json
 import time
-from typing import Any, Callable, Dict, Iterator, List, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import pytest
 from asking import AT_ONCE
 from support import stages
 
-from copilot_sync import AuthenticationError, Client, Model, QuotaExceededError, RateLimitError
+from copilot_sync import AuthenticationError, Client, Model, QuotaExceededError, RateLimitError, RetryPolicy
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.emulator.faults import RATE_LIMIT_HEADERS
 
@@ -16,10 +16,14 @@ from copilot_sync.emulator.faults import RATE_LIMIT_HEADERS
 STAGES = {"token", "quota", "models", "thread", "message", "messages", "threads", "rename", "delete"}
 
 
+def client_of(emulator: Emulator, retry: Optional[RetryPolicy] = None) -> Client:
+    urls = emulator.github_url, emulator.api_url
+    return Client(cookies=emulator.cookies, retry=retry, github_url=urls[0], api_url=urls[1])
+
+
 @pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
-    urls = emulator.github_url, emulator.api_url
-    with Client(cookies=emulator.cookies, retry=None, github_url=urls[0], api_url=urls[1]) as opened:
+    with client_of(emulator) as opened:
         yield opened
 
 
@@ -172,9 +176,8 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("stage", sorted(STAGES))
-def test_no_body_hides_a_status(emulator: Emulator, stage: str, body: bytes) -> None:
+def test_no_body_hides_a_status(emulator: Emulator, client: Client, stage: str, body: bytes) -> None:
     """Whatever came behind it; to sign in again is the advice if the service gave no reason that can be read."""
-    urls = emulator.github_url, emulator.api_url
     calls: Dict[str, Callable[[Client], object]] = {
         "quota": Client.quota,
         "models": Client.models,
@@ -184,9 +187,8 @@ def test_no_body_hides_a_status(emulator: Emulator, stage: str, body: bytes) -> 
         "delete": lambda client: client.delete_thread("t1"),
     }
     emulator.fail(stage, Fault.wire(b"HTTP/1.1 403 Forbidden\r\n" + body))
-    with Client(cookies=emulator.cookies, retry=None, github_url=urls[0], api_url=urls[1]) as client:
-        with pytest.raises(AuthenticationError) as caught:
-            calls.get(stage, lambda client: client.ask("hi"))(client)
+    with pytest.raises(AuthenticationError) as caught:
+        calls.get(stage, lambda client: client.ask("hi"))(client)
     assert (caught.value.stage, caught.value.status) == (stage, 403)
     assert ("sign in again" in str(caught.value)) is (stage in ("token", "quota"))
     assert ("Just a moment..." in str(caught.value)) is (b"Just" in body)
@@ -211,8 +213,7 @@ def test_a_limit_says_how_long_it_lasts(
 def test_a_short_limit_is_waited_for(emulator: Emulator, header: str) -> None:
     """Whatever field says so. The time of the day is in whole seconds, so one of them may be over already."""
     emulator.fail("message", Fault.rate_limit(2 if header == "x-ratelimit-reset" else 0.5, header=header))
-    urls = emulator.github_url, emulator.api_url
-    with Client(cookies=emulator.cookies, retry=AT_ONCE, github_url=urls[0], api_url=urls[1]) as client:
+    with client_of(emulator, AT_ONCE) as client:
         began = time.monotonic()
         assert client.ask("hi").text == "hi"
     assert time.monotonic() - began >= 0.45
@@ -226,10 +227,8 @@ def test_what_is_used_up_is_asked_for_once(emulator: Emulator, code: str, status
     emulator.fail("message", Fault.out_of_quota(code, seconds=465_000, status=status))
     retry_after: List[Any] = []
     for _ in range(2):
-        urls = emulator.github_url, emulator.api_url
-        with Client(cookies=emulator.cookies, retry=AT_ONCE, github_url=urls[0], api_url=urls[1]) as client:
-            with pytest.raises(QuotaExceededError) as caught:
-                client.ask("hi")
+        with client_of(emulator, AT_ONCE) as client, pytest.raises(QuotaExceededError) as caught:
+            client.ask("hi")
         retry_after.append(caught.value.retry_after)
     assert retry_after == [pytest.approx(465_000, abs=30)] * 2
     assert stages(emulator).count("message") == 1
