@@ -150,15 +150,16 @@ def test_a_message_says_what_made_it(emulator: Emulator, client: Client) -> None
     assert (stored.data["generatedWithAuto"], stored.data["threadID"]) == (True, answer.conversation.conversation_id)
 
 
+@pytest.mark.parametrize("named", ["", "gpt-5.4"])
 @pytest.mark.parametrize("kind", ["routedModel", "threadAutoPickedModel"])
 def test_the_model_that_was_chosen_and_annotations_come_ahead_of_the_end(
-    emulator: Emulator, client: Client, kind: str
+    emulator: Emulator, client: Client, kind: str, named: str
 ) -> None:
-    """Under two names, in any order; the end may be empty of both."""
+    """Under two names, in any order; the end may be empty of both, or name the model that was asked for."""
     found = {"PublicCodeReference": [{"license": "MIT"}]}
     ahead: List[Any] = [{"type": kind, "model": "gpt-5-mini"}, "one"]
     ahead.append({"type": "annotations", "copilotAnnotations": found})
-    emulator.script(Reply(ahead, complete={"model": "", "copilotAnnotations": {}}))
+    emulator.script(Reply(ahead, complete={"model": named, "copilotAnnotations": {}}))
     answer = client.ask("hi", model="gpt-5.4")
     assert (answer.text, answer.model, answer.annotations, answer.events) == ("one", "gpt-5-mini", found, ())
 
@@ -192,6 +193,22 @@ def test_no_body_hides_a_status(emulator: Emulator, client: Client, stage: str, 
     assert (caught.value.stage, caught.value.status) == (stage, 403)
     assert ("sign in again" in str(caught.value)) is (stage in ("token", "quota"))
     assert ("Just a moment..." in str(caught.value)) is (b"Just" in body)
+
+
+@pytest.mark.parametrize(
+    "named, expected",
+    [({"id": "95bc", "model": "gpt-5-mini"}, ("95bc", "gpt-5-mini")), ({"id": None, "model": None}, (None, "gpt-5.4"))],
+    ids=["named", "null"],
+)
+def test_the_end_says_which_answer_it_is_and_who_gave_it(
+    emulator: Emulator, client: Client, named: Dict[str, Any], expected: Any
+) -> None:
+    """Else it is what was asked for: the id that the message had for its answer, and the model."""
+    emulator.script(Reply(["one"], complete=named))
+    answer = client.ask("hi", model="gpt-5.4")
+    (sent,) = (request.json for request in emulator.requests if request.stage == "message")
+    assert (answer.message_id, answer.model) == (expected[0] or sent["responseMessageID"], expected[1])
+    assert answer.conversation.message_id == answer.message_id
 
 
 @pytest.mark.parametrize("status", [429, 403])
