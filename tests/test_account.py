@@ -63,6 +63,7 @@ def test_models_that_can_be_chatted_with_are_listed(emulator: Emulator) -> None:
     emulator.options.models = [
         model("z", capabilities={"type": "chat"}),
         model("embeds", capabilities={"type": "embeddings"}),
+        model("completes", capabilities={"type": "completion"}),
         model("twice", model_picker_enabled=False),
         model("a", capabilities={}, policy=None),
         model("hidden", model_picker_enabled=False),
@@ -76,7 +77,7 @@ def test_models_that_can_be_chatted_with_are_listed(emulator: Emulator) -> None:
     assert [each.id for each in listed] == ["z", "a", "twice"]
     assert listed[2].name == "enabled"
     assert [each.id for each in everything] == [each["id"] for each in emulator.options.models]  # type: ignore[index]
-    assert [each.kind for each in everything[:2]] == ["chat", "embeddings"]
+    assert [each.kind for each in everything[:3]] == ["chat", "embeddings", "completion"]
 
 
 def test_models_are_asked_for_where_the_page_does(emulator: Emulator) -> None:
