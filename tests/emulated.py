@@ -13,7 +13,11 @@ from support import MESSAGE
 from copilot_sync.emulator import Emulator
 
 NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
-VERIFIED = {"GitHub-Verified-Fetch": "true", "X-Requested-With": "XMLHttpRequest"}
+VERIFIED = {
+    "Accept": "application/json",
+    "GitHub-Verified-Fetch": "true",
+    "X-Requested-With": "XMLHttpRequest",
+}
 
 
 class Heard(NamedTuple):

@@ -504,6 +504,7 @@ def test_a_token_can_be_issued_although_the_client_never_sees_it(emulator: Emula
     """What ``processed`` means for requests that are no messages."""
     headers = {
         "Cookie": f"user_session={emulator.cookies['user_session']}",
+        "Accept": "application/json",
         "GitHub-Verified-Fetch": "true",
         "X-Requested-With": "XMLHttpRequest",
     }

@@ -132,6 +132,7 @@ REFUSALS = [
     (b'\xef\xbb\xbf{"message": "You must be signed in to do this"}', True, "You must be signed in"),
     (b"<html><title>Sign in to GitHub</title>", True, "Sign in to GitHub"),
     (b"You are not logged in", True, "You are not logged in"),
+    (b"Something went wrong", True, "Something went wrong"),
 ]
 
 

@@ -153,6 +153,7 @@ USED_UP: List[Tuple[int, bytes]] = [
     (429, b'{"code":"userMonthlyRateLimited"}'),
     (429, b'{"error":{"type":"insufficient_quota","code":null}}'),
     (429, b'{"error_code":"WEEKLY-LIMIT"}'),
+    (429, b'{"errorCode":"weeklyLimit"}'),
     (429, b'{"error":{"code":"free_quota_exceeded","type":"rate_limited"}}'),
     (429, b'{"error":"monthly_limit_reached"}'),
     (429, b'"quota_exceeded"'),

@@ -63,6 +63,8 @@ class AccountPages:
     def issue_token(self, request: RecordedRequest) -> HttpResponse:
         """Exchange the cookies for a token; for an account without Copilot, return the reason in its place."""
         self._check_cookies(request)
+        if "application/json" not in request.headers.get("accept", ""):
+            raise github_error(422, "Accept: application/json is missing")
         if request.headers.get("github-verified-fetch") != "true":
             raise github_error(422, "GitHub-Verified-Fetch: true is missing")
         if request.headers.get("x-requested-with") != "XMLHttpRequest":

@@ -31,7 +31,7 @@ from copilot_sync.protocol.limits import (
     snake_case,
 )
 from copilot_sync.protocol.requests import Request
-from copilot_sync.protocol.untrusted import RawReply, clean, decoded, first_byte
+from copilot_sync.protocol.untrusted import RawReply, clean, decoded
 from copilot_sync.times import in_words
 
 #: In the host or the path of an address: the page where people sign in, the service's own or a company's.
@@ -263,7 +263,7 @@ def no_token_error(
 ) -> AuthenticationError:
     """The error for a token or a quota that was not given: with the service's reason, and advice if that mends it."""
     is_vague = bool(_SAYS_NOTHING.fullmatch(words) or _SIGNED_OUT.search(words)) or reply.status == 401
-    is_reason = first_byte(reply) == b"{" and not is_vague
+    is_reason = bool(read_error(decoded(reply.body)).data) and not is_vague
     if is_reason or _NOT_ALLOWED.search(words):
         advice = "github.com gives this account none"
     return AuthenticationError(f"{what}: {advice}{_said(words)}", **facts)
