@@ -151,7 +151,8 @@ class Client(AccountCalls):
             timeout: Seconds of silence allowed, or a ``Timeout``. Default: the client's.
             retry: When failed requests are tried again, ``None`` for never. Default: the client's.
             resume: Whether a cut answer's rest is fetched. Default: the client's.
-            on_start: Called with the conversation once it is known, before the message is sent.
+            on_start: Called with the conversation once it is known, before the message is sent. It is not deleted if
+                its first question is refused, unless there is an ``on_discard`` as well.
             **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
                 ``parent_message_id`` and ``extra``, as ``MessageOptions`` has them.
 

@@ -49,6 +49,8 @@ class Stream:
         self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
         self._ends = self._builder.ends
         self._driver = drive(session, message, options, self._call, self._builder)
+        # Whoever is told of a conversation, but not that it is discarded, relies on it.
+        self._builder.is_kept = on_start is not None and on_discard is None
         self._on_start = on_start
         self._on_discard = on_discard
         self._started = False

@@ -1,4 +1,4 @@
-"""What models and quota are on each plan: of the library, and as the whole program shows it."""
+"""Models, quota and API host on each plan: of the library, and as the whole program shows them."""
 
 import subprocess
 from typing import Any, Tuple
@@ -109,7 +109,7 @@ def test_auto_answers_on_each_plan(served: Emulator, plan: Any, way: str, monkey
 
 
 def test_auto_with_a_token_alone_is_told(served: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the program and by ``doctor``, and nothing is sent. The quota needs cookies as well."""
+    """By the program and by ``doctor``, and nothing is sent."""
     monkeypatch.setenv("COPILOT_SYNC_API_URL", "auto")
     monkeypatch.setenv("COPILOT_SYNC_API_KEY", served.api_key)
     monkeypatch.delenv("COPILOT_SYNC_COOKIES")

@@ -25,6 +25,7 @@ from copilot_sync import (
     Timeout,
     batch,
 )
+from copilot_sync.delivery import lookup
 from copilot_sync.emulator import Emulator, Fault
 
 
@@ -170,6 +171,18 @@ def test_a_call_whose_time_is_over_while_it_looks_ends(emulator: Emulator, clien
     assert caught.value.phase == "total"
     emulator.release()
     assert len(parents(emulator)) == 1
+
+
+def test_a_look_that_takes_too_long_is_given_up(
+    emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then the message is sent all the same."""
+    monkeypatch.setattr(lookup, "_PARENT_SECONDS", 0.2)
+    known = client.ask("first").conversation.conversation_id
+    emulator.fail("messages", Fault.stall())
+    assert client.ask("second", conversation=known).text == "second"
+    emulator.release()
+    assert "can't be listed" in caplog.text
 
 
 def test_a_stream_that_is_closed_while_it_looks_ends(emulator: Emulator, client: Client) -> None:

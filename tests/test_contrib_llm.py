@@ -105,15 +105,17 @@ def test_a_conversation_whose_id_was_not_known_stays_in_its_thread(emulator: Emu
     assert [message["content"] for message in thread.user_messages] == ["one", "two"]
 
 
+class Other(llm.Model):  # type: ignore[misc, unused-ignore]
+    """A model that is not the service's."""
+
+    model_id = "other"
+
+    def execute(self, *arguments: Any, **options: Any) -> Iterator[str]:
+        yield "fine, thanks"
+
+
 def test_what_another_model_was_told_is_told_first(emulator: Emulator, model: Any) -> None:
     """A conversation that was begun elsewhere has no thread yet, and goes on with one."""
-
-    class Other(llm.Model):  # type: ignore[misc, unused-ignore]
-        model_id = "other"
-
-        def execute(self, *arguments: Any, **options: Any) -> Iterator[str]:
-            yield "fine, thanks"
-
     conversation: Any = Other().conversation()
     conversation.prompt("how are you?").text()
     conversation.model = model
@@ -123,6 +125,20 @@ def test_what_another_model_was_told_is_told_first(emulator: Emulator, model: An
     assert [said.index(words) for words in ("how are you?", "fine, thanks", "why?")] == sorted(
         said.index(words) for words in ("how are you?", "fine, thanks", "why?")
     )
+
+
+def test_what_another_model_was_told_outlives_a_refusal(emulator: Emulator, model: Any) -> None:
+    """The question that follows a refused one takes the earlier messages along, and no empty thread stays."""
+    conversation: Any = Other().conversation()
+    conversation.prompt("how are you?").text()
+    conversation.model = model
+    emulator.fail("message", Fault.status(422))
+    with pytest.raises(CopilotError, match="422"):
+        conversation.prompt("why?").text()
+    assert not emulator.threads
+    conversation.prompt("why?").text()
+    (thread,) = emulator.threads.values()
+    assert "fine, thanks" in thread.user_messages[0]["content"]
 
 
 attachments_of_llm = pytest.mark.skipif(not hasattr(llm, "Attachment"), reason="this llm has no attachments")

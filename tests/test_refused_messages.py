@@ -20,6 +20,7 @@ from copilot_sync import (
     NotFoundError,
     QuotaExceededError,
     RateLimitError,
+    ServerError,
     StreamClosedError,
     Timeout,
 )
@@ -88,6 +89,31 @@ def test_a_name_like_no_other_has_no_suggestion(emulator: Emulator, client: Clie
     assert "similar names" not in str(caught.value)
 
 
+def test_a_model_that_is_listed_is_not_suggested_for_itself(emulator: Emulator, client: Client) -> None:
+    """Nor is another one: the name was no slip of the pen."""
+    emulator.fail("message", GONE)
+    with pytest.raises(ModelNotAvailableError) as caught:
+        client.ask("Hi", model="gpt-5.4-mini")
+    assert caught.value.suggestions == ()
+
+
+@pytest.mark.parametrize("id", ["gpt-5.5\x1b]0;x\x07", "gpt-5.5\n", "gpt-5.5\u202e", "gpt-5.5" * 20], ids=ascii)
+def test_a_name_that_can_not_be_shown_is_not_suggested(emulator: Emulator, client: Client, id: str) -> None:
+    """It would reach a terminal or a log inside of the error."""
+    emulator.options.models = [id]
+    with pytest.raises(ModelNotAvailableError) as caught:
+        client.ask("Hi", model="gpt-5.5" if len(id) < 20 else id + "5")
+    assert caught.value.suggestions == ()
+
+
+def test_a_list_without_end_costs_no_time(emulator: Emulator, client: Client) -> None:
+    """Only the first thousand names are compared."""
+    emulator.options.models = [*[f"other-{number}" for number in range(1000)], "gpt-5.5"]
+    with pytest.raises(ModelNotAvailableError) as caught:
+        client.ask("Hi", model="gpt-5.55")
+    assert "gpt-5.5" not in caught.value.suggestions
+
+
 def test_auto_itself_may_be_refused(emulator: Emulator, client: Client) -> None:
     """Then it is not offered."""
     emulator.fail("message", GONE)
@@ -154,6 +180,13 @@ def test_the_documented_default_falls_back_to_auto_once(
     assert first == second
     assert [record.message for record in caplog.records if "auto" in record.message]
     assert len(emulator.threads) == 1
+
+
+def test_the_answer_of_another_model_is_called_by_that(emulator: Emulator, client: Client) -> None:
+    """Also if the service does not say who answered."""
+    emulator.options.auto_model = ""
+    emulator.fail("message", GONE)
+    assert client.stream("Hi", model="gpt-4o", fallback_model="auto").read().model == "auto"
 
 
 def test_the_fallback_is_tried_once(emulator: Emulator) -> None:
@@ -245,8 +278,15 @@ def test_nothing_more_is_asked_with_a_token_that_is_refused(emulator: Emulator, 
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault.status(424), Fault.status(499), Fault.status(501), Fault.drop(), Fault.cut(after_events=1)],
-    ids=["424", "499", "501", "no reply", "cut"],
+    [
+        Fault.status(409),
+        Fault.status(424),
+        Fault.status(499),
+        Fault.status(501),
+        Fault.drop(),
+        Fault.cut(after_events=1),
+    ],
+    ids=["409", "424", "499", "501", "no reply", "cut"],
 )
 def test_a_thread_that_may_hold_the_question_stays(emulator: Emulator, fault: Fault) -> None:
     client = client_of(emulator, retry=None, resume=False)
@@ -283,6 +323,33 @@ def test_a_conversation_of_the_callers_is_never_deleted(emulator: Emulator, clie
     assert isinstance(yielded, Conversation)
     assert set(emulator.threads) == {each.conversation_id for each in (conversation, started, yielded)}
     assert stream.conversation is started
+
+
+def test_a_conversation_that_somebody_was_told_of_stays(emulator: Emulator, client: Client) -> None:
+    """Who has its id, and would not learn that it is gone, may ask there again."""
+    told: List[Conversation] = []
+    emulator.fail("message", Fault.status(422))
+    with pytest.raises(InvalidRequestError):
+        client.ask("Hi", on_start=told.append)
+    assert client.ask("Hi", conversation=told[0].conversation_id).text == "Hi"
+
+
+def test_a_conversation_that_has_an_answer_stays(emulator: Emulator, client: Client) -> None:
+    """Somebody else asked there while the first question was under way."""
+    emulator.fail("message", None, Fault.status(422))
+    told: List[Conversation] = []
+    with pytest.raises(InvalidRequestError):
+        client.ask("Hi", on_start=lambda begun: client.ask("Me too", conversation=begun), on_discard=told.append)
+    assert (len(emulator.threads), told) == (1, [])
+
+
+def test_a_message_that_came_late_after_all_is_not_deleted(emulator: Emulator) -> None:
+    """Its first attempt was lost, and the next ones conflict with something."""
+    client = client_of(emulator)
+    emulator.fail("message", Fault.status(502), *[Fault.status(409)] * 9)
+    with pytest.raises(ServerError):
+        client.ask("Hi")
+    assert len(emulator.threads) == 1
 
 
 def test_a_thread_that_can_not_be_deleted_hides_nothing(emulator: Emulator, client: Client) -> None:

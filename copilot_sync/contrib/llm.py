@@ -88,21 +88,25 @@ class CopilotModel(_Model):
         """
         threads = _ThreadMap(llm.user_dir() / _THREADS_FILE)
         thread = (threads.get(conversation.id) or _last_thread(conversation)) if conversation else None
+        # If the first question is refused, its thread lacks the earlier messages, so nothing may go on there.
+        keeping: Dict[str, Any] = {
+            "on_start": lambda begun: threads.keep(conversation.id, begun),
+            "on_discard": lambda _: threads.forget(conversation.id),
+        }
         answering = self._client_for(key or self.get_key()).stream(
             _question(prompt, conversation if thread is None else None),
             conversation=thread,
             model=self._model,
             custom_instructions=prompt.system or None,
             buffered=not stream,
+            **(keeping if conversation else {}),
         )
         with answering:
-            thread = answering.start()
-            if conversation:
-                threads.keep(conversation.id, thread)
             yield from answering
-            _record_answer(response, answering.read())
+            answer = answering.read()
+            _record_answer(response, answer)
             if conversation:
-                threads.keep(conversation.id, thread)
+                threads.keep(conversation.id, answer.conversation)
 
     def _client_for(self, key: Optional[str]) -> Client:
         """Return the client for a key. It is kept for the next question, so that a token is fetched only once."""
@@ -173,6 +177,10 @@ class _ThreadMap:
         with self._open() as database:
             row = (id, thread.conversation_id, thread.message_id)
             database.execute("INSERT OR REPLACE INTO threads VALUES (?, ?, ?)", row)
+
+    def forget(self, id: str) -> None:
+        with self._open() as database:
+            database.execute("DELETE FROM threads WHERE id = ?", (id,))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -85,11 +85,12 @@ class AnswerBuilder:
         # Other threads ask for the text while pieces are added, so each step on it is a single one. A list of the
         # pieces would be twelve times as large.
         self._text = io.StringIO()
-        self._model = model
+        #: The model that is asked.
+        self.model = model
         self.size = 0  # of the text, in bytes
         self.conversation = conversation
         self.answer_id = answer_id
-        #: Whether the conversation was handed out by itself, so that it is the caller's to delete.
+        #: Whether the conversation was handed out for good, so that it is the caller's to delete.
         self.is_kept = False
         self.routed_model = ""
         self.annotations: Any = {}
@@ -166,7 +167,7 @@ class AnswerBuilder:
         answer = Answer(
             text=self.text,
             conversation=self.conversation,
-            model=self.routed_model or (end.model if end else "") or self._model,
+            model=self.routed_model or (end.model if end else "") or self.model,
             usage=end.usage if end else None,
             message_id=message_id,
             annotations=(end.annotations if end else None) or self.annotations,

@@ -72,9 +72,10 @@ def drive(
         call.counted(error)
         error.partial = error.partial or builder.text
         if isinstance(error, ModelNotAvailableError):
-            name_models(error, exchange.model, session, call)
+            name_models(error, builder.model, session, call)
         begun = builder.conversation if message.conversation is None and not builder.is_kept else None
-        if begun is not None and discard_thread(error, begun, session, call):
+        # One that has an answer was used by somebody else meanwhile.
+        if begun is not None and begun.message_id is None and discard_thread(error, begun, session, call):
             builder.conversation = None
         raise
 
@@ -101,7 +102,6 @@ class _Exchange:
         builder: AnswerBuilder,
         conversation: Conversation,
     ) -> None:
-        self.model = message.model
         self._session = session
         self._message = message
         self._buffered = message.buffered
@@ -121,7 +121,7 @@ class _Exchange:
             self._session.urls,
             sent.conversation_id,
             sent.content,
-            model=self.model,
+            model=self._builder.model,
             options=self._message.options,
             parent_id=sent.parent_id,
             response_id=sent.answer_id,
@@ -177,8 +177,10 @@ class _Exchange:
             model, self._fallback_model = self._fallback_model, ""
             if not model:
                 return False
-            logger.warning("the service does not answer with the model %r any more: asking %r", self.model, model)
-            self.model = model
+            logger.warning(
+                "the service does not answer with the model %r any more: asking %r", self._builder.model, model
+            )
+            self._builder.model = model
         else:
             parent_id = self._lookup().other_parent() if self._may_lose_parent else None
             self._may_lose_parent = False

@@ -29,6 +29,9 @@ from copilot_sync.protocol.requests import ROOT, messages_request
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
 
+#: Seconds for which a message waits until it is known what it answers.
+_PARENT_SECONDS = 10.0
+
 
 class Lookup:
     """Looks for the answer of one message in its thread, on behalf of the call that sent it.
@@ -81,7 +84,7 @@ class Lookup:
             CopilotError: The message can't be sent either: no token, a limit, a wrong host, the call's time is over.
         """
         try:
-            with self._call.limited(self._seconds()):
+            with self._call.limited(min(_PARENT_SECONDS, self._seconds())):
                 answer = answer_to_go_on_from(self._messages(self._retry))
         except (StreamClosedError, AuthenticationError, RateLimitError, WrongHostError):
             raise

@@ -5,6 +5,7 @@ sent while the service asks to wait.
 """
 
 import difflib
+import itertools
 import logging
 from typing import Tuple
 
@@ -27,6 +28,9 @@ _PATIENCE = RetryPolicy(attempts=1, max_wait=1.0)
 #: Seconds for which the list of models is kept, so that a thousand refused questions ask for it once.
 _LIST_LIFETIME = 600.0
 _MOST_SUGGESTIONS = 3
+#: The ids that are compared and shown: more would take seconds, and longer ones are none.
+_MOST_NAMES = 1000
+_LONGEST_NAME = 100
 #: Statuses after which another request with the same token is refused as well.
 _NO_USE = (401, 421)
 
@@ -40,7 +44,9 @@ def name_models(error: ModelNotAvailableError, model: str, session: ApiSession, 
     except CopilotError:
         listed = ()
     error.model = model
-    error.suggestions = tuple(difflib.get_close_matches(model, listed, _MOST_SUGGESTIONS, cutoff=0.5))
+    # A model that is listed was no slip of the pen.
+    nearest = [] if model in listed else difflib.get_close_matches(model, listed, _MOST_SUGGESTIONS, cutoff=0.5)
+    error.suggestions = tuple(nearest)
     others = [f"similar names: {', '.join(error.suggestions)}"] if error.suggestions else []
     if model != MODEL:
         others.append(f'"{MODEL}" is answered on every plan')
@@ -54,7 +60,8 @@ def _listed_models(session: ApiSession, call: CallContext) -> Tuple[str, ...]:
     if known is None or call.clock() - known[0] > _LIST_LIFETIME:
         with call.limited(_SECONDS):
             models = chat_models(list_models(session, call, _PATIENCE))
-        session.listed_models = known = (call.clock(), tuple(model.id for model in models))
+        names = (model.id for model in models if model.id.isprintable() and len(model.id) <= _LONGEST_NAME)
+        session.listed_models = known = (call.clock(), tuple(itertools.islice(names, _MOST_NAMES)))
     return known[1]
 
 

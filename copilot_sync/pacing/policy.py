@@ -227,18 +227,19 @@ def verdict_of(error: Exception) -> Verdict:
     )
 
 
-#: Statuses of a reply after which a message may have been processed all the same.
-_OPEN_STATUSES = (424, 499)
+#: Statuses of a reply after which a message may have been processed all the same. A conflict may be one with an
+#: earlier attempt, whose message arrived late.
+_OPEN_STATUSES = (409, 424, 499)
 
 
 def is_refusal(error: CopilotError) -> bool:
     """Whether a message is certainly not in its conversation: it was refused, or never got to the service."""
     if error.stage == "token":
         return True
-    if error.stage != "message":
+    if error.stage != "message" or error.status in _OPEN_STATUSES:
         return False
     verdict = verdict_of(error)
-    refused = 400 <= (error.status or 0) < 500 and error.status not in _OPEN_STATUSES
+    refused = 400 <= (error.status or 0) < 500
     return refused or verdict.resend is Resend.NOT_PROCESSED or verdict.not_asked
 
 

@@ -47,18 +47,34 @@ _NOT_ALLOWED = re.compile(
     r"|disabled|enabled|suspend|block|billing|support|available",
     re.IGNORECASE,
 )
-#: Codes and sentences that refuse a model, and what makes a sentence one about the length of a message.
+#: Codes and sentences that refuse a model, and words that make a sentence one about what was sent to it. A model can
+#: be refused in words that nobody knows yet, and an error can speak of a model and mean something else: "the model
+#: produced invalid content". So what is said of the model has to stand next to it.
 _NO_MODEL_CODE = re.compile(
-    r"(?:unsupported|unknown|invalid)_?model|model_?(?:is_?)?(?:not|un|retired|deprecat|disabled)"
+    r"(?:unsupported|unknown|invalid|no_access_to|unsupported_api_for)_?model"
+    r"|model_?(?:is_?)?(?:not_?(?:supported|found|available|enabled|allowed|exist|valid|accessible)"
+    r"|un(?:supported|known|available)|retired|deprecated|disabled|disallowed|removed|access_denied|forbidden|restricted)"
 )
+_STATE = (
+    "unknown|unsupported|unavailable|invalid|retired|deprecated|disabled|removed|sunset|discontinued|decommissioned|gone"
+    "|restricted|limited|denied|forbidden"
+)
+_NOT = r"(?:not|no longer|\w+n['\u2019]t)"
+_WORDS = r"\W+(?:[\w'\u2019]+\W+)"
+_MODEL = r"(?<![\w/-])model(?![\w/-])"
 _NO_MODEL = re.compile(
-    r"\bmodel\b.*\b(?:unknown|unsupported|unavailable|invalid|retired|deprecated|disabled)\b"
-    r"|\bmodel\b.*(?:\bnot|n't|\bno longer)\b.*"
-    r"\b(?:supported|available|found|enabled|allowed|exists?|recogni[sz]ed|valid)\b"
-    r"|\b(?:no such|unknown|unsupported|unavailable|invalid|retired|deprecated)\b.*\bmodel\b",
-    re.IGNORECASE | re.DOTALL,
+    rf"{_MODEL}\W+(?:(?:is|was|has|been|does|can|could|id|name|access|currently)\W+){{0,4}}"
+    rf"(?:(?:{_STATE})\b|{_NOT}{_WORDS}{{0,2}}"
+    r"(?:supported|available|found|enabled|allowed|exists?|recogni[sz]ed|valid|accessible|included|used|offered)\b)"
+    rf"|\b(?:no such|{_STATE}){_WORDS}{{0,3}}{_MODEL}"
+    rf"|\b{_NOT}{_WORDS}{{0,3}}(?:access|include|offer|support|allow|permit){_WORDS}{{0,2}}{_MODEL}"
+    rf"|\bupgrade{_WORDS}{{0,6}}{_MODEL}",
+    re.IGNORECASE,
 )
-_ABOUT_LENGTH = re.compile(r"\btokens?\b|\bcontext|\blength\b|\blong\b|\blarge\b|\blimit", re.IGNORECASE)
+_ABOUT_THE_MESSAGE = re.compile(
+    r"\btokens?\b|\bcontext|\blength\b|\blong\b|\blarge\b|\blimits?\b|\bimages?\b|\bvision\b|\binputs?\b|\bcontent\b",
+    re.IGNORECASE,
+)
 _FILTERED = re.compile(r"content_?(?:filter|policy)|responsible_?ai")
 #: The stages of requests that carry cookies instead of a token.
 _WITH_COOKIES = ("token", "quota")
@@ -181,11 +197,16 @@ def name_host(error: WrongHostError, api_url: Optional[str], refused: str) -> No
 
 
 def _refuses_model(codes: Iterable[str], words: str, model: str) -> bool:
-    """Whether a refusal is about the model: by its code, or because its words name the model and not a length."""
+    """Whether a refusal is about the model, by its code or its words."""
     if any(_NO_MODEL_CODE.search(snake_case(code)) for code in codes):
         return True
-    named = bool(model) and re.search(rf"(?<![\w.-]){re.escape(model)}(?![\w-])", words) is not None
-    return (named or _NO_MODEL.search(words) is not None) and _ABOUT_LENGTH.search(words) is None
+    name = re.escape(model).replace(r"\-", "[- ]")
+    words, mentions = (
+        re.subn(rf"(?<![\w.-]){name}(?![\w-])", "model", words, flags=re.IGNORECASE) if model else (words, 0)
+    )
+    # Errors do not mention a model without a reason, unless its name is a word like any other, such as "auto".
+    is_named = bool(mentions) and not model.isalpha()
+    return (is_named or _NO_MODEL.search(words) is not None) and _ABOUT_THE_MESSAGE.search(words) is None
 
 
 def _kind_of_status(status: int) -> Tuple[Callable[..., CopilotError], str]:
