@@ -206,7 +206,9 @@ class Chat:
             if forget is not None:
                 forget(conversation)
 
-        stream = self._client.stream(prompt, on_start=started, on_discard=discarded, extra=extra or None, **options)
+        # A conversation that the caller is told of stays, unless the caller is also told that it is discarded.
+        options["on_discard"] = discarded if told is None or forget is not None else None
+        stream = self._client.stream(prompt, on_start=started, extra=extra or None, **options)
         message = stream._message  # not the stream: it holds these functions, and ends when nobody holds it
         if question.opens and not self._has_opened():
             self._opening = stream._builder

@@ -14,6 +14,8 @@ from copilot_sync.text_files import HAS_NULS, decoded
 #: Bytes of one file, as UTF-8. No model reads more than a few hundred thousand characters at once.
 FILE_LIMIT = 1024 * 1024
 TOO_LARGE = f"it is larger than {FILE_LIMIT // 1024} KiB"
+#: Characters of a name that an error repeats: it may be data, and megabytes long.
+_SHOWN = 200
 
 #: The name of a file and its text.
 NamedText = Tuple[str, str]
@@ -103,8 +105,9 @@ def _reference(name: str, text: str) -> Dict[str, str]:
     if not name.strip():
         raise ValueError("a file must have a name")
     check_text("the name of a file", name)
-    if len(check_text(name, text).encode("utf-8")) > FILE_LIMIT:
-        raise ValueError(f"{name}: {TOO_LARGE}")
+    shown = name[:_SHOWN]
+    if len(check_text(shown, text).encode("utf-8")) > FILE_LIMIT:
+        raise ValueError(f"{shown}: {TOO_LARGE}")
     if "\0" in text:
-        raise ValueError(f"{name}: {HAS_NULS}")
+        raise ValueError(f"{shown}: {HAS_NULS}")
     return {"type": "thread-scoped-file", "name": name, "text": text, "language": os.path.splitext(name)[1][1:]}

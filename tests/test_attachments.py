@@ -358,12 +358,13 @@ def leave(client: Client, output: Path, prompt: batch.Prompt, defaults: PromptDe
     ("after", "is_same"),
     [
         ({"files": FILES, "extra": EXTRA}, True),
+        ({"files": FILES, "extra": dict(reversed(list(EXTRA.items())))}, True),
         ({"files": FILES[:1], "extra": EXTRA}, False),
         ({"files": FILES}, False),
         ({"extra": EXTRA}, False),
         ({}, False),
     ],
-    ids=["same", "a file less", "no extra", "no files", "neither"],
+    ids=["same", "same in another order", "a file less", "no extra", "no files", "neither"],
 )
 def test_another_attachment_makes_another_prompt(
     emulator: Emulator, client: Client, output: Path, after: Dict[str, Any], is_same: bool

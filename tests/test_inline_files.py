@@ -34,6 +34,14 @@ def test_a_pair_is_sent_as_it_is() -> None:
         assert inline_files(read_files(iter([pair]))) == (expected,)
 
 
+@pytest.mark.parametrize("text", ["a\0", "\ud800", "x" * (FILE_LIMIT + 1)], ids=["NUL", "surrogate", "large"])
+def test_an_error_does_not_repeat_a_name_without_end(text: str) -> None:
+    """Such a name is data, as a batch has it, and the error gets into its results."""
+    with pytest.raises(ValueError, match="^aaa") as raised:
+        inline_files([("a" * 100_000, text)])
+    assert len(str(raised.value)) < 500
+
+
 def test_no_files_are_none() -> None:
     """Whoever passes everything on passes ``None``."""
     assert read_files(None) == []

@@ -232,6 +232,14 @@ def test_extra_fields_are_merged_into_the_body() -> None:
     assert body_of(ask(extra={})) == plain
 
 
+def test_extra_fields_are_those_of_the_call() -> None:
+    """Whatever the caller does with them before the message is sent, or sent again."""
+    extra: Dict[str, Any] = {"skills": ["web-search"]}
+    options = MessageOptions.coerce(extra=extra)
+    extra["skills"].append("other")
+    assert options.extra == {"skills": ["web-search"]}
+
+
 OWN = [name for name in body_of(ask(parent_id="root")) if name not in ("skillOptions", "confirmations")]
 
 

@@ -334,6 +334,21 @@ def test_a_conversation_that_somebody_was_told_of_stays(emulator: Emulator, clie
     assert client.ask("Hi", conversation=told[0].conversation_id).text == "Hi"
 
 
+def test_a_chat_goes_on_in_a_conversation_that_somebody_was_told_of(emulator: Emulator, client: Client) -> None:
+    """And discards it if whoever was told is told that, too."""
+    told: List[Conversation] = []
+    chat, other = client.chat(), client.chat()
+    emulator.fail("message", *[Fault.status(422)] * 2)
+    with pytest.raises(InvalidRequestError):
+        chat.ask("Hi", on_start=told.append)
+    with pytest.raises(InvalidRequestError):
+        other.ask("Hi", on_start=told.append, on_discard=told.append)
+    assert (chat.conversation, other.conversation) == (told[0], None)
+    assert told[1] is told[2]
+    assert chat.retry().conversation is told[0]
+    assert len(emulator.threads) == 1
+
+
 def test_a_conversation_that_has_an_answer_stays(emulator: Emulator, client: Client) -> None:
     """Somebody else asked there while the first question was under way."""
     emulator.fail("message", None, Fault.status(422))

@@ -100,7 +100,7 @@ class WorkItem(Submission):
         task = self.task
         parts = [task.content, task.model or "", self.given_conversation_id or ""]
         if task.extra or task.content.attachments != NO_ATTACHMENTS:
-            parts.append(json.dumps([task.content.attachments, task.extra]))
+            parts.append(json.dumps([task.content.attachments, task.extra], sort_keys=True))
         return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()[:16]
 
     def intent(self) -> Intent:

@@ -1,5 +1,6 @@
 """What is sent: each request as a value, without its credentials."""
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
 from urllib.parse import quote, urlsplit
@@ -150,8 +151,8 @@ def _fields(extra: Mapping[str, Any]) -> Dict[str, Any]:
         if instead is not None:
             advice = f": use {instead} instead" if instead else ""
             raise TypeError(f"extra can't hold {name}, which the library sends by itself{advice}")
-    fields = dict(extra)
-    json_bytes("extra", fields)
+    # A copy, in the form in which it is sent: the caller's may change before it is.
+    fields: Dict[str, Any] = json.loads(json_bytes("extra", dict(extra)))
     return fields
 
 
