@@ -3,6 +3,7 @@
 What needs real workers in real processes stands in ``tests/engines``.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -117,6 +118,20 @@ def test_a_task_gives_the_whole_answer_as_json(emulator: Emulator, task: Any) ->
     }
     assert "rename" not in [request.stage for request in emulator.requests]
     assert sent(emulator)["model"] == "o1-mini"
+
+
+@pytest.mark.parametrize(("status", "left"), [(422, 0), (402, 0), (424, 1)])
+def test_a_refused_question_leaves_no_empty_conversation(emulator: Emulator, task: Any, status: int, left: int) -> None:
+    """One that was begun for it is deleted, unless the question may be in there. One of the caller's stays."""
+    emulator.fail("message", *[Fault.status(status)] * 2)
+    with pytest.raises(errors.CopilotError):
+        run(task, "Hi")
+    assert len(emulator.threads) == left
+    with Client() as client:
+        mine = client.create_thread().conversation_id
+    with contextlib.suppress(errors.CopilotError):
+        run(task, "Hi", conversation=mine)
+    assert mine in emulator.threads
 
 
 def test_an_answer_may_have_cost_nothing_that_is_known(emulator: Emulator, task: Any) -> None:
@@ -268,7 +283,7 @@ def test_a_prompt_that_is_refused_again_and_again_fails(emulator: Emulator, task
     emulator.fail("message", *[Fault.status(429, retry_after=0)] * 20)
     with pytest.raises(errors.RateLimitError):
         run(task, "Hello")
-    assert Counter(stages(emulator)) == {"token": 1, "thread": 1, "message": 10}
+    assert Counter(stages(emulator)) == {"token": 1, "thread": 1, "message": 10, "delete": 1}
 
 
 def test_a_pause_that_is_too_long_is_not_waited_for(emulator: Emulator, task: Any) -> None:

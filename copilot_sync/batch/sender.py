@@ -18,7 +18,7 @@ from copilot_sync.delivery.message import MessageHandle, new_id
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
-from copilot_sync.pacing.policy import shared_cause, verdict_of
+from copilot_sync.pacing.policy import is_refusal, shared_cause, verdict_of
 from copilot_sync.pacing.triage import Decision, MessageHistory, Triage
 from copilot_sync.prompts import PromptText
 from copilot_sync.protocol.replies import read_nothing
@@ -223,6 +223,7 @@ class Sender(abc.ABC):
         self._limiter = limiter
         self._submission = submission
         self._triage = Triage(limiter, is_alone=True)
+        self._has_begun = False  # a conversation for the prompt
 
     def send(self) -> Answer:
         """Ask until there is an answer.
@@ -282,6 +283,7 @@ class Sender(abc.ABC):
             submission.count(step)
             if step.error is not None:
                 return step
+            self._has_begun = True
             self.note(submission.target(str(step.conversation_id), ROOT))
         step = self._worker.ask(submission.task)
         submission.count(step)
@@ -292,9 +294,17 @@ class Sender(abc.ABC):
         if decision is Decision.WAIT_ALONE:
             self.wait(getattr(error, "retry_after", None) or WITHOUT_ADVICE)
         elif decision is not Decision.WAIT:
+            self._discard_thread(error)
             if decision is Decision.STOP and isinstance(error, CopilotError):
                 self.stop_others(error)
             raise error
+
+    def _discard_thread(self, error: Exception) -> None:
+        """Delete the conversation that was begun for the prompt, if the prompt is certainly not in it."""
+        handle = self._submission.handle
+        is_refused = isinstance(error, CopilotError) and is_refusal(error)
+        if self._has_begun and is_refused and handle is not None and not handle.maybe_sent:
+            self._worker.delete(handle.conversation_id)
 
 
 def _begun(stream: Stream) -> None:
