@@ -147,7 +147,7 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
 
         Args:
             model: The model's id; ``""`` or ``None`` for ``default_model``. If the service does not answer with that
-                default any more, ``auto`` is asked instead, once, and a warning is logged.
+                default, ``auto`` is asked instead, once, and a warning is logged.
             messages: Role messages. The whole transcript is sent; with ``return_conversation``, the user's last turn.
                 Images with ``https://`` addresses and text files among their parts are sent along.
             stream: Yield each piece as it arrives, instead of the whole answer once.

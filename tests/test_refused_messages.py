@@ -116,6 +116,7 @@ def test_the_refusal_is_told_though_the_models_can_not_be_listed(emulator: Emula
     with pytest.raises(ModelNotAvailableError, match="'nothing'") as caught:
         client.ask("Hi", model="nothing")
     assert caught.value.suggestions == ()
+    assert "copilot-sync models list what the account may use" in str(caught.value)
     assert stages(emulator).count("models") == 1
 
 

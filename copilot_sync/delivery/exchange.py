@@ -177,7 +177,7 @@ class _Exchange:
             model, self._fallback_model = self._fallback_model, ""
             if not model:
                 return False
-            logger.warning("the service does not answer with the model %r any more: asking %r", self.model, model)
+            logger.warning("the service does not answer with the model %r: asking %r", self.model, model)
             self.model = model
         else:
             parent_id = self._lookup().other_parent() if self._may_lose_parent else None
