@@ -31,6 +31,8 @@ from copilot_sync.transport.session import Transport
 #: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
 TimeoutValue = Union[None, int, float, Timeout]
 
+#: The arguments of a question that people look for, by other names too, and its further options.
+_ARGUMENTS = ("model", "system", "files", "timeout")
 _OPTIONS = tuple(field.name for field in fields(MessageOptions))
 
 
@@ -303,7 +305,8 @@ def _checked_options(
 ) -> MessageOptions:
     for name in options:
         if name not in _OPTIONS:
-            raise TypeError(f"{name} is no option of a message; there are {', '.join(_OPTIONS)}")
+            known = ", ".join((*_ARGUMENTS, *_OPTIONS))
+            raise TypeError(f"{name} is no option of a message; there are {known}")
     checked = MessageOptions.coerce(**options)
     if files is None and content.attachments is NO_ATTACHMENTS:
         return checked

@@ -113,7 +113,7 @@ class _PartReader:
         url = self._string(image, "the address of an image")
         path = _path_of_https(url)
         if path is None:
-            raise self._refusal("an image", f"it is at a {_scheme_of(url)} address")
+            raise self._refusal("an image", _fault_of(url))
         name = posixpath.basename(path)
         extension = posixpath.splitext(name)[1].lower()
         if extension not in _IMAGES:
@@ -155,9 +155,9 @@ def _path_of_https(url: str) -> Optional[str]:
     return unquote(parts.path) if is_address else None
 
 
-def _scheme_of(url: str) -> str:
+def _fault_of(url: str) -> str:
     scheme, colon, _ = url[:_SHOWN].partition(":")
-    return f"{scheme}:" if colon and scheme.lower() != "https" else "wrong"
+    return f"its address begins with {scheme}:" if colon and scheme.lower() != "https" else "its address is not valid"
 
 
 def _bytes_of(data: str) -> bytes:

@@ -146,8 +146,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         Nothing is sent before the first item is asked for.
 
         Args:
-            model: The model's id; ``""`` or ``None`` for ``default_model``. If the service does not answer with that
-                default any more, ``auto`` is asked instead, once, and a warning is logged.
+            model: The model's id; ``""`` or ``None`` for ``default_model``. If the service does not answer with
+                ``default_model``, ``auto`` is asked instead, once, and a warning is logged.
             messages: Role messages. The whole transcript is sent; with ``return_conversation``, the user's last turn.
                 Images with ``https://`` addresses and text files among their parts are sent along.
             stream: Yield each piece as it arrives, instead of the whole answer once.
@@ -227,9 +227,10 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             text = last_user_turn(messages, system, is_new=known is None)
         else:
             text = format_prompt(messages, system)
-        if not model:  # the documented default is older than the service's models
+        model = cls.get_model(model)
+        if model == cls.default_model:  # which is older than the service's models
             options["fallback_model"] = settings.MODEL
-        return client.stream(text, conversation=known, model=cls.get_model(model), buffered=not stream, **options)
+        return client.stream(text, conversation=known, model=model, buffered=not stream, **options)
 
 
 def _items(turn: Stream, return_conversation: bool) -> Generator[Union[str, BaseConversation], None, None]:

@@ -214,7 +214,8 @@ def _fault_of(name: str, value: object, in_the_clear: bool) -> Optional[Exceptio
     except ValueError:
         return ValueError(f"{name} is not a valid URL: its host or its port makes no sense")
     if parts.scheme not in ("http", "https") or not host:
-        return ValueError(f"{name} must begin with https:// and name a host")
+        words = f', or be "{AUTO}"' if name == "api_url" else ""
+        return ValueError(f"{name} must begin with https:// and name a host{words}")
     if parts.username is not None or "?" in value or "#" in value:
         return ValueError(f"{name} must be a plain base URL without a user name, a query or a fragment")
     if parts.scheme == "http" and not (in_the_clear or is_loopback(host)):

@@ -67,6 +67,9 @@ def test_an_account_without_copilot(served: Emulator, client: Client) -> None:
     assert (status, out) == (1, "")
     assert err.startswith("Error: github.com knows no quota: this account has no Copilot")
     assert err.endswith("; check with: copilot-sync doctor\n")
+    status, out, _ = ran("doctor")
+    assert status == 1
+    assert " -> get Copilot for this account, or export the cookies of one that has it\n" in out
 
 
 def test_the_quota_does_not_depend_on_the_host_of_the_plan(served: Emulator, client: Client) -> None:
@@ -119,6 +122,7 @@ def test_auto_with_a_token_alone_is_told(served: Emulator, monkeypatch: pytest.M
     status, out, _ = ran("doctor")
     assert status == 1
     assert '✗ credentials: api_url="auto" needs cookies' in out
+    assert " -> set COPILOT_SYNC_COOKIES, or unset COPILOT_SYNC_API_URL\n" in out
     assert served.api_key not in out + err
     assert stages(served) == []
 

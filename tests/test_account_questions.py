@@ -51,7 +51,7 @@ def test_a_free_plan_says_why_a_model_is_refused(served: Emulator) -> None:
     assert (status, out) == (1, "")
     assert "'gpt-5.5'" in err
     assert '"auto" is answered on every plan' in err
-    assert "copilot-sync models" in err
+    assert "the service lists no other model that this account may use" in err
     assert not served.threads
 
 

@@ -105,6 +105,17 @@ def test_a_column_without_anything_in_it_is_not_shown(served: Emulator) -> None:
     assert run_in_terminal(["models"])[0].split() == ["ID", "VENDOR", "NAME"]
 
 
+def test_an_account_that_has_auto_alone_is_told_so(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, and instead of a table without rows. A program that reads JSON gets an empty list."""
+    served.options.models = [{"id": "off", "model_picker_enabled": False}]
+    assert run(["models"]) == 0
+    only = 'There is only "auto": the service then chooses (--all lists the other models)'
+    assert capsys.readouterr() == ("", f"{only}\n")
+    assert run_in_terminal(["models"]) == [only]
+    assert run(["models", "--json"]) == 0
+    assert capsys.readouterr() == ("[]\n", "")
+
+
 def test_auto_is_not_named_twice(served: Emulator) -> None:
     """Once the service lists it."""
     served.options.models = [{"id": "auto"}]

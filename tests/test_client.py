@@ -745,7 +745,7 @@ def test_nothing_is_written_to_the_log_of_a_call_that_goes_well(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 3}, "temperature is no option of a message; there are references, context, intent"),
+        ({"temperature": 3}, "temperature is no option of a message; there are model, system, files, timeout, ref"),
         ({"resume": "yes"}, "resume must be True or False, not str"),
     ],
     ids=["unknown", "resume"],

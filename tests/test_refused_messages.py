@@ -142,6 +142,7 @@ def test_the_refusal_is_told_though_the_models_can_not_be_listed(emulator: Emula
     with pytest.raises(ModelNotAvailableError, match="'nothing'") as caught:
         client.ask("Hi", model="nothing")
     assert caught.value.suggestions == ()
+    assert "copilot-sync models list what the account may use" in str(caught.value)
     assert stages(emulator).count("models") == 1
 
 
@@ -197,11 +198,14 @@ def test_the_fallback_is_tried_once(emulator: Emulator) -> None:
     assert caught.value.model == "auto"
 
 
-def test_a_model_that_somebody_named_is_never_exchanged(emulator: Emulator) -> None:
+def test_a_model_that_is_not_the_default_is_never_exchanged(emulator: Emulator) -> None:
+    """The default is exchanged whether it was named or not, because many programs name it."""
     emulator.fail("message", GONE)
     with pytest.raises(ModelNotAvailableError):
-        GithubCopilot.create_completion("gpt-4o", HELLO, **given(emulator))
-    assert [body["model"] for body in sent(emulator)] == ["gpt-4o"]
+        GithubCopilot.create_completion("o1-mini", HELLO, **given(emulator))
+    emulator.fail("message", GONE)
+    assert GithubCopilot.create_completion(GithubCopilot.default_model, HELLO, **given(emulator)) == "Hello"
+    assert [body["model"] for body in sent(emulator)] == ["o1-mini", "gpt-4o", "auto"]
 
 
 @pytest.mark.parametrize(

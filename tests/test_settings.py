@@ -225,7 +225,7 @@ def test_http_is_allowed_by_one_value_alone(value: str) -> None:
 
 def test_each_url_is_named_by_the_argument_it_comes_from() -> None:
     """Also where it came from the environment, whose variable has the same name in capitals."""
-    with pytest.raises(ValueError, match="^api_url must begin with https://"):
+    with pytest.raises(ValueError, match='^api_url must begin with https:// and name a host, or be "auto"$'):
         choose_urls(None, None, Environment.read({"COPILOT_SYNC_API_URL": "nowhere"}))
 
 

@@ -229,7 +229,7 @@ def _check_api_key(environment: Environment) -> Check:
     try:
         credentials.check_urls(choose_urls(None, None, environment))
     except ValueError as error:
-        return Check("credentials", State.FAIL, str(error), f"unset {API_KEY_VARIABLE} to use cookies")
+        return Check("credentials", State.FAIL, str(error), f"set {COOKIES_VARIABLE}, or unset {API_URL_VARIABLE}")
     until = "" if credentials.expires is None else f", which expires on {in_words(credentials.expires)}"
     return Check("credentials", State.OK, f"a token from {API_KEY_VARIABLE}{until}")
 
@@ -303,6 +303,8 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in detail)
             # Signing in again is no use if the service says that the account gets no token.
             advice = "sign in at github.com and export its cookies anew" if signed_out else ""
+            if "No access to GitHub Copilot" in detail:
+                advice = "get Copilot for this account, or export the cookies of one that has it"
             untried = [Check(name, State.SKIPPED, "not tried") for name in ("models", "quota")]
             return [Check("token", State.FAIL, detail, advice), *untried]
         models = Check("models", State.FAIL, detail)

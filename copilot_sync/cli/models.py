@@ -12,6 +12,7 @@ from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.models import Model
 
 _ABOUT_AUTO = 'There is also "auto": the service then chooses (copilot-sync ask -m auto)'
+_ONLY_AUTO = 'There is only "auto": the service then chooses (--all lists the other models)'
 
 
 @click.command(
@@ -37,6 +38,8 @@ def models(all_models: bool, as_json: bool) -> None:
         found = backend.client.models(all=all_models)
     if as_json:
         show_json([fields_of(model) for model in found])
+    elif not found and not all_models:
+        click.echo(_ONLY_AUTO, err=True)
     elif is_terminal(sys.stdout):
         _show_to_person(found)
     else:

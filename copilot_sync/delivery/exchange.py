@@ -112,6 +112,7 @@ class _Exchange:
         self._maybe_sent = message.handle is not None and message.handle.maybe_sent
         self._sent = SentMessage.from_pending(message, conversation, builder.answer_id)
         self._fallback_model = message.fallback_model
+        self._is_place_unknown = False
         self._may_lose_parent = message.options.parent_message_id is None and self._sent.parent_id not in (None, ROOT)
         self._request = self._new_request()
 
@@ -164,7 +165,7 @@ class _Exchange:
         """Find the message that ours answers, in a conversation of which nothing but its id is known."""
         parent_id = self._lookup().parent()
         if parent_id is None:
-            logger.warning("the messages of the conversation can't be listed: it may go on without what was said")
+            self._is_place_unknown = True
             return
         self._sent = replace(self._sent, parent_id=parent_id)
         self._request = self._new_request()
@@ -177,9 +178,7 @@ class _Exchange:
             model, self._fallback_model = self._fallback_model, ""
             if not model:
                 return False
-            logger.warning(
-                "the service does not answer with the model %r any more: asking %r", self._builder.model, model
-            )
+            logger.warning("the service does not answer with the model %r: asking %r", self._builder.model, model)
             self._builder.model = model
         else:
             parent_id = self._lookup().other_parent() if self._may_lose_parent else None
@@ -198,6 +197,8 @@ class _Exchange:
             CopilotError: There was no reply, or the stream was closed.
         """
         response = self._session.open(self._request, self._call, self._options.retry)
+        if self._is_place_unknown:
+            logger.warning("the messages of the conversation can't be listed: it may go on without what was said")
         body = response.body
         try:
             parser = AnswerParser(self._builder, self._session.limits, response.mask)

@@ -7,7 +7,7 @@ sent while the service asks to wait.
 import difflib
 import itertools
 import logging
-from typing import Tuple
+from typing import Optional, Tuple
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.errors import CopilotError, ModelNotAvailableError, StreamClosedError
@@ -37,20 +37,25 @@ _NO_USE = (401, 421)
 
 def name_models(error: ModelNotAvailableError, model: str, session: ApiSession, call: CallContext) -> None:
     """Say in an error which model was refused, which models have similar names, and how to list them."""
+    listed: Optional[Tuple[str, ...]] = None
     try:
         listed = _listed_models(session, call)
     except StreamClosedError:
         raise
     except CopilotError:
-        listed = ()
+        pass
     error.model = model
+    names = listed or ()
     # A model that is listed was no slip of the pen.
-    nearest = [] if model in listed else difflib.get_close_matches(model, listed, _MOST_SUGGESTIONS, cutoff=0.5)
+    nearest = [] if model in names else difflib.get_close_matches(model, names, _MOST_SUGGESTIONS, cutoff=0.5)
     error.suggestions = tuple(nearest)
     others = [f"similar names: {', '.join(error.suggestions)}"] if error.suggestions else []
     if model != MODEL:
         others.append(f'"{MODEL}" is answered on every plan')
-    others.append("Client.models() and copilot-sync models list what the account may use")
+    if listed == ():
+        others.append("the service lists no other model that this account may use")
+    else:
+        others.append("Client.models() and copilot-sync models list what the account may use")
     words = str(error.args[0]).replace("this model", f"the model {model!r}", 1)
     error.args = (f"{words}; {'; '.join(others)}",)
 
