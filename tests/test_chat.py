@@ -425,3 +425,53 @@ def test_a_chat_keeps_no_stream_alive(emulator: Emulator, client: Client) -> Non
     del stream, streams
     collect_garbage()
     assert [reference() for reference in references] == [None] * 3
+
+
+@retries
+def test_the_instructions_of_a_retry_are_those_of_its_text(emulator: Emulator, client: Client, retry: Act) -> None:
+    """They can't be others; an edit can bring others."""
+    chat = client.chat()
+    chat.ask("one", system="Be brief")
+    with pytest.raises(TypeError, match="edit the question"):
+        retry(chat, system="Be nice")
+    retry(chat)
+    assert [body["content"] for body in sent(emulator)] == ["System: Be brief\nUser: one\nAssistant:"] * 2
+
+
+@edits
+def test_an_edit_may_bring_other_instructions(emulator: Emulator, client: Client, edit: Act) -> None:
+    """Behind those of the chat, if the question brought these."""
+    chat = client.chat(system="Be brief")
+    chat.ask("one")
+    edit(chat, system="Be nice")
+    chat.ask("two", system="Be kind")
+    edit(chat)
+    edit(chat, system="Be good")
+    contents = [body["content"] for body in sent(emulator)]
+    assert contents[1] == "System: Be brief\n\nBe nice\nUser: other\nAssistant:"
+    assert contents[3:] == ["Be kind\n\nother", "Be good\n\nother"]
+
+
+@retries
+def test_files_given_anew_take_the_place_of_those_before(emulator: Emulator, client: Client, retry: Act) -> None:
+    chat = client.chat()
+    chat.ask("one", files=[("a.py", "1")], references=[REPOSITORY])
+    retry(chat)
+    retry(chat, files=[("b.py", "2")])
+    names = [[each.get("name", each["type"]) for each in body["references"]] for body in sent(emulator)]
+    assert names == [["repository", "a.py"], ["repository", "a.py"], ["b.py"]]
+
+
+@edits
+def test_an_edit_of_a_stored_question_brings_what_was_not_sent_yet(
+    emulator: Emulator, client: Client, edit: Act
+) -> None:
+    """The instructions and files of the chat that goes on there, once."""
+    stored = client.ask("one").conversation
+    chat = client.chat(stored.conversation_id, system="Be brief", files=[("a.py", "1")])
+    edit(chat)
+    chat.ask("two")
+    _, edited, after = sent(emulator)
+    assert edited["content"] == "System: Be brief\nUser: other\nAssistant:"
+    assert [each["name"] for each in edited["references"]] == ["a.py"]
+    assert (after["content"], after["references"]) == ("two", [])

@@ -47,3 +47,18 @@ def test_garbage_is_as_good_as_nothing(kept: str) -> None:
     assert LastConversation(store, API).load() is None
     LastConversation(store, API).save(conversation("1", "m"))
     assert LastConversation(store, API).load() == conversation("1", "m")
+
+
+def test_a_discarded_conversation_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    """However often it was saved; another one that is discarded changes nothing."""
+    store = FileCache(tmp_path / "conversations.json")
+    LastConversation(store, API).save(conversation("1", "m1"))
+    last = LastConversation(store, API)
+    last.discard(conversation("1", "m1"))
+    assert last.load() == conversation("1", "m1")
+    for message_id in ("m2", "m3"):
+        last.save(conversation("2", message_id))
+    last.discard(conversation("other", "m2"))
+    assert last.load() == conversation("2", "m3")
+    last.discard(conversation("2", "m3"))
+    assert last.load() == conversation("1", "m1")

@@ -239,6 +239,20 @@ def test_a_refusal_is_raised_though_the_look_fails(emulator: Emulator, client: C
         chat.ask("second")
 
 
+def test_a_stream_that_is_closed_in_the_look_after_a_refusal_ends(emulator: Emulator, client: Client) -> None:
+    chat = client.chat()
+    chat.ask("first")
+    emulator.fail("message", Fault.status(422))
+    emulator.fail("messages", Fault.stall())
+    stream = chat.stream("second")
+    closer = threading.Timer(0.2, stream.close)
+    closer.start()
+    with pytest.raises(StreamClosedError):
+        stream.read()
+    closer.join()
+    emulator.release()
+
+
 def test_a_thread_that_is_gone_is_not_found(emulator: Emulator, client: Client) -> None:
     chat = client.chat()
     answer = chat.ask("first")

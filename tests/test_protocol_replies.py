@@ -305,6 +305,7 @@ MODEL_FIELDS = st.dictionaries(st.sampled_from(NAMES_IN_MODELS.split()), JSON_VA
 
 
 @given(st.lists(MODEL_FIELDS | JSON_VALUES, max_size=4))
+@example([{"id": "m", "billing": {"multiplier": 1}}])
 def test_any_list_of_models_is_read(entries: List[Any]) -> None:
     """Each field has its type, whatever came; a model hashes, pickles, and can be printed."""
     for model in read_models(sent(data=entries)):

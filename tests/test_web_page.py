@@ -87,7 +87,7 @@ _CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
 
 def test_the_table_of_codes_is_whole() -> None:
     """Each code is explained once."""
-    table = PAGE[PAGE.index("``code``              what") :]
+    table = PAGE[PAGE.index("These are the error codes:") :]
     codes = re.findall(r"^``(\w+)``  ", table, re.MULTILINE)[1:]
     assert sorted(codes) == sorted({message.code for message in (*sse._MESSAGES.values(), sse._NOT_KEPT)})
 
