@@ -181,3 +181,13 @@ def test_a_refused_prompt_leaves_no_empty_conversation(emulator: Emulator, clien
     assert [results[id].error is None for id in "abcd"] == [False, False, False, True]
     assert (results["a"].conversation_id, results["b"].conversation_id) == (None, mine)
     assert set(emulator.threads) == {mine, results["c"].conversation_id, results["d"].conversation_id}
+
+
+def test_the_conversation_of_a_prompt_that_may_be_there_stays(emulator: Emulator, client: Client) -> None:
+    """An earlier attempt may have got through, though the last one was refused."""
+    emulator.fail("message", Fault.drop(processed=False), Fault.status(422))
+    emulator.fail("messages", *[Fault.status(500)] * AT_ONCE.attempts)
+    (result,) = batch.run([Prompt("a", "one")], client=client, workers=1)
+    assert result.error is not None
+    assert result.error["status"] == 422
+    assert list(emulator.threads) == [result.conversation_id]

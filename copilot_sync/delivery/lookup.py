@@ -81,7 +81,7 @@ class Lookup:
             The id; ``None`` if the messages can't be listed, whatever the reason: a message may still be sent then.
 
         Raises:
-            CopilotError: The message can't be sent either: no token, a limit, a wrong host, the call's time is over.
+            CopilotError: The message can't be sent either: no token, a limit, a wrong host.
         """
         try:
             with self._call.limited(min(_PARENT_SECONDS, self._seconds())):
@@ -91,7 +91,6 @@ class Lookup:
         except CopilotError as error:
             if error.stage != "messages":
                 raise
-            self._call.check("messages")
             return None
         return ROOT if answer is None else answer.id
 
