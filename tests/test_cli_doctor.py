@@ -57,6 +57,15 @@ def test_all_is_well_with_an_emulator(served: Emulator, capsys: pytest.CaptureFi
         assert secret not in repr(found)
 
 
+def test_an_account_without_copilot_is_told_what_helps(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Signing in again would not."""
+    served.options.plan = "none"
+    token = report(capsys, 1)["token"]
+    assert token.startswith("✗ ")
+    assert "No access to GitHub Copilot found" in token
+    assert token.endswith(" -> get Copilot for this account, or export the cookies of one that has it")
+
+
 def test_one_token_does_for_doctor_and_the_rest(served: Emulator) -> None:
     """It uses the cache that it reports on."""
     assert [run(["doctor"]), run(["models"]), run(["doctor"])] == [0, 0, 0]
