@@ -399,3 +399,12 @@ def test_a_refusal_costs_the_time_of_the_call_at_most(emulator: Emulator) -> Non
     with pytest.raises(InvalidRequestError):
         client.ask("Hi", timeout=Timeout(total=1.0))
     emulator.release()
+
+
+def test_a_copy_lists_the_models_anew(emulator: Emulator, client: Client) -> None:
+    """When they were listed is told by a clock that another process, or another machine, does not have."""
+    with pytest.raises(ModelNotAvailableError):
+        client.ask("Hi", model="nothing")
+    with pickle.loads(pickle.dumps(client)) as copied, pytest.raises(ModelNotAvailableError):
+        copied.ask("Hi", model="nothing")
+    assert stages(emulator).count("models") == 2

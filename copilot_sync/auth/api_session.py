@@ -181,7 +181,7 @@ class ApiSession:
         self._transport.close()
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, listed_models=None)  # its time is by the clock of another process
         preload()
 
 

@@ -14,6 +14,8 @@ no connection; 408, 409, 425, 429;                    not processed: it is sent 
 cut or silent before the whole head of a reply;       unknown: the thread is looked at, and it is sent
 500, 502, 504, 503 without ``Retry-After``;           again only if it is not there
 a reply that ended before its first content
+400, 404, 422 that refuses the model, if there is     not processed: it is sent once more, to the other
+another to ask, or a parent that is gone              model, or as the answer to another message
 any other status; an error in the reply; anything     final: never sent again
 after the first content
 ====================================================  ==========================================

@@ -1,4 +1,8 @@
-"""Looking for a lost answer in its thread: the requests and the waits. ``recovery`` decides what follows from them."""
+"""Looking into a thread: for a lost answer, and for the message that the next one answers.
+
+Here are the requests and the waits. ``recovery`` decides what follows for a lost answer; ``message_tree`` knows the
+branches.
+"""
 
 import functools
 from typing import Callable, List, Optional
@@ -65,13 +69,8 @@ class Lookup:
         Raises:
             StreamClosedError: The call was stopped.
         """
-        try:
-            with self._call.limited(self._seconds()):
-                found = find_answer(self._messages(None), self._sent)
-        except StreamClosedError:
-            raise
-        except CopilotError:
-            return None
+        messages = self._listed_once()
+        found = None if messages is None else find_answer(messages, self._sent)
         return found if isinstance(found, Message) else None
 
     def parent(self) -> Optional[str]:
@@ -85,32 +84,27 @@ class Lookup:
         """
         try:
             with self._call.limited(min(_PARENT_SECONDS, self._seconds())):
-                answer = answer_to_go_on_from(self._messages(self._retry))
+                return _next_parent(self._messages(self._retry))
         except (StreamClosedError, AuthenticationError, RateLimitError, WrongHostError):
             raise
         except CopilotError as error:
             if error.stage != "messages":
                 raise
             return None
-        return ROOT if answer is None else answer.id
 
     def other_parent(self) -> Optional[str]:
         """Look once whether the message that ours answers is gone, and return the one to answer instead.
 
         Returns:
             The id, or ``root``; ``None`` if the message is there, or if that can't be seen.
+
+        Raises:
+            StreamClosedError: The call was stopped.
         """
-        try:
-            with self._call.limited(self._seconds()):
-                messages = self._messages(None)
-        except StreamClosedError:
-            raise
-        except CopilotError:
+        messages = self._listed_once()
+        if messages is None or any(message.id == self._sent.parent_id for message in messages):
             return None
-        if any(message.id == self._sent.parent_id for message in messages):
-            return None
-        answer = answer_to_go_on_from(messages)
-        return ROOT if answer is None else answer.id
+        return _next_parent(messages)
 
     def until_settled(self, failure: CopilotError, failed_at: float) -> Optional[Message]:
         """Look until it is known what became of the message, and wait for an answer that is being written.
@@ -149,9 +143,25 @@ class Lookup:
             is_present = decision.is_present
             self._call.sleep(decision.seconds)
 
+    def _listed_once(self) -> Optional[List[Message]]:
+        """List the messages without another attempt; ``None`` if they can't be listed that way."""
+        try:
+            with self._call.limited(self._seconds()):
+                return self._messages(None)
+        except StreamClosedError:
+            raise
+        except CopilotError:
+            return None
+
     def _messages(self, retry: Optional[RetryPolicy]) -> List[Message]:
         read = functools.partial(read_messages, thread_id=self._sent.conversation_id)
         return self._session.fetch(self._request, self._call, retry, read)
 
     def _seconds(self) -> float:
         return search_seconds(self._call.timeout.read, self._call.remaining())
+
+
+def _next_parent(messages: List[Message]) -> str:
+    """Return the message that the next question of a thread answers."""
+    answer = answer_to_go_on_from(messages)
+    return ROOT if answer is None else answer.id

@@ -37,13 +37,13 @@ _NO_USE = (401, 421)
 
 def name_models(error: ModelNotAvailableError, model: str, session: ApiSession, call: CallContext) -> None:
     """Say in an error which model was refused, which models have similar names, and how to list them."""
-    listed: Optional[Tuple[str, ...]] = None
+    listed: Optional[Tuple[str, ...]]
     try:
         listed = _listed_models(session, call)
     except StreamClosedError:
         raise
     except CopilotError:
-        pass
+        listed = None
     error.model = model
     names = listed or ()
     # A model that is listed was no slip of the pen.

@@ -87,7 +87,7 @@ def _numbers(entries: Mapping[str, Any]) -> Dict[str, Union[int, float]]:
 
 
 def _read_page_reply(reply: RawReply, stage: str, mask: Callable[[str], str]) -> Mapping[str, Any]:
-    """Read the object that github.com sends to who has cookies; others get the page where people sign in."""
+    """Read the object that github.com sends to whoever has cookies; others get its login page."""
     data = _read_json(reply, stage) if first_byte(reply) in (b"{", b"[") else None
     if isinstance(data, Mapping):
         return data
