@@ -309,7 +309,7 @@ def test_an_answer_that_is_not_regenerated_stays(emulator: Emulator, open_page: 
     """The next question follows it: after a failure, and after Stop; an answer that was stopped can be had anew."""
     page = open_page(ONE)
     page.hear("one")
-    emulator.fail("message", Fault.status(402), Fault.stall(("after_events", 2)))
+    emulator.fail("message", Fault.status(402), Fault.stall(("after_events", 1)))
     page.regenerate()
     assert (page.answers, page.notes) == (["one"], ["The allowance of answers is used up for now."])
     page.find("#again").click()
