@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator
 
 import pytest
 from batches import AT_ONCE, Waiting, by_id, fail_on, ids, sent, texts
-from support import stages
+from support import may_fork, stages
 
 from copilot_sync import Client, StreamClosedError, batch
 from copilot_sync.batch import sender, workers
@@ -56,6 +56,7 @@ Executor = concurrent.futures.Executor
 METHODS = multiprocessing.get_all_start_methods() if sys.implementation.name == "cpython" else ["fork"]
 
 
+@may_fork
 @pytest.mark.parametrize("method", METHODS)
 def test_other_processes_may_do_the_asking(emulator: Emulator, output: Path, method: str) -> None:
     """Each finds the credentials by itself, and keeps one client for all of its prompts."""
