@@ -139,7 +139,11 @@ def end_process(*arguments: Any) -> None:
 def test_an_engine_that_breaks_ends_a_batch(emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own error tells why; the next run goes on."""
     monkeypatch.setattr(workers, "work", end_process)
-    with concurrent.futures.ProcessPoolExecutor(1) as pool, pytest.raises(concurrent.futures.BrokenExecutor):
+    # Not forkserver, the default since 3.14: its children have the environment of the test that used it first.
+    context = multiprocessing.get_context("spawn" if "spawn" in METHODS else "fork")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool, pytest.raises(
+        concurrent.futures.BrokenExecutor
+    ):
         list(batch.run(["one", "two"], executor=pool, output=output))
     assert ids(output) == []
 
