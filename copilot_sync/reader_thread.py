@@ -59,7 +59,8 @@ class ReaderThread(Generic[T]):
 
     def start(self) -> None:
         """Start to read."""
-        self._thread.start()
+        # A free-threaded build copies the context of whoever starts a thread, and an ended thread keeps the copy.
+        contextvars.Context().run(self._thread.start)
 
     def take(self) -> Optional[Deque[T]]:
         """Return all items in the buffer, which may be none yet; ``None`` after the last item."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
+import pytest
 import sseclient
 
 from copilot_sync.emulator import Emulator
@@ -409,6 +410,20 @@ class Sink(io.TextIOWrapper):
     def written(self) -> bytes:
         self.flush()
         return self.buffer.getvalue()  # type: ignore[no-any-return]
+
+
+def fork() -> int:
+    """Call ``os.fork`` without the warning of threads, which the tests are about.
+
+    Where warnings are errors, Python 3.15 raises it in the parent after it has forked.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+#: For tests in which ``multiprocessing`` forks.
+may_fork = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 #: Texts that try to pass for something else than they are: another line, another cell, another direction.

@@ -6,12 +6,11 @@ import os
 import pickle
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
-from support import PATIENCE, Peer, Server, Worker, answering, nothing_left_open, stages, wait_for, wait_until
+from support import PATIENCE, Peer, Server, Worker, answering, fork, nothing_left_open, stages, wait_for, wait_until
 
 from copilot_sync import Client, Conversation, GithubCopilot, RetryPolicy, Timeout
 from copilot_sync.auth import api_host
@@ -519,9 +518,7 @@ def test_a_copy_and_a_child_know_the_host(business: Emulator) -> None:
         assert copied.api_url == business.plan_api_url
         with copied:
             copied.models()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
-            child = os.fork()
+        child = fork()
         if child == 0:  # pragma: no cover - the child's lines are counted in the child
             os._exit(0 if client.api_url == business.plan_api_url and client.models() else 1)
         assert os.waitpid(child, 0)[1] == 0
@@ -534,9 +531,7 @@ def test_a_child_does_not_wait_for_a_look_of_its_parent(business: Emulator) -> N
     with client_of(business) as client:
         first = Worker(client.models)
         assert business.wait_until(lambda: business.stalled, PATIENCE)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
-            child = os.fork()
+        child = fork()
         if child == 0:  # pragma: no cover - the child's lines are counted in the child
             os._exit(0 if client.models() else 1)
         assert os.waitpid(child, 0)[1] == 0

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator
 
 import pytest
 from batches import AT_ONCE, Waiting, by_id, fail_on, ids, sent, texts
-from support import stages
+from support import may_fork, stages
 
 from copilot_sync import Client, StreamClosedError, batch
 from copilot_sync.batch import sender, workers
@@ -56,6 +56,7 @@ Executor = concurrent.futures.Executor
 METHODS = multiprocessing.get_all_start_methods() if sys.implementation.name == "cpython" else ["fork"]
 
 
+@may_fork
 @pytest.mark.parametrize("method", METHODS)
 def test_other_processes_may_do_the_asking(emulator: Emulator, output: Path, method: str) -> None:
     """Each finds the credentials by itself, and keeps one client for all of its prompts."""
@@ -138,7 +139,11 @@ def end_process(*arguments: Any) -> None:
 def test_an_engine_that_breaks_ends_a_batch(emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own error tells why; the next run goes on."""
     monkeypatch.setattr(workers, "work", end_process)
-    with concurrent.futures.ProcessPoolExecutor(1) as pool, pytest.raises(concurrent.futures.BrokenExecutor):
+    # Not forkserver, the default since 3.14: its children have the environment of the test that used it first.
+    context = multiprocessing.get_context("spawn" if "spawn" in METHODS else "fork")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool, pytest.raises(
+        concurrent.futures.BrokenExecutor
+    ):
         list(batch.run(["one", "two"], executor=pool, output=output))
     assert ids(output) == []
 

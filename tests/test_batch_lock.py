@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from journals import failure, journal_of, opened, write
-from support import collect_garbage, nothing_left_open
+from support import collect_garbage, may_fork, nothing_left_open
 
 from copilot_sync.batch import durable_file
 from copilot_sync.batch.durable_file import JournalError
@@ -133,6 +133,7 @@ def wait_for_word(started: Any, end: Any) -> None:
     end.wait()
 
 
+@may_fork
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 def test_a_forked_child_does_not_keep_the_lock(output: Path) -> None:
     """A pool's processes may live on when the one who made them was killed."""

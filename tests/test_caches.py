@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, List, Optional
 
 import pytest
+from support import may_fork
 
 from copilot_sync import safe_files
 from copilot_sync.auth import caches
@@ -384,6 +385,7 @@ def test_what_a_signal_handler_raises_leaves_no_lock(
     assert cache.get("key") == "value"
 
 
+@may_fork
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 def test_a_child_that_was_forked_meanwhile_holds_no_lock(tmp_path: Path) -> None:
     """It inherits the open file for as long as it lives; the lock is given back all the same."""

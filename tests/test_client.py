@@ -7,13 +7,12 @@ import pickle
 import socket
 import threading
 import time
-import warnings
 import weakref
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from support import collect_garbage, stages
+from support import collect_garbage, fork, stages
 
 import copilot_sync
 from copilot_sync import (
@@ -709,9 +708,7 @@ def test_a_client_works_in_a_forked_process(emulator: Emulator, client: Client) 
     """The child gets connections of its own, and its parent's go on."""
     client.ask("Hi")
     before = emulator.connections
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: it is what this is about
-        child = os.fork()
+    child = fork()
     if child == 0:  # pragma: no cover - the child's lines are counted in the child
         os._exit(0 if client.ask("Child").text == "Child" else 1)
     assert os.waitpid(child, 0)[1] == 0

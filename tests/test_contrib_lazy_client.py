@@ -4,7 +4,7 @@ import os
 from typing import List
 
 import pytest
-from support import Worker
+from support import Worker, fork
 
 from copilot_sync import Client
 from copilot_sync.contrib.lazy_client import CLIENT_OPTIONS, LazyClient, option_names
@@ -48,7 +48,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """One may be making the client at the moment of the fork, and is not there in the child."""
     one = LazyClient(lambda: Client("key"))
     with one._lock:
-        child = os.fork()
+        child = fork()
         if child == 0:  # pragma: no cover - the child's own; its status tells how it went
             os._exit(0 if one._lock.acquire(timeout=5) else 1)
         assert os.waitpid(child, 0)[1] == 0

@@ -194,6 +194,35 @@ def test_a_child_that_comes_and_goes_is_not_noticed(tmp_path: Path, tls: bool) -
     assert (emulator.connections, emulator.tokens_issued) == (4, 1)
 
 
+# The line about the warning is the documentation's.
+WARNED_PROGRAM = """
+import os, threading, warnings
+from copilot_sync import Client
+
+client, end = Client(), threading.Event()
+client.ask("warm")
+other = threading.Thread(target=end.wait)
+other.start()
+{line}
+child = os.fork()
+if not child:
+    os._exit(client.ask("asked by the child").text != "asked by the child")
+assert os.waitpid(child, 0)[1] == 0
+end.set()
+other.join()
+client.close()
+"""
+
+
+@needs_fork
+def test_a_process_with_threads_forks_where_warnings_are_errors() -> None:
+    """As the documentation says: Python 3.15 would raise after it has forked."""
+    usage = (Path(__file__).parents[1] / "docs" / "usage.rst").read_text(encoding="utf-8")
+    [line] = [line.strip() for line in usage.splitlines() if line.startswith("    warnings.filterwarnings(")]
+    with Emulator() as emulator:
+        run(WARNED_PROGRAM.format(line=line), env={**emulator.environment, "PYTHONWARNINGS": "error"})
+
+
 def test_the_copy_of_a_stream_says_what_had_come() -> None:
     """Its error is not the one of a stream that another thread closed."""
     with Emulator(reply=["one", "two"]) as emulator, Client(

@@ -92,7 +92,10 @@ def test_a_seam_is_used_where_the_list_says(seam: Seam) -> None:
     ("seam", "fault"),
     [
         (Seam("http.client.HTTPResponse._gone", "reply", "reads", "3.8"), "_gone has gone; it reads in reply.py"),
-        (Seam("http.client.HTTPResponse.begin", "reply", "reads", "3.8", ("more",)), "takes [], and not ('more',)"),
+        (
+            Seam("http.client.HTTPResponse.close", "reply", "reads", "3.8", ("more",)),
+            "takes [], and not ('more',)",
+        ),
     ],
 )
 def test_a_seam_that_moved_is_named(seam: Seam, fault: str) -> None:

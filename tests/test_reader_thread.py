@@ -2,10 +2,11 @@
 
 import contextvars
 import threading
+import weakref
 from typing import Any, Iterator, List
 
 import pytest
-from support import nothing_left_open, wait_for
+from support import collect_garbage, nothing_left_open, wait_for
 
 from copilot_sync.reader_thread import READ_AHEAD, ReaderThread
 
@@ -146,6 +147,28 @@ def test_the_thread_sees_the_context_of_whoever_made_it() -> None:
     reader.start()
     reader.join()
     assert list(reader.take() or ()) == ["before"]
+
+
+def test_an_ended_thread_keeps_no_context() -> None:
+    """What a context variable held can be freed while the reader is still there."""
+
+    class Value:
+        pass
+
+    def start_with(value: Value) -> "ReaderThread[int]":
+        contextvars.ContextVar[Value]("variable").set(value)
+        reader = ReaderThread(iter([1]), do_nothing, do_nothing)
+        reader.start()
+        reader.join()
+        return reader
+
+    value = Value()
+    freed = weakref.ref(value)
+    reader = contextvars.copy_context().run(start_with, value)
+    assert reader.ended
+    del value
+    collect_garbage()
+    assert freed() is None
 
 
 def test_joining_never_fails() -> None:

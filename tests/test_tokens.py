@@ -6,11 +6,11 @@ import json
 import os
 import pickle
 import threading
-import warnings
 from typing import Any, Callable, ContextManager, Dict, List, Optional
 
 import pytest
 import requests
+from support import fork
 
 from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies, send_token
 from copilot_sync.auth.single_flight import WaitingTurn
@@ -552,9 +552,7 @@ def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have(
     first = threading.Thread(target=lambda: tokens.get(call(), None))
     first.start()
     assert emulator.wait_until(lambda: emulator.stalled)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: it is what this is about
-        child = os.fork()
+    child = fork()
     if child == 0:  # pragma: no cover - the child's lines are counted in the child
         os._exit(0 if tokens.get(call(), None) else 1)
     status = os.waitpid(child, 0)[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from itertools import islice
@@ -32,7 +33,8 @@ class ThreadGroup:
                 return False
             # A thread doesn't remove itself: join would not wait for what it does after that.
             self._threads = {each for each in self._threads if each.is_alive()}
-            thread.start()
+            # The same context on every build: a free-threaded one would keep a copy of the caller's.
+            contextvars.Context().run(thread.start)
             self._threads.add(thread)
         return True
 

@@ -7,6 +7,7 @@ Whoever needs the connection then waits for it, and meets the failure that makin
 there and then.
 """
 
+import contextvars
 import ssl
 import threading
 from typing import Any, List, Optional
@@ -39,7 +40,8 @@ class Preconnection:
         # it is cleared, because its traceback holds this object.
         self._failures: List[BaseException] = []
         self._thread = threading.Thread(target=self._connect, name="copilot-sync-connect", daemon=True)
-        self._thread.start()
+        # The same context on every build: a free-threaded one would keep a copy of the caller's.
+        contextvars.Context().run(self._thread.start)
 
     def _connect(self) -> None:
         try:

@@ -28,7 +28,7 @@ class Seam(NamedTuple):
     parameters: Optional[Tuple[str, ...]] = None
 
 
-_PYTHON = "CPython 3.8 to 3.14"
+_PYTHON = "CPython 3.8 to 3.15"
 _URLLIB3 = "urllib3 1.26.0 to 2.8.0"
 _REQUESTS = "requests 2.32.4 to 2.34.2"
 _CLIENT = "http.client.HTTPResponse"
