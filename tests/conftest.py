@@ -136,4 +136,16 @@ def trouble(
 
 def pytest_collection_finish() -> None:
     """Keep what was imported out of each later look for garbage: many tests make one."""
+    _freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_stays_is_frozen() -> Iterator[None]:
+    """Keep what pytest remembers of earlier modules out of these looks too: it grows with each test."""
+    yield
+    _freeze()
+
+
+def _freeze() -> None:
+    gc.collect()
     getattr(gc, "freeze", gc.collect)()  # PyPy has no need of it

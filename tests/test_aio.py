@@ -422,7 +422,7 @@ def _many_descriptors() -> Iterator[None]:
 @pytest.mark.usefixtures("_many_descriptors")
 def test_hundreds_of_generators_run_at_once_on_one_loop(emulator: Emulator, client: Client) -> None:
     """All answers are whole and their own; threads and descriptors are back where they were."""
-    count, events = 500, 20
+    count, events = 300, 10
     all_are_there = threading.Barrier(count, timeout=PATIENCE * 10)
 
     def answer(prompt: str) -> Iterator[str]:
