@@ -67,6 +67,7 @@ case "$*" in *python_version*) echo 9.9.9t ;; *) exec "{sys.executable}" "$@" ;;
         assert len(row) == 5
         assert all(re.match(r"\d", cell) for cell in row[1:]), row
     assert {row[2] for row in found[::2]} == {"1.00"}
+    assert {row[2] for row in found[1::2]} != {"1.00"}
 
 
 def test_interpreters_that_can_not_be_told_apart_are_refused() -> None:
