@@ -1,17 +1,20 @@
-"""``python -m benchmarks [QUESTION ...] [--short] [--only CLIENT ...]``: tables on stdout, progress on stderr."""
+"""``python -m benchmarks [QUESTION ...]``: tables on stdout, progress on stderr. ``--help`` lists the options."""
 
 import argparse
 import contextlib
 import datetime
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from importlib import metadata
 from typing import Iterator, List, Optional, Tuple
 
+from benchmarks.bench import FULL, SHORT, TINY, Bench
+from benchmarks.measure import described
 from benchmarks.peers import PEERS
-from benchmarks.questions import FULL, QUESTIONS, SHORT, TINY, Bench
+from benchmarks.questions import QUESTIONS
 
 _DISTRIBUTIONS = (
     "copilot-sync",
@@ -28,10 +31,15 @@ _DISTRIBUTIONS = (
 
 def main(arguments: Optional[List[str]] = None) -> None:
     """Ask the questions and print their tables."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        pythons = described(given.python or [[sys.executable]])
+    except ValueError as error:
+        parser.error(str(error))
     with contextlib.ExitStack() as stack:
         scale = TINY if given.tiny else SHORT if given.short else FULL
-        bench = Bench(given.only or list(PEERS), scale, stack.enter_context(_certificate()))
+        bench = Bench(given.only or list(PEERS), scale, stack.enter_context(_certificate()), pythons)
         stack.callback(bench.close)
         print(_machine(), flush=True)
         for name in given.questions or list(QUESTIONS):
@@ -47,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tiny", action="store_true", help="measure next to nothing: only to see that it runs")
     parser.add_argument(
         "--only", action="append", choices=list(PEERS), metavar="CLIENT", help=f"of {', '.join(PEERS)}; default: all"
+    )
+    parser.add_argument(
+        "--python",
+        action="append",
+        type=shlex.split,
+        metavar="COMMAND",
+        help="an interpreter to run the clients on, with the package's dependencies; it may have options, as in "
+        "'python3.15t -X gil=1'. Several take turns, and the first is what others are compared with. Default: this one",
     )
     return parser
 

@@ -1,30 +1,77 @@
 """Processes that take turns, and what is made of their measurements: medians, ratios, Markdown."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from benchmarks.peers import Target
 from benchmarks.plans import Plan
 
+_ROOT = Path(__file__).resolve().parents[1]
+#: Stands between a client and its interpreter in the name of what takes turns.
+_ON = " on "
+#: Prints the release, "t" behind it for a free-threaded build, and whether such a build runs with the GIL all the same.
+_DESCRIBE = """
+import platform, sys, sysconfig
+free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+kind = "" if platform.python_implementation() == "CPython" else platform.python_implementation() + " "
+print(kind + platform.python_version() + "t" * free + ", with GIL" * (free and sys._is_gil_enabled()))
+"""
+
+#: Commands that start an interpreter, by what stands behind a client's name in a table.
+Pythons = Mapping[str, Sequence[str]]
 #: What each client measured, round by round.
 Rounds = Dict[str, List[Dict[str, Any]]]
 #: Picks a number out of what was measured.
 Figure = Callable[[Dict[str, Any]], float]
 
 
+def described(commands: Sequence[Sequence[str]]) -> Pythons:
+    """Name interpreters by what they are; the only one needs no name.
+
+    Raises:
+        ValueError: One does not start, or two are the same.
+    """
+    found: Dict[str, Sequence[str]] = {}
+    for command in commands:
+        try:
+            done = subprocess.run([*command, "-c", _DESCRIBE], check=True, stdout=subprocess.PIPE, encoding="utf-8")
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ValueError(f"{' '.join(command)} starts no Python: {error}") from error
+        name = _ON + done.stdout.strip()
+        if name in found:
+            raise ValueError(f"two interpreters are {done.stdout.strip()}, and could not be told apart")
+        found[name] = command
+    return found if len(found) > 1 else {"": commands[0]}
+
+
+def client_of(name: str) -> str:
+    """The client, without its interpreter."""
+    return name.partition(_ON)[0]
+
+
+def python_of(name: str) -> str:
+    """What stands behind the client's name: nothing if there is one interpreter only."""
+    return "".join(name.partition(_ON)[1:])
+
+
 class Process:
     """A module of this package, run in a process of its own that speaks JSON, a line at a time."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, python: Sequence[str] = (sys.executable,)) -> None:
+        # Another interpreter has the dependencies, but maybe not the package: that is ours.
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+            [*python, "-m", f"benchmarks.{module}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path},
         )
 
     def heard(self) -> Any:
@@ -49,16 +96,18 @@ class Process:
 
 
 class Workers:
-    """The clients, each in its process, which is started when it is first needed."""
+    """The clients on each interpreter, each in its process, which is started when it is first needed."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = list(names)
+    def __init__(self, clients: Iterable[str], pythons: Pythons) -> None:
+        self.pythons = pythons
+        self.names = [client + python for client in clients for python in pythons]
         self._processes: Dict[str, Process] = {}
 
     def measure(self, name: str, job: str, target: Target, plan: Plan, **arguments: Any) -> Dict[str, Any]:
         """Have one client do a job."""
         if name not in self._processes:
-            self._processes[name] = Process("worker", name)
+            python = self.pythons[python_of(name)]
+            self._processes[name] = Process("worker", client_of(name), python=python)
         question = {"job": job, "target": asdict(target), "plan": asdict(plan), **arguments}
         result: Dict[str, Any] = self._processes[name].asked(question)
         return result
@@ -111,22 +160,36 @@ def middle(title: str, figure: Figure, form: str = "{:.1f}") -> Column:
 
 
 def ratio(title: str, figure: Figure, *, to: Optional[str] = None, of: Optional[str] = None) -> Column:
-    """A client's figure divided by that of one, or that of one divided by the client's.
+    """A client's figure divided by that of one on the same interpreter, or that of one divided by the client's.
 
     It is the median of the ratios of each round: what slows all of a round down is no part of it.
     """
 
     def text(name: str, rounds: Rounds) -> str:
-        other = to or of or name
-        if other not in rounds or failure_of(rounds[other]) is not None:
-            return ""
-        pairs = zip(rounds[name], rounds[other])
-        ratios = [figure(mine) / (figure(others) or 1e-9) for mine, others in pairs]
-        if of is not None:
-            ratios = [1 / (value or 1e-9) for value in ratios]
-        return f"{statistics.median(ratios):.2f}"
+        other = (to or of or client_of(name)) + python_of(name)
+        return _ratio(name, other, rounds, figure, is_inverse=of is not None)
 
     return Column(title, text)
+
+
+def to_first_python(title: str, figure: Figure, pythons: Pythons) -> List[Column]:
+    """A client's figure divided by its own on the first interpreter; no column if there is no other."""
+    first = next(iter(pythons))
+
+    def text(name: str, rounds: Rounds) -> str:
+        return _ratio(name, client_of(name) + first, rounds, figure)
+
+    return [Column(title + first.replace(_ON, " "), text)] if len(pythons) > 1 else []
+
+
+def _ratio(name: str, other: str, rounds: Rounds, figure: Figure, is_inverse: bool = False) -> str:
+    if other not in rounds or failure_of(rounds[other]) is not None:
+        return ""
+    pairs = zip(rounds[name], rounds[other])
+    ratios = [figure(mine) / (figure(others) or 1e-9) for mine, others in pairs]
+    if is_inverse:
+        ratios = [1 / (value or 1e-9) for value in ratios]
+    return f"{statistics.median(ratios):.2f}"
 
 
 def failure_of(results: List[Dict[str, Any]]) -> Optional[str]:

@@ -15,6 +15,7 @@ import json
 import ssl
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, AsyncGenerator, Callable, Dict, Iterator, List, Optional, Union
 from urllib.parse import urlsplit
@@ -74,6 +75,11 @@ class Client:
             if event["type"] == "content":
                 yield event["body"]
 
+    def batch(self, plan: Plan, count: int, threads: int) -> List[str]:
+        """Ask so often in new conversations, with so many threads, and give the texts."""
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda _: "".join(self.pieces(plan, False)), range(count)))
+
     def post(self, url: str, headers: Dict[str, str]) -> Any:
         """Send a request without a body, and give the JSON of its reply."""
         raise NotImplementedError
@@ -129,6 +135,12 @@ class Ours(Client):
 
     def pieces(self, plan: Plan, known: bool) -> Iterator[str]:
         return self._client.stream(plan.prompt(), conversation=_conversation() if known else None)
+
+    def batch(self, plan: Plan, count: int, threads: int) -> List[str]:
+        import copilot_sync.batch
+
+        prompts = [plan.prompt()] * count
+        return [result.text for result in copilot_sync.batch.run(prompts, client=self._client, workers=threads)]
 
 
 class OursAsync(AsyncClient):

@@ -1,155 +1,31 @@
-"""The questions. Each has the clients take turns at one thing, and gives what a reader wants to know as tables.
+"""The questions. Each has the clients take turns at one thing, and gives what a reader wants to know as tables."""
 
-``Scale`` says how much is asked of the clients: the full measure, a short one, or next to nothing, for the test that
-sees that everything here still works.
-"""
-
-import http.client
-import json
 import os
 import statistics
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
+from benchmarks.bench import Bench, Scale
 from benchmarks.measure import (
     Column,
     Process,
+    Pythons,
     Rounds,
-    Workers,
+    client_of,
     failure_of,
     interleaved,
     markdown,
     middle,
+    python_of,
     quantile,
     ratio,
     spread,
     table,
+    to_first_python,
 )
 from benchmarks.peers import FLOOR, G4F_BLOCKING, OPENAI, OURS, OURS_ASYNC, READS, Target
 from benchmarks.plans import Plan
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is measured; ``round_trip`` is in milliseconds, where they are counted."""
-
-    rounds: int = 9
-    events: int = 20_000
-    paced: int = 1_000
-    calls: int = 100
-    trips: int = 5
-    round_trip: int = 50
-    delays: int = 200
-    streams: int = 200
-    seconds: float = 5.0
-    stream_rounds: int = 3
-    imports: int = 15
-    megabytes: int = 64
-    large_rounds: int = 3
-    volume: int = 1_000_000
-
-
-FULL = Scale()
-SHORT = Scale(
-    rounds=3,
-    events=3_000,
-    paced=100,
-    calls=20,
-    trips=2,
-    delays=40,
-    streams=50,
-    seconds=1.0,
-    stream_rounds=1,
-    imports=2,
-    megabytes=16,
-    large_rounds=1,
-    volume=30_000,
-)
-TINY = Scale(
-    rounds=1,
-    events=40,
-    paced=4,
-    calls=2,
-    trips=1,
-    round_trip=5,
-    delays=5,
-    streams=3,
-    seconds=0.1,
-    stream_rounds=1,
-    imports=1,
-    megabytes=1,
-    large_rounds=1,
-    volume=100,
-)
-
-
-class Bench:
-    """What the questions share: the server, the clients, and how much is asked of them.
-
-    Args:
-        names: The clients.
-        scale: How much is measured.
-        certificate: The files of a server's certificate with its key, and of its CA; ``None`` for no TLS.
-    """
-
-    def __init__(self, names: Sequence[str], scale: Scale, certificate: Optional[Tuple[str, str]]) -> None:
-        self.scale = scale
-        self.workers = Workers(names)
-        self._authority = certificate[1] if certificate else None
-        self._server = Process("server", *(certificate[:1] if certificate else ()))
-        self._ports: List[int] = self._server.heard()
-
-    @property
-    def names(self) -> List[str]:
-        """The clients."""
-        return [name for name in self.waiting if name != READS]
-
-    @property
-    def waiting(self) -> List[str]:
-        """The clients, and what reading costs by itself where each event is waited for."""
-        return self.workers.names
-
-    @property
-    def port(self) -> int:
-        """The port that speaks TLS, where one does."""
-        return self._ports[-1]
-
-    def target(self) -> Target:
-        """The server itself, with a key: no tokens, no TLS."""
-        url = f"http://127.0.0.1:{self._ports[0]}"
-        return Target(github=url, api=url)
-
-    def distant(self, ports: Sequence[int]) -> Target:
-        """The server behind the proxies of these ports, without a key."""
-        scheme = "https" if self._authority else "http"
-        github, api = (f"{scheme}://localhost:{port}" for port in ports)
-        return Target(github=github, api=api, api_key=None, authority=self._authority)
-
-    def counts(self) -> Dict[str, int]:
-        """How many connections and tokens were asked of the server since the last time."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._ports[0])
-        connection.request("GET", "/counts")
-        counts: Dict[str, int] = json.loads(connection.getresponse().read())
-        connection.close()
-        return counts
-
-    def run(self, job: str, plan: Plan, rounds: int, names: Optional[Sequence[str]] = None, **arguments: Any) -> Rounds:
-        """Have the clients take turns at a job."""
-        target = self.target()
-
-        def measure(name: str) -> Dict[str, Any]:
-            return self.workers.measure(name, job, target, plan, **arguments)
-
-        return interleaved(names or self.names, rounds, measure)
-
-    def close(self) -> None:
-        """End all processes."""
-        self.workers.close()
-        self._server.close()
-
 
 #: A title, a sentence, and a table.
 Section = Tuple[str, str, str]
@@ -200,7 +76,7 @@ def call(bench: Bench) -> List[Section]:
 
 def trips(bench: Bench) -> List[Section]:
     """How many round trips the first text takes."""
-    names = [name for name in bench.names if name not in (OPENAI, G4F_BLOCKING)]
+    names = bench.without(READS, OPENAI, G4F_BLOCKING)
     proxies = [Process("proxy", str(bench.scale.round_trip), str(bench.port)) for _ in range(2)]
     try:
         target = bench.distant([proxy.heard()[0] for proxy in proxies])
@@ -277,25 +153,81 @@ def _delays(results: List[Dict[str, Any]]) -> str:
     )
 
 
+def threads(bench: Bench) -> List[Section]:
+    """What threads gain from a second core: each interpreter beside the first one."""
+    scale, pythons = bench.scale, bench.workers.pythons
+    names = [name for name in bench.names if client_of(name) in (OURS, FLOOR)]
+    count = scale.threads
+    sections = []
+    for title, sentence, job, calls in [
+        (
+            f"{count} threads of whole calls on one client",
+            "A known conversation, an answer of one event. Each thread has made some calls before.",
+            "calls_in_threads",
+            count * scale.calls,
+        ),
+        (
+            f"A batch with {count} workers",
+            "A new conversation for each prompt, so two requests, and no output. The floor has a pool of threads.",
+            "batch",
+            scale.prompts,
+        ),
+    ]:
+        rounds = bench.run(job, Plan(), scale.rounds, names, count=calls, threads=count)
+        sections.append((title, sentence, table(rounds, _rate_columns(calls, pythons))))
+    rounds = bench.run("streams", _paced(scale), scale.stream_rounds, names, count=scale.streams)
+    columns = [
+        spread("CPU s", _cpu, "{:.2f}"),
+        *to_first_python("CPU ÷", _cpu, pythons),
+        middle("KB a stream", _kilobytes, "{:.0f}"),
+        *to_first_python("KB ÷", _kilobytes, pythons),
+    ]
+    sentence = f"50 events a second each, for {scale.seconds:g} s."
+    return [*sections, (f"{scale.streams} streams, each read by a thread", sentence, table(rounds, columns))]
+
+
+def _rate_columns(calls: int, pythons: Pythons) -> List[Column]:
+    def rate(result: Dict[str, Any]) -> float:
+        return calls / float(result["wall"])
+
+    def cpu(result: Dict[str, Any]) -> float:
+        return 1e6 * _cpu(result) / calls
+
+    return [
+        spread("calls a second", rate, "{:.0f}"),
+        *to_first_python("÷", rate, pythons),
+        spread("CPU µs a call", cpu, "{:.0f}"),
+        *to_first_python("CPU ÷", cpu, pythons),
+    ]
+
+
+def _cpu(result: Dict[str, Any]) -> float:
+    return float(result["cpu"])
+
+
+def _kilobytes(result: Dict[str, Any]) -> float:
+    return float(result["memory"]) / 1024
+
+
+def _paced(scale: Scale) -> Plan:
+    """The answer of each of many streams."""
+    return Plan(events=max(1, int(scale.seconds * 50)), gap=20_000)
+
+
 def streams(bench: Bench) -> List[Section]:
     """How many streams a process holds."""
     scale = bench.scale
-    plan = Plan(events=max(1, int(scale.seconds * 50)), gap=20_000)
-    rounds = bench.run("streams", plan, scale.stream_rounds, bench.waiting, count=scale.streams)
-
-    def cpu(result: Dict[str, Any]) -> float:
-        return float(result["cpu"])
-
+    rounds = bench.run("streams", _paced(scale), scale.stream_rounds, bench.waiting, count=scale.streams)
     columns = [
-        spread("CPU s", cpu, "{:.2f}"),
-        ratio("÷ floor", cpu, to=FLOOR),
-        ratio("copilot_sync ÷ it", cpu, of=OURS),
-        ratio("asyncio ÷ it", cpu, of=OURS_ASYNC),
+        spread("CPU s", _cpu, "{:.2f}"),
+        ratio("÷ floor", _cpu, to=FLOOR),
+        ratio("copilot_sync ÷ it", _cpu, of=OURS),
+        ratio("asyncio ÷ it", _cpu, of=OURS_ASYNC),
         middle("wall s", lambda result: float(result["wall"]), "{:.2f}"),
         middle("delay ms p50", quantile(0.5)),
         middle("p99", quantile(0.99)),
         middle("most", quantile(1.0)),
-        middle("KB a stream", lambda result: float(result["memory"]) / 1024, "{:.0f}"),
+        middle("KB a stream", _kilobytes, "{:.0f}"),
     ]
     return [
         (
@@ -325,7 +257,7 @@ def large(bench: Bench) -> List[Section]:
 def many(bench: Bench) -> List[Section]:
     """What a great many events cost."""
     scale = bench.scale
-    names = [name for name in bench.names if name not in (OPENAI, G4F_BLOCKING)]
+    names = bench.without(READS, OPENAI, G4F_BLOCKING)
     sections = []
     for count in (scale.volume // 10, scale.volume):
         bench.workers.after_fork_in_child()
@@ -368,9 +300,14 @@ def imports(bench: Bench) -> List[Section]:
         "import openai": ["-c", "import openai"],
         "import g4f.client": ["-c", "import g4f.client"],
     }
-    for arguments in programs.values():
-        _started(arguments)  # from here on, all is compiled
-    rounds = interleaved(list(programs), bench.scale.imports, lambda name: _started(programs[name]))
+    commands = {
+        name + suffix: [*python, *arguments]
+        for name, arguments in programs.items()
+        for suffix, python in bench.workers.pythons.items()
+    }
+    for command in commands.values():
+        _started(command)  # from here on, all is compiled
+    rounds = interleaved(list(commands), bench.scale.imports, lambda name: _started(commands[name]))
     base = "import requests"
 
     def wall(result: Dict[str, Any]) -> float:
@@ -379,7 +316,7 @@ def imports(bench: Bench) -> List[Section]:
     columns = [
         spread("wall ms", wall),
         ratio("÷ import requests", wall, to=base),
-        Column("the smallest ÷ its", lambda name, rounds: _smallest_ratio(rounds, name, base)),
+        Column("the smallest ÷ its", lambda name, rounds: _smallest_ratio(rounds, name, base + python_of(name))),
         middle("CPU ms", lambda result: 1000 * float(result["cpu"])),
     ]
     return [("Starting", "A Python process, from its start to its end.", table(rounds, columns))]
@@ -390,14 +327,12 @@ def _smallest_ratio(rounds: Rounds, name: str, base: str) -> str:
     return f"{smallest[0] / smallest[1]:.2f}"
 
 
-def _started(arguments: Sequence[str]) -> Dict[str, Any]:
-    """Run Python with these arguments, and tell what that took."""
+def _started(command: Sequence[str]) -> Dict[str, Any]:
+    """Run a command, and tell what that took."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     nothing = subprocess.DEVNULL
     started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdin=nothing, stdout=nothing, stderr=nothing, env=environment
-    )
+    process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - started
     process.returncode = status
@@ -408,5 +343,5 @@ def _started(arguments: Sequence[str]) -> Dict[str, Any]:
 
 #: The questions by name, in the order in which they are asked.
 QUESTIONS: Dict[str, Callable[[Bench], List[Section]]] = {
-    question.__name__: question for question in (events, call, trips, delays, streams, large, many, imports)
+    question.__name__: question for question in (events, call, threads, trips, delays, streams, large, many, imports)
 }

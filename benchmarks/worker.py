@@ -13,6 +13,7 @@ import resource
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, TextIO, Union, cast
 
 from benchmarks.peers import PEERS, AsyncClient, Client, Target
@@ -54,6 +55,10 @@ class Peer:
         for thread in threads:
             thread.join()
 
+    def batch(self, plan: Plan, count: int, threads: int) -> int:
+        """Ask so often in new conversations, with so many threads, and give the length of all texts."""
+        return sum(map(len, cast(Client, self._client).batch(plan, count, threads)))
+
 
 async def _all(tasks: List[Awaitable[None]]) -> None:
     await asyncio.gather(*tasks)
@@ -75,6 +80,56 @@ def calls(peer: Peer, plan: Plan, count: int) -> Result:
     with _measured() as result:
         for _ in range(count):
             one()
+    _expect(size, plan.characters * count)
+    return result
+
+
+#: Calls that each thread makes before it is measured: a free-threaded build specializes code in each thread by itself.
+_WARMING = 20
+
+
+def calls_in_threads(peer: Peer, plan: Plan, count: int, threads: int) -> Result:
+    """Ask in a known conversation, so often in all, in so many threads at once."""
+    ready = threading.Barrier(threads + 1, timeout=60)
+
+    def ask(times: int) -> int:
+        size = 0
+        for _ in range(times):
+            pieces: List[str] = []
+            peer.ask(plan, True, pieces.append)
+            size += len("".join(pieces))
+        return size
+
+    def work() -> int:
+        try:
+            ask(min(_WARMING, count // threads))
+        except BaseException:
+            ready.abort()
+            raise
+        try:
+            ready.wait()  # all are warm
+            ready.wait()  # the clock runs
+        except threading.BrokenBarrierError:
+            return 0  # another thread has failed, and says how
+        return ask(count // threads)
+
+    with ThreadPoolExecutor(threads) as pool:
+        working = [pool.submit(work) for _ in range(threads)]
+        with contextlib.suppress(threading.BrokenBarrierError):
+            ready.wait()
+        with _measured() as result:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                ready.wait()
+            size = sum(done.result() for done in working)
+    _expect(size, plan.characters * (count // threads) * threads)
+    return result
+
+
+def batch(peer: Peer, plan: Plan, count: int, threads: int) -> Result:
+    """Ask so often in new conversations, in so many threads, as a batch does."""
+    peer.batch(plan, threads, threads)  # imports what it needs
+    with _measured() as result:
+        size = peer.batch(plan, count, threads)
     _expect(size, plan.characters * count)
     return result
 
@@ -172,7 +227,9 @@ def _forget_peak() -> None:
         refs.write("5")
 
 
-_JOBS: Dict[str, Callable[..., Result]] = {job.__name__: job for job in (calls, volume, delays, streams, first_text)}
+_JOBS: Dict[str, Callable[..., Result]] = {
+    job.__name__: job for job in (calls, calls_in_threads, batch, volume, delays, streams, first_text)
+}
 
 
 class Worker:

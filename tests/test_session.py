@@ -71,6 +71,17 @@ def test_the_head_of_a_reply_has_names_in_lower_case(transport: Transport) -> No
         assert reply == RawReply(201, {"x-github-thing": "A", "content-length": "0"}, b"")
 
 
+def test_a_header_that_comes_twice_has_both_values(transport: Transport) -> None:
+    """In one text, as HTTP reads it, whichever way its name is written."""
+    headers = b"Link: <1>\r\nX-Other: 1\r\nlink: <2>\r\n"
+    with Server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%b\r\nok" % headers)) as server:
+        assert fetch(transport, request_to(server)).headers == {
+            "content-length": "2",
+            "link": "<1>, <2>",
+            "x-other": "1",
+        }
+
+
 def test_programs_that_watch_requests_see_each_request(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing wraps ``requests.Session.send``."""
     seen: List[Optional[str]] = []

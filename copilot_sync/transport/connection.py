@@ -17,6 +17,7 @@ after the time-out for connecting at the latest. The same holds for a DNS look-u
 """
 
 import contextlib
+import http.client
 import socket
 import weakref
 from collections import deque
@@ -173,6 +174,10 @@ class _Watched:
         if self.sock is not None:  # else it connects when the first bytes are sent
             _begin_to_send(self.sock, current_call())
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def putheader(self: Any, *args: Any) -> None:
+        # urllib3 looks at each value for a mark that leaves the header out. None of ours has it.
+        http.client.HTTPConnection.putheader(self, *args)
 
     def request(self: Any, *args: Any, **kwargs: Any) -> None:
         self._head = b""

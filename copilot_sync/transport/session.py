@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
-from requests.structures import CaseInsensitiveDict
 from requests.utils import select_proxy
 
 from copilot_sync.errors import ProtocolError
@@ -92,7 +91,7 @@ class Transport:
             error = map_exception(failure, call, request.stage)
         if error is not None:  # raised out here, so that the foreign error is not its context
             raise error
-        headers = {name.lower(): value for name, value in reply.headers.items()}
+        headers = {name.lower(): reply.headers[name] for name in reply.headers}
         head = RawReply(reply.status_code, headers)
         logger.debug(
             "%s %s %s: %s in %.3f s",
@@ -281,10 +280,11 @@ class _Adapter(HTTPAdapter):
         return super().request_url(request, proxies) if proxies else str(request.path_url)
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        # As requests does, but for the cookies: nobody keeps them, and looking for them takes a jar with a lock.
+        # As requests does, but for the cookies: nobody keeps them, and looking for them takes a jar with a lock. Nor is
+        # the head copied, which urllib3 keeps in a mapping of the same kind.
         response = requests.Response()
         response.status_code = resp.status
-        response.headers = CaseInsensitiveDict(resp.headers)
+        response.headers = resp.headers
         response.raw, response.reason = resp, resp.reason
         response.url, response.request = req.url, req
         response.connection = self  # type: ignore[attr-defined,unused-ignore]
