@@ -522,6 +522,29 @@ def test_the_asynchronous_one_ends_also_where_its_client_falls_behind() -> None:
     asyncio.run(main())
 
 
+class Interrupted(Endless):
+    """A stream that is silent, and whose reader finds it closed by somebody else."""
+
+    def __next__(self) -> str:
+        wait_for(self.closed)
+        raise errors.StreamClosedError("the stream was closed by another thread")
+
+
+def test_an_error_that_closing_caused_is_no_event() -> None:
+    """Nobody reads any more."""
+
+    async def main() -> None:
+        body = AsyncEventStream(Interrupted())
+        assert await body.__anext__() == PREAMBLE
+        waiting = asyncio.ensure_future(body.__anext__())
+        await asyncio.sleep(0)
+        body.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+    asyncio.run(main())
+
+
 async def begin(body: AsyncEventStream, end: str) -> None:
     """Close it in this way."""
     if end == "close":

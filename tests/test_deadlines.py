@@ -388,11 +388,11 @@ def test_the_two_addresses_of_the_models_share_one_total(emulator: Emulator) -> 
     """Whoever asks has asked once."""
 
     def slow(stage: str, request: Any) -> Fault:
-        time.sleep(0.7 * SHORT)
+        time.sleep(0.7 * 3 * SHORT)
         return Fault.status(404)
 
     emulator.choose_fault = slow
-    with Client(emulator.api_key, api_url=emulator.api_url, timeout=TOTAL, retry=None) as client:
+    with Client(emulator.api_key, api_url=emulator.api_url, timeout=TOTAL_OF_ALL, retry=None) as client:
         with pytest.raises(RequestTimeoutError) as caught:
             client.models()
     assert (caught.value.phase, caught.value.attempts) == ("total", 2)
