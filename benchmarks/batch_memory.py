@@ -18,7 +18,7 @@ from copilot_sync.models import Answer, Conversation
 class Oracle(concurrent.futures.Executor):
     """Knows every answer at once."""
 
-    def submit(self, fn, /, source, step, subject):
+    def submit(self, fn, /, source, step, subject, unique):
         """Answer what a worker would be asked to do."""
         future = concurrent.futures.Future()
         if step == "begin":

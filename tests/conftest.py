@@ -2,21 +2,24 @@
 
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import socket
 import sys
+import threading
 import uuid
 from pathlib import Path
 from typing import Callable, Iterator
 
 import hypothesis
 import pytest
-from support import Trouble
+from support import PATIENCE, Trouble
 
 from copilot_sync import settings
+from copilot_sync.contrib import sse
 from copilot_sync.delivery import recovery
-from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing import cooldown, limiter
 from copilot_sync.transport.session import Transport
 
@@ -93,6 +96,25 @@ def quick_batches(quick_looks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(limiter, "_SPREAD", 0.0)
     monkeypatch.setattr(cooldown, "_FIRST_GAP", 0.0)
+
+
+@pytest.fixture
+def _three_comments(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the service be silent in mid-answer until three comments have been sent to the page."""
+    due, next_wait, calls = threading.Event(), sse.HeartbeatTimer.next_wait, itertools.count(1)
+
+    def counted(timer: sse.HeartbeatTimer) -> float:
+        if next(calls) == 5:  # of the four before, one may have brought the first piece and three brought comments
+            due.set()
+        return next_wait(timer)
+
+    def pieces(prompt: str) -> Iterator[str]:
+        yield "one "
+        due.wait(PATIENCE)
+        yield "two"
+
+    monkeypatch.setattr(sse.HeartbeatTimer, "next_wait", counted)
+    emulator.reply = Reply(pieces)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The end of a batch that is not read to its end: by whom it may be closed, and what is left then."""
 
+import contextlib
 import itertools
+import os
 import signal
 import threading
 import time
@@ -11,7 +13,7 @@ import pytest
 from batches import AT_ONCE, Blocked, Waiting, sent, texts
 from support import Worker, collect_garbage, nothing_left_open, stages
 
-from copilot_sync import Client, StreamClosedError, batch
+from copilot_sync import Client, QuotaExceededError, StreamClosedError, batch
 from copilot_sync.batch import workers
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing.limiter import RateLimiter
@@ -258,3 +260,61 @@ def test_workers_that_never_started_leave_in_peace(client: Client) -> None:
     """A run may be closed before it comes to that."""
     with nothing_left_open(), workers.make_workers(client, None, False):
         pass
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has a file open."""
+    descriptors = [int(name) for name in os.listdir("/dev/fd")]
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # the one that listed them
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return True
+    return False
+
+
+def leave(results: batch.Run) -> None:
+    next(results)
+    results.close()
+
+
+def refuse(results: batch.Run) -> None:
+    next(results)
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("last_id", "quota", "use", "error"),
+    [
+        (300, 100, leave, None),
+        (300, 100, refuse, ZeroDivisionError),
+        (3, 100, list, ValueError),
+        (300, 2, list, QuotaExceededError),
+    ],
+    ids=["closed", "left by an error", "two prompts with one id", "a used-up quota"],
+)
+def test_a_file_of_prompts_is_closed_with_its_batch(
+    emulator: Emulator, tmp_path: Path, last_id: int, quota: int, use: Any, error: Any
+) -> None:
+    """Also if it was not read to its end, and while somebody still looks at the error and its traceback."""
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"id": {id}, "prompt": "x"}}\n' for id in [*range(300), last_id]))
+    answers = iter(range(quota))
+    refused = Fault.status(402)
+    emulator.choose_fault = lambda stage, _: refused if stage == "message" and next(answers, None) is None else None
+    prompts = batch.read(path)
+    with batch.run(prompts, workers=2) as results, pytest.raises(
+        error
+    ) if error else contextlib.nullcontext() as caught:
+        use(results)
+    assert not is_open(path)
+    assert (caught is None) is (error is None)
+    with path.open():
+        assert is_open(path)
+
+
+def test_an_iterator_of_the_caller_stays_open(emulator: Emulator) -> None:
+    """What the batch did not take of it may be wanted elsewhere."""
+    prompts = (str(number) for number in range(100))
+    with batch.run(prompts, workers=1) as results:
+        assert next(results).text == "0"
+    assert int(next(prompts)) < 10

@@ -4,15 +4,17 @@ import concurrent.futures
 import functools
 import multiprocessing
 import os
+import pickle
 import sys
+import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 from batches import AT_ONCE, Waiting, by_id, fail_on, ids, sent, texts
-from support import may_fork, stages
+from support import Worker, may_fork, stages
 
-from copilot_sync import Client, StreamClosedError, batch
+from copilot_sync import Client, MissingCredentialsError, StreamClosedError, batch
 from copilot_sync.batch import sender, workers
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.pacing.limiter import RateLimiter
@@ -70,6 +72,20 @@ def test_other_processes_may_do_the_asking(emulator: Emulator, output: Path, met
     assert sorted(ids(output)) == list(range(12))
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="there is no pool of interpreters before Python 3.14")
+def test_other_interpreters_may_do_the_asking(emulator: Emulator) -> None:  # pragma: some versions
+    """Each keeps one client; none can load charset_normalizer, which requests warns of and which nothing needs."""
+    ignoring = ("ignore", "Unable to find acceptable character detection")
+    pool = concurrent.futures.InterpreterPoolExecutor(2, initializer=warnings.filterwarnings, initargs=ignoring)
+    with pool:
+        assert texts(batch.run(map(str, range(12)), executor=pool, workers=4)) == {id: str(id) for id in range(12)}
+        # The program that was started is not there. Where pytest is that program, this module can be imported.
+        program = functools.partial(eval, "__import__('no_such_module')")
+        with pytest.raises(batch.ExecutorError, match="could not do a step: ModuleNotFoundError: .*no_such_module"):
+            list(batch.run(["one"], client=program, executor=pool))
+    assert emulator.tokens_issued <= 2
+
+
 @pytest.mark.usefixtures("_fresh_askers")
 def test_a_way_to_get_a_client_travels(emulator: Emulator, executor: Executor) -> None:
     """A function of a module, or a partial of one: what it does happens where the asking is done."""
@@ -102,6 +118,122 @@ def test_a_way_that_can_not_travel_is_told_at_once(executor: Executor) -> None:
     """Before anything is read."""
     with pytest.raises(TypeError, match="client must be a function of a module, which can be pickled"):
         batch.run(["one"], client=lambda: Client(), executor=executor)
+
+
+class Named:
+    """Something else, which hands out an executor, as a client of Dask does."""
+
+    def submit(self, function: Any, *arguments: Any) -> Any:
+        raise AssertionError("nothing is submitted")
+
+    def get_executor(self) -> Any:
+        raise AssertionError("it is for the caller to ask for it")
+
+
+@pytest.mark.parametrize(
+    ("executor", "words"),
+    [
+        (object(), "not object$"),
+        (concurrent.futures.ThreadPoolExecutor, "not the class ThreadPoolExecutor$"),
+        (Named(), "not Named: pass its get_executor\\(\\)$"),
+        (4, "not int$"),
+    ],
+    ids=["object", "class", "engine", "number"],
+)
+def test_what_is_no_executor_is_told_at_once(executor: Any, words: str) -> None:
+    """Even if it can submit: what comes back would be something else."""
+    with pytest.raises(TypeError, match=f"executor must be a concurrent.futures.Executor, {words}"):
+        batch.run(["one"], executor=executor)
+
+
+def test_an_executor_that_was_shut_down_takes_nothing(emulator: Emulator, output: Path) -> None:
+    """Nothing is sent."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pass
+    with pytest.raises(batch.ExecutorError, match="takes no step: RuntimeError: cannot schedule new futures after sh"):
+        list(batch.run(["one"], executor=pool, output=output))
+    assert stages(emulator) == []
+    assert ids(output) == []
+
+
+def no_client() -> Client:
+    raise MissingCredentialsError("where the worker runs, there is nothing", stage="credentials")
+
+
+def wrong_client() -> Client:
+    raise OSError("no such folder there")
+
+
+class Unknown:
+    """A way that can be pickled here and found nowhere else."""
+
+    def __call__(self) -> Client:
+        raise AssertionError("nobody finds it")
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return functools.partial(eval, "__import__('" + __name__ + "').gone"), ()
+
+
+@pytest.mark.usefixtures("_fresh_askers")
+@pytest.mark.parametrize(
+    ("way", "kind", "words"),
+    [
+        (no_client, MissingCredentialsError, "where the worker runs, there is nothing"),
+        (wrong_client, batch.ExecutorError, "could not do a step: OSError: no such folder there"),
+        (Unknown(), batch.ExecutorError, "a worker of the executor can't import; put it into a module of its own"),
+    ],
+    ids=["no credentials", "an error", "not there"],
+)
+def test_a_client_that_can_not_be_made_ends_a_batch(
+    emulator: Emulator, executor: Executor, way: Any, kind: Any, words: str
+) -> None:
+    """No prompt is to blame, and all the others would meet the same."""
+    with pytest.raises(kind, match=words):
+        list(batch.run(["one", "two"], client=way, executor=executor))
+    assert stages(emulator) == []
+
+
+@may_fork
+def test_what_happened_in_another_process_is_told(emulator: Emulator) -> None:
+    """By the first line of the traceback that its executor sends as text."""
+    method = "spawn" if "spawn" in METHODS else "fork"
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        with pytest.raises(batch.ExecutorError, match="could not do a step: OSError: no such folder there$"):
+            list(batch.run(["one"], client=wrong_client, executor=pool))
+
+
+def test_an_executor_that_is_shut_down_meanwhile_ends_a_batch(emulator: Emulator) -> None:
+    """What it has not begun is cancelled."""
+    engine = Waiting()
+    results = batch.run(["one", "two"], executor=engine)
+    taking = Worker(lambda: next(results))
+    assert emulator.wait_until(lambda: len(engine.futures) >= 2)
+    for future in engine.futures[1:]:
+        future.cancel()
+    with pytest.raises(batch.ExecutorError, match="the executor cancelled a step: was it shut down?"):
+        taking.result()
+
+
+class OneForEqual(concurrent.futures.Executor):
+    """Takes calls with equal arguments for one call, as Dask does unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self._known: Dict[bytes, concurrent.futures.Future[Any]] = {}
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":  # type: ignore[override]
+        key = pickle.dumps((fn, args, kwargs))
+        if key not in self._known:
+            self._known[key] = concurrent.futures.Future()
+            self._known[key].set_result(fn(*args, **kwargs))
+        return self._known[key]
+
+
+@pytest.mark.usefixtures("_fresh_askers")
+def test_equal_prompts_are_asked_one_by_one(emulator: Emulator) -> None:
+    """Each in a conversation of its own."""
+    results: List[batch.Result] = list(batch.run(["same", "same", "same"], executor=OneForEqual()))
+    assert [result.text for result in results] == ["same"] * 3
+    assert len({result.conversation_id for result in results}) == len(emulator.threads) == 3
 
 
 class Repeating(concurrent.futures.Executor):
@@ -141,10 +273,10 @@ def test_an_engine_that_breaks_ends_a_batch(emulator: Emulator, output: Path, mo
     monkeypatch.setattr(workers, "work", end_process)
     # Not forkserver, the default since 3.14: its children have the environment of the test that used it first.
     context = multiprocessing.get_context("spawn" if "spawn" in METHODS else "fork")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool, pytest.raises(
-        concurrent.futures.BrokenExecutor
-    ):
-        list(batch.run(["one", "two"], executor=pool, output=output))
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.raises(batch.ExecutorError, match="could not do a step: BrokenProcessPool: ") as caught:
+            list(batch.run(["one", "two"], executor=pool, output=output))
+    assert isinstance(caught.value.__cause__, concurrent.futures.BrokenExecutor)
     assert ids(output) == []
 
 

@@ -67,6 +67,8 @@ class AtLine:
         return self._trace
 
 
+# It traces a whole call for each line. Without a GIL, all threads stand still whenever a tracer begins.
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("buffered", [False, True], ids=["in pieces", "at once"])
 @pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])
 def test_a_stream_closed_at_any_line_is_closed_or_whole(

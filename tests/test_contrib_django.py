@@ -580,9 +580,9 @@ def test_tokens_are_kept_in_a_cache(emulator: Emulator, alias: str) -> None:
     assert emulator.tokens_issued == 2
 
 
+@pytest.mark.usefixtures("_three_comments")
 def test_the_heartbeat_is_the_one_that_is_set(emulator: Emulator) -> None:
     """Comments come while the service is silent."""
-    emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.2))
     with override_settings(COPILOT_SYNC=configuration(emulator, HEARTBEAT=0.02)):
         response: Any = stream_response(RequestFactory().post("/chat"), "hi")
         assert b"".join(response).count(sse.COMMENT) >= 3

@@ -292,9 +292,9 @@ def test_a_stream_that_closes_itself_just_ends(client: Client, face: Face) -> No
     assert face(stream) == PREAMBLE
 
 
-def test_comments_come_while_nothing_else_does(emulator: Emulator, client: Client, face: Face) -> None:
+@pytest.mark.usefixtures("_three_comments")
+def test_comments_come_while_nothing_else_does(client: Client, face: Face) -> None:
     """Until the answer goes on. They are none of its events."""
-    emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.2))
     body = face(client.stream("hi"), heartbeat=0.02)
     assert body.count(COMMENT) >= 3
     assert [event["type"] for event in events(body)] == ["content", "content", "complete"]

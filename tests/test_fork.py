@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -221,6 +222,9 @@ def test_a_process_with_threads_forks_where_warnings_are_errors() -> None:
     [line] = [line.strip() for line in usage.splitlines() if line.startswith("    warnings.filterwarnings(")]
     with Emulator() as emulator:
         run(WARNED_PROGRAM.format(line=line), env={**emulator.environment, "PYTHONWARNINGS": "error"})
+    [setting] = re.findall(r'^    PYTHONWARNINGS="(.+)"$', usage, re.MULTILINE)
+    with Emulator() as emulator:
+        run(WARNED_PROGRAM.format(line=""), env={**emulator.environment, "PYTHONWARNINGS": setting})
 
 
 def test_the_copy_of_a_stream_says_what_had_come() -> None:

@@ -13,11 +13,13 @@ from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
 from copilot_sync.batch.scheduler import TooManyFailuresError
+from copilot_sync.batch.workers import ExecutorError
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache
 from copilot_sync.pacing.limiter import RateLimiter
 
 __all__ = [
     "BadLine",
+    "ExecutorError",
     "JournalError",
     "LimiterCache",
     "MemoryCache",

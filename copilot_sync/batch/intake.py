@@ -1,7 +1,9 @@
 """The prompts that come into a batch: checked for duplicate ids, and without those that have a result already."""
 
+import contextlib
+import inspect
 import itertools
-from typing import Callable, Iterator, Optional, Union
+from typing import Callable, Generator, Iterator, Optional, Union
 
 from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.journal import AnyJournal
@@ -9,6 +11,20 @@ from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_p
 from copilot_sync.batch.results import result_of_bad_line
 from copilot_sync.batch.work_items import FinishedItem, PromptDefaults, WorkItem
 from copilot_sync.models import Conversation
+
+
+@contextlib.contextmanager
+def reading(prompts: PromptSource) -> Iterator[Iterator[Union[Prompt, BadLine]]]:
+    """Read prompts one by one. At the end of the block, a file that is read for it is closed, also half-way.
+
+    An iterator that the caller made stays open: its next item may be wanted elsewhere.
+    """
+    values = iter(prompts)
+    try:
+        yield (read_prompt(value, number) for number, value in enumerate(values))
+    finally:
+        if values is not prompts and inspect.isgenerator(values):
+            values.close()
 
 
 class Intake:
@@ -44,13 +60,13 @@ class Intake:
         Raises:
             ValueError: Two prompts have the same id.
         """
-        prompts = iter(self._prompts)
-        if prompts is self._prompts:
+        if isinstance(self._prompts, Iterator):
             self._seen_ids = ids
             return
-        for number, value in enumerate(prompts):
-            check_stopped()
-            _add_id(ids, read_prompt(value, number))
+        with reading(self._prompts) as prompts:
+            for prompt in prompts:
+                check_stopped()
+                _add_id(ids, prompt)
         self.total = len(ids)
 
     @property
@@ -58,30 +74,31 @@ class Intake:
         """Whether the prompts can be iterated more than once. Known after ``check_ids``."""
         return self._seen_ids is None
 
-    def ids(self) -> Iterator[Id]:
-        """Iterate the prompts once more, for their ids."""
-        for number, value in enumerate(self._prompts):
-            yield read_prompt(value, number).id
+    def ids(self) -> Generator[Id, None, None]:
+        """Iterate the prompts once more, for their ids. Close it when done."""
+        with reading(self._prompts) as prompts:
+            for prompt in prompts:
+                yield prompt.id
 
-    def items(self, journal: AnyJournal) -> Iterator[Union[WorkItem, FinishedItem]]:
-        """Read the prompts that have no result yet. A line that is no prompt is finished at once.
+    def items(self, journal: AnyJournal) -> Generator[Union[WorkItem, FinishedItem], None, None]:
+        """Read the prompts that have no result yet. A line that is no prompt is finished at once. Close it when done.
 
         Args:
             journal: Knows the results of earlier runs, and what those runs were about to send.
         """
         index = itertools.count()
-        for number, value in enumerate(self._prompts):
-            prompt = read_prompt(value, number)
-            if self._seen_ids is not None:
-                _add_id(self._seen_ids, prompt)
-            failed_before = journal.failed(prompt.id)
-            if failed_before is not None:
-                self.skipped += 1
-                self.skipped_failures += failed_before
-            elif isinstance(prompt, BadLine):
-                yield FinishedItem(next(index), result_of_bad_line(prompt))
-            else:
-                yield self._item(next(index), prompt, journal)
+        with reading(self._prompts) as prompts:
+            for prompt in prompts:
+                if self._seen_ids is not None:
+                    _add_id(self._seen_ids, prompt)
+                failed_before = journal.failed(prompt.id)
+                if failed_before is not None:
+                    self.skipped += 1
+                    self.skipped_failures += failed_before
+                elif isinstance(prompt, BadLine):
+                    yield FinishedItem(next(index), result_of_bad_line(prompt))
+                else:
+                    yield self._item(next(index), prompt, journal)
 
     def _item(self, index: int, prompt: Prompt, journal: AnyJournal) -> WorkItem:
         item = WorkItem(index, prompt, self._defaults.task_for(prompt))

@@ -88,9 +88,10 @@ def run(
         retry_failed: Ask those prompts again whose result in ``output`` is a failure.
         rate_limiter: A limiter that several batches share. It replaces ``rate``, and ``workers`` defaults to its
             concurrency.
-        executor: Runs the steps instead of threads of this process. Its workers may be processes anywhere; each process
-            keeps one client. ``client`` has to be a function that can be pickled, or ``None`` for the environment of
-            the workers.
+        executor: Runs the steps instead of threads of this process: a ``concurrent.futures.Executor``, such as a pool
+            of threads, processes or interpreters, or Dask's. It is not shut down. Its workers may be processes
+            anywhere; each process or interpreter keeps one client. ``client`` has to be a function that can be pickled
+            and that the workers can import, or ``None`` for the environment of the workers.
         share_credentials: Whether a ``Client`` may be pickled for ``executor``, together with its credentials.
 
     Raises:
@@ -100,6 +101,7 @@ def run(
             faulty as a whole.
         JournalError: While iterating: the output can't be written, is in use, is damaged, or is not a batch's.
         TooManyFailuresError: While iterating: see ``max_failures``.
+        ExecutorError: While iterating: the executor was shut down, its workers ended, or they can't do a step.
         CopilotError: While iterating: a failure that every prompt would meet.
     """
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):

@@ -8,6 +8,7 @@ find it again; and its conversation is deleted, if that is wanted. ``states`` ha
 failure means, and who has to wait, is decided in ``pacing``.
 """
 
+import contextlib
 import logging
 import math
 from collections import deque
@@ -88,7 +89,8 @@ class Scheduler:
             CopilotError: The batch ended early.
         """
         try:
-            yield from self._run()
+            with contextlib.closing(self._source):
+                yield from self._run()
         finally:
             for _ in range(self._slots):
                 self._rate_limiter.release()
@@ -96,7 +98,8 @@ class Scheduler:
             raise self._final_error
         if self._ordered and self._intake.skipped and self._intake.is_reiterable:
             # A result of an earlier run may stand behind one that belongs after it.
-            self._journal.put_in_order(self._intake.ids())
+            with contextlib.closing(self._intake.ids()) as ids:
+                self._journal.put_in_order(ids)
         if self._delete_threads and not self._delete_leftovers():
             return
         self._journal.finish()

@@ -49,25 +49,27 @@ class StepRunner:
 
         Raises:
             StreamClosedError: The batch was closed.
+            CopilotError: An executor could not do the step.
         """
         ended = self._wait(min(seconds, _WAKE))
         if ended is None:
             return None
         self.running -= 1
         item, future = ended
-        return item, future.result()
+        return item, self._pool.result(future)
 
     def delete(self, conversation_id: str) -> StepResult:
         """Delete a conversation that belongs to no prompt of this run, and wait for it. No other step may be running.
 
         Raises:
             StreamClosedError: The batch was closed.
+            CopilotError: An executor could not do the step.
         """
         future = self._pool.submit("delete", conversation_id)
         future.add_done_callback(lambda future: self._ended.put(None))
         while not future.done():
             self._wait(_WAKE)
-        return future.result()
+        return self._pool.result(future)
 
     def stop(self) -> None:
         """End all running steps and wake the thread that waits. Safe from any thread and from a signal handler."""

@@ -3,17 +3,27 @@
 Both kinds take one step of one prompt at a time and return a future of its ``StepResult``. They decide nothing, and
 they know nothing of the other prompts.
 
-What goes to an executor and comes back can be pickled. A process that works for others makes one client for each
-``ClientSource`` and keeps it for as long as the process lives, so credentials need not travel.
+What goes to an executor and comes back can be pickled. A process, or an interpreter, that works for others makes one
+client for each ``ClientSource`` and keeps it for as long as it lives, so credentials need not travel.
 """
 
 import concurrent.futures
 import pickle
+import re
 from typing import Callable, Dict, Optional, Set, Union
 
 from copilot_sync.batch.sender import StepResult, Task, Worker
 from copilot_sync.client import Client
+from copilot_sync.delivery.message import new_id
+from copilot_sync.errors import CopilotError
 from copilot_sync.settings import Environment
+
+
+class ExecutorError(CopilotError):
+    """The executor of a batch takes no step, or one of its workers could not do one.
+
+    The executor's own error is the ``__cause__``. Answers that were on their way are found by the next run.
+    """
 
 
 class ThreadWorkers:
@@ -50,6 +60,10 @@ class ThreadWorkers:
         assert self._pool is not None  # noqa: S101 - start() makes it
         return self._pool.submit(getattr(self._worker, step), subject)
 
+    def result(self, future: "concurrent.futures.Future[StepResult]") -> StepResult:
+        """Return the result of a step that has ended."""
+        return future.result()
+
     def stop(self) -> None:
         """End all steps that are running. Safe from any thread and from a signal handler."""
         self._stopped = True
@@ -82,11 +96,34 @@ class ExecutorWorkers:
         """Do nothing: the executor has its own workers."""
 
     def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[StepResult]":
-        """Start a step. See ``ThreadWorkers.submit``."""
-        future = self._executor.submit(work, self._source, step, subject)
+        """Start a step. See ``ThreadWorkers.submit``.
+
+        Raises:
+            ExecutorError: The executor takes none.
+        """
+        try:
+            future = self._executor.submit(work, self._source, step, subject, new_id())
+        except RuntimeError as error:  # it was shut down, or it is broken
+            raise ExecutorError(f"the executor takes no step: {_description(error)}") from error
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         return future
+
+    def result(self, future: "concurrent.futures.Future[StepResult]") -> StepResult:
+        """Return the result of a step that has ended.
+
+        Raises:
+            CopilotError: No client could be made where the step should run.
+            ExecutorError: The step was cancelled, or its worker ended, or could not do it.
+        """
+        try:
+            return future.result()
+        except CopilotError:
+            raise
+        except concurrent.futures.CancelledError:
+            raise ExecutorError("the executor cancelled a step: was it shut down?") from None
+        except Exception as error:  # the step has ended; whatever it ended with is the executor's
+            raise ExecutorError(f"a worker of the executor could not do a step: {_description(error)}") from error
 
     def stop(self) -> None:
         """Do nothing: steps in other processes can't be ended from here."""
@@ -107,13 +144,17 @@ def make_workers(
     """Choose the workers by the arguments of ``run``.
 
     Raises:
-        TypeError: ``client`` has the wrong type, or can't be pickled for the executor's workers.
+        TypeError: ``client`` or ``executor`` has the wrong type, or ``client`` can't be pickled for the workers.
         ValueError: ``client`` would carry its credentials to the executor's workers without permission.
     """
     if not (client is None or isinstance(client, Client) or callable(client)):
         raise TypeError(f"client must be a Client or a function that makes one, not {type(client).__name__}")
     if executor is None:
         return ThreadWorkers(client or Client)
+    if not isinstance(executor, concurrent.futures.Executor):
+        kind = f"the class {executor.__name__}" if isinstance(executor, type) else type(executor).__name__
+        advice = ": pass its get_executor()" if hasattr(executor, "get_executor") else ""
+        raise TypeError(f"executor must be a concurrent.futures.Executor, not {kind}{advice}")
     if not isinstance(client, Client):
         # Nobody knows here which API a function's client asks. Without one, this process's environment counts.
         return ExecutorWorkers(executor, ClientSource(client or Client), None if client else Environment.read().api_url)
@@ -148,7 +189,12 @@ class ClientSource:
         known = _process_workers.get(self._pickled)
         if known is not None:
             return known
-        client = pickle.loads(self._pickled)()  # noqa: S301 - pickled by the batch that this process works for
+        try:
+            make = pickle.loads(self._pickled)  # noqa: S301 - pickled by the batch that this process works for
+        except (AttributeError, ImportError) as error:
+            words = "client is a function that a worker of the executor can't import; put it into a module of its own"
+            raise TypeError(f"{words}, not into the program that is started: {error}") from None
+        client = make()
         # If two threads come at once, one client is kept and the other is never used.
         return _process_workers.setdefault(self._pickled, Worker(client))
 
@@ -171,7 +217,26 @@ class PickledClient:
 _process_workers: Dict[bytes, Worker] = {}
 
 
-def work(source: ClientSource, step: str, subject: Union[Task, str]) -> StepResult:
-    """Do one step in this process: ``begin``, ``ask`` or ``delete``."""
+def work(source: ClientSource, step: str, subject: Union[Task, str], unique: str) -> StepResult:
+    """Do one step in this process: ``begin``, ``ask`` or ``delete``.
+
+    Args:
+        source: Makes the client.
+        step: The step.
+        subject: What it is done with.
+        unique: Differs from step to step. An engine may take two calls with equal arguments for one, as Dask does, but
+            each of two prompts with the same text needs a conversation of its own.
+    """
     result: StepResult = getattr(source.worker(), step)(subject)
     return result
+
+
+#: The line of a traceback, as text, that names the exception.
+_EXCEPTION_LINE = re.compile(r"^[\w.]+: .+", re.MULTILINE)
+
+
+def _description(error: BaseException) -> str:
+    """Return what an executor's error says, and what it came of: its cause may be a worker's traceback as text."""
+    words = f"{type(error).__name__}: {error}"
+    origin = _EXCEPTION_LINE.search(str(error.__cause__ or ""))
+    return f"{words} ({origin.group()})" if origin and origin.group() not in words else words

@@ -31,7 +31,8 @@ import uuid
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 from copilot_sync import errors
-from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, read_prompt
+from copilot_sync.batch.intake import reading
+from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
@@ -333,9 +334,8 @@ def fan_out(
     inline_files(attached)
     extra = MessageOptions.coerce(extra=extra).extra or None
     sent: List[_Sent] = []
-    with ask.app.producer_or_acquire() as producer:
-        for number, value in enumerate(prompts):
-            prompt = read_prompt(value, number)
+    with ask.app.producer_or_acquire() as producer, reading(prompts) as checked:
+        for prompt in checked:
             if isinstance(prompt, BadLine):
                 sent.append((prompt.id, prompt))
                 continue

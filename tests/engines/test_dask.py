@@ -75,3 +75,26 @@ def test_leaving_early_leaves_the_cluster_as_it_is(served: Emulator, engine: Any
         assert next(results).error is None
     assert engine.submit(abs, -1, pure=False).result() == 1
     assert len(questions(served)) < 50
+
+
+def test_equal_prompts_are_asked_one_by_one(served: Emulator, engine: Any) -> None:
+    """Also by an executor that would take equal calls for one, which is the engine's default."""
+    results = list(batch.run(["same"] * 6, executor=engine.get_executor(), workers=4))
+    assert [(result.text, result.error) for result in results] == [("same", None)] * 6
+    assert questions(served) == {"same": 6}
+    assert len({result.conversation_id for result in results}) == 6
+
+
+def test_the_engine_itself_is_no_executor(engine: Any) -> None:
+    """What its ``submit`` returns is something else."""
+    with pytest.raises(TypeError, match=r"not Client: pass its get_executor\(\)"):
+        batch.run(["one"], executor=engine)
+
+
+def test_an_engine_that_was_shut_down_takes_nothing(served: Emulator, engine: Any) -> None:
+    """It says so at the first prompt."""
+    executor = engine.get_executor()
+    executor.shutdown()
+    with pytest.raises(batch.ExecutorError, match="takes no step: RuntimeError: cannot schedule new futures"):
+        list(batch.run(["one"], executor=executor))
+    assert questions(served) == {}
