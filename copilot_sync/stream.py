@@ -49,6 +49,9 @@ class Stream:
         self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
         self._ends = self._builder.ends
         self._driver = drive(session, message, options, self._call, self._builder)
+        # Held while a thread is inside the driver: without the GIL, two threads in one generator crash the interpreter.
+        # Nobody waits for it. Reentrant, because a signal handler may close a stream that its own thread reads.
+        self._inside = threading.RLock()
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
         self._on_start = on_start
@@ -178,6 +181,8 @@ class Stream:
     def _advance(self) -> Any:
         if self._ends and isinstance(self._builder.end, Closed):
             self._stop()
+        if not self._inside.acquire(blocking=False):
+            self._refuse_second_reader()
         try:
             return next(self._driver)
         except StopIteration:
@@ -190,9 +195,26 @@ class Stream:
         except ValueError as error:
             if "already executing" not in str(error):
                 raise
-            if not isinstance(self._builder.end, Closed):
-                raise RuntimeError("a stream can be read by one thread at a time") from None
-            self._stop()
+            self._refuse_second_reader()
+        finally:
+            self._inside.release()
+            if self._ends and isinstance(self._builder.end, Closed):
+                self._close_driver()
+
+    def _refuse_second_reader(self) -> NoReturn:
+        """End the iteration for a thread that finds another one inside the driver, which reads or closes."""
+        if not isinstance(self._builder.end, Closed):
+            raise RuntimeError("a stream can be read by one thread at a time") from None
+        self._stop()
+
+    def _close_driver(self) -> None:
+        """Close the driver, unless a thread is inside. That one does it when it comes out."""
+        if self._inside.acquire(blocking=False):
+            try:
+                with contextlib.suppress(ValueError):  # this thread is inside, and a signal interrupted it
+                    self._driver.close()
+            finally:
+                self._inside.release()
 
     def _note_discard(self) -> None:
         """Say that the conversation that this stream began is of no use any more."""
@@ -218,9 +240,7 @@ class Stream:
         self._call.cancel()
         if self._naming is not None:
             self._naming.cancel()
-        # A thread that is inside the driver finds its socket shut down and closes everything itself.
-        with contextlib.suppress(ValueError):
-            self._driver.close()
+        self._close_driver()
 
     def __enter__(self) -> "Stream":
         return self

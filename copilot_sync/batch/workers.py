@@ -8,7 +8,11 @@ What goes to an executor and comes back can be pickled. A process that works for
 """
 
 import concurrent.futures
+import contextvars
 import pickle
+
+# Not when the first batch starts: it registers what a fork has to do, and a fork in that moment would do half of it.
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, Optional, Set, Union
 
 from copilot_sync.batch.sender import StepResult, Task, Worker
@@ -25,7 +29,7 @@ class ThreadWorkers:
     def __init__(self, client: Union[Client, Callable[[], Client]]) -> None:
         self._client = client
         self._worker: Optional[Worker] = None
-        self._pool: Optional[concurrent.futures.ThreadPoolExecutor] = None
+        self._pool: Optional[ThreadPoolExecutor] = None
         self._stopped = False
 
     def __enter__(self) -> "ThreadWorkers":
@@ -43,12 +47,13 @@ class ThreadWorkers:
 
     def start(self, workers: int) -> None:
         """Start so many threads."""
-        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "copilot-sync-batch")
+        self._pool = ThreadPoolExecutor(workers, "copilot-sync-batch")
 
     def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[StepResult]":
         """Start a step: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation."""
         assert self._pool is not None  # noqa: S101 - start() makes it
-        return self._pool.submit(getattr(self._worker, step), subject)
+        # It starts threads, which a free-threaded build would start in a copy of the caller's context.
+        return contextvars.Context().run(self._pool.submit, getattr(self._worker, step), subject)
 
     def stop(self) -> None:
         """End all steps that are running. Safe from any thread and from a signal handler."""

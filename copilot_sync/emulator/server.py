@@ -164,7 +164,7 @@ class Emulator(FaultScript):
     @property
     def environment(self) -> Dict[str, str]:
         """The environment variables that point the library here."""
-        cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        cookies = "; ".join(f"{name}={value}" for name, value in dict(self._cookies).items())
         return {
             "COPILOT_SYNC_GITHUB_URL": self.github_url,
             "COPILOT_SYNC_API_URL": self.api_url,

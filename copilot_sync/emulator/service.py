@@ -87,9 +87,9 @@ class EmulatedService:
         try:
             if request.stage == "unknown":
                 self._refuse_unknown(request)
-            if request.host != "github":
-                self._check_bearer(request)
             with self._lock:
+                if request.host != "github":
+                    self._check_bearer(request)
                 return self._handlers[request.stage](request)
         except RefusalError as refusal:
             return refusal.response

@@ -91,6 +91,8 @@ class _Pool:
         if self.scheme == "https" and direct and not self.num_connections:
             with contextlib.suppress(RuntimeError):  # if there can't be another thread, the request connects
                 self._preconnections.append(Preconnection(self._new_conn(), call))
+                if self.pool is None:  # closed meanwhile, by another thread
+                    self.drop_ahead()
 
     def drop_ahead(self) -> None:
         """End the connection that nobody has needed so far."""

@@ -11,8 +11,7 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, MutableMapping, Optional, TypeVar, Union
-from urllib.parse import urlsplit
+from typing import Any, Callable, Iterator, Optional, Tuple, TypeVar, Union
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -23,7 +22,7 @@ from requests.utils import select_proxy
 from copilot_sync.errors import ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.settings import ERROR_BODY, Limits
+from copilot_sync.settings import ERROR_BODY, Limits, origin_of
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
@@ -34,6 +33,9 @@ from copilot_sync.transport.ssl_contexts import ssl_contexts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: Hosts, each with its proxy and its CAs, to which connections are kept.
+_KNOWN_POOLS = 8
 
 #: Puts credentials into a prepared request. It gives the same request back.
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
@@ -234,7 +236,7 @@ class _Session(requests.Session):
         self.seams = seams()
         self.cookies = _NoCookies()
         for prefix in ("https://", "http://"):
-            self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=1))
+            self.mount(prefix, _Adapter(pool_connections=_KNOWN_POOLS, pool_maxsize=1))
 
     def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
         """Return the pool that a request with these settings uses; ``None`` if it is not ours."""
@@ -259,21 +261,27 @@ class _Session(requests.Session):
 
 class _Adapter(HTTPAdapter):
     def __init__(self, **kwargs: Any) -> None:
-        self._pools: MutableMapping[Any, Any] = weakref.WeakValueDictionary()
+        # Replaced and never changed, because readers of a dictionary that other threads fill need its lock.
+        self._pools: Tuple[Tuple[Any, Callable[[], Any]], ...] = ()
         super().__init__(**kwargs)
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # Finding a pool takes requests and urllib3 a tenth of the time of a whole call, and a lock of theirs.
         proxy = select_proxy(request.url, proxies) if proxies else None
-        place = (*urlsplit(request.url)[:2], verify, cert, proxy)
-        pool = self._pools.get(place)
-        if pool is None or pool.pool is None:  # closed, to make room for others
-            pool = self._pools[place] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        place = origin_of(request.url), verify, cert, proxy
+        for known, find in self._pools:
+            if known == place:
+                pool = find()
+                if pool is not None and pool.pool is not None:  # else closed, to make room for others
+                    return pool
+        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        others = [each for each in self._pools if each[0] != place]
+        self._pools = ((place, weakref.ref(pool)), *others[: _KNOWN_POOLS - 1])
         return pool
 
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
-        for pool in list(self._pools.values()):
+        for pool in filter(None, [find() for _, find in self._pools]):
             pool.leave_to_parent()
 
     def request_url(self, request: Any, proxies: Any) -> str:
@@ -317,7 +325,8 @@ class _Adapter(HTTPAdapter):
 
     def close(self) -> None:
         # urllib3 2 closes the connections of a pool when nobody holds it any more, but a reply in a traceback does.
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
+        # Not by requests, which stumbles if another thread begins to use a proxy meanwhile.
+        for manager in (self.poolmanager, *list(self.proxy_manager.values())):
             for key in manager.pools.keys():  # noqa: SIM118 - urllib3 forbids to iterate it
                 manager.pools[key].close()
-        super().close()
+            manager.clear()
