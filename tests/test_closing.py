@@ -138,21 +138,18 @@ class Hooked:
         self._driver.close()
 
 
-class HookedLock:
-    """The lock of a stream's driver, with something done just before it is taken for the first time."""
+class HookedKey(List[None]):
+    """The key to a stream's driver, with something done just before it is taken for the first time."""
 
     def __init__(self, stream: Stream, action: Callable[[], object]) -> None:
-        self._lock = stream._inside
+        super().__init__([None])
         self._actions = [action]
-        stream._inside = self  # type: ignore[assignment]
+        stream._key = self
 
-    def acquire(self, *, blocking: bool) -> bool:
+    def pop(self, *index: Any) -> None:
         if self._actions:
             self._actions.pop()()
-        return self._lock.acquire(blocking=blocking)
-
-    def release(self) -> None:
-        self._lock.release()
+        super().pop()
 
 
 def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +171,7 @@ def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypat
         closers.append(Worker(stream.close))
         wait_for(inside)
 
-    HookedLock(stream, begin_to_close)
+    HookedKey(stream, begin_to_close)
     try:
         with pytest.raises(StreamClosedError, match="closed by another thread"):
             next(stream)

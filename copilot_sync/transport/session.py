@@ -235,8 +235,10 @@ class _Session(requests.Session):
         #: What it was made with. Under others it is of no use.
         self.seams = seams()
         self.cookies = _NoCookies()
+        # Kept beside the adapters of requests as well: a child may inherit the lock of their dictionary locked.
+        self._ours = _Adapter(pool_connections=_KNOWN_POOLS, pool_maxsize=1)
         for prefix in ("https://", "http://"):
-            self.mount(prefix, _Adapter(pool_connections=_KNOWN_POOLS, pool_maxsize=1))
+            self.mount(prefix, self._ours)
 
     def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
         """Return the pool that a request with these settings uses; ``None`` if it is not ours."""
@@ -246,8 +248,7 @@ class _Session(requests.Session):
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
         self._is_the_parents = True
-        for adapter in self.adapters.values():
-            adapter.leave_to_parent()  # type: ignore[attr-defined]
+        self._ours.leave_to_parent()
 
     def __del__(self) -> None:
         # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
