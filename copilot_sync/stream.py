@@ -7,6 +7,8 @@ How a stream ended is noted once, by whoever is first: the driver notes an answe
 thread that called it. All later calls go by that note, so no timing decides what a reader sees.
 
 The driver holds no reference to its ``Stream``, so a stream that nobody holds any more closes at once.
+
+Threads: a stream is confined to the thread that reads it, but for its end and the key to its driver, which are atomic.
 """
 
 import contextlib

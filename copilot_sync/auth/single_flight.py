@@ -2,6 +2,8 @@
 
 No lock is held while something is fetched: an exception out of a signal handler could leave it locked for ever. A
 thread that waits does so within the limits of its own call, and closing that call ends its wait.
+
+Threads: a turn is taken under a lock. Its end is atomic.
 """
 
 import copy

@@ -2,6 +2,8 @@
 
 However many threads need a token, one of them fetches it and the others wait for what comes of it. A token's age is
 measured with the monotonic clock, so a wall clock that jumps does no harm.
+
+Threads: what is kept is atomic: it is replaced as a whole by the one thread that fetches, and never taken away.
 """
 
 import hashlib

@@ -5,6 +5,9 @@ they know nothing of the other prompts.
 
 What goes to an executor and comes back can be pickled. A process that works for others makes one client for each
 ``ClientSource`` and keeps it for as long as the process lives, so credentials need not travel.
+
+Threads: what runs in an executor is a set and the clients of a process a dictionary, and both are atomic. If two
+threads come first at once, each makes a client, and one of them is used.
 """
 
 import concurrent.futures

@@ -4,6 +4,8 @@
 has a thread of its own.
 
 Rule: after ``close`` nothing is left, neither a thread nor a socket, whatever the clients were doing.
+
+Threads: locked.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ the other. ``EmulatedService.handle`` takes a whole request and returns an ordin
 
 Rules: what the real service is known to check is checked here, and answered the way it answers (public
 captures of April and September 2026); what isn't known is decided in one place, which says so.
+
+Threads: locked, with the lock of the emulator.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 ``requests`` works that out anew for each request, out of every variable there is: a quarter of what a request
 costs. ``ProxySettings`` keeps what it worked out for as long as the variables that decide it stay as they are. If a
 system has proxy settings of its own besides, as macOS and Windows have, nothing is kept: they may change unseen.
+
+Threads: what is known of hosts is atomic: replaced, never changed. If two threads come first at once, both work it
+out.
 """
 
 import os

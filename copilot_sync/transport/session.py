@@ -4,6 +4,8 @@ A request is prepared without the session, so that no cookie jar and no ``~/.net
 what authenticates it is the ``auth`` callable alone. Redirects are never followed, nothing is retried here
 or below, cookies of replies are dropped, and each request says itself which proxy and which CA it uses,
 because a session's own settings lose against the environment.
+
+Threads: the session of a ``Transport`` is locked. What it knows of pools is atomic: replaced, never changed.
 """
 
 import contextlib
@@ -255,9 +257,9 @@ class _Session(requests.Session):
         if not self._is_the_parents and "adapters" in self.__dict__:  # an interruption may end __init__ anywhere
             self.close()
 
-    def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
+    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
         # Even if they are not followed, requests reads a redirect's whole body to prepare the next request.
-        return None
+        return iter(())
 
 
 class _Adapter(HTTPAdapter):
@@ -287,7 +289,9 @@ class _Adapter(HTTPAdapter):
 
     def request_url(self, request: Any, proxies: Any) -> str:
         # Without a proxy, requests reads the URL three times to arrive at its path.
-        return super().request_url(request, proxies) if proxies else str(request.path_url)
+        if proxies:
+            return super().request_url(request, proxies)
+        return str(request.url[len(origin_of(request.url)) :].partition("#")[0])
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         # As requests does, but for the cookies: nobody keeps them, and looking for them takes a jar with a lock.
