@@ -14,10 +14,10 @@ def test_another_thread_may_make_a_logger_meanwhile(monkeypatch: pytest.MonkeyPa
 
     class Name(str):
         def startswith(self, *args: object) -> bool:
-            known["of another thread"] = logging.Logger("of another thread")
+            known["of another thread"] = logging.getLogger()
             return False
 
-    known[Name("a logger")] = logging.Logger("a logger")
+    known[Name("a logger")] = logging.getLogger()
     monkeypatch.setattr(logging.root.manager, "loggerDict", known)
     preload()
     assert "of another thread" in known
