@@ -2,6 +2,8 @@
 
 ``AccountCalls`` is the part of ``Client`` that holds these calls. Each has the time limits and retries of the client,
 and ``Client.close`` ends it.
+
+Threads: the set of calls under way is atomic.
 """
 
 import contextlib

@@ -3,6 +3,8 @@
 ``AsyncReader`` works on any asyncio event loop. The loop is woken once for everything that has come since it was woken
 last. A loop with many busy readers is not woken at all; it polls them every millisecond. Closing shuts the connection
 down, which ends the thread. This module knows nothing of the protocol.
+
+Threads: the news of a loop are locked, its waker is atomic, and the rest is confined to the loop.
 """
 
 import asyncio

@@ -2,6 +2,8 @@
 
 A ``Client`` holds what calls share: connections, the token, the defaults. It may be used by any number of
 threads, and by a child that was forked; it pickles, for ``spawn``.
+
+Threads: the set of streams is atomic. Everything else is set when the client is made.
 """
 
 import os

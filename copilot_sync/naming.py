@@ -4,6 +4,8 @@ The service names a conversation only if a client asks for it, as its page does 
 captures, 2026). Nobody should wait for a name, or hear of an error, when all they wanted is an answer. So a
 ``ThreadNaming`` never raises, is over within seconds and can be cancelled. It has no thread of its own: whoever runs it
 decides where.
+
+Threads: confined to the thread that runs it. Others only cancel its call.
 """
 
 import logging

@@ -4,6 +4,8 @@ The class has the names, parameters, order and defaults of the module documentat
 ``create_generator`` and ``create_completion`` are its blocking twins; ``create_async_generator`` runs
 the very same generator in a thread. Calls with the same credentials, URLs, proxy, ``verify`` and token cache share one
 client, so connections stay warm and a token is fetched once.
+
+Threads: the shared clients are locked.
 """
 
 # mypy: implicit-optional

@@ -6,6 +6,8 @@ there at once. Closing interrupts a blocked read, so the thread ends with its co
 
 The thread holds this object and never its consumer: a consumer that nobody refers to any more can be collected, and
 closes the thread when it is. This module knows neither streams nor asyncio.
+
+Threads: the buffer is atomic and the wait for room in it is locked. Each flag is set by one side alone.
 """
 
 import contextlib

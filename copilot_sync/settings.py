@@ -8,6 +8,7 @@ variables of ``requests`` (``HTTPS_PROXY``, ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``
 import ipaddress
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Callable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
@@ -179,6 +180,19 @@ class Urls:
     def hosts(self) -> Tuple[str, ...]:
         """The hosts that are known beforehand, each once."""
         return tuple(dict.fromkeys([self.github] if self.is_auto else [self.github, self.api]))
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
+
+
+def origin_of(url: str) -> str:
+    """Return the scheme and the host of a URL with its port, in lower case; what is no URL comes back as it is.
+
+    ``urlsplit`` has one cache for the whole process, with a lock. Without the GIL, the threads of a program would wait
+    for each other there with each request, and a child that is forked meanwhile can inherit the lock locked.
+    """
+    found = _ORIGIN.match(url)
+    return url if found is None else found.group().lower()
 
 
 def choose_urls(github_url: object, api_url: object, environment: Environment) -> Urls:

@@ -1,10 +1,12 @@
 """Batches whose prompts are asked by the threads or processes of an executor."""
 
 import concurrent.futures
+import contextvars
 import functools
 import multiprocessing
 import os
 import pickle
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from batches import AT_ONCE, Waiting, by_id, fail_on, ids, sent, texts
 from support import Worker, may_fork, stages
 
-from copilot_sync import Client, MissingCredentialsError, StreamClosedError, batch
+from copilot_sync import Client, MissingCredentialsError, Stream, StreamClosedError, batch
 from copilot_sync.batch import sender, workers
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.pacing.limiter import RateLimiter
@@ -302,3 +304,28 @@ def test_who_was_stopped_begins_nothing(emulator: Emulator, client: Client) -> N
     assert isinstance(step.error, StreamClosedError)
     assert isinstance(worker.delete("t").error, StreamClosedError)
     assert stages(emulator) == []
+
+
+def test_threads_begin_with_an_empty_context(emulator: Emulator) -> None:
+    """On all builds: a free-threaded one would give each a copy of the caller's, with all that this holds."""
+    variable = contextvars.ContextVar[str]("variable")
+    seen = []
+
+    class Looking(Client):
+        def stream(self, *args: Any, **kwargs: Any) -> Stream:
+            seen.append(variable.get("nothing"))
+            return super().stream(*args, **kwargs)
+
+    def go() -> None:
+        variable.set("the caller's")
+        with Looking(retry=AT_ONCE) as client:
+            assert len(list(batch.run(["one", "two"], client=client))) == 2
+
+    contextvars.copy_context().run(go)
+    assert set(seen) == {"nothing"}
+
+
+def test_the_first_batch_imports_no_threads() -> None:
+    """A fork during that import would release a lock of the standard library that it never took."""
+    command = "import sys, copilot_sync.batch; assert 'concurrent.futures.thread' in sys.modules"
+    subprocess.run([sys.executable, "-c", command], check=True)

@@ -1,6 +1,7 @@
 """Closing a stream that is being read: at every point, the reader learns that it was closed, or gets a whole answer."""
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import sys
@@ -139,6 +140,20 @@ class Hooked:
         self._driver.close()
 
 
+class HookedKey(List[None]):
+    """The key to a stream's driver, with something done just before it is taken for the first time."""
+
+    def __init__(self, stream: Stream, action: Callable[[], object]) -> None:
+        super().__init__([None])
+        self._actions = [action]
+        stream._key = self
+
+    def pop(self, *index: Any) -> None:
+        if self._actions:
+            self._actions.pop()()
+        super().pop()
+
+
 def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The closing thread is inside the driver, freeing the connection, when the reader asks for the next item."""
     stream = client.stream("hi")
@@ -158,7 +173,7 @@ def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypat
         closers.append(Worker(stream.close))
         wait_for(inside)
 
-    Hooked(stream, begin_to_close, asked=1)
+    HookedKey(stream, begin_to_close)
     try:
         with pytest.raises(StreamClosedError, match="closed by another thread"):
             next(stream)
@@ -167,6 +182,65 @@ def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypat
         over.set()
     closers[0].result()
     assert stream.answer is None
+
+
+class Guarded:
+    """The driver of a stream, which another thread closes while this one is inside. Notes where it is closed itself."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._driver = stream._driver
+        self._is_inside = False
+        self.closed_by: List[int] = []
+        self.closed_while_read: List[bool] = []
+        stream._driver = self  # type: ignore[assignment]
+
+    def __next__(self) -> Any:
+        self._is_inside = True
+        elsewhere(self._stream)
+        try:
+            return next(self._driver)
+        finally:
+            self._is_inside = False
+
+    def close(self) -> None:
+        self.closed_by.append(threading.get_ident())
+        self.closed_while_read.append(self._is_inside)
+        self._driver.close()
+
+
+def test_no_two_threads_are_inside_the_driver(client: Client) -> None:
+    """Without the GIL that crashes the interpreter. The thread that reads closes the driver when it comes out."""
+    stream = client.stream("hi")
+    assert next(stream) == "one"
+    driver = Guarded(stream)
+    with contextlib.suppress(StreamClosedError):  # the next piece may have come before
+        next(stream)
+    assert (driver.closed_by, driver.closed_while_read) == ([threading.get_ident()], [False])
+
+
+def test_a_signal_handler_that_reads_the_stream_it_interrupts_is_a_second_reader(client: Client) -> None:
+    """It gets an error, as another thread would, and the interrupted reading goes on."""
+    stream = client.stream("hi")
+    errors: List[Exception] = []
+
+    def read_in_between() -> None:
+        try:
+            next(stream)
+        except RuntimeError as error:
+            errors.append(error)
+
+    add = AnswerBuilder.add
+
+    def interrupted(self: AnswerBuilder, piece: str, limit: int) -> None:
+        read_in_between()
+        add(self, piece, limit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnswerBuilder, "add", interrupted)
+        assert next(stream) == "one"
+    assert [str(error) for error in errors] == ["a stream can be read by one thread at a time"]
+    assert list(stream) == ["two"]
 
 
 @pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])

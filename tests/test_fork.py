@@ -460,7 +460,8 @@ def test_a_childs_copies_of_idle_connections_lead_nowhere(monkeypatch: pytest.Mo
         assert server.connections == 2
         for each in abandoned:
             each.__del__()
-            (pool,) = each.get_adapter(server.url)._pools.values()
+            ((_, find),) = each.get_adapter(server.url)._pools
+            pool = find()
             assert len(pool._idle) == 1
             pool.close()
         assert len(abandoned) == 2

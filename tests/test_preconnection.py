@@ -361,6 +361,19 @@ def test_a_client_that_is_closed_ends_what_nobody_waits_for(ca: str) -> None:
         wait_for(server.peer_closed)
 
 
+def test_a_pool_that_was_closed_meanwhile_connects_to_nobody(ca: str) -> None:
+    """Another thread may close the client just then, and nobody would end the connection."""
+    with nothing_left_open(), Server(silent) as server:
+        url = server.url.replace("http", "https")
+        with Client("key", api_url=url, verify=ca) as client:
+            session = client._session._transport._opened()
+            pool = session.pool_of(url, verify=ca, cert=None, proxies=None, stream=True)
+            pool.close()
+            pool.connect_ahead(CallContext(Timeout()))
+            wait_for_connecting()
+            assert not pool._preconnections
+
+
 def test_a_look_up_that_takes_its_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ca: str) -> None:
     """No thread can be got out of one; its connection is not made when it ends."""
     looked_up, asked, real = threading.Event(), threading.Event(), socket.getaddrinfo

@@ -122,9 +122,12 @@ def test_a_systems_own_settings_are_asked_for_each_time(session: Session, monkey
 
 def test_a_route_travels_with_its_client(session: Session) -> None:
     """A pickled one knows its proxy and its CA."""
-    route = pickle.loads(pickle.dumps(ProxySettings(PROXY, "/ca.pem")))
-    settings = route.settings(session, URL)
+    route = ProxySettings(PROXY, "/ca.pem")
+    route.settings(session, URL)
+    arrived = pickle.loads(pickle.dumps(route))
+    settings = arrived.settings(session, URL)
     assert (settings["proxies"]["https"], settings["verify"]) == (PROXY, "/ca.pem")
+    assert session.reads == 2  # what was worked out stays: another thread may add to it just then
 
 
 @pytest.mark.parametrize(

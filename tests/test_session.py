@@ -445,6 +445,15 @@ def test_a_session_whose_making_was_interrupted_is_freed_in_silence() -> None:
     _Session.__new__(_Session).__del__()
 
 
+def test_a_session_is_closed_while_another_thread_begins_to_use_a_proxy() -> None:
+    """What that thread adds to the proxies does not disturb the closing."""
+    adapter: Any = _Session().get_adapter("https://api.example")
+    manager = adapter.proxy_manager_for("http://one.example")
+    manager.clear = lambda: adapter.proxy_manager_for("http://two.example")
+    adapter.close()
+    assert len(adapter.proxy_manager) == 2
+
+
 def test_a_pool_that_was_closed_meanwhile_makes_no_connection(transport: Transport) -> None:
     """Nobody would close it."""
     with Server(answering(OK)) as server:

@@ -4,11 +4,12 @@ import dataclasses
 import math
 import pickle
 from typing import Any, Dict, Optional, Tuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from copilot_sync import settings
-from copilot_sync.settings import Environment, Limits, Timeout, Urls, choose_urls, is_loopback
+from copilot_sync.settings import Environment, Limits, Timeout, Urls, choose_urls, is_loopback, origin_of
 
 BLANK = Environment.read({})
 
@@ -250,3 +251,23 @@ def test_a_url_must_be_a_string(value: Any) -> None:
 def test_a_loopback_host_is_known_without_asking_dns(host: str, expected: bool) -> None:
     """A name that merely resolves to this machine does not count."""
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://api.example/threads", "https://api.example"),
+        ("HTTPS://API.Example:8443", "https://api.example:8443"),
+        ("http://[::1]:8000/a://b", "http://[::1]:8000"),
+        ("https://api.example?@evil.example/", "https://api.example"),
+        ("https://api.example#@evil.example/", "https://api.example"),
+        ("https://api.example@evil.example/", "https://api.example@evil.example"),
+        ("no URL at all", "no URL at all"),
+        ("", ""),
+    ],
+)
+def test_the_origin_of_a_url_is_all_that_comes_before_its_path(url: str, origin: str) -> None:
+    """As ``urlsplit`` has it, but for capital letters."""
+    assert origin_of(url) == origin
+    parts = urlsplit(url)
+    assert not parts.scheme or f"{parts.scheme}://{parts.netloc}".lower() == origin

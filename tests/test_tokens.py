@@ -13,7 +13,7 @@ import requests
 from support import fork
 
 from copilot_sync.auth.headers import cookie_header, mask_of, send_cookies, send_token
-from copilot_sync.auth.single_flight import WaitingTurn
+from copilot_sync.auth.single_flight import SingleFlight, WaitingTurn
 from copilot_sync.auth.tokens import ExchangedTokens, GivenToken, StaticToken, bare, fingerprint
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.errors import (
@@ -252,6 +252,36 @@ def test_a_refused_token_is_replaced_once(emulator: Emulator, tokens: ExchangedT
     assert emulator.tokens_issued == 2
 
 
+class Late(Secret[str]):
+    """An old token, of which the word that it was refused comes at the worst moment."""
+
+    meanwhile: Callable[[], object]
+
+    def __eq__(self, other: object) -> bool:
+        same = super().__eq__(other)
+        self.meanwhile()
+        return same
+
+    __hash__ = Secret.__hash__
+
+
+def test_a_word_about_an_old_token_never_costs_a_new_one(emulator: Emulator, tokens: ExchangedTokens) -> None:
+    """Also if another thread renews it in the middle of taking note of that word."""
+    late = Late(tokens.get(call(), None).reveal())
+    renewed: List[Secret[str]] = []
+
+    def renew() -> None:
+        if not renewed:
+            renewed.append(Secret(""))
+            tokens.refused(Secret(late.reveal()), renewed=False)
+            renewed[0] = tokens.get(call(), None)
+
+    late.meanwhile = renew
+    assert tokens.refused(late, renewed=False) is True
+    assert tokens.get(call(), None) is renewed[0]
+    assert emulator.tokens_issued == 2
+
+
 def test_a_new_token_that_is_refused_is_the_end(tokens: ExchangedTokens) -> None:
     """The credentials are at fault where the token fetched for the very request is refused too."""
     assert tokens.refused(tokens.get(call(), None), renewed=False) is True
@@ -376,6 +406,23 @@ def test_a_turn_whose_end_was_lost_is_not_waited_for(
     assert tokens.get(call(clock), None).reveal()
     assert emulator.tokens_issued == 1
     assert vars(tokens._flight)["_turn"] is None
+
+
+def test_a_turn_may_end_while_another_thread_looks_at_it() -> None:
+    """It ends without a lock, so that thread looks once."""
+    looks = [WaitingTurn(-1, 1e9)]
+
+    class Ending(SingleFlight):
+        @property
+        def _turn(self) -> Optional[WaitingTurn]:  # type: ignore[override]
+            return looks.pop() if looks else None
+
+        @_turn.setter
+        def _turn(self, turn: Optional[WaitingTurn]) -> None:
+            """The fetching is not what is tried."""
+
+    assert Ending("token").run(call(), lambda: None, lambda: "fetched") == "fetched"
+    assert looks == []
 
 
 def test_a_signal_handler_may_need_a_token_while_one_is_fetched(emulator: Emulator, transport: Transport) -> None:

@@ -5,6 +5,8 @@ refused a token as another host's (421), the page is asked once more. A host tha
 page only helps to say which one is right.
 
 The page is asked with the cookies, and never with the token. The host that it names is judged by ``protocol.page``.
+
+Threads: the host that was named is one attribute, which is atomic; ``SingleFlight`` lets one thread ask for it.
 """
 
 from typing import Callable, Optional

@@ -4,6 +4,8 @@ A token that is refused is renewed once and the request sent again: a request th
 ``api_url="auto"``, this is the one place that puts the host that was found into a request, and sends the request again
 if the account has moved to another. All calls of one account share one ``Cooldown``, which lets requests start after a
 refusal.
+
+Threads: what was listed is one attribute, which is atomic. Everything else is set when the session is made.
 """
 
 import time

@@ -8,6 +8,8 @@ A cache is a convenience and never a reason to fail. A file that can't be read i
 written is left. A foreign cache may be somebody's server and raise whatever it likes: any ``Exception`` of its is
 logged by its type alone (its words may hold a password) and taken for "nothing there". What a signal handler raises
 while the cache works, such as the soft time limit of a task queue, is none of the cache's errors and passes.
+
+Threads: a ``FileCache`` has no state but its file, which is locked.
 """
 
 import errno

@@ -4,12 +4,11 @@ The cookies go to ``github_url`` and the token to ``api_url``; what puts them in
 """
 
 from typing import Callable, Dict
-from urllib.parse import urlsplit
 
 import requests
 
 from copilot_sync.secret import MaskedText, Secret
-from copilot_sync.settings import Urls
+from copilot_sync.settings import Urls, origin_of
 from copilot_sync.transport.session import Auth
 
 #: Shorter values occur in ordinary words, and masking them would make a message unreadable.
@@ -32,10 +31,10 @@ def send_token(token: Secret[str], urls: Urls) -> Auth:
 
 
 def _header(name: str, value: Secret[str], base: str) -> Auth:
-    host = urlsplit(base)[:2]
+    origin = origin_of(base)
 
     def authenticate(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if tuple(urlsplit(str(request.url))[:2]) != tuple(part.lower() for part in host):
+        if origin_of(str(request.url)) != origin:
             raise AssertionError("credentials were about to go to another host")
         request.headers[name] = MaskedText(value.reveal())
         return request

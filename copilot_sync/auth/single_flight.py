@@ -2,6 +2,8 @@
 
 No lock is held while something is fetched: an exception out of a signal handler could leave it locked for ever. A
 thread that waits does so within the limits of its own call, and closing that call ends its wait.
+
+Threads: a turn is taken under a lock. Its end is atomic.
 """
 
 import copy
@@ -84,10 +86,12 @@ class SingleFlight:
 
     def _has_begun(self, turn: WaitingTurn, call: CallContext) -> bool:
         with self._lock:
+            present = self._turn  # read once: a turn ends without the lock
             # The same thread asks again in a signal handler, or because an exception lost the end of its turn.
-            if self._turn is None or self._turn.thread == turn.thread or self._turn.until < call.clock():
+            if present is None or present.thread == turn.thread or present.until < call.clock():
                 self._turn = turn
-            return self._turn is turn
+                return True
+            return False
 
     def _fetched(self, fetch: Callable[[], T]) -> T:
         try:

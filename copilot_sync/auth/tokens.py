@@ -2,6 +2,8 @@
 
 However many threads need a token, one of them fetches it and the others wait for what comes of it. A token's age is
 measured with the monotonic clock, so a wall clock that jumps does no harm.
+
+Threads: what is kept is atomic: it is replaced as a whole by the one thread that fetches, and never taken away.
 """
 
 import hashlib
@@ -195,6 +197,8 @@ class ExchangedTokens:
         self._now = now
         self._cookies: Optional[Secret[str]] = None
         self._kept: Optional[_Kept] = None
+        # What was kept when a token was refused. What was kept is not taken away: another thread may have renewed it.
+        self._ended: Optional[_Kept] = None
         self._refused: Optional[Secret[str]] = None
         self._proven: Optional[Secret[str]] = None
         self._flight = SingleFlight("token")
@@ -215,7 +219,8 @@ class ExchangedTokens:
 
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token. Late words about an earlier one count for nothing."""
-        if self._is_current(token):
+        kept = self._present()
+        if kept is not None and kept.token == token:
             self._proven = token
 
     def refused(self, token: Secret[str], *, renewed: bool) -> bool:
@@ -224,18 +229,19 @@ class ExchangedTokens:
         A request is sent anew once. If the new token is refused as well, the credentials are at fault, unless that
         token was good for another request, or refused to one, meanwhile: then it only came to its end too soon.
         """
-        current = self._is_current(token)
+        kept = self._present()
+        current = kept is not None and kept.token == token
         if current:
-            self._kept = None
-            self._refused = token
+            self._ended, self._refused = kept, token
         return not (renewed and current) or token == self._proven
 
-    def _is_current(self, token: Secret[str]) -> bool:
+    def _present(self) -> Optional[_Kept]:
+        """What is kept, unless it was refused."""
         kept = self._kept
-        return kept is not None and kept.token == token
+        return None if kept is self._ended else kept
 
     def _valid(self, call: CallContext) -> Optional[Secret[str]]:
-        kept = self._kept
+        kept = self._present()
         if kept is None or call.clock() >= kept.until:
             return None
         return kept.token
@@ -355,12 +361,12 @@ class ExchangedTokens:
 
     def __getstate__(self) -> Dict[str, object]:
         # What is kept goes by this process's clock.
-        left_behind = ("_kept", "cooldown")
+        left_behind = ("_kept", "_ended", "cooldown")
         return {name: value for name, value in self.__dict__.items() if name not in left_behind}
 
     def __setstate__(self, state: Dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._kept = None
+        self._kept = self._ended = None
         self.cooldown = Cooldown()
         if self._cookies is not None:
             self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)

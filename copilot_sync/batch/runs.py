@@ -1,6 +1,8 @@
 """``run``, which checks the arguments of a batch, and ``Run``, the iterator that it returns.
 
 Nothing is opened or sent before the first result is asked for, and nothing is read but the files to attach.
+
+Threads: the generator of the results is locked. Its other parts are confined to the thread that iterates.
 """
 
 import concurrent.futures

@@ -6,6 +6,8 @@ Workers do one step of one prompt at a time and know nothing of each other.
 A prompt goes through up to three steps. Its conversation is begun; its message is sent, once the journal knows how to
 find it again; and its conversation is deleted, if that is wanted. ``states`` has the table of what can happen. What a
 failure means, and who has to wait, is decided in ``pacing``.
+
+Threads: confined to the one that iterates.
 """
 
 import contextlib

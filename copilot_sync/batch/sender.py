@@ -4,6 +4,8 @@
   process: a ``Task`` goes to it and a ``StepResult`` comes back, and both can be pickled.
 - ``Submission`` remembers where a prompt's message goes and what it has met. The prompts of a batch are submissions.
 - ``Sender`` sends one submission and waits when it has to. The tasks of Celery are senders.
+
+Threads: the set of a ``Worker``'s steps is atomic. A submission is confined to the thread that decides about it.
 """
 
 import abc

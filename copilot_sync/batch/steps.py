@@ -1,4 +1,7 @@
-"""The steps of a batch that run on its workers: how they start, and how the batch learns that one has ended."""
+"""The steps of a batch that run on its workers: how they start, and how the batch learns that one has ended.
+
+Threads: the queue of ended steps and the flag of a stop are atomic. The rest is confined to the thread that iterates.
+"""
 
 import concurrent.futures
 import contextlib

@@ -1,6 +1,8 @@
 """The prompts of a batch on their way: what is known of each, and the queues in which they wait.
 
 Plain state for the one thread that iterates a batch. Nothing here sends, waits or writes.
+
+Threads: confined to the one that iterates.
 """
 
 import dataclasses

@@ -5,11 +5,18 @@ they know nothing of the other prompts.
 
 What goes to an executor and comes back can be pickled. A process, or an interpreter, that works for others makes one
 client for each ``ClientSource`` and keeps it for as long as it lives, so credentials need not travel.
+
+Threads: what runs in an executor is a set, and the clients of a process are a dictionary; both are atomic. If two
+threads come first at once, each makes a client, and one of them is used.
 """
 
 import concurrent.futures
+import contextvars
 import pickle
 import re
+
+# Not when the first batch starts: it registers what a fork has to do, and a fork in that moment would do half of it.
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, Optional, Set, Union
 
 from copilot_sync.batch.sender import StepResult, Task, Worker
@@ -35,7 +42,7 @@ class ThreadWorkers:
     def __init__(self, client: Union[Client, Callable[[], Client]]) -> None:
         self._client = client
         self._worker: Optional[Worker] = None
-        self._pool: Optional[concurrent.futures.ThreadPoolExecutor] = None
+        self._pool: Optional[ThreadPoolExecutor] = None
         self._stopped = False
 
     def __enter__(self) -> "ThreadWorkers":
@@ -53,12 +60,13 @@ class ThreadWorkers:
 
     def start(self, workers: int) -> None:
         """Start so many threads."""
-        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "copilot-sync-batch")
+        self._pool = ThreadPoolExecutor(workers, "copilot-sync-batch")
 
     def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[StepResult]":
         """Start a step: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation."""
         assert self._pool is not None  # noqa: S101 - start() makes it
-        return self._pool.submit(getattr(self._worker, step), subject)
+        # It starts threads, which a free-threaded build would start in a copy of the caller's context.
+        return contextvars.Context().run(self._pool.submit, getattr(self._worker, step), subject)
 
     def result(self, future: "concurrent.futures.Future[StepResult]") -> StepResult:
         """Return the result of a step that has ended."""

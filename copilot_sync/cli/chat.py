@@ -2,6 +2,8 @@
 
 In a terminal, Ctrl-C stops the answer or discards the line that is being typed, and Ctrl-D ends the chat. From a pipe,
 each line is a question, and the first failure or Ctrl-C ends the program.
+
+Threads: a chat is confined to the main thread. The one that names it shares nothing with it.
 """
 
 import os

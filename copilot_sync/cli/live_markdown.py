@@ -4,6 +4,8 @@ Finished blocks are printed once and scroll away like any output. Only the last,
 redrawn, and never more of its lines than fit into the terminal. So the scroll-back holds each line of the answer
 exactly once. A thread redraws ten times a second, because the reader of the answer may block while its last piece has
 not been drawn yet. The cursor is never hidden, so there is nothing to restore if the process is killed.
+
+Threads: what is drawn is locked.
 """
 
 import io

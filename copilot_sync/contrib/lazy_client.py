@@ -2,6 +2,8 @@
 
 ``LazyClient`` creates the client when it is first used, because configurations are read late and workers are forked
 early. ``option_names`` checks the names in a configuration. This module knows no framework.
+
+Threads: the client is locked.
 """
 
 import inspect

@@ -7,6 +7,8 @@ The credentials are a key from ``llm keys set copilot-sync``, else those that th
 the folder of ``llm`` from one run to the next: the token, unless ``COPILOT_SYNC_TOKEN_CACHE`` says otherwise, and the
 id of the service's thread for each conversation of ``llm``. Not all releases of ``llm`` return old answers to a plugin,
 so a known thread is continued, and the earlier messages are not sent again.
+
+Threads: the client is locked.
 """
 
 import contextlib

@@ -12,6 +12,9 @@ Each event is one ``data:`` line with a JSON object. Its ``type`` is one of thes
 During silence, comments go out, because a server notices only by writing that the client has gone. A blocking iterator
 can't be waited for with a time limit, so a thread reads the stream for each response, and ends with it. This module
 knows neither WSGI, nor any framework, nor asyncio.
+
+Threads: what is between the two threads of a response is that of ``ReaderThread``: atomic or locked. The rest is
+confined to the thread that iterates, but for the flag of the end, which is only ever set.
 """
 
 import json

@@ -6,6 +6,8 @@ request; it is the only place that turns a ``Fault`` into something that a clien
 Rules: a connection runs in a thread of its own and touches no other connection's socket. Whatever the client
 does, the thread ends quietly; only a defect in a test's own function or generator shows. An answer that
 nobody reads any more is finished by ``ThreadGroup``, never by keeping the connection open.
+
+Threads: a connection is confined to its thread, but for the end of a stall, which is locked.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ it from theirs.
 
 Rules: every change is announced with ``notify``, so that ``wait_until`` never has to sleep. The announcement
 costs next to nothing while nobody waits, because every event sent makes one.
+
+Threads: the record is locked, and so is the choice of what comes next. To queue something is atomic.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ and notices when a client goes away while it is being answered. It knows nothing
 
 Rules: whatever a client sends, the result is a whole request, ``BadRequestError``, or, if the client went
 away, ``ClientGoneError``. Any other exception is a defect here.
+
+Threads: a socket is confined to the thread of its connection, but for its end, which is locked.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 has a thread of its own.
 
 Rule: after ``close`` nothing is left, neither a thread nor a socket, whatever the clients were doing.
+
+Threads: locked.
 """
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ class Emulator(FaultScript):
     @property
     def environment(self) -> Dict[str, str]:
         """The environment variables that point the library here."""
-        cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        cookies = "; ".join(f"{name}={value}" for name, value in dict(self._cookies).items())
         return {
             "COPILOT_SYNC_GITHUB_URL": self.github_url,
             "COPILOT_SYNC_API_URL": self.api_url,

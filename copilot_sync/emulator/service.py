@@ -6,6 +6,8 @@ the other. ``EmulatedService.handle`` takes a whole request and returns an ordin
 
 Rules: what the real service is known to check is checked here, and answered the way it answers (public
 captures of April and September 2026); what isn't known is decided in one place, which says so.
+
+Threads: locked, with the lock of the emulator.
 """
 
 from __future__ import annotations
@@ -87,9 +89,9 @@ class EmulatedService:
         try:
             if request.stage == "unknown":
                 self._refuse_unknown(request)
-            if request.host != "github":
-                self._check_bearer(request)
             with self._lock:
+                if request.host != "github":
+                    self._check_bearer(request)
                 return self._handlers[request.stage](request)
         except RefusalError as refusal:
             return refusal.response

@@ -1,4 +1,7 @@
-"""The threads of one emulator: all are started here, and all have ended when it is closed."""
+"""The threads of one emulator: all are started here, and all have ended when it is closed.
+
+Threads: locked.
+"""
 
 from __future__ import annotations
 

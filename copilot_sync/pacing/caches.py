@@ -1,4 +1,7 @@
-"""What several limiters share: a cache with ``get``, ``set`` and ``add``, as Django's caches have."""
+"""What several limiters share: a cache with ``get``, ``set`` and ``add``, as Django's caches have.
+
+Threads: locked. To look a value up is atomic.
+"""
 
 import threading
 import time

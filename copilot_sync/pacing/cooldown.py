@@ -8,6 +8,8 @@ thirty. A stage that fails again and again without one success is asked at the s
 up is told to everybody without asking again, but for a bare 402: other models may cost nothing.
 
 One ``Cooldown`` is shared by everything in this process that uses the same credentials for the same hosts.
+
+Threads: locked, but for ``active`` and ``proven``, each of which is atomic.
 """
 
 import random

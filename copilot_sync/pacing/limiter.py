@@ -9,6 +9,8 @@ Rules:
   by itself, because a worker that dies could not release a shared one.
 
 Nothing here sends anything. ``try_acquire`` says how long to wait; ``acquire`` waits.
+
+Threads: locked.
 """
 
 import math

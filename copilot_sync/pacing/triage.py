@@ -7,6 +7,8 @@ means the account, not the messages.
 
 A batch has one ``Triage`` for all of its messages. A task of Celery's has one for itself: it can't see what others
 are answered.
+
+Threads: confined to the one that iterates a batch, or runs a task.
 """
 
 import enum

@@ -3,11 +3,11 @@
 import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple, Union
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from copilot_sync._version import __version__
 from copilot_sync.safe_text import check_id, check_text, json_bytes
-from copilot_sync.settings import Urls
+from copilot_sync.settings import Urls, origin_of
 
 #: The parent of a thread's first message (public captures, 2026).
 ROOT = "root"
@@ -293,10 +293,9 @@ def _api_request(
 
 
 def _page_headers(urls: Urls) -> Dict[str, str]:
-    page = urlsplit(urls.github)
     return {
         **browser_headers(),
-        "Origin": f"{page.scheme}://{page.netloc}",
+        "Origin": origin_of(urls.github),
         "Referer": urls.github + PAGE,
     }
 

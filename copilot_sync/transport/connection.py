@@ -14,6 +14,9 @@ between.
 
 PySocks makes the connections of a SOCKS proxy and shows a socket only when it is connected. There a stop is obeyed
 after the time-out for connecting at the latest. The same holds for a DNS look-up, which no thread can interrupt.
+
+Threads: what waits in a pool is atomic, and a connection is confined to the call that took it. If two threads come
+first at once, each makes the class of a pool, and one of them is used.
 """
 
 import contextlib
@@ -92,6 +95,8 @@ class _Pool:
         if self.scheme == "https" and direct and not self.num_connections:
             with contextlib.suppress(RuntimeError):  # if there can't be another thread, the request connects
                 self._preconnections.append(Preconnection(self._new_conn(), call))
+                if self.pool is None:  # closed meanwhile, by another thread
+                    self.drop_ahead()
 
     def drop_ahead(self) -> None:
         """End the connection that nobody has needed so far."""

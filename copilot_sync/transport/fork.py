@@ -7,8 +7,7 @@ This runs inside ``os.fork``, before anything else in the child, so it must not 
 closes nothing and logs nothing. What it lets go of is kept in ``abandoned``, because a destructor of some library
 may take a lock that was held at the moment of the fork. If one thing fails, the others are still told.
 
-Any thread may register: that adds to a set, which is one atomic step, also without the GIL. The set is only read in a
-child, in its only thread.
+Threads: to register is atomic, because it adds to a set. The set is only read in a child, in its only thread.
 """
 
 import os

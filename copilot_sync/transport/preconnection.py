@@ -5,6 +5,8 @@ thread, without sending anything over it, while the first is asked for a token: 
 begins.
 Whoever needs the connection then waits for it, and meets the failure that making it met, as if it had been made
 there and then.
+
+Threads: confined to the thread that connects until that ends, and then to the one that takes it out of its pool.
 """
 
 import contextvars

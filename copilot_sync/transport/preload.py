@@ -34,7 +34,8 @@ def preload() -> None:
         importlib.import_module(name)
     for name in _CODECS:
         codecs.lookup(name)
-    ours = [name for name in logging.root.manager.loggerDict if name.startswith("copilot_sync")]
+    known = list(logging.root.manager.loggerDict)  # at one go: other threads add to it
+    ours = [name for name in known if name.startswith("copilot_sync")]
     for name in (*_LOGGERS, *ours):
         logger = logging.getLogger(name)
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):

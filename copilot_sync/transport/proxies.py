@@ -3,6 +3,9 @@
 ``requests`` works that out anew for each request, out of every variable there is: a quarter of what a request
 costs. ``ProxySettings`` keeps what it worked out for as long as the variables that decide it stay as they are. If a
 system has proxy settings of its own besides, as macOS and Windows have, nothing is kept: they may change unseen.
+
+Threads: what is known of hosts is atomic: replaced, never changed. If two threads come first at once, both work it
+out.
 """
 
 import os
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 import requests
 
 from copilot_sync.secret import MaskedText, Secret
+from copilot_sync.settings import origin_of
 from copilot_sync.transport.call import note_route
 
 #: What decides it, beside the URL. ``REQUEST_METHOD`` is set in CGI programs, where ``HTTP_PROXY`` counts for nothing.
@@ -42,20 +46,29 @@ class ProxySettings:
     def __init__(self, proxy: Optional[str], verify: Union[bool, str]) -> None:
         self._proxies: Dict[str, str] = {"http": proxy, "https": proxy} if proxy else {}
         self._verify = verify
-        self._known: Dict[Tuple[str, str], Tuple[object, Dict[str, Any]]] = {}
+        # By origin. It is replaced and never changed: a dictionary has a lock, which each of its readers needs if
+        # another thread made its keys.
+        self._known: Tuple[Tuple[str, object, Dict[str, Any]], ...] = ()
 
     def settings(self, session: requests.Session, url: str) -> Dict[str, Any]:
         """Return what ``session.send`` needs besides the request. It is shared and must not be changed."""
-        origin = urlsplit(url)[:2]
+        origin = origin_of(url)
         environment = _environment()
-        known = self._known.get(origin)
-        if known is None or environment is None or known[0] != environment:
+        for known in self._known:
+            if known[0] == origin and known[1] == environment and environment is not None:
+                break
+        else:
             settings = session.merge_environment_settings(url, dict(self._proxies), True, self._verify, None)
             # The URL of a proxy may have a password in it, and whatever sends the request has it in its variables.
             proxies = {name: MaskedText(place) for name, place in settings["proxies"].items() if place}
-            known = self._known[origin] = environment, {**settings, "proxies": proxies}
-        note_route(url, known[1])
-        return known[1]
+            known = origin, environment, {**settings, "proxies": proxies}
+            self._known = (known, *(each for each in self._known if each[0] != origin))
+        note_route(url, known[2])
+        return known[2]
+
+    def __reduce__(self) -> Tuple[object, ...]:
+        # What is known may grow while it is pickled, and another process works it out by its own environment.
+        return ProxySettings, (self._proxies.get("http"), self._verify)
 
 
 def place_of(url: str) -> str:

@@ -4,6 +4,8 @@ A request is prepared without the session, so that no cookie jar and no ``~/.net
 what authenticates it is the ``auth`` callable alone. Redirects are never followed, nothing is retried here
 or below, cookies of replies are dropped, and each request says itself which proxy and which CA it uses,
 because a session's own settings lose against the environment.
+
+Threads: the session of a ``Transport`` is locked. What it knows of pools is atomic: replaced, never changed.
 """
 
 import contextlib
@@ -11,8 +13,7 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, MutableMapping, Optional, TypeVar, Union
-from urllib.parse import urlsplit
+from typing import Any, Callable, Iterator, Optional, Tuple, TypeVar, Union
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,7 +23,7 @@ from requests.utils import select_proxy
 from copilot_sync.errors import ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.settings import ERROR_BODY, Limits
+from copilot_sync.settings import ERROR_BODY, Limits, origin_of
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
@@ -33,6 +34,9 @@ from copilot_sync.transport.ssl_contexts import ssl_contexts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: Hosts, each with its proxy and its CAs, to which connections are kept.
+_KNOWN_POOLS = 8
 
 #: Puts credentials into a prepared request. It gives the same request back.
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
@@ -232,8 +236,10 @@ class _Session(requests.Session):
         #: What it was made with. Under others it is of no use.
         self.seams = seams()
         self.cookies = _NoCookies()
+        # Kept beside the adapters of requests as well: a child may inherit the lock of their dictionary locked.
+        self._ours = _Adapter(pool_connections=_KNOWN_POOLS, pool_maxsize=1)
         for prefix in ("https://", "http://"):
-            self.mount(prefix, _Adapter(pool_connections=8, pool_maxsize=1))
+            self.mount(prefix, self._ours)
 
     def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
         """Return the pool that a request with these settings uses; ``None`` if it is not ours."""
@@ -243,41 +249,48 @@ class _Session(requests.Session):
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
         self._is_the_parents = True
-        for adapter in self.adapters.values():
-            adapter.leave_to_parent()  # type: ignore[attr-defined]
+        self._ours.leave_to_parent()
 
     def __del__(self) -> None:
         # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
         if not self._is_the_parents and "adapters" in self.__dict__:  # an interruption may end __init__ anywhere
             self.close()
 
-    def get_redirect_target(self, resp: requests.Response) -> Optional[str]:
+    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
         # Even if they are not followed, requests reads a redirect's whole body to prepare the next request.
-        return None
+        return iter(())
 
 
 class _Adapter(HTTPAdapter):
     def __init__(self, **kwargs: Any) -> None:
-        self._pools: MutableMapping[Any, Any] = weakref.WeakValueDictionary()
+        # Replaced and never changed, because readers of a dictionary that other threads fill need its lock.
+        self._pools: Tuple[Tuple[Any, Callable[[], Any]], ...] = ()
         super().__init__(**kwargs)
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # Finding a pool takes requests and urllib3 a tenth of the time of a whole call, and a lock of theirs.
         proxy = select_proxy(request.url, proxies) if proxies else None
-        place = (*urlsplit(request.url)[:2], verify, cert, proxy)
-        pool = self._pools.get(place)
-        if pool is None or pool.pool is None:  # closed, to make room for others
-            pool = self._pools[place] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        place = origin_of(request.url), verify, cert, proxy
+        for known, find in self._pools:
+            if known == place:
+                pool = find()
+                if pool is not None and pool.pool is not None:  # else closed, to make room for others
+                    return pool
+        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        others = [each for each in self._pools if each[0] != place]
+        self._pools = ((place, weakref.ref(pool)), *others[: _KNOWN_POOLS - 1])
         return pool
 
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
-        for pool in list(self._pools.values()):
+        for pool in filter(None, [find() for _, find in self._pools]):
             pool.leave_to_parent()
 
     def request_url(self, request: Any, proxies: Any) -> str:
         # Without a proxy, requests reads the URL three times to arrive at its path.
-        return super().request_url(request, proxies) if proxies else str(request.path_url)
+        if proxies:
+            return super().request_url(request, proxies)
+        return str(request.url[len(origin_of(request.url)) :].partition("#")[0])
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         # As requests does, but for the cookies: nobody keeps them, and looking for them takes a jar with a lock. Nor is
@@ -317,7 +330,8 @@ class _Adapter(HTTPAdapter):
 
     def close(self) -> None:
         # urllib3 2 closes the connections of a pool when nobody holds it any more, but a reply in a traceback does.
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
+        # Not by requests, which stumbles if another thread begins to use a proxy meanwhile.
+        for manager in (self.poolmanager, *list(self.proxy_manager.values())):
             for key in manager.pools.keys():  # noqa: SIM118 - urllib3 forbids to iterate it
                 manager.pools[key].close()
-        super().close()
+            manager.clear()

@@ -6,6 +6,8 @@ call does. ``SSLContextCache`` keeps what was read, and reads it again when the 
 OpenSSL holds locks of its own while it reads, and a child that is forked at that moment inherits them locked (seen
 with OpenSSL 3.0 and CPython 3.11). So a fork waits for the end of the reading, and a child reads nothing that its
 parent has read.
+
+Threads: locked. To look up what was read is atomic.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, TextIO, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, TextIO, Tuple
 
 from copilot_sync.emulator import Emulator, EmulatorOptions, RecordedRequest
 
@@ -65,7 +65,7 @@ class Figures:
 
 
 def settings(
-    description: Optional[str], full: Dict[str, int], short: Dict[str, int], names: Sequence[str] = ()
+    description: Optional[str], full: Mapping[str, float], short: Mapping[str, float], names: Sequence[str] = ()
 ) -> argparse.Namespace:
     """Read the command line: ``--short``, ``--seed``, an option for each setting, and names of what is measured.
 
@@ -80,7 +80,7 @@ def settings(
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     for name, value in full.items():
         words = f"default {value}, with --short {short[name]}"
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=words)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), metavar="N", help=words)
     if names:
         parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default: all")
     given = parser.parse_args()
