@@ -454,6 +454,17 @@ def test_a_session_is_closed_while_another_thread_begins_to_use_a_proxy() -> Non
     assert len(adapter.proxy_manager) == 2
 
 
+def test_a_pool_that_was_closed_to_make_room_is_made_anew(transport: Transport) -> None:
+    """It is remembered as long as ``urllib3`` keeps it."""
+    with Server(answering(OK)) as server:
+        fetch(transport, request_to(server))
+        adapter = transport._opened()._ours
+        adapter.get_connection_with_tls_context(requests.Request("GET", server.url).prepare(), True).close()
+        adapter.poolmanager.clear()
+        assert fetch(transport, request_to(server)).status == 200
+        assert (server.connections, len(adapter._pools)) == (2, 1)
+
+
 def test_a_pool_that_was_closed_meanwhile_makes_no_connection(transport: Transport) -> None:
     """Nobody would close it."""
     with Server(answering(OK)) as server:

@@ -77,12 +77,13 @@ def place_of(url: str) -> str:
     A scheme may be missing, as it may in the URL of a proxy.
     """
     url = url if "://" in url else f"http://{url}"
+    origin = origin_of(url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(origin)
         host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme[:5])
     except ValueError:
         return ""
-    if not host or not host.isprintable() or "@" in url.rpartition(parts.netloc)[2]:
+    if not host or not host.isprintable() or "@" in url[len(origin) :]:
         return ""
     return (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
 
