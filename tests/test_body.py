@@ -468,6 +468,15 @@ def test_a_body_can_be_closed_any_number_of_times(transport: Transport) -> None:
     assert connections(transport, CHUNKED + ANSWER + LAST, use) == 1
 
 
+@pytest.mark.parametrize("end", [begun, Body.close], ids=["given back", "closed"])
+def test_a_stop_after_the_end_reaches_no_socket(transport: Transport, end: Callable[[Body], None]) -> None:
+    """What had its number may be another connection by then."""
+    with Server(answering(CHUNKED + ANSWER + LAST, NEXT)) as server:
+        call = CallContext(PATIENT)
+        end(opened(transport, server.url, call).body)
+        assert call._socket is None
+
+
 def test_only_our_errors_come_out_of_a_broken_body(transport: Transport) -> None:
     """Whatever stands in the place of a chunk."""
     for rest in (

@@ -205,6 +205,7 @@ class Body:
 
     def close(self) -> None:
         """Close the connection unless it was given back. For the reading thread; never blocks."""
+        self._call.detach_socket()  # first: its number may belong to another connection at once
         self._raw.close()
 
 
