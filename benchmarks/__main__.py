@@ -51,7 +51,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare copilot_sync with its peers.")
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; default: all")
-    parser.add_argument("--short", action="store_true", help="measure less: under two minutes, and a rough picture")
+    parser.add_argument("--short", action="store_true", help="measure less: about two minutes, and a rough picture")
     parser.add_argument("--tiny", action="store_true", help="measure next to nothing: only to see that it runs")
     parser.add_argument(
         "--only", action="append", choices=list(PEERS), metavar="CLIENT", help=f"of {', '.join(PEERS)}; default: all"

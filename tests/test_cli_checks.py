@@ -37,6 +37,15 @@ def test_an_old_python_is_told(version: Tuple[int, ...], state: State) -> None:
 
 
 @pytest.mark.parametrize(
+    "has_gil, words",
+    [(None, ""), (False, ", free-threaded, with the GIL off"), (True, ", free-threaded, with the GIL on")],
+)
+def test_a_free_threaded_build_is_told(has_gil: Optional[bool], words: str) -> None:
+    """With whether a module has turned the GIL on: nothing else shows that."""
+    assert checks.check_python((3, 15, 1), "CPython", has_gil).detail == f"CPython 3.15.1{words}"
+
+
+@pytest.mark.parametrize(
     "version, lowest, state",
     [
         ("2.32.4", "2.32.4", OK),

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -55,6 +56,17 @@ def test_all_is_well_with_an_emulator(served: Emulator, capsys: pytest.CaptureFi
     assert found["credentials"] == "✓ 1 cookie from COPILOT_SYNC_COOKIES"
     for secret in served.cookies.values():
         assert secret not in repr(found)
+
+
+def test_the_build_of_python_is_told(
+    served: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A free-threaded one says how it runs, also if a module has turned the GIL on; any other says nothing of it."""
+    found = report(capsys, 0)["Python"]
+    assert (", free-threaded, with the GIL" in found) is bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    assert report(capsys, 0)["Python"].endswith(", free-threaded, with the GIL on")
 
 
 def test_an_account_without_copilot_is_told_what_helps(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,9 +73,17 @@ class Check:
     advice: str = ""
 
 
-def check_python(version: Sequence[int], implementation: str) -> Check:
-    """Check the interpreter."""
+def check_python(version: Sequence[int], implementation: str, has_gil: Optional[bool] = None) -> Check:
+    """Check the interpreter.
+
+    Args:
+        version: Its release.
+        implementation: Its name, such as ``CPython``.
+        has_gil: Whether a free-threaded build runs with the GIL all the same; ``None`` for any other build.
+    """
     detail = f"{implementation} {'.'.join(map(str, version[:3]))}"
+    if has_gil is not None:
+        detail += f", free-threaded, with the GIL {'on' if has_gil else 'off'}"
     if tuple(version[:2]) < _OLDEST_PYTHON:
         return Check("Python", State.FAIL, detail, "use Python 3.8 or newer")
     return Check("Python", State.OK, detail)

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import sys
+import sysconfig
 from typing import Dict, Iterator, List, Optional
 from urllib.parse import urlsplit
 
@@ -58,7 +59,7 @@ def _show(check: Check) -> None:
 def _run_checks(environment: Environment) -> Iterator[Check]:
     """Yield each result as soon as it is there: some take seconds."""
     yield Check("copilot-sync", State.OK, __version__)
-    yield checks.check_python(sys.version_info[:3], platform.python_implementation())
+    yield checks.check_python(sys.version_info[:3], platform.python_implementation(), _has_gil())
     lowest = _lowest_versions()
     for name in _LIBRARIES:
         yield checks.check_library(name, _installed(name), lowest.get(name, ""))
@@ -69,6 +70,12 @@ def _run_checks(environment: Environment) -> Iterator[Check]:
     yield checks.check_token_cache(environment, token_cache_file(environment))
     if urls is not None:
         yield from _check_hosts(environment, urls)
+
+
+def _has_gil() -> Optional[bool]:
+    """Whether a free-threaded build runs with the GIL all the same; ``None`` for any other build."""
+    is_on = getattr(sys, "_is_gil_enabled", None)
+    return is_on() if is_on is not None and sysconfig.get_config_var("Py_GIL_DISABLED") else None
 
 
 def _check_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
