@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import inspect
 import itertools
 import sys
 import threading
@@ -140,18 +141,19 @@ class Hooked:
         self._driver.close()
 
 
-class HookedKey(List[None]):
-    """The key to a stream's driver, with something done just before it is taken for the first time."""
+class HookedLock:
+    """The lock of a stream's driver, with something done just before it is taken for the first time."""
 
     def __init__(self, stream: Stream, action: Callable[[], object]) -> None:
-        super().__init__([None])
+        self._lock = stream._inside
         self._actions = [action]
-        stream._key = self
+        self.release = self._lock.release
+        stream._inside = self  # type: ignore[assignment]
 
-    def pop(self, *index: Any) -> None:
+    def acquire(self, blocking: bool) -> bool:
         if self._actions:
             self._actions.pop()()
-        super().pop()
+        return self._lock.acquire(blocking)
 
 
 def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +175,7 @@ def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypat
         closers.append(Worker(stream.close))
         wait_for(inside)
 
-    HookedKey(stream, begin_to_close)
+    HookedLock(stream, begin_to_close)
     try:
         with pytest.raises(StreamClosedError, match="closed by another thread"):
             next(stream)
@@ -241,6 +243,66 @@ def test_a_signal_handler_that_reads_the_stream_it_interrupts_is_a_second_reader
         assert next(stream) == "one"
     assert [str(error) for error in errors] == ["a stream can be read by one thread at a time"]
     assert list(stream) == ["two"]
+
+
+class InterruptedAt:
+    """Raises ``KeyboardInterrupt`` at the nth instruction that this thread runs in the module of ``Stream``."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self.happened = False
+
+    # Coverage is a tracer itself, and sees nothing where another one is.
+    def run(self, work: Callable[[], Any]) -> None:  # pragma: no cover
+        sys.settrace(self._trace)
+        try:
+            work()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: Any, event: str, argument: Any) -> Any:  # pragma: no cover
+        if frame.f_code.co_filename != stream_module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not self.happened:
+            self._left -= 1
+            if self._left < 0:
+                self.happened = True
+                raise KeyboardInterrupt
+        return self._trace
+
+
+def read_one(stream: Stream) -> None:
+    next(stream)
+
+
+# It traces a call for each instruction. Without a GIL, all threads stand still whenever a tracer begins.
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("work", [read_one, Stream.close], ids=["that is read", "that is closed"])
+def test_a_stream_interrupted_at_any_instruction_can_be_read_and_closed(
+    client: Client, work: Callable[[Stream], None]
+) -> None:
+    """Its thread is not taken for a second reader, and closing frees the connection also while the stream is held."""
+    conversation = client.create_thread().conversation_id
+
+    def interrupt_read_close(stream: Stream, hook: InterruptedAt) -> str:
+        read_one(stream)
+        with contextlib.suppress(KeyboardInterrupt):
+            hook.run(functools.partial(work, stream))
+        with contextlib.suppress(StopIteration):
+            read_one(stream)
+        stream.close()
+        return inspect.getgeneratorstate(stream._driver)
+
+    interruptions = 0
+    for number in itertools.count():  # pragma: no branch - it is left at the last instruction
+        hook = InterruptedAt(number)
+        stream = client.stream("hi", conversation=conversation)
+        assert Worker(functools.partial(interrupt_read_close, stream, hook)).result() == inspect.GEN_CLOSED, number
+        if not hook.happened:
+            break
+        interruptions += 1
+    assert interruptions > 20
 
 
 @pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])
