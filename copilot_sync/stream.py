@@ -8,12 +8,13 @@ thread that called it. All later calls go by that note, so no timing decides wha
 
 The driver holds no reference to its ``Stream``, so a stream that nobody holds any more closes at once.
 
-Threads: a stream is confined to the thread that reads it, but for its end and the key to its driver, which are atomic.
+Threads: a stream is confined to the thread that reads it, but for its end, which is atomic, and its driver, which is
+locked.
 """
 
 import contextlib
 import threading
-from typing import Any, Callable, Iterator, List, NoReturn, Optional
+from typing import Any, Callable, Iterator, NoReturn, Optional
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import FAILED, AnswerBuilder, Closed
@@ -51,9 +52,9 @@ class Stream:
         self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
         self._ends = self._builder.ends
         self._driver = drive(session, message, options, self._call, self._builder)
-        # Whoever takes the key may enter the driver: without the GIL, two threads in one generator crash Python.
-        # Nobody waits for it, and it costs a fifth of what a lock costs on older Pythons.
-        self._key: List[None] = [None]
+        # Whoever holds it may enter the driver: without the GIL, two threads in one generator crash Python. Nobody
+        # waits for it. If a signal handler raises just before it is released, its thread can still enter.
+        self._inside = threading.RLock()
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
         self._on_start = on_start
@@ -183,9 +184,7 @@ class Stream:
     def _advance(self) -> Any:
         if self._ends and isinstance(self._builder.end, Closed):
             self._stop()
-        try:
-            self._key.pop()
-        except IndexError:
+        if not self._inside.acquire(False):
             self._refuse_second_reader()
         try:
             return next(self._driver)
@@ -196,8 +195,12 @@ class Stream:
             if not isinstance(self._builder.note_end(FAILED), Closed):
                 raise
             self._stop()
+        except ValueError as error:
+            if "already executing" not in str(error):
+                raise
+            self._refuse_second_reader()
         finally:
-            self._key.append(None)
+            self._inside.release()
             if self._ends and isinstance(self._builder.end, Closed):
                 self._close_driver()
 
@@ -209,12 +212,12 @@ class Stream:
 
     def _close_driver(self) -> None:
         """Close the driver, unless a thread is inside. That one does it when it comes out."""
-        with contextlib.suppress(IndexError):
-            self._key.pop()
+        if self._inside.acquire(False):
             try:
-                self._driver.close()
+                with contextlib.suppress(ValueError):  # a signal handler closes it while its own thread is inside
+                    self._driver.close()
             finally:
-                self._key.append(None)
+                self._inside.release()
 
     def _note_discard(self) -> None:
         """Say that the conversation that this stream began is of no use any more."""

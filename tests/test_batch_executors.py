@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextvars
+import errno
 import functools
 import multiprocessing
 import os
@@ -144,6 +145,21 @@ def test_what_is_no_executor_is_told_at_once(executor: Any, words: str) -> None:
     """Even if it can submit: what comes back would be something else."""
     with pytest.raises(TypeError, match=f"executor must be a concurrent.futures.Executor, {words}"):
         batch.run(["one"], executor=executor)
+
+
+class Exhausted(concurrent.futures.Executor):
+    """It can't start a worker, as a pool of processes can't if the system allows no more of them."""
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_an_executor_that_can_not_start_a_worker_takes_nothing(emulator: Emulator, output: Path) -> None:
+    """It is an error of the executor, as all are."""
+    with pytest.raises(batch.ExecutorError, match="takes no step: BlockingIOError: .*temporarily") as caught:
+        list(batch.run(["one"], client=make_client, executor=Exhausted(), output=output))
+    assert isinstance(caught.value.__cause__, BlockingIOError)
+    assert sent(emulator) == []
 
 
 def test_an_executor_that_was_shut_down_takes_nothing(emulator: Emulator, output: Path) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import functools
+import inspect
 import itertools
 import sys
 import threading
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import pytest
 from support import PATIENCE, Worker, events, wait_for
@@ -42,23 +43,30 @@ def here(stream: Stream) -> None:
 
 
 class AtLine:
-    """Runs something in a thread, and something else when it comes to its nth line of the modules that read streams."""
+    """Runs something, and something else when it comes to its nth line of the modules that read streams."""
 
-    def __init__(self, number: int, action: Callable[[], None]) -> None:
+    def __init__(self, number: int, action: Callable[[], None], files: Sequence[Optional[str]] = TRACED) -> None:
         self._left = number
         self._action = action
+        self._files = files
         self.happened = False
 
     def run(self, work: Callable[[], Any]) -> Any:
-        return Worker(lambda: self._watched(work)).result()
+        """Run it in a thread of its own."""
+        return Worker(lambda: self.watch(work)).result()
 
     # Coverage is a tracer itself, and sees nothing where another one is.
-    def _watched(self, work: Callable[[], Any]) -> Any:  # pragma: no cover
+    def watch(self, work: Callable[[], Any]) -> Any:  # pragma: no cover
+        """Run it in this thread."""
+        before = sys.gettrace()
         sys.settrace(self._trace)
-        return work()
+        try:
+            return work()
+        finally:
+            sys.settrace(before)
 
     def _trace(self, frame: Any, event: str, argument: Any) -> Any:  # pragma: no cover
-        if frame.f_code.co_filename not in TRACED:
+        if frame.f_code.co_filename not in self._files:
             return None
         if event == "line" and not self.happened:
             self._left -= 1
@@ -140,18 +148,19 @@ class Hooked:
         self._driver.close()
 
 
-class HookedKey(List[None]):
-    """The key to a stream's driver, with something done just before it is taken for the first time."""
+class HookedLock:
+    """The lock of a stream's driver, with something done just before it is taken for the first time."""
 
     def __init__(self, stream: Stream, action: Callable[[], object]) -> None:
-        super().__init__([None])
+        self._lock = stream._inside
         self._actions = [action]
-        stream._key = self
+        self.release = self._lock.release
+        stream._inside = self  # type: ignore[assignment]
 
-    def pop(self, *index: Any) -> None:
+    def acquire(self, blocking: bool) -> bool:
         if self._actions:
             self._actions.pop()()
-        super().pop()
+        return self._lock.acquire(blocking)
 
 
 def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +182,7 @@ def test_a_close_that_is_under_way_is_no_second_reader(client: Client, monkeypat
         closers.append(Worker(stream.close))
         wait_for(inside)
 
-    HookedKey(stream, begin_to_close)
+    HookedLock(stream, begin_to_close)
     try:
         with pytest.raises(StreamClosedError, match="closed by another thread"):
             next(stream)
@@ -241,6 +250,33 @@ def test_a_signal_handler_that_reads_the_stream_it_interrupts_is_a_second_reader
         assert next(stream) == "one"
     assert [str(error) for error in errors] == ["a stream can be read by one thread at a time"]
     assert list(stream) == ["two"]
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("work", [next, Stream.close], ids=["that is read", "that is closed"])
+def test_a_stream_interrupted_at_any_line_can_be_read_and_closed(client: Client, work: Callable[[Stream], Any]) -> None:
+    """Its thread is not taken for a second reader, and closing frees the connection also while the stream is held."""
+    conversation = client.create_thread().conversation_id
+
+    def read_interrupted(hook: AtLine) -> str:
+        stream = client.stream("hi", conversation=conversation)
+        next(stream)
+        with contextlib.suppress(KeyboardInterrupt):
+            hook.watch(functools.partial(work, stream))
+        with contextlib.suppress(StopIteration):
+            next(stream)
+        stream.close()
+        return inspect.getgeneratorstate(stream._driver)
+
+    for line in itertools.count():  # pragma: no branch - it is left at the last line
+        hook = AtLine(line, interrupt, [stream_module.__file__])
+        assert Worker(functools.partial(read_interrupted, hook)).result() == inspect.GEN_CLOSED, f"at line {line}"
+        if not hook.happened:
+            break
+    assert line > 5
 
 
 @pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])

@@ -111,7 +111,7 @@ class ExecutorWorkers:
         """
         try:
             future = self._executor.submit(work, self._source, step, subject, new_id())
-        except RuntimeError as error:  # it was shut down, or it is broken
+        except (RuntimeError, OSError) as error:  # it was shut down, it is broken, or it can't start a worker
             raise ExecutorError(f"the executor takes no step: {_description(error)}") from error
         self._running.add(future)
         future.add_done_callback(self._running.discard)
