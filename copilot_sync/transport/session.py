@@ -283,13 +283,14 @@ class _Adapter(HTTPAdapter):
 
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
-        for pool in filter(None, [find() for _, find in self._pools]):
+        pools = [find() for _, find in self._pools]
+        for pool in [pool for pool in pools if pool is not None]:
             pool.leave_to_parent()
 
     def request_url(self, request: Any, proxies: Any) -> str:
         # Without a proxy, requests reads the URL three times to arrive at its path.
         if proxies:
-            return super().request_url(request, proxies)
+            return str(super().request_url(request, proxies))
         return str(request.url[len(origin_of(request.url)) :].partition("#")[0])
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
