@@ -16,7 +16,7 @@ from benchmarks.plans import Plan
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured; ``round_trip`` is in milliseconds, where they are counted."""
+    """How much is measured. ``round_trip`` is in milliseconds, for the measurements that count round trips."""
 
     rounds: int = 9
     events: int = 20_000
@@ -99,7 +99,7 @@ class Bench:
 
     @property
     def waiting(self) -> List[str]:
-        """The clients, and what reading costs by itself where each event is waited for."""
+        """The clients, and what reading by itself costs if each event is waited for."""
         return self.workers.names
 
     def without(self, *clients: str) -> List[str]:
@@ -108,7 +108,7 @@ class Bench:
 
     @property
     def port(self) -> int:
-        """The port that speaks TLS, where one does."""
+        """The port that speaks TLS, if one does."""
         return self._ports[-1]
 
     def target(self) -> Target:
