@@ -158,7 +158,14 @@ def trouble(
 
 def pytest_collection_finish() -> None:
     """Keep what was imported out of each later look for garbage: many tests make one."""
+    _draw_nothing()
     _freeze()
+
+
+@hypothesis.settings(derandomize=True, database=None)
+@hypothesis.given(hypothesis.strategies.none())
+def _draw_nothing(nothing: None) -> None:
+    """Let Hypothesis register its random numbers now: later it would look in vain for who refers to them."""
 
 
 @pytest.fixture(autouse=True, scope="module")
