@@ -5,7 +5,7 @@
 # Test-suites freeze what was imported, so that many looks for garbage stay cheap. register_random() asks
 # gc.get_referrers() who holds a generator, and frozen objects are in no generation that is searched. The holder is a
 # thread-local dictionary of Hypothesis, made when it was imported. Up to Python 3.13 the garbage collector does not
-# track such a dictionary before it holds something, so it isn't frozen. Hypothesis derandomizes by itself where the
+# track such a dictionary before it holds something, so it isn't frozen. Hypothesis derandomizes by itself if the
 # variable CI is set: a suite that makes errors of warnings fails there and nowhere else.
 #
 # Expected: no warning, as without freeze(). Seen: the warning. One example before freeze() avoids it.
