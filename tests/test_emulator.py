@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 import pytest
-from support import MESSAGE, authority, server_context
+from support import MESSAGE, PATIENCE, authority, server_context
 
 import copilot_sync.emulator
 from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, RecordedRequest, Reply, http1, server
@@ -310,12 +310,17 @@ def test_accepting_goes_on_after_a_failure(emulator: Emulator, monkeypatch: pyte
 def test_hundreds_of_streams_go_on_at_once(emulator: Emulator) -> None:
     """Each has its thread, and each gets its own answer whole."""
     go = threading.Event()
-    emulator.reply = lambda prompt: (str(number) for number in range(20) if go.wait(5))
+
+    def pieces(prompt: str) -> Iterator[str]:
+        go.wait(PATIENCE)
+        yield from map(str, range(20))
+
+    emulator.reply = pieces
     clients = [connect(emulator.api_url) for _ in range(200)]
     request = message(emulator, clients[0]).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     for client in clients:
         client.sendall(request)
-    assert emulator.wait_until(lambda: sum(each.stage == "message" for each in emulator.requests) == 200)
+    assert emulator.wait_until(lambda: sum(each.stage == "message" for each in emulator.requests) == 200, PATIENCE)
     assert emulator.open_connections == 200
     go.set()
     for client in clients:
