@@ -12,8 +12,8 @@ ONE = b'data: {"type":"content","body":"one"}\n\n'
 
 
 def silence(fault: Fault) -> float:
-    """Seconds of silence to allow: few where silence is what goes wrong."""
-    return 0.15 if fault.action == "stall" else 10.0
+    """Seconds of silence to allow: few if silence is what goes wrong, and more than a busy machine needs to answer."""
+    return 0.6 if fault.action == "stall" else 10.0
 
 
 def sent(emulator: Emulator) -> List[Any]:
