@@ -137,7 +137,7 @@ def test_a_client_that_is_closed_ends_a_batch(emulator: Emulator, client: Client
 
 
 def test_a_prompt_at_which_the_service_fails_fails_alone(emulator: Emulator, client: Client) -> None:
-    """Three times are enough if others are answered in between, and eight if a busy machine is slow to answer them."""
+    """Where others are answered meanwhile; a few times are enough."""
     emulator.choose_fault = lambda stage, request: (
         Fault.status(500) if stage == "message" and request.json["content"] == "bad" else None
     )
@@ -147,7 +147,7 @@ def test_a_prompt_at_which_the_service_fails_fails_alone(emulator: Emulator, cli
     assert error is not None
     assert (error["type"], error["status"]) == ("ServerError", 500)
     assert sum(result.error is None for result in results.values()) == 40
-    assert sent(emulator).count("bad") in [times * AT_ONCE.attempts for times in range(3, 9)]
+    assert sent(emulator).count("bad") == 3 * AT_ONCE.attempts
 
 
 def test_the_last_prompt_may_be_the_one_at_which_the_service_fails(emulator: Emulator) -> None:

@@ -312,7 +312,7 @@ def test_hundreds_of_streams_go_on_at_once(emulator: Emulator) -> None:
     go = threading.Event()
 
     def pieces(prompt: str) -> Iterator[str]:
-        go.wait(PATIENCE)
+        assert go.wait(PATIENCE)
         yield from map(str, range(20))
 
     emulator.reply = pieces
