@@ -142,8 +142,8 @@ def volume(peer: Peer, plan: Plan) -> Result:
         nonlocal size
         size += len(piece)
 
-    before = _memory("VmRSS")
     _forget_peak()
+    before = _memory("VmHWM")
     with _measured() as result:
         peer.ask(plan, True, take)
     _expect(size, plan.characters)
@@ -160,12 +160,13 @@ def delays(peer: Peer, plan: Plan) -> Result:
 
 
 def streams(peer: Peer, plan: Plan, count: int) -> Result:
-    """Ask for many such answers at once, and tell what one of them takes in memory halfway."""
+    """Ask for many such answers at once, and tell what one of them takes in memory at most until halfway."""
     found: List[List[int]] = [[] for _ in range(count)]
     takers = [_noting(into) for into in found]
-    before = _memory("VmRSS")
+    _forget_peak()
+    before = _memory("VmHWM")
     after: List[int] = []
-    halfway = threading.Timer(plan.events * plan.gap / 1e6 / 2, lambda: after.append(_memory("VmRSS")))
+    halfway = threading.Timer(plan.events * plan.gap / 1e6 / 2, lambda: after.append(_memory("VmHWM")))
     with _measured() as result:
         halfway.start()
         peer.ask_at_once(plan, takers)

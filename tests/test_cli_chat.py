@@ -118,8 +118,9 @@ class Watched(io.StringIO):
         self.written = threading.Event()
 
     def write(self, text: str) -> int:
+        length = super().write(text)
         self.written.set()
-        return super().write(text)
+        return length
 
 
 def interrupt(emulator: Emulator, stdout: Watched) -> None:

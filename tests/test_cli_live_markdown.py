@@ -10,7 +10,7 @@ import pytest
 from command_line import MARKDOWN
 from hypothesis import given
 from hypothesis import strategies as st
-from support import nothing_left_open, wait_for
+from support import nothing_left_open, wait_for, wait_until
 from terminals import OwnTerminal, Screen, has_colours
 
 from copilot_sync.cli import live_markdown
@@ -123,16 +123,14 @@ def test_without_colours_there_is_none(colours: bool, monkeypatch: pytest.Monkey
 
 
 class _Seen(io.StringIO):
-    """A terminal without a descriptor, of 80 columns and 24 rows, that tells when something was drawn on it."""
+    """A terminal without a descriptor, of 80 columns and 24 rows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.drawings = 0
-        self.drawn = threading.Event()
 
     def write(self, text: str) -> int:
         self.drawings += 1
-        self.drawn.set()
         return super().write(text)
 
     def lines(self) -> List[str]:
@@ -140,16 +138,19 @@ class _Seen(io.StringIO):
         screen.feed(self.getvalue().replace("\n", "\r\n").encode())
         return screen.lines()
 
+    def wait_for(self, *lines: str) -> None:
+        """Wait until one of these is the last line on the screen."""
+        wait_until(lambda: self.lines()[-1:] in [[line] for line in lines])
+
 
 def test_the_last_piece_is_drawn_while_the_next_one_is_waited_for() -> None:
     """Whoever reads the answer is blocked then; a sign of life comes before the first piece."""
     seen = _Seen()
     with MarkdownView(seen, True) as view:
-        for piece, line in (("", None), ("one **tw", "one **tw"), ("o**", "one two")):
+        for piece, shown in (("", live_markdown._SPINNER), ("one **tw", ["one **tw"]), ("o**", ["one two"])):
             view.add(piece)
-            seen.drawn.clear()
-            wait_for(seen.drawn)
-            assert seen.lines()[0] in ([line] if line else live_markdown._SPINNER)
+            seen.wait_for(*shown)
+            assert len(seen.lines()) == 1
     assert seen.lines() == ["one two"]
 
 
@@ -183,8 +184,7 @@ def test_a_block_too_long_to_be_drawn_shows_its_end() -> None:
     seen = _Seen()
     with MarkdownView(seen, True) as view:
         view.add("```\n" + f"{'x' * 70} = 1\n" * 250 + "y = 2\n")
-        wait_for(seen.drawn)
-        assert seen.lines()[-1] == "y = 2"
+        seen.wait_for("y = 2")
         assert len(seen.lines()) < 24
         view.add("```\n")
     assert seen.lines().count(" y = 2") == 1
@@ -201,7 +201,13 @@ def test_nothing_is_left_of_it() -> None:
     assert seen.lines() == ["half a **sen"]
 
 
-class _Gone(_Seen):
+class _Gone(io.StringIO):
+    """A terminal that has been closed, and tells when something was to be drawn on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = threading.Event()
+
     def write(self, text: str) -> int:
         self.drawn.set()
         raise OSError(5, "Input/output error")
