@@ -426,6 +426,26 @@ def test_bytes_that_are_no_text_can_be_typed(served: Emulator) -> None:
     assert sent(served) == ["a\ufffdb"]
 
 
+def test_ctrl_c_pressed_again_at_once_does_not_end_the_chat(
+    served: Emulator, typed: TypeIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the hint about the first one is being written."""
+    presses, note = 2, chat._note
+
+    def pressed(text: str) -> None:
+        nonlocal presses
+        if "ends the chat" in text and presses:
+            presses -= 1
+            raise KeyboardInterrupt
+        note(text)
+
+    monkeypatch.setattr(chat, "_note", pressed)
+    typed(KeyboardInterrupt(), "one")
+    assert run(["chat"]) == 0
+    assert (presses, sent(served)) == (0, ["one"])
+    assert capsys.readouterr().err.count("(Ctrl-D or /quit ends the chat)") == 1
+
+
 @with_gnu_readline
 def test_ctrl_c_at_a_prompt_of_readline_drops_the_line(served: Emulator) -> None:
     """A hint says how the chat ends, and the next line is asked."""

@@ -112,16 +112,20 @@ class _ChatLoop:
     def run(self) -> None:
         """Read questions and commands until the end of input, and act on them."""
         read_line = self._reader()
+        was_interrupted = False
         while True:
             try:
+                if was_interrupted:
+                    self._is_editing = False
+                    _note("\n(Ctrl-D or /quit ends the chat)")
+                    was_interrupted = False
                 entry = read_entry(read_line)
                 if entry is None or not self._handle(entry):
                     return
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     raise
-                self._is_editing = False
-                _note("\n(Ctrl-D or /quit ends the chat)")
+                was_interrupted = True  # and no more here, for the key may be pressed again
 
     def show_end(self) -> None:
         """Print the conversation's id, with which it can be continued."""
