@@ -232,7 +232,7 @@ def streams(bench: Bench) -> List[Section]:
     return [
         (
             f"{scale.streams} streams at once, 50 events a second each, for {scale.seconds:g} s",
-            "In threads, or in one event loop; memory is what the process has grown by halfway.",
+            "In threads, or in one event loop; memory is what the process has grown by at most until halfway.",
             table(rounds, columns),
         )
     ]
