@@ -138,11 +138,31 @@ def test_a_client_that_is_closed_ends_a_batch(emulator: Emulator, client: Client
 
 def test_a_prompt_at_which_the_service_fails_fails_alone(emulator: Emulator, client: Client) -> None:
     """Where others are answered meanwhile; a few times are enough."""
-    emulator.choose_fault = lambda stage, request: (
-        Fault.status(500) if stage == "message" and request.json["content"] == "bad" else None
-    )
-    prompts = [*map(str, range(10)), "bad", *map(str, range(10, 40))]
-    results = by_id(batch.run(prompts, client=client, workers=4))
+    sent_beside, sent_again, answered = threading.Event(), threading.Event(), threading.Event()
+    attempts = itertools.count()
+
+    def choose(stage: str, request: Any) -> Optional[Fault]:
+        prompt = request.json["content"] if stage == "message" else None
+        if prompt == "beside":  # is under way when the bad one fails, and answered before it fails for the last time
+            sent_beside.set()
+            wait_for(sent_again)
+        if prompt != "bad":
+            return None
+        attempt = next(attempts)
+        if attempt == 0:
+            wait_for(sent_beside)
+        elif attempt == AT_ONCE.attempts:
+            sent_again.set()
+        elif attempt == 2 * AT_ONCE.attempts:
+            wait_for(answered)
+        return Fault.status(500)
+
+    emulator.choose_fault = choose
+    results = {}
+    for result in batch.run([*map(str, range(10)), "bad", "beside", *map(str, range(29))], client=client, workers=4):
+        results[result.id] = result
+        if result.id == 11:
+            answered.set()
     error = results[10].error
     assert error is not None
     assert (error["type"], error["status"]) == ("ServerError", 500)
