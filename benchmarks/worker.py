@@ -142,8 +142,7 @@ def volume(peer: Peer, plan: Plan) -> Result:
         nonlocal size
         size += len(piece)
 
-    _forget_peak()
-    before = _memory("VmHWM")
+    before = _begin_peak()
     with _measured() as result:
         peer.ask(plan, True, take)
     _expect(size, plan.characters)
@@ -163,8 +162,7 @@ def streams(peer: Peer, plan: Plan, count: int) -> Result:
     """Ask for many such answers at once, and tell what one of them takes in memory at most until halfway."""
     found: List[List[int]] = [[] for _ in range(count)]
     takers = [_noting(into) for into in found]
-    _forget_peak()
-    before = _memory("VmHWM")
+    before = _begin_peak()
     after: List[int] = []
     halfway = threading.Timer(plan.events * plan.gap / 1e6 / 2, lambda: after.append(_grown(before)))
     with _measured() as result:
@@ -223,14 +221,16 @@ def _memory(field: str) -> int:
     return 0
 
 
+def _begin_peak() -> int:
+    """Forget the peak of memory so far, and return the one that begins, in bytes."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as refs:
+        refs.write("5")
+    return _memory("VmHWM")
+
+
 def _grown(before: int) -> int:
     """By how much the peak is above an earlier one. The system counts some pages late, so it can seem to be below."""
     return max(0, _memory("VmHWM") - before)
-
-
-def _forget_peak() -> None:
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as refs:
-        refs.write("5")
 
 
 _JOBS: Dict[str, Callable[..., Result]] = {

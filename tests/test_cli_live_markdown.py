@@ -138,8 +138,8 @@ class _Seen(io.StringIO):
         screen.feed(self.getvalue().replace("\n", "\r\n").encode())
         return screen.lines()
 
-    def wait_for(self, *lines: str) -> None:
-        """Wait until one of these is the last line on the screen."""
+    def wait_for_last_line(self, *lines: str) -> None:
+        """Wait until it is one of these."""
         wait_until(lambda: self.lines()[-1:] in [[line] for line in lines])
 
 
@@ -149,7 +149,7 @@ def test_the_last_piece_is_drawn_while_the_next_one_is_waited_for() -> None:
     with MarkdownView(seen, True) as view:
         for piece, shown in (("", live_markdown._SPINNER), ("one **tw", ["one **tw"]), ("o**", ["one two"])):
             view.add(piece)
-            seen.wait_for(*shown)
+            seen.wait_for_last_line(*shown)
             assert len(seen.lines()) == 1
     assert seen.lines() == ["one two"]
 
@@ -184,7 +184,7 @@ def test_a_block_too_long_to_be_drawn_shows_its_end() -> None:
     seen = _Seen()
     with MarkdownView(seen, True) as view:
         view.add("```\n" + f"{'x' * 70} = 1\n" * 250 + "y = 2\n")
-        seen.wait_for("y = 2")
+        seen.wait_for_last_line("y = 2")
         assert len(seen.lines()) < 24
         view.add("```\n")
     assert seen.lines().count(" y = 2") == 1

@@ -7,6 +7,7 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from closers import elsewhere, here
+from streams import client_of
 from support import PATIENCE, Worker, events, wait_for
 
 from copilot_sync import Client, Stream, StreamClosedError
@@ -21,7 +22,7 @@ from copilot_sync.transport.body import Body
 @pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
     emulator.reply = Reply(["one", "two"])
-    with Client(emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url) as opened:
+    with client_of(emulator) as opened:
         yield opened
 
 

@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import pytest
 from closers import elsewhere, here
+from streams import client_of
 from support import Worker
 
 from copilot_sync import Client, Conversation, Stream, StreamClosedError
@@ -22,7 +23,7 @@ TRACED = [module.__file__ for module in (exchange, answer, stream_module)]
 @pytest.fixture
 def client(emulator: Emulator) -> Iterator[Client]:
     emulator.reply = Reply(["one", "two"])
-    with Client(emulator.api_key, github_url=emulator.github_url, api_url=emulator.api_url) as opened:
+    with client_of(emulator) as opened:
         yield opened
 
 
@@ -39,7 +40,7 @@ class AtLine:
         """Run it in a thread of its own."""
         return Worker(lambda: self.watch(work)).result()
 
-    # Coverage is a tracer itself, and sees nothing where another one is.
+    # Coverage is a tracer itself, and sees nothing while there is another one.
     def watch(self, work: Callable[[], Any]) -> Any:  # pragma: no cover
         """Run it in this thread."""
         before = sys.gettrace()
