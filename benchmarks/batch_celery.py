@@ -44,16 +44,12 @@ def running(command, **options):
             process.terminate()
 
 
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def redis_server(stack):
     """Start an empty Redis, and give its URL when it listens."""
-    port, folder = free_port(), stack.enter_context(tempfile.TemporaryDirectory())
+    folder, reserved = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(socket.socket())
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Redis does the same, so it can listen there
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
     server = stack.enter_context(running(["redis-server", *options], stdout=subprocess.PIPE, text=True))
     for line in server.stdout:

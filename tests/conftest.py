@@ -5,7 +5,6 @@ import gc
 import itertools
 import os
 import signal
-import socket
 import sys
 import threading
 import uuid
@@ -14,7 +13,7 @@ from typing import Callable, Iterator
 
 import hypothesis
 import pytest
-from support import PATIENCE, Trouble
+from support import PATIENCE, Trouble, reserved_port
 
 from copilot_sync import settings
 from copilot_sync.contrib import sse
@@ -139,10 +138,9 @@ def trouble(
     emulator.fail("token", Fault.status(200, body={"token": "planted-token"}))
     emulator.options.accept_api_keys = ("planted-token",)
     secrets = ["planted-token", *emulator.cookies.values()]
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
+    with reserved_port() as port:
         if request.param == "down":
-            settings = {"API_URL": f"http://127.0.0.1:{unused.getsockname()[1]}"}
+            settings = {"API_URL": f"http://127.0.0.1:{port}"}
             yield Trouble(settings, "unreachable", "NetworkError: ", secrets)
         elif request.param == "no credentials":
             monkeypatch.chdir(tmp_path)

@@ -227,6 +227,19 @@ def wait_until(predicate: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port where nothing listens, and which no other program is given meanwhile.
+
+    A program that has to be told its port can listen there: both reuse the address.
+    """
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port: int = reserved.getsockname()[1]
+        yield port
+
+
 def _length(data: bytes) -> Optional[int]:
     """The length of the request that some bytes begin with; ``None`` where its head isn't whole."""
     head, end, _ = data.partition(b"\r\n\r\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+from support import reserved_port
 from terminals import OwnTerminal, has_colours
 
 from copilot_sync import Client, GithubCopilot, MissingCredentialsError
@@ -115,12 +116,12 @@ def test_without_a_network_the_rest_is_checked(
 
 def test_a_host_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Its name is known, but nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    for name in ("API", "GITHUB"):
-        monkeypatch.setenv(f"COPILOT_SYNC_{name}_URL", f"https://{address}")
     monkeypatch.setenv("COPILOT_SYNC_API_KEY", "key")
-    found = report(capsys, 1)
+    with reserved_port() as port:
+        address = f"127.0.0.1:{port}"
+        for name in ("API", "GITHUB"):
+            monkeypatch.setenv(f"COPILOT_SYNC_{name}_URL", f"https://{address}")
+        found = report(capsys, 1)
     assert found[f"TLS to {address}"].startswith("✗ nothing listens there")
     assert found["token"] == "- not tried: the service can't be reached"
 

@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import socket
 import threading
 import time
 import weakref
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from support import collect_garbage, fork, stages
+from support import collect_garbage, fork, reserved_port, stages
 
 import copilot_sync
 from copilot_sync import (
@@ -515,9 +514,8 @@ def test_what_the_service_refuses_is_told_in_its_words(
 
 def test_a_port_where_nothing_listens_is_told() -> None:
     """As a network error of the first request, without a status."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with reserved_port() as port:
+        url = f"http://127.0.0.1:{port}"
         with Client(cookies={"user_session": "any"}, github_url=url, api_url=url, retry=None) as client:
             with pytest.raises(NetworkError, match="nothing listens there") as caught:
                 client.ask("Hi")

@@ -21,6 +21,7 @@ from support import (
     collect_garbage,
     cutting,
     nothing_left_open,
+    reserved_port,
     wait_for,
 )
 from urllib3 import PoolManager
@@ -363,12 +364,8 @@ def test_a_request_that_can_not_be_sent_ends_at_its_limit(transport: Transport, 
 
 def test_the_next_address_is_tried_where_one_refuses(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with an address of either family is reached where only one of them works."""
-    with Server(answering(OK)) as server, socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # but not listening
-        addresses = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
-            for address in (bound.getsockname(), ("127.0.0.1", server.port))
-        ]
+    with Server(answering(OK)) as server, reserved_port() as closed:
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in (closed, server.port)]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args: addresses)
         assert fetch(transport, "http://two.example") == b"ok"
 
@@ -401,10 +398,9 @@ def test_a_host_that_is_nowhere_is_a_network_error(
 
 def test_a_port_where_nothing_listens_is_a_network_error(transport: Transport) -> None:
     """The usual case of a wrong URL, said plainly."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+    with reserved_port() as port:
         with pytest.raises(NetworkError, match="nothing listens there: Connection refused") as caught:
-            fetch(transport, f"http://127.0.0.1:{bound.getsockname()[1]}")
+            fetch(transport, f"http://127.0.0.1:{port}")
     assert not caught.value.may_have_been_sent
     assert caught.value.attempts == 0
 

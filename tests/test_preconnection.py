@@ -21,6 +21,7 @@ from support import (
     authority_file,
     collect_garbage,
     nothing_left_open,
+    reserved_port,
     server_context,
     wait_for,
 )
@@ -182,11 +183,10 @@ def test_a_token_that_is_refused_closes_the_connection(ca: str) -> None:
 
 def test_a_connection_that_can_not_be_made_is_the_failure_of_the_request(ca: str) -> None:
     """It is met once, by the stage that it belongs to; nothing is tried again behind the caller's back."""
-    with socket.create_server(("127.0.0.1", 0)) as claim:
-        port = claim.getsockname()[1]
-    with Server(answering(TOKEN), tls=True) as github, asking(github, f"https://127.0.0.1:{port}", ca) as client:
-        with pytest.raises(NetworkError, match="nothing listens there") as caught:
-            client.models()
+    with reserved_port() as port, Server(answering(TOKEN), tls=True) as github:
+        with asking(github, f"https://127.0.0.1:{port}", ca) as client:
+            with pytest.raises(NetworkError, match="nothing listens there") as caught:
+                client.models()
         assert (caught.value.stage, caught.value.may_have_been_sent, caught.value.attempts) == ("models", False, 1)
 
 

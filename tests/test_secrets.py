@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import pytest
 import urllib3
 from requests.cookies import RequestsCookieJar
-from support import PATIENCE, Server
+from support import PATIENCE, Server, reserved_port
 from urllib3.exceptions import InsecureRequestWarning
 
 from copilot_sync import Client, CopilotError, GithubCopilot, NetworkError, ProtocolError, RetryPolicy, provider
@@ -309,10 +308,9 @@ def test_no_proxy_shows_its_password(
         emulator.fail("unknown", Fault.status(407, message="go away"))
     elif way == "not HTTP":
         emulator.fail("unknown", Fault.wire(b"no\r\n\r\n"))
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
+    with reserved_port() as port:
         if way == "refused":
-            place = f"127.0.0.1:{unused.getsockname()[1]}"
+            place = f"127.0.0.1:{port}"
         with pytest.raises(CopilotError) as caught:
             face({**options, "proxy": f"http://user:{PASSWORD}@{place}"})
     assert revelations(caught.value) == []
@@ -447,9 +445,8 @@ def test_no_proxy_of_the_environment_shows_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is the libraries below that read it."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HTTP_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{unused.getsockname()[1]}")
+    with reserved_port() as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{port}")
         with pytest.raises(NetworkError) as caught:
             face(given(emulator))
     assert revelations(caught.value) == []

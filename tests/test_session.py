@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import pickle
-import socket
 import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
@@ -11,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import certifi
 import pytest
 import requests
-from support import Peer, Server, answering, authority_file, collect_garbage, cutting, wait_for
+from support import Peer, Server, answering, authority_file, collect_garbage, cutting, reserved_port, wait_for
 from urllib3.exceptions import ClosedPoolError
 
 from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
@@ -249,9 +248,8 @@ def test_a_file_that_is_missing_is_a_network_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_what_could_not_be_reached_is_named(scheme: str, proxied: bool) -> None:
     """The host with its port, and the proxy without its password; the system's words and its name for them."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{unused.getsockname()[1]}"
+    with reserved_port() as port:
+        place = f"127.0.0.1:{port}"
         url = f"{scheme}://host.invalid:9" if proxied else f"{scheme}://{place}"
         transport = Transport(proxy=f"http://me:planted@{place}" if proxied else None)
         with pytest.raises(NetworkError) as caught:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 import pytest
-from servers import BECOME, free_port, path_of, wait_for_port
-from support import PATIENCE, collect_garbage
+from servers import BECOME, path_of, wait_for_port
+from support import PATIENCE, collect_garbage, reserved_port
 
 from copilot_sync.emulator import Emulator
 
@@ -25,7 +25,6 @@ _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
 #: Where the files of the deployment page are, which commands name.
 _FILES = _ROOT / "docs" / "deployment"
-_PORTS_TRIED = 5
 
 
 @pytest.fixture
@@ -79,15 +78,15 @@ def serve(start: Start) -> Iterator[Callable[..., int]]:
     with ExitStack() as stack:
 
         def begin(command: str, *more: str, **options: Any) -> int:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
-            port, descriptor = listener.getsockname()[1], listener.fileno()
             program, *arguments = command.split()
             options.setdefault("cwd", _FILES)
             if program in ("gunicorn", "hypercorn", "uvicorn"):
+                listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+                port, descriptor = listener.getsockname()[1], listener.fileno()
                 place = ["--fd", str(descriptor)] if program == "uvicorn" else ["--bind", f"fd://{descriptor}"]
                 start(["-m", program, *arguments, *place, *more], pass_fds=[descriptor], **options)
                 return int(port)
-            listener.close()
+            port = stack.enter_context(reserved_port())
             if program == "python":
                 named = arguments if arguments[0] == "-m" else [str(_HERE / arguments[0]), *arguments[1:]]
                 start([*named, f"127.0.0.1:{port}", "--noreload", *more], **options)
@@ -97,7 +96,7 @@ def serve(start: Start) -> Iterator[Callable[..., int]]:
                 moved = [argument.replace(":8000", f":{port}") for argument in arguments]
                 start(["-c", BECOME, path_of(program), *moved, *more], **options)
             wait_for_port(port)
-            return int(port)
+            return port
 
         yield begin
 
@@ -108,19 +107,14 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed")
-    with ExitStack() as stack:
-        for _ in range(_PORTS_TRIED):
-            port = free_port()
-            options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-            server = stack.enter_context(
-                _running([program, *options, "--dir", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            )
+    with reserved_port() as port:
+        place = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+        command = [program, *place, "--save", "", "--appendonly", "no"]
+        with _running(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
             assert server.stdout is not None
-            if any("eady to accept connections" in line for line in server.stdout):
-                yield f"redis://127.0.0.1:{port}/0"
-                return
-            # Another program took the port meanwhile.
-    pytest.fail("redis-server does not start")
+            if not any("eady to accept connections" in line for line in server.stdout):
+                pytest.fail("redis-server does not start")
+            yield f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ def path_of(program: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that nobody listens on, for a program that can't be given a socket."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def wait_for_port(port: int) -> None:
     """Wait until something listens there: it says so in no other way."""
     end = time.monotonic() + 3 * PATIENCE

@@ -13,8 +13,8 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 import requests
-from servers import free_port, path_of, wait_for_port
-from support import PATIENCE
+from servers import path_of, wait_for_port
+from support import PATIENCE, reserved_port
 
 from copilot_sync.emulator import Emulator, Fault
 
@@ -372,9 +372,9 @@ def test_one_command_shows_it_without_an_account(
 ) -> None:
     """It brings an emulator of its own, whatever the environment says, and a key."""
     assert f"python -m {' '.join(arguments[:2])}\n" in PAGE
-    port = free_port()
-    start(["-m", *arguments, str(port)], env={"SECRET_KEY": ""})
-    wait_for_port(port)
+    with reserved_port() as port:
+        start(["-m", *arguments, str(port)], env={"SECRET_KEY": ""})
+        wait_for_port(port)
     page = Page(chromium, f"http://127.0.0.1:{port}/")
     page.load()
     page.hear("Are *you* there?")

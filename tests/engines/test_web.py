@@ -11,8 +11,8 @@ from typing import Any, Callable, Iterator, List
 from urllib.parse import urlencode
 
 import pytest
-from servers import BECOME, free_port, path_of, wait_for_port
-from support import PATIENCE
+from servers import BECOME, path_of, wait_for_port
+from support import PATIENCE, reserved_port
 
 from copilot_sync.emulator import Emulator, Fault
 
@@ -199,8 +199,8 @@ def test_nginx_in_front_holds_nothing_back(
     """
     program = path_of("nginx")
     location = (FILES / "nginx.conf").read_text().replace(":8000", f":{serve(GTHREAD)}").replace(left_out, "")
-    port = free_port()
-    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, port=port, location=location))
-    start(["-c", BECOME, program, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")])
-    wait_for_port(port)
-    check_streaming(emulator, port)
+    with reserved_port() as port:
+        (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, port=port, location=location))
+        start(["-c", BECOME, program, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")])
+        wait_for_port(port)
+        check_streaming(emulator, port)
