@@ -6,7 +6,7 @@ Threads: the queue of ended steps and the flag of a stop are atomic. The rest is
 import concurrent.futures
 import contextlib
 import queue
-from typing import Optional, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 from copilot_sync.batch.sender import StepResult, Task
 from copilot_sync.batch.work_items import WorkItem
@@ -41,8 +41,7 @@ class StepRunner:
     def submit(self, item: WorkItem, step: str, subject: Union[Task, str]) -> None:
         """Start a step of a prompt: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation."""
         self.running += 1
-        future = self._pool.submit(step, subject)
-        future.add_done_callback(lambda future: self._ended.put((item, future)))
+        self._pool.submit(step, subject, lambda future: self._ended.put((item, future)))
 
     def next_ended(self, seconds: float) -> Optional[Tuple[WorkItem, StepResult]]:
         """Wait for a step to end. Return its prompt and its result, or ``None`` if none ended.
@@ -68,11 +67,16 @@ class StepRunner:
             StreamClosedError: The batch was closed.
             CopilotError: An executor could not do the step.
         """
-        future = self._pool.submit("delete", conversation_id)
-        future.add_done_callback(lambda future: self._ended.put(None))
-        while not future.done():
+        ended: List[concurrent.futures.Future[StepResult]] = []
+
+        def note(future: "concurrent.futures.Future[StepResult]") -> None:
+            ended.append(future)
+            self._ended.put(None)
+
+        self._pool.submit("delete", conversation_id, note)
+        while not ended:
             self._wait(_WAKE)
-        return self._pool.result(future)
+        return self._pool.result(ended[0])
 
     def stop(self) -> None:
         """End all running steps and wake the thread that waits. Safe from any thread and from a signal handler."""

@@ -1,29 +1,38 @@
 """The workers of a batch: threads of this process, or the workers of an executor, which may run anywhere.
 
-Both kinds take one step of one prompt at a time and return a future of its ``StepResult``. They decide nothing, and
-they know nothing of the other prompts.
+Both kinds take one step of one prompt at a time and tell when it has ended, with a future of its ``StepResult``. They
+decide nothing, and they know nothing of the other prompts.
+
+The threads are our own and not a ``ThreadPoolExecutor``: an exception out of a signal handler, as soft time limits and
+Ctrl-C are, can leave the locks of one taken for ever (of its semaphore, or of a future that is given a callback), and
+then no thread of it could end. Steps go to ours through a queue that no exception leaves locked.
 
 What goes to an executor and comes back can be pickled. A process, or an interpreter, that works for others makes one
 client for each ``ClientSource`` and keeps it for as long as it lives, so credentials need not travel.
 
-Threads: what runs in an executor is a set, and the clients of a process are a dictionary; both are atomic. If two
-threads come first at once, each makes a client, and one of them is used.
+Threads: steps go to them through an atomic queue, and how many there are concerns the thread that iterates alone. What
+runs in an executor is a set, and the clients of a process are a dictionary; both are atomic. If two threads come first
+at once, each makes a client, and one of them is used.
 """
 
 import concurrent.futures
-import contextvars
+import contextlib
 import pickle
+import queue
 import re
-
-# Not when the first batch starts: it registers what a fork has to do, and a fork in that moment would do half of it.
-from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Dict, Optional, Set, Union
+import threading
+import weakref
+from typing import Callable, Dict, List, Optional, Set, Tuple, Union
 
 from copilot_sync.batch.sender import StepResult, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.delivery.message import new_id
 from copilot_sync.errors import CopilotError
+from copilot_sync.os_threads import start_thread
 from copilot_sync.settings import Environment
+
+#: Seconds between two looks at whether a thread ends.
+_JOIN_STEP = 0.1
 
 
 class ExecutorError(CopilotError):
@@ -31,6 +40,10 @@ class ExecutorError(CopilotError):
 
     The executor's own error is the ``__cause__``. Answers that were on their way are found by the next run.
     """
+
+
+#: Is called in some thread when a step has ended.
+Ended = Callable[["concurrent.futures.Future[StepResult]"], object]
 
 
 class ThreadWorkers:
@@ -42,14 +55,19 @@ class ThreadWorkers:
     def __init__(self, client: Union[Client, Callable[[], Client]]) -> None:
         self._client = client
         self._worker: Optional[Worker] = None
-        self._pool: Optional[ThreadPoolExecutor] = None
+        self._most = 0
+        self._busy = 0  # steps whose result was not asked for yet
+        self._threads: List[_WorkerThread] = []
+        self._steps: queue.SimpleQueue[Optional[_Step]] = queue.SimpleQueue()  # None ends the threads
         self._stopped = False
 
     def __enter__(self) -> "ThreadWorkers":
         self._own_client = None if isinstance(self._client, Client) else self._client()
-        self._worker = Worker(self._own_client or self._client)  # type: ignore[arg-type]
+        worker = self._worker = Worker(self._own_client or self._client)  # type: ignore[arg-type]
         if self._stopped:  # by another thread, while the client was made
-            self._worker.stop()
+            worker.stop()
+        # Threads end with this object, or with the interpreter, if an exception or a caller kept it from being left.
+        self._finalizer = weakref.finalize(self, _end_threads, worker, self._steps, self._threads)
         return self
 
     @property
@@ -59,17 +77,29 @@ class ThreadWorkers:
         return self._worker.api_url
 
     def start(self, workers: int) -> None:
-        """Start so many threads."""
-        self._pool = ThreadPoolExecutor(workers, "copilot-sync-batch")
+        """Allow so many threads. Each starts when there is a step for it."""
+        self._most = workers
 
-    def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[StepResult]":
-        """Start a step: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation."""
-        assert self._pool is not None  # noqa: S101 - start() makes it
-        # It starts threads, which a free-threaded build would start in a copy of the caller's context.
-        return contextvars.Context().run(self._pool.submit, getattr(self._worker, step), subject)
+    def submit(self, step: str, subject: Union[Task, str], ended: Ended) -> None:
+        """Start a step: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation.
+
+        Args:
+            step: The step.
+            subject: What it is done with.
+            ended: Called when it has ended, in any thread.
+
+        Raises:
+            RuntimeError: There can't be another thread.
+        """
+        self._busy += 1
+        self._steps.put((getattr(self._worker, step), subject, ended))
+        if len(self._threads) < min(self._busy, self._most):
+            self._threads.append(_WorkerThread(self._steps, f"copilot-sync-batch_{len(self._threads)}"))
+            start_thread(self._threads[-1])
 
     def result(self, future: "concurrent.futures.Future[StepResult]") -> StepResult:
         """Return the result of a step that has ended."""
+        self._busy -= 1
         return future.result()
 
     def stop(self) -> None:
@@ -79,11 +109,56 @@ class ThreadWorkers:
             self._worker.stop()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-        if self._pool is not None:
-            self._pool.shutdown()
+        assert self._worker is not None  # noqa: S101 - __enter__ made it
+        _end_threads(self._worker, self._steps, self._threads)
+        self._finalizer.detach()  # not before: an exception may come out of a join
         if self._own_client is not None:
             self._own_client.close()
+
+
+_Step = Tuple[Callable[..., StepResult], Union[Task, str], Ended]
+
+
+class _WorkerThread(threading.Thread):
+    """Does one step after the other until one is ``None``.
+
+    Attributes:
+        done: Whether it ends or has ended.
+    """
+
+    def __init__(self, steps: "queue.SimpleQueue[Optional[_Step]]", name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._steps = steps
+        self.done = False
+
+    def run(self) -> None:
+        """Do the steps."""
+        while True:
+            step = self._steps.get()
+            if step is None:
+                break
+            work, subject, ended = step
+            future: concurrent.futures.Future[StepResult] = concurrent.futures.Future()
+            try:
+                future.set_result(work(subject))
+            except BaseException as error:  # noqa: BLE001 - the thread that iterates gets it, whatever it is
+                future.set_exception(error)
+            ended(future)
+            del step, work, subject, ended, future  # what a batch holds does not stay while the thread waits
+        self._steps.put(None)  # for the next thread
+        self.done = True
+
+
+def _end_threads(worker: Worker, steps: "queue.SimpleQueue[Optional[_Step]]", threads: List[_WorkerThread]) -> None:
+    """End the steps of threads, and the threads."""
+    worker.stop()
+    steps.put(None)
+    for thread in threads:
+        with contextlib.suppress(RuntimeError):  # it did not start, or whoever started it was interrupted
+            # In Python 3.8, an exception out of a join can leave a lock taken, and the thread alive for ever.
+            while thread.is_alive() and not thread.done:
+                thread.join(_JOIN_STEP)
+            thread.join(_JOIN_STEP)
 
 
 class ExecutorWorkers:
@@ -103,7 +178,7 @@ class ExecutorWorkers:
     def start(self, workers: int) -> None:
         """Do nothing: the executor has its own workers."""
 
-    def submit(self, step: str, subject: Union[Task, str]) -> "concurrent.futures.Future[StepResult]":
+    def submit(self, step: str, subject: Union[Task, str], ended: Ended) -> None:
         """Start a step. See ``ThreadWorkers.submit``.
 
         Raises:
@@ -115,7 +190,7 @@ class ExecutorWorkers:
             raise ExecutorError(f"the executor takes no step: {_description(error)}") from error
         self._running.add(future)
         future.add_done_callback(self._running.discard)
-        return future
+        future.add_done_callback(ended)
 
     def result(self, future: "concurrent.futures.Future[StepResult]") -> StepResult:
         """Return the result of a step that has ended.

@@ -9,11 +9,11 @@ there and then.
 Threads: confined to the thread that connects until that ends, and then to the one that takes it out of its pool.
 """
 
-import contextvars
 import ssl
 import threading
 from typing import Any, List, Optional
 
+from copilot_sync.os_threads import start_thread
 from copilot_sync.settings import Timeout
 from copilot_sync.transport.call import CallContext
 
@@ -42,8 +42,7 @@ class Preconnection:
         # it is cleared, because its traceback holds this object.
         self._failures: List[BaseException] = []
         self._thread = threading.Thread(target=self._connect, name="copilot-sync-connect", daemon=True)
-        # The same context on every build: a free-threaded one would keep a copy of the caller's.
-        contextvars.Context().run(self._thread.start)
+        start_thread(self._thread)
 
     def _connect(self) -> None:
         try:

@@ -103,6 +103,8 @@ WAYS: Dict[str, Way] = {
     "every step": Way(ask, every_step=True),
     "every step, expired token": Way(ask, every_step=True),
     "every step, first call": Way(ask, share=0.2, fresh=True, every_step=True),
+    "every step, first call over TLS": Way(ask, share=0.2, fresh=True, tls=True, every_step=True),
+    "every step, batch": Way(batch, every_step=True),
 }
 
 
