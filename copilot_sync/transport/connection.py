@@ -34,6 +34,7 @@ from urllib3.util.connection import is_connection_dropped
 
 from copilot_sync.secret import MaskedBytes
 from copilot_sync.transport.call import CallContext, current_call, leave_to_parent, shut_down
+from copilot_sync.transport.openssl_errors import forget_errors
 from copilot_sync.transport.preconnection import Preconnection
 from copilot_sync.transport.reply import WatchedResponse
 
@@ -209,6 +210,10 @@ class _Watched:
         response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
         self.response = getattr(response, "_original_response", response)  # urllib3 2 wraps it already
         return response
+
+    def close(self) -> None:
+        super().close()  # type: ignore[misc]
+        forget_errors()  # it may have broken
 
 
 def _begin_to_send(sock: socket.socket, call: CallContext) -> None:

@@ -16,6 +16,7 @@ from typing import Any, List, Optional
 from copilot_sync.os_threads import start_thread
 from copilot_sync.settings import Timeout
 from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.openssl_errors import receive
 
 #: Seconds between two looks at whether a call that waits for the connection has ended.
 _WAIT_STEP = 0.05
@@ -97,7 +98,7 @@ def _is_open(sock: Any) -> bool:
     """Whether a connection over which nothing was sent yet is open; what TLS had to add to its handshake is read."""
     sock.settimeout(0)
     try:
-        sock.recv(1)
+        receive(sock, 1)
     except OSError as error:
         return isinstance(error, ssl.SSLWantReadError)
     return False

@@ -17,6 +17,7 @@ from typing import Any, Callable, Optional, cast
 
 from copilot_sync.transport.call import CallContext, current_call
 from copilot_sync.transport.chunks import ChunkedReader
+from copilot_sync.transport.openssl_errors import receive
 
 #: The part of a socket's time-out that is left of it when it is set anew.
 _ABOUT = 0.99
@@ -118,7 +119,7 @@ class ReplyReader(io.BufferedIOBase):
         if not _ABOUT * self._time_out <= seconds <= self._time_out:
             self._sock.settimeout(seconds)
             self._time_out = seconds
-        data = self._sock.recv(size) or b""  # urllib3's TLS inside of TLS says 0 at its end
+        data = receive(self._sock, size)
         self.received += len(data)
         self.at_end = not data
         return data
