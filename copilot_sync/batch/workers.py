@@ -15,6 +15,7 @@ runs in an executor is a set, and the clients of a process are a dictionary; bot
 at once, each makes a client, and one of them is used.
 """
 
+import atexit
 import concurrent.futures
 import contextlib
 import pickle
@@ -66,8 +67,10 @@ class ThreadWorkers:
         worker = self._worker = Worker(self._own_client or self._client)  # type: ignore[arg-type]
         if self._stopped:  # by another thread, while the client was made
             worker.stop()
-        # Threads end with this object, or with the interpreter, if an exception or a caller kept it from being left.
+        # If an exception or a caller keeps this object from being left, threads end with it, or with the interpreter;
+        # there they do so before pools close their connections, which finalizers of their own see to.
         self._finalizer = weakref.finalize(self, _end_threads, worker, self._steps, self._threads)
+        atexit.register(self._finalizer)
         return self
 
     @property
@@ -112,6 +115,7 @@ class ThreadWorkers:
         assert self._worker is not None  # noqa: S101 - __enter__ made it
         _end_threads(self._worker, self._steps, self._threads)
         self._finalizer.detach()  # not before: an exception may come out of a join
+        atexit.unregister(self._finalizer)
         if self._own_client is not None:
             self._own_client.close()
 
