@@ -73,7 +73,13 @@ def test_what_comes_is_read_after_an_error_of_another_connection(used: ssl.SSLSo
 
 def test_the_error_of_a_connection_is_its_own() -> None:
     """A second look, which finds an end, does not hide it."""
-    with Server(Peer.reset) as server, socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
+
+    def script(peer: Peer) -> None:
+        peer.arrived()
+        peer.reset()
+
+    with Server(script) as server, socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
+        sock.send(b"x")
         with pytest.raises(ConnectionResetError):
             receive(sock, 1)
 
