@@ -1,21 +1,28 @@
 """Threads of the operating system, as opposed to the service's, which are conversations.
 
-Threads: nothing is shared but a queue, which is atomic.
+Threads: what is shared is atomic: a queue, a lock that is held until a thread has ended, and what came of it.
 """
 
 import _thread
+import contextlib
 import contextvars
 import queue
 import threading
-from typing import Optional
+from typing import Callable, Generic, List, Optional, TypeVar
+
+T = TypeVar("T")
+
+#: Seconds to wait for a thread of a closed connection. It ends at once, except in a look-up of DNS, which can't be
+#: interrupted.
+JOIN_TIMEOUT = 0.15
 
 
 def start_thread(thread: threading.Thread) -> None:
     """Start a thread, such that an exception out of a signal handler does it no harm.
 
     ``Thread.start`` waits for the thread, under a lock that such an exception can leave locked. The thread would then
-    wait for that lock for ever. So a short-lived thread calls it, which no signal handler runs in. It does so in a
-    context of its own, because a free-threaded build starts a thread in a copy of the caller's context.
+    wait for that lock for ever. So in the main thread, where handlers run, a short-lived thread calls it. The thread
+    starts in a context of its own, because a free-threaded build starts one in a copy of the caller's context.
 
     Args:
         thread: The thread, which has not been started.
@@ -23,6 +30,9 @@ def start_thread(thread: threading.Thread) -> None:
     Raises:
         RuntimeError: There can't be another thread.
     """
+    if threading.get_ident() != threading.main_thread().ident:
+        contextvars.Context().run(thread.start)
+        return
     failures: queue.SimpleQueue[Optional[RuntimeError]] = queue.SimpleQueue()
 
     def start() -> None:
@@ -37,3 +47,56 @@ def start_thread(thread: threading.Thread) -> None:
     failure = failures.get()
     if failure is not None:
         raise failure
+
+
+class ThreadResult(Generic[T]):
+    """What comes of a function that runs in a thread of its own. One thread waits for it, and takes it.
+
+    Args:
+        function: It runs in a copy of the context of whoever creates this object.
+        on_end: Called in the thread after the end. It must not raise.
+
+    Raises:
+        RuntimeError: There can't be another thread.
+    """
+
+    def __init__(self, function: Callable[[], T], on_end: Callable[[], object] = bool) -> None:
+        self._results: List[T] = []
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        self._failures: List[BaseException] = []
+        self._ended = False
+        # Held until the end. An event would be waited for with a lock of its own held now and then, which a handler of
+        # a signal can leave locked.
+        self._running = threading.Lock()
+        self._running.acquire()
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run, function, on_end), name="copilot-sync-stream", daemon=True
+        )
+        start_thread(self._thread)
+
+    def _run(self, function: Callable[[], T], on_end: Callable[[], object]) -> None:
+        try:
+            self._results.append(function())
+        except BaseException as error:  # noqa: BLE001 - whoever takes the result gets it, whatever it is
+            self._failures.append(error)
+        self._ended = True
+        self._running.release()
+        on_end()
+
+    def wait(self, seconds: Optional[float]) -> bool:
+        """Wait for the end, up to so many seconds; ``None`` for no limit. Return whether it has ended."""
+        if not self._ended:
+            self._running.acquire(timeout=-1 if seconds is None else max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+        return self._ended
+
+    def take(self) -> T:
+        """Return what the function returned, or raise what it raised. For once, after the end."""
+        if self._failures:
+            raise self._failures.pop()
+        return self._results.pop()
+
+    def join(self) -> None:
+        """Wait for the end of the thread itself, up to ``JOIN_TIMEOUT``. Return at once in the thread itself."""
+        with contextlib.suppress(RuntimeError):  # a thread can't join itself, which the garbage collector may ask of it
+            self._thread.join(JOIN_TIMEOUT)

@@ -117,12 +117,16 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
         The parameters and errors are those of ``create_generator``. Leaving the loop, ``aclose()`` and cancellation
         free the connection at once.
         """
-        from copilot_sync.aio import AsyncReader
+        from copilot_sync.aio.reader import AsyncReader, text_of, text_or_conversation
 
         api_key, cookies, proxy, kwargs = _as_secrets(api_key, cookies, proxy, kwargs)
         kwargs.update(api_key=api_key, cookies=cookies, proxy=proxy)
         turn = cls._open(model, messages, conversation_id, conversation, stream, return_conversation, kwargs)
-        items = AsyncReader(_items(turn, return_conversation), turn.close)
+        if return_conversation:
+            turn._keep_conversation()
+        items: AsyncReader[Union[str, BaseConversation]] = AsyncReader(
+            turn, text_or_conversation if return_conversation else text_of
+        )
         try:
             async for item in items:
                 yield item

@@ -1,29 +1,29 @@
 """``Stream``: one reply while it is read.
 
-A ``Stream`` is a view of one generator, the driver in ``delivery.exchange``. Iterating the stream yields the text,
-``events()`` yields all events, ``read()`` runs the driver to its end. The asyncio adapter runs it in a thread.
+A ``Stream`` is a view of one generator, the driver in ``delivery.exchange``, which ``StreamSteps`` goes on with.
+Iterating the stream yields the text, ``events()`` yields all events, ``read()`` goes on to the end, ``poll()`` waits for
+so many seconds.
 
-How a stream ended is noted once, by whoever is first: the driver notes an answer or a failure, ``close`` notes the
-thread that called it. All later calls go by that note, so no timing decides what a reader sees.
+Neither the driver nor its steps hold a reference to the ``Stream``, so a stream that nobody holds any more closes at
+once.
 
-The driver holds no reference to its ``Stream``, so a stream that nobody holds any more closes at once.
-
-Threads: a stream is confined to the thread that reads it, but for its end, which is atomic, and its driver, which is
+Threads: a stream is confined to the thread that reads it, but for its end, which is atomic, and its steps, which are
 locked.
 """
 
 import contextlib
 import threading
-from typing import Any, Callable, Iterator, NoReturn, Optional
+from typing import Callable, Iterator, NoReturn, Optional
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.answer import FAILED, AnswerBuilder, Closed
+from copilot_sync.delivery.answer import AnswerBuilder, Closed
 from copilot_sync.delivery.exchange import drive
 from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
-from copilot_sync.errors import CopilotError, StreamClosedError
+from copilot_sync.errors import StreamClosedError
 from copilot_sync.events import ContentEvent, Event
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
+from copilot_sync.stream_steps import StreamSteps
 from copilot_sync.transport.call import CallContext
 
 
@@ -50,17 +50,10 @@ class Stream:
         self._message = message
         self._call = CallContext(options.timeout)
         self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
-        self._ends = self._builder.ends
-        self._driver = drive(session, message, options, self._call, self._builder)
-        # Whoever holds it may enter the driver: without the GIL, two threads in one generator crash Python. Nobody
-        # waits for it. If a signal handler raises just before it is released, its thread can still enter.
-        self._inside = threading.RLock()
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
-        self._on_start = on_start
-        self._on_discard = on_discard
-        self._started = False
-        self._begun: Optional[Conversation] = None
+        driver = drive(session, message, options, self._call, self._builder)
+        self._steps = StreamSteps(driver, self._call, self._builder, on_start, on_discard)
         self._session = session
         self._naming: Optional[ThreadNaming] = None
         #: Whether this stream begins a new conversation.
@@ -82,6 +75,11 @@ class Stream:
         return self._builder.answer
 
     @property
+    def closed(self) -> bool:
+        """Whether the stream was closed before its end."""
+        return isinstance(self._builder.end, Closed)
+
+    @property
     def attempts(self) -> int:
         """How many times the message was sent so far."""
         return self._call.attempts["message"]
@@ -96,13 +94,17 @@ class Stream:
             StreamClosedError: The stream was closed.
             CopilotError: The conversation could not be begun.
         """
-        self._builder.is_kept = True
-        if not self._started:
-            with contextlib.suppress(StopIteration):
-                self._begin()
-        if not self._started or self.conversation is None:
+        self._keep_conversation()
+        with contextlib.suppress(StopIteration):
+            while not self._steps.started:
+                self._steps.block()
+        if not self._steps.started or self.conversation is None:
             raise StreamClosedError("the stream ended before its conversation began")
         return self.conversation
+
+    def _keep_conversation(self) -> None:
+        """Have a conversation that this stream begins stay, because somebody is told of it."""
+        self._builder.is_kept = True
 
     def __iter__(self) -> "Stream":
         return self
@@ -116,12 +118,40 @@ class Stream:
             StreamClosedError: Another thread closed the stream.
             CopilotError: Anything else went wrong.
         """
-        if not self._started:
-            self._begin()
         while True:
-            event = self._advance()
-            if type(event) is ContentEvent:
-                return event.body
+            item = self._steps.block()
+            if type(item) is ContentEvent:
+                return item.body
+
+    def poll(self, seconds: float) -> Optional[str]:
+        """Wait for the next piece of text, but not for longer than so many seconds.
+
+        For whoever has something else to do while the service thinks, such as to keep a connection of its own alive. A
+        thread helps as long as the question is being sent; from then on there is none. The limits of the call hold
+        while you poll: the time from one ``poll`` to the next is left out.
+
+        >>> while (piece := stream.poll(10)) != "":  # doctest: +SKIP
+        ...     print("…" if piece is None else piece, flush=True)
+
+        Args:
+            seconds: How long to wait; 0 for not at all.
+
+        Returns:
+            The piece, ``None`` if there is none yet, and ``""`` at the end of the answer.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is below zero.
+            CopilotError: As when you iterate over the stream.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"poll takes a number of seconds, not {type(seconds).__name__}")
+        if not seconds >= 0:
+            raise ValueError(f"poll takes a number of seconds, zero at least, not {seconds}")
+        try:
+            return self._steps.poll(float(seconds))
+        except StopIteration:
+            return ""
 
     def events(self) -> Iterator[Event]:
         """Iterate over everything the service says, not the text alone.
@@ -131,10 +161,11 @@ class Stream:
         """
         while True:
             try:
-                event = self._next_event()
+                item = self._steps.block()
             except StopIteration:
                 return
-            yield event
+            if type(item) is not Conversation:
+                yield item
 
     def read(self) -> Answer:
         """Read the rest of the answer, and return the whole of it.
@@ -169,70 +200,6 @@ class Stream:
         self._naming = ThreadNaming(self._session, answer.conversation)
         return self._naming
 
-    def _next_event(self) -> Event:
-        if not self._started:
-            self._begin()
-        return self._advance()  # type: ignore[no-any-return] # after its conversation, the driver yields events alone
-
-    def _begin(self) -> None:
-        conversation = self._advance()
-        self._started = True
-        self._begun = conversation
-        if self._on_start is not None:
-            self._on_start(conversation)
-
-    def _advance(self) -> Any:
-        if self._ends and isinstance(self._builder.end, Closed):
-            self._stop()
-        if not self._inside.acquire(False):
-            self._refuse_second_reader()
-        try:
-            return next(self._driver)
-        except StopIteration:
-            self._stop()
-        except CopilotError:
-            self._note_discard()
-            if not isinstance(self._builder.note_end(FAILED), Closed):
-                raise
-            self._stop()
-        except ValueError as error:
-            if "already executing" not in str(error):
-                raise
-            self._refuse_second_reader()
-        finally:
-            self._inside.release()
-            if self._ends and isinstance(self._builder.end, Closed):
-                self._close_driver()
-
-    def _refuse_second_reader(self) -> NoReturn:
-        """End the iteration of a thread while another is inside the driver, or of a signal handler while its own is."""
-        if not isinstance(self._builder.end, Closed):
-            raise RuntimeError("a stream can be read by one thread at a time") from None
-        self._stop()
-
-    def _close_driver(self) -> None:
-        """Close the driver, unless a thread is inside. That one does it when it comes out."""
-        if self._inside.acquire(False):
-            try:
-                with contextlib.suppress(ValueError):  # a signal handler closes it while its own thread is inside
-                    self._driver.close()
-            finally:
-                self._inside.release()
-
-    def _note_discard(self) -> None:
-        """Say that the conversation that this stream began is of no use any more."""
-        if self._begun is not None and self.conversation is None and self._on_discard is not None:
-            self._on_discard(self._begun)
-
-    def _stop(self) -> NoReturn:
-        """End the iteration: quietly, or with an error if another thread closed the stream."""
-        end = self._builder.end
-        if isinstance(end, Closed) and end.thread != threading.get_ident():
-            error = StreamClosedError("the stream was closed by another thread", stage="stream")
-            error.partial = self.text
-            raise error from None
-        raise StopIteration
-
     def close(self) -> None:
         """Stop reading and free the connection. An answer that is whole stays as it is.
 
@@ -243,7 +210,7 @@ class Stream:
         self._call.cancel()
         if self._naming is not None:
             self._naming.cancel()
-        self._close_driver()
+        self._steps.close_driver()
 
     def __enter__(self) -> "Stream":
         return self

@@ -13,12 +13,12 @@ from typing import Any, AsyncGenerator, Iterator, List
 from unittest import mock
 
 import pytest
+from copilot_sync.reader_thread import READ_AHEAD
 from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
 
 from copilot_sync import Client, GithubCopilot, ServerError, StreamClosedError, aio, provider
 from copilot_sync.aio import AsyncReader, iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.reader_thread import READ_AHEAD
 
 
 @pytest.fixture

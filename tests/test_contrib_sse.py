@@ -22,8 +22,7 @@ from copilot_sync.contrib import sse
 from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, public_message
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.reader_thread import READ_AHEAD
-from copilot_sync.stream import Stream
+from copilot_sync.stream import READ_AHEAD, Stream
 
 #: Longer than any test, so that no comment comes by chance.
 NEVER = 1000.0

@@ -10,7 +10,7 @@ Threads: what was listed is one attribute, which is atomic. Everything else is s
 
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Generator, Optional, Tuple, TypeVar
 
 from copilot_sync.auth.api_host import ApiHost
 from copilot_sync.auth.headers import mask_of, send_token
@@ -21,6 +21,7 @@ from copilot_sync.protocol.errors import error_of_status, name_host
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import AUTO, Limits, RetryPolicy, Urls
+from copilot_sync.stepping import Pause, without_pauses
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.preload import preload
 from copilot_sync.transport.session import Response, Transport
@@ -71,24 +72,34 @@ class ApiSession:
         Raises:
             CopilotError: There was no reply, or it was not one of success.
         """
+        return without_pauses(self.opening(request, call, policy))
+
+    def opening(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], *, defers_reply: bool = False
+    ) -> Generator[Pause, None, Response]:
+        """Do what ``open`` does, and return the same, in steps. ``defers_reply`` is that of ``Transport.opening``."""
         try:
-            return self._sent(request, call, policy)
+            return (yield from self._sent(request, call, policy, defers_reply))
         except CopilotError as error:
             if error.stage == request.stage:  # else the token's source has taken note of it
                 self._tokens.cooldown.failed(error, policy, call)
             raise
 
-    def _sent(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
+    def _sent(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], defers_reply: bool
+    ) -> Generator[Pause, None, Response]:
         """Send a request, and once more if the account's page names another host than the one that refused the token.
 
         A request that was refused as another host's (421) was not taken.
         """
         has_moved = False
         while True:
+            yield from call.until_may_block()
             urls = self._resolved(call, policy)
             try:
                 placed = replace(request, url=urls.api + request.url[len(AUTO) :]) if self.urls.is_auto else request
-                return self._successful(placed, self._accepted(placed, urls, call, policy), call)
+                response = yield from self._accepted(placed, urls, call, policy, defers_reply)
+                return (yield from self._successful(placed, response, call))
             except WrongHostError as error:
                 if error.stage != request.stage:
                     raise
@@ -106,24 +117,28 @@ class ApiSession:
             self._tokens.get(call, policy)
         return Urls(self.urls.github, self._host.find(call, policy))
 
-    def _accepted(self, request: Request, urls: Urls, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
+    def _accepted(
+        self, request: Request, urls: Urls, call: CallContext, policy: Optional[RetryPolicy], defers_reply: bool
+    ) -> Generator[Pause, None, Response]:
         """Send a request with a token, and with a new one if the token was refused."""
         renewals = 0
         while True:
             token = self._tokens.get(call, policy)
             if self._tokens.cooldown.active:
                 self._tokens.cooldown.wait(policy, call, request.stage)
-            response = self._transport.open(request, send_token(token, urls), call)
+            auth = send_token(token, urls)
+            response = yield from self._transport.opening(request, auth, call, defers_reply=defers_reply)
             response.mask = mask_of(token)
             if response.head.status != 401:
                 self._tokens.accepted(token)
                 return response
+            yield from _until_read(response, call)
             if renewals == _RENEWALS or not self._tokens.refused(token, renewed=renewals > 0):
                 return response
             self._transport.read(response, _known)  # so that the connection serves the next request
             renewals += 1
 
-    def _successful(self, request: Request, response: Response, call: CallContext) -> Response:
+    def _successful(self, request: Request, response: Response, call: CallContext) -> Generator[Pause, None, Response]:
         cooldown = self._tokens.cooldown
         if 200 <= response.head.status < 300:
             if not cooldown.proven:
@@ -137,6 +152,7 @@ class ApiSession:
             assert error is not None  # noqa: S101 - it is one for every status but success
             return known_error(error)
 
+        yield from _until_read(response, call)
         raise self._transport.read(response, error_of)
 
     def note_success(self, stage: str) -> None:
@@ -185,6 +201,15 @@ class ApiSession:
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state, listed_models=None)  # its time is by the clock of another process
         preload()
+
+
+def _until_read(response: Response, call: CallContext) -> Generator[Pause, None, None]:
+    """Pause until the rest of a reply may be read."""
+    try:
+        yield from call.until_may_block()
+    except GeneratorExit:
+        response.body.close()
+        raise
 
 
 def _known(reply: RawReply) -> None:

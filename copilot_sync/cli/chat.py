@@ -24,7 +24,7 @@ from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.naming import ThreadNaming
-from copilot_sync.reader_thread import JOIN_TIMEOUT
+from copilot_sync.os_threads import JOIN_TIMEOUT
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream

@@ -9,19 +9,16 @@ Each event is one ``data:`` line with a JSON object. Its ``type`` is one of thes
   the page and hides the cause, which is in the log. The code ``not_kept`` means that the answer is complete, but the
   site failed to save it for the next question; this event also has the fields of ``complete``.
 
-During silence, comments go out, because a server notices only by writing that the client has gone. A blocking iterator
-can't be waited for with a time limit, so a thread reads the stream for each response, and ends with it. This module
+During silence, comments go out, because a server notices only by writing that the client has gone. The server's own
+thread polls the stream, so that a response has no other, but for the moments in which a question is sent. This module
 knows neither WSGI, nor any framework, nor asyncio.
 
-Threads: what is between the two threads of a response is that of ``ReaderThread``: atomic or locked. The rest is
-confined to the thread that iterates, but for the flag of the end, which is only ever set.
+Threads: confined to the thread that iterates, but for the flag of the end, which is only ever set.
 """
 
 import json
 import logging
-import threading
-import time
-from typing import Any, Callable, Deque, Dict, Iterator, Mapping, NamedTuple, Optional, Type
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Type
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -42,7 +39,6 @@ from copilot_sync.errors import (
 )
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
-from copilot_sync.reader_thread import ReaderThread
 from copilot_sync.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -214,9 +210,6 @@ class EventStream(Iterator[bytes]):
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
         self._naming: Optional[ThreadNaming] = None
-        # The thread holds the event and never this object, which closes when nobody holds it any more.
-        self._news = threading.Event()
-        self._reader = ReaderThread(stream, stream.close, self._news.set)
         self._begun = False
         self._ended = False
 
@@ -232,38 +225,28 @@ class EventStream(Iterator[bytes]):
             raise StopIteration
         if not self._begun:
             self._begun = True
-            self._reader.start()
             return PREAMBLE
-        pieces = self._take(self._heartbeat.next_wait())
-        if pieces is None:
+        try:
+            pieces = self._stream._steps.poll_all(self._heartbeat.next_wait())
+        except CopilotError as error:
+            return self._failed(error)
+        except StopIteration:
             return self._last()
         if not pieces:
             return COMMENT
         self._heartbeat.reset()
         return b"".join(map(content_event, pieces))
 
-    def _take(self, timeout: float) -> Optional[Deque[str]]:
-        """Wait for pieces and return all there are; none if none came in time, ``None`` after the last piece."""
-        deadline = time.monotonic() + timeout
-        while True:
-            self._news.clear()  # first: what comes after the look below sets it again
-            pieces = self._reader.take()
-            if pieces is None or pieces:
-                return pieces
-            if not self._news.wait(max(0.0, deadline - time.monotonic())):
-                return pieces
+    def _failed(self, error: CopilotError) -> bytes:
+        if self._ended:
+            raise StopIteration from None
+        self.close()
+        log_failure(error)
+        return error_event(error, self._stream.conversation)
 
     def _last(self) -> bytes:
         """Return the event that ends the response."""
-        closed = self._ended
         self.close()
-        try:
-            self._reader.raise_failure()
-        except CopilotError as error:
-            if closed:
-                raise StopIteration from None
-            log_failure(error)
-            return error_event(error, self._stream.conversation)
         answer = self._stream.answer
         if answer is None:  # its own reader closed the stream, such as the ``on_start`` function
             raise StopIteration
@@ -281,8 +264,8 @@ class EventStream(Iterator[bytes]):
         self._ended = True
         if self._naming is not None:
             self._naming.cancel()
-        self._reader.close()
-        self._reader.join()
+        self._stream.close()
+        self._stream._steps.join()
 
     def __enter__(self) -> "EventStream":
         return self
@@ -292,7 +275,7 @@ class EventStream(Iterator[bytes]):
 
     def __del__(self) -> None:
         # If __init__ raised, there is nothing to close.
-        if hasattr(self, "_reader"):
+        if hasattr(self, "_ended"):
             self.close()
 
 

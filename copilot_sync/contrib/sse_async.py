@@ -1,13 +1,14 @@
 """A ``Stream`` as server-sent events for browsers, for ASGI servers: the asynchronous twin of ``sse``.
 
-The events are those of ``sse``. ``aio`` reads the stream in a thread; the event loop wakes up when a comment is due.
+The events are those of ``sse``. The event loop itself reads the stream, and wakes up when a comment is due.
 This is a separate module so that a WSGI server does not load asyncio.
 """
 
 import asyncio
 from typing import AsyncIterator, Awaitable, Callable, Optional
 
-from copilot_sync.aio import AsyncReader
+from copilot_sync.aio.reader import AsyncReader, text_of
+from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.contrib.sse import (
     COMMENT,
     HEARTBEAT,
@@ -58,7 +59,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
         self._naming: Optional[ThreadNaming] = None
-        self._pieces: AsyncReader[str] = AsyncReader(stream, stream.close)
+        self._pieces: AsyncReader[str] = AsyncReader(stream, text_of)
         self._begun = False
         self._ended = False
 
@@ -134,18 +135,9 @@ async def _run(naming: ThreadNaming) -> None:
     Many pages close the connection at the last event, and many servers then cancel the task that sends. That ends the
     naming the second time only: it has just begun.
     """
-    running = asyncio.ensure_future(_run_in_thread(naming))
+    running = asyncio.ensure_future(run_in_thread(naming.run, naming.cancel))
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
         await running
         raise
-
-
-async def _run_in_thread(naming: ThreadNaming) -> None:
-    names = AsyncReader(map(ThreadNaming.run, [naming]), naming.cancel)
-    try:
-        async for _ in names:
-            pass
-    finally:
-        await names.aclose()

@@ -1,7 +1,8 @@
 """One message and its answer: the generator that goes through a whole call.
 
 It goes through the stages of a call (token, thread, message, answer) and yields the conversation once it is known,
-then the events. It moves the bytes of the reply to an ``AnswerParser`` and waits as that one says.
+then the events. It moves the bytes of the reply to an ``AnswerParser`` and waits as that one says. In a step that polls
+it yields a ``Pause`` where it would wait, or where what comes next may block.
 
 A message that the service may already have processed is never blindly sent again. If the outcome of a message is
 unknown, its thread is looked at first (``lookup``, ``recovery``). If an answer was cut, its rest is looked for there.
@@ -39,14 +40,16 @@ from copilot_sync.errors import (
     NotFoundError,
     ProtocolError,
     RequestTimeoutError,
+    StreamClosedError,
     StreamInterruptedError,
 )
 from copilot_sync.events import CompleteEvent, ContentEvent, Event
 from copilot_sync.models import Conversation, Message
 from copilot_sync.pacing.backoff import Backoff
-from copilot_sync.pacing.policy import Resend, verdict_of
+from copilot_sync.pacing.policy import Resend, is_refusal, verdict_of
 from copilot_sync.protocol.replies import read_thread_id
 from copilot_sync.protocol.requests import ROOT, Request, message_request, thread_request
+from copilot_sync.stepping import Pause
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.call import CallContext
 
@@ -54,7 +57,9 @@ logger = logging.getLogger(__name__)
 
 
 #: What the driver yields.
-Item = Union[Conversation, Event]
+Item = Union[Conversation, Event, Pause]
+#: What goes through an exchange yields.
+Step = Union[Event, Pause]
 
 
 def drive(
@@ -64,6 +69,7 @@ def drive(
     call.begin()
     try:
         if builder.conversation is None:
+            yield from call.until_may_block()
             thread = thread_request(session.urls)
             builder.conversation = Conversation(session.fetch(thread, call, options.retry, read_thread_id))
         yield builder.conversation
@@ -73,19 +79,22 @@ def drive(
     except CopilotError as error:
         call.counted(error)
         error.partial = error.partial or builder.text
+        begun = builder.conversation if message.conversation is None and not builder.is_kept else None
+        if isinstance(error, ModelNotAvailableError) or (begun is not None and is_refusal(error)):
+            yield from call.until_may_block()
         if isinstance(error, ModelNotAvailableError):
             name_models(error, builder.model, session, call)
-        begun = builder.conversation if message.conversation is None and not builder.is_kept else None
         # One that has an answer was used by somebody else meanwhile.
         if begun is not None and begun.message_id is None and discard_thread(error, begun, session, call):
             builder.conversation = None
         raise
 
 
-def _buffered(events: Iterator[Event], builder: AnswerBuilder) -> Iterator[Event]:
+def _buffered(events: Iterator[Step], builder: AnswerBuilder) -> Iterator[Step]:
     """Read an answer to its end, and then yield its text in one piece."""
-    for _ in events:
-        pass
+    for event in events:
+        if type(event) is Pause:
+            yield event
     if builder.text:
         yield ContentEvent("content", {"type": "content", "body": builder.text}, builder.text)
     if builder.complete is not None:
@@ -130,8 +139,9 @@ class _Exchange:
             response_id=sent.answer_id,
         )
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Step]:
         """Send the message, as often as it is safe, and yield the events of its answer."""
+        yield from self._call.until_may_block()
         stored = self._lookup().until_settled(_sent_earlier(), self._call.clock()) if self._maybe_sent else None
         if stored is not None:
             yield from self._deliver(stored)
@@ -151,7 +161,10 @@ class _Exchange:
                 if end.verdict is ReplyVerdict.ERROR:
                     raise end.error
                 failure = end.error
+            if isinstance(failure, StreamClosedError):
+                raise failure
             failed_at = self._call.clock()
+            yield from self._call.until_may_block()
             self._call.counted(failure)
             if self._builder.begun:
                 yield from self._rest(failure, failed_at)
@@ -192,13 +205,13 @@ class _Exchange:
         self._request = self._new_request()
         return True
 
-    def _attempt(self) -> Generator[Event, None, ReplyEnd]:
+    def _attempt(self) -> Generator[Step, None, ReplyEnd]:
         """Send the message once, yield the events of its answer but the last, and return how the reply ended.
 
         Raises:
             CopilotError: There was no reply, or the stream was closed.
         """
-        response = self._session.open(self._request, self._call, self._options.retry)
+        response = yield from self._session.opening(self._request, self._call, self._options.retry, defers_reply=True)
         if self._is_place_unknown:
             logger.warning("the messages of the conversation can't be listed: it may go on without what was said")
         body = response.body
@@ -212,16 +225,19 @@ class _Exchange:
             assert end is not None  # noqa: S101 - the body has ended, or the parser wanted no more
             if end.verdict is ReplyVerdict.WHOLE:
                 self._builder.finish(complete=True)
-                body.finish()
+                yield from body.finishing()
         finally:
             body.close()
         return end
 
-    def _read(self, body: Body, parser: AnswerParser) -> Iterator[Event]:
+    def _read(self, body: Body, parser: AnswerParser) -> Iterator[Step]:
         """Feed a body to a parser, and yield the events. Wait for each piece as long as the parser says."""
         call, patience = self._call, parser.patience
         with contextlib.ExitStack() as window:
             for piece in body.pieces():
+                if not piece:
+                    yield Pause.NOTHING_YET
+                    continue
                 for event in parser.feed(piece):
                     if type(event) is ContentEvent:
                         yield event
@@ -263,9 +279,10 @@ class _Exchange:
             raise gave_up
         return stored
 
-    def _conclude(self, end: ReplyEnd) -> Iterator[Event]:
+    def _conclude(self, end: ReplyEnd) -> Iterator[Step]:
         """Yield the last event of an answer; if the answer may not be whole, look first whether its thread has more."""
         if end.verdict is ReplyVerdict.UNPROVEN:
+            yield from self._call.until_may_block()
             stored = self._lookup().once() if self._options.resume else None
             if stored is not None and self._fits(stored):
                 yield from self._deliver(stored, end.event)

@@ -11,12 +11,12 @@ cut, which raises. It is read by one thread; ``CallContext.cancel`` is the way t
 
 import contextlib
 import http.client
-import itertools
 import zlib
-from typing import Any, Callable, Iterator, List, TypeVar
+from typing import Any, Callable, Generator, Iterator, List, TypeVar
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
+from copilot_sync.stepping import NothingYet, Pace, Pause
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.reply import WatchedResponse
@@ -49,7 +49,7 @@ class Body:
         self.framing_complete = False
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield what arrives, when it arrives, until the end.
+        """Yield what arrives, when it arrives, until the end. ``b""`` says that a step that polls has to pause.
 
         Raises:
             NetworkError: The body was cut or the connection failed.
@@ -71,6 +71,9 @@ class Body:
                 data = read1(PIECE)
                 if not data:
                     self.framing_complete = self._is_vouched()
+            except NothingYet:
+                yield b""
+                continue
             except FAILURES as failure:
                 error = map_exception(failure, call, stage)
             if error is not None:  # raised out here, so that the foreign error is not its context
@@ -83,13 +86,13 @@ class Body:
     def _unpacked(self) -> Iterator[bytes]:
         decoder = self._new_decoder()
         unfinished = False
-        arriving = self._arriving()
-        beginning = next(arriving, b"")
-        if self._was_unpacked(beginning):
-            yield beginning
-            yield from arriving
-            return
-        for data in itertools.chain([beginning], arriving):
+        is_plain = None
+        for data in self._arriving():
+            if data and is_plain is None:
+                is_plain = self._was_unpacked(data)
+            if is_plain or not data:
+                yield data
+                continue
             unfinished = unfinished or bool(data)
             piece = b""
             while data or len(piece) == PIECE:
@@ -101,6 +104,9 @@ class Body:
                 self._call.check(self.stage)
                 if piece:
                     yield piece
+                    if len(piece) == PIECE and self._call.pace is Pace.POLLING:
+                        self._call.has_more = True  # what came at once may be a thousand times as much
+                        yield b""
         # The framing vouches for the compressed bytes alone.
         self.framing_complete = self.framing_complete and not unfinished
 
@@ -173,20 +179,25 @@ class Body:
             self.close()
         return understood
 
-    def finish(self) -> None:
+    def finishing(self) -> Iterator[Pause]:
         """Return the connection to its pool once the answer is whole, reading the little that may still follow it."""
         try:
-            if self._drained():
+            is_drained = yield from self._drained()
+            if is_drained:
                 self._give_back()
         finally:
             self.close()
 
-    def _drained(self) -> bool:
+    def _drained(self) -> Generator[Pause, None, bool]:
         """Whether the body ended, as its framing announced, within what may follow an answer."""
         size = 0
         with self._call.window(DRAIN_SECONDS), contextlib.suppress(*FAILURES):
             while size <= DRAIN_BYTES and not self._call.window_closed:
-                data = self._read1(PIECE)
+                try:
+                    data = self._read1(PIECE)
+                except NothingYet:
+                    yield Pause.NOTHING_YET
+                    continue
                 if not data:
                     self.framing_complete = self._is_vouched()
                     return True

@@ -19,11 +19,12 @@ import ssl
 import threading
 import time
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
 from copilot_sync.settings import Timeout
+from copilot_sync.stepping import NothingYet, Pace, Pause, Watch
 from copilot_sync.transport.fork import reset_after_fork
 
 #: Seconds below which a time limit counts as reached: a socket's time-out of 0 would mean "do not block".
@@ -51,6 +52,20 @@ class CallContext:
         self._total: Optional[float] = None  # how many seconds that deadline allowed
         self._quiet_since = clock()
         self._limit: Optional[float] = None
+        #: How the present step may wait. Whoever begins a step sets it, by ``begin_poll`` for one that polls.
+        self.pace = Pace.BLOCKING
+        #: Whether the reply that is asked for may be left to a later step, its head included.
+        self.defers_reply = False
+        #: Whether a step paused though there may be more that has arrived.
+        self.has_more = False
+        #: Whether the present step has read as much as it may.
+        self.turn_is_over = False
+        self._turn_size = 0
+        self._poll_until = 0.0
+        self._heard_at = self._quiet_since  # when the last bytes came; only steps that poll go by it
+        self._is_overtime = False
+        #: What watches the socket between two steps.
+        self.watch = Watch()
         # Re-entrant, because a signal handler may cancel the very call that it interrupts.
         self._lock = threading.RLock()
         self._stopped = False
@@ -161,6 +176,76 @@ class CallContext:
             raise socket.timeout("the time is over")
         return seconds
 
+    def begin_poll(self, until: float = 0.0) -> None:
+        """Begin a step that polls, and waits for bytes up to a moment by the call's clock; 0 for not at all."""
+        self.pace, self._poll_until = Pace.POLLING, until
+        self.has_more = self.turn_is_over = False
+        self._turn_size = 0
+
+    def end_turn(self) -> None:
+        """Have the present step read nothing more, and wait for nothing."""
+        self.turn_is_over = True
+
+    def until_may_block(self) -> Generator[Pause, None, None]:
+        """Pause until a step may block."""
+        while self.pace is Pace.POLLING:
+            yield Pause.BLOCKS
+
+    def time_left(self) -> float:
+        """How long a step that polls may go on to hear nothing, in seconds. Zero and less: its time is over."""
+        now, timeout = self.clock(), self.timeout
+        if self.phase == "read":
+            left: float = self._heard_at + timeout.read - now  # type: ignore[operator] # None became the default
+            left = min(left, self._quiet_since + timeout.stall - now)  # type: ignore[operator]
+        else:
+            left = self._quiet_since + timeout.read - now  # type: ignore[operator]
+        if self._deadline is not None:
+            left = min(left, self._deadline - now)
+        if self._limit is not None:
+            left = min(left, self._limit - now)
+        return left
+
+    def poll_seconds(self) -> float:
+        """How long the next read of a step that polls may block.
+
+        What arrived while nobody asked is read once more when the time is over.
+
+        Raises:
+            StreamClosedError: This is a forked child.
+            socket.timeout: The time is over.
+        """
+        self.check_process()
+        left = self.time_left()
+        if left > 0:
+            self._is_overtime = False
+            return max(0.0, min(left, self._poll_until - self.clock())) if self._poll_until else 0.0
+        if self._is_overtime:
+            raise socket.timeout("the time is over")
+        self._is_overtime = True
+        return 0.0
+
+    def heard_nothing(self) -> NothingYet:
+        """Return what a read of a step that polls raises if nothing has arrived.
+
+        Raises:
+            socket.timeout: The time is over.
+        """
+        if self.time_left() <= 0:
+            raise socket.timeout("the time is over")
+        return NothingYet()
+
+    def heard(self, size: int, at_most: int) -> None:
+        """Note that a step that polls has read so many bytes. It may read more, up to ``at_most`` in all."""
+        self._heard_at = self.clock()
+        self._turn_size += size
+        if self._poll_until == 0.0 and self._turn_size >= at_most:
+            self.turn_is_over = self.has_more = True
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave so many seconds, in which nobody waited, out of the time of the present step."""
+        self._quiet_since += seconds
+        self._heard_at += seconds
+
     def check_process(self) -> None:
         """Raise if this is a forked child: the connection belongs to the parent."""
         if os.getpid() != self._process:
@@ -168,7 +253,7 @@ class CallContext:
 
     def touch(self) -> None:
         """Note a step forward, in a body one of what is waited for: its limit begins anew."""
-        self._quiet_since = self.clock()
+        self._quiet_since = self._heard_at = self.clock()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -177,7 +262,7 @@ class CallContext:
         try:
             yield
         finally:
-            self._quiet_since += self.clock() - began
+            self.leave_out(self.clock() - began)
 
     @contextlib.contextmanager
     def window(self, seconds: float) -> Iterator[None]:
@@ -202,8 +287,14 @@ class CallContext:
 
     def detach_socket(self) -> None:
         """Forget the socket: from here on it is somebody else's."""
+        self.watch.end()
         with self._lock:
             self._socket = None
+
+    @property
+    def attached(self) -> Any:
+        """The socket that the call blocks on, or would; ``None`` if there is none."""
+        return self._socket
 
     def cancel(self) -> None:
         """Stop the call, whatever it is doing. May be called from any thread, any number of times; never blocks.

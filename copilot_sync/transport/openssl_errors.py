@@ -16,8 +16,8 @@ import socket
 import ssl
 from typing import Any
 
-#: What a read raises that has to wait.
-_WAITING = (socket.timeout, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+#: What a read raises if it has to wait.
+WAITING = (socket.timeout, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 _context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
@@ -41,14 +41,14 @@ def receive(sock: Any, size: int) -> bytes:
     """
     try:
         return sock.recv(size) or b""  # urllib3's TLS inside of TLS says 0 at its end
-    except _WAITING:
+    except WAITING:
         raise
     except OSError:
         forget_errors()
         data = b""
         try:
             data = sock.recv(size) or b""
-        except _WAITING:
+        except WAITING:
             raise
         except OSError:  # the first one says more: after it, the connection only says that it ended
             pass

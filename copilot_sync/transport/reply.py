@@ -6,6 +6,8 @@
   together: there is one buffer, and everything is read through it.
 - Interim replies (1xx but 101, RFC 9110, section 15.2) may come ahead of any reply. They are read past.
 - A head must be whole, and nothing but a head.
+- A read of a step that polls raises ``NothingYet`` if nothing has arrived. It loses nothing, and can be tried again. A
+  head is read when it is whole, and interim replies one by one.
 - ``settle`` is the one place that decides whether a connection may serve another request. It may if the framing proved
   the end of the body, nothing followed it, and there was nothing odd about either.
 """
@@ -13,11 +15,13 @@
 import http.client
 import io
 import socket
-from typing import Any, Callable, Optional, cast
+import ssl
+from typing import Any, Callable, Optional, Tuple, cast
 
+from copilot_sync.stepping import NothingYet, Pace
 from copilot_sync.transport.call import CallContext, current_call
 from copilot_sync.transport.chunks import ChunkedReader
-from copilot_sync.transport.openssl_errors import receive
+from copilot_sync.transport.openssl_errors import WAITING, receive
 
 #: The part of a socket's time-out that is left of it when it is set anew.
 _ABOUT = 0.99
@@ -39,16 +43,20 @@ class ReplyReader(io.BufferedIOBase):
 
     def __init__(self, sock: socket.socket, call: CallContext) -> None:
         self._sock = sock
+        self._is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
         self.call = call
         # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
         self._hold = sock.makefile("rb", buffering=0)
-        self._time_out = 0.0
+        self._time_out = -1.0  # as it was set here
         self._data = b""
         self._place = 0  # what is before it was read
         #: Bytes that have arrived.
         self.received = 0
         #: Whether the connection has ended.
         self.at_end = False
+        #: Whether a head is looked for in what has arrived, so that nothing is received.
+        self.is_looking = False
+        self._next_look = _RECEIVE  # how much has to be there for a look, without an empty line
 
     @property
     def has_surplus(self) -> bool:
@@ -114,7 +122,10 @@ class ReplyReader(io.BufferedIOBase):
         return taken
 
     def _arriving(self, size: int) -> bytes:
-        seconds = self.call.read_seconds()
+        call = self.call
+        if call.pace is Pace.POLLING:
+            return self._polled(size)
+        seconds = call.read_seconds()
         # Setting the time-out is a call of the system, so it stays as it is if it is about right.
         if not _ABOUT * self._time_out <= seconds <= self._time_out:
             self._sock.settimeout(seconds)
@@ -123,6 +134,58 @@ class ReplyReader(io.BufferedIOBase):
         self.received += len(data)
         self.at_end = not data
         return data
+
+    def _polled(self, size: int) -> bytes:
+        """Receive for a step that polls.
+
+        Raises:
+            NothingYet: There is nothing, or the step has read its share.
+            socket.timeout: There is nothing, and the time is over.
+        """
+        call = self.call
+        if self.at_end:
+            return b""
+        if call.turn_is_over or self.is_looking:
+            raise NothingYet
+        seconds = call.poll_seconds()
+        if seconds != self._time_out:
+            self._sock.settimeout(seconds)
+            self._time_out = seconds
+        try:
+            data = receive(self._sock, size)
+        except WAITING:
+            raise call.heard_nothing() from None
+        self.received += len(data)
+        self.at_end = not data
+        call.heard(len(data), size)
+        if not seconds and self._is_plain:
+            call.end_turn()  # the kernel says again if there is more; of TLS, some of it may be in OpenSSL already
+        return data
+
+    def mark(self) -> Tuple[bytes, int]:
+        """Return the place of what is read next, for ``rewind``. What comes meanwhile is not to be lost."""
+        return self._data, self._place
+
+    def rewind(self, mark: Tuple[bytes, int]) -> None:
+        """Go back to a place. Nothing may have been received since."""
+        self._data, self._place = mark
+
+    def receive_for_head(self) -> None:
+        """Receive until a head may be whole: there is an empty line, the end, or much without either.
+
+        Raises:
+            NothingYet: More has to come.
+        """
+        while not self.at_end:
+            before = self._data[-3:]
+            more = self._polled(_RECEIVE)
+            self._data, self._place = self._data[self._place :] + more, 0
+            tail = before + more
+            if b"\n\n" in tail or b"\n\r\n" in tail:
+                return
+            if len(self._data) >= self._next_look:
+                self._next_look = len(self._data) + _RECEIVE
+                return
 
     def close(self) -> None:
         """Release the socket."""
@@ -146,13 +209,49 @@ class WatchedResponse(http.client.HTTPResponse):
     _chunks: Optional[ChunkedReader] = None
     #: Whether the connection may serve another request.
     is_settled = False
+    #: Whether the head was left to ``arrive``.
+    is_deferred = False
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._reader = ReplyReader(sock, current_call())
+        self._mark: Tuple[bytes, int] = (b"", 0)  # where the head begins, behind interim replies
         super().__init__(cast(socket.socket, _Source(self._reader)), *args, **kwargs)
 
     def begin(self) -> None:
-        """Read the head."""
+        """Read the head, or leave it to ``arrive``, if the call defers its reply. Then there is an empty one."""
+        if not self._reader.call.defers_reply:
+            self._read_head()
+            return
+        self.is_deferred = True
+        self.version, self.status, self.reason = 11, 0, ""
+        self.headers = self.msg = http.client.HTTPMessage()
+        self.chunked = self.will_close = False
+        self.length = None
+
+    def arrive(self) -> None:
+        """Read the head that was left to a later step.
+
+        Raises:
+            NothingYet: It is not whole yet, and the step polls. Nothing of it is lost.
+            OSError: The connection failed.
+            http.client.HTTPException: It is no head.
+        """
+        reader = self._reader
+        while self.is_deferred:
+            is_polling = reader.call.pace is Pace.POLLING
+            if is_polling:
+                reader.receive_for_head()
+            self._mark, reader.is_looking = reader.mark(), is_polling
+            self.headers = self.msg = None  # type: ignore[assignment] # or else there is nothing to read
+            try:
+                self._read_head()
+                self.is_deferred = False
+            except NothingYet:
+                reader.rewind(self._mark)
+            finally:
+                reader.is_looking = False
+
+    def _read_head(self) -> None:
         # http.client takes the end of the connection for the end of the head.
         try:
             super().begin()
@@ -170,7 +269,7 @@ class WatchedResponse(http.client.HTTPResponse):
 
         From the first one on, any byte is a sign of life, and ``stall`` limits how long the reply may take.
         """
-        call, last = self._reader.call, self._reader.received + _INTERIM_LIMIT
+        call = self._reader.call
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
@@ -179,8 +278,9 @@ class WatchedResponse(http.client.HTTPResponse):
                 call.phase = "read"
                 call.touch()
             while self._reader.readline(_LONGEST_LINE) not in (b"\r\n", b"\n", b""):
-                if self._reader.received > last:
+                if self._reader.received > _INTERIM_LIMIT:
                     raise http.client.HTTPException("there are more interim replies than any server sends")
+            self._mark = self._reader.mark()
 
     def piece_reader(self) -> Callable[[int], bytes]:
         """Return what reads as much of the body as has arrived, nothing at its end."""

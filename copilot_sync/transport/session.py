@@ -13,9 +13,10 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
@@ -24,12 +25,14 @@ from copilot_sync.errors import ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits, origin_of
+from copilot_sync.stepping import NothingYet, Pace, Pause, without_pauses
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.connection import seams, watch
 from copilot_sync.transport.fork import abandoned, reset_after_fork
 from copilot_sync.transport.proxies import ProxySettings
+from copilot_sync.transport.reply import WatchedResponse
 from copilot_sync.transport.ssl_contexts import ssl_contexts
 
 logger = logging.getLogger(__name__)
@@ -82,19 +85,39 @@ class Transport:
             StreamClosedError: The call was stopped.
             ProtocolError: The reply is not HTTP.
         """
+        return without_pauses(self.opening(request, auth, call))
+
+    def opening(
+        self, request: Request, auth: Auth, call: CallContext, *, defers_reply: bool = False
+    ) -> Generator[Pause, None, Response]:
+        """Do what ``open`` does, and return the same, in steps.
+
+        Args:
+            request: The request.
+            auth: What authenticates it.
+            call: The call that it is made for.
+            defers_reply: Whether a step that helps ends when the request is sent. The next one waits for the reply.
+        """
         call.check(request.stage)
         call.attempts[request.stage] += 1
         call.phase = "connect"
         call.touch()
         started = call.clock()
         error = None
+        call.defers_reply = defers_reply and call.pace is Pace.HELPING
         try:
             with call.current():
                 reply = self._send(request, auth, call)
         except FAILURES as failure:
             error = map_exception(failure, call, request.stage)
+        finally:
+            call.defers_reply = False
         if error is not None:  # raised out here, so that the foreign error is not its context
             raise error
+        source = getattr(reply.raw, "_fp", None)
+        if isinstance(source, WatchedResponse) and source.is_deferred:
+            yield Pause.NOTHING_YET
+            yield from _arrival(source, reply, call, request.stage)
         headers = {name.lower(): reply.headers[name] for name in reply.headers}
         head = RawReply(reply.status_code, headers)
         logger.debug(
@@ -206,6 +229,31 @@ class Transport:
         self._route, self.limits, self._session = state["route"], state["limits"], None
         self.after_fork_in_child()
         reset_after_fork(self)
+
+
+def _arrival(
+    source: WatchedResponse, reply: requests.Response, call: CallContext, stage: str
+) -> Generator[Pause, None, None]:
+    """Pause until the head of a reply that was left to a later step is there, and put it where it belongs."""
+    error = None
+    try:
+        while source.is_deferred:
+            try:
+                source.arrive()
+            except NothingYet:
+                yield Pause.NOTHING_YET
+            call.check(stage)
+    except FAILURES as failure:
+        error = map_exception(failure, call, stage)
+    finally:
+        if source.is_deferred:
+            call.detach_socket()
+            reply.raw.close()
+    if error is not None:
+        raise error
+    reply.status_code = source.status
+    reply.raw.headers = urllib3.HTTPHeaderDict(source.msg.items())
+    reply.headers = reply.raw.headers
 
 
 def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:

@@ -1,0 +1,131 @@
+"""How an asyncio event loop watches the connection of a stream, and the time.
+
+The loop holds a ``LoopWatch``, and that holds the reader weakly: a reader that nobody holds closes its stream. While
+somebody waits for the reader, the watch holds it too, because a task that waits has nobody else.
+
+Rules:
+
+- The loop stops watching a connection before it is closed, by its number: otherwise it would go on to watch what gets
+  that number next. A stream that another thread closes is shut down there, and closed in the loop.
+- In a process that was forked the loop is not touched, because it shares the kernel's watch with its parent.
+
+Threads: confined to the loop. Others tell the loop to call, and ``closes`` says when.
+"""
+
+import asyncio
+import contextvars
+import os
+import weakref
+from typing import Any, Callable, Optional
+
+from copilot_sync.stepping import Watch
+
+
+def watches_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a loop can watch a socket. That of Windows, ``ProactorEventLoop``, can't."""
+    return getattr(type(loop), "add_reader", None) not in (None, asyncio.AbstractEventLoop.add_reader)
+
+
+class LoopWatch(Watch):
+    """The connection of one reader, and the time that it has.
+
+    Args:
+        loop: The running loop.
+        reader: What goes on when there is something to read: it has ``on_ready``, ``on_help`` and ``close``.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, reader: Any) -> None:
+        self._loop = loop
+        self._reader = weakref.ref(reader)
+        self._process = os.getpid()
+        self._number = -1
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._timer_at = 0.0
+        self._time_left: Callable[[], float] = float
+        # What a loop is told to call keeps the context of whoever tells it.
+        self._context = contextvars.Context()
+        #: The reader, while somebody waits for it.
+        self.holder: Any = None
+
+    def begin(self, sock: Any, time_left: Callable[[], float]) -> bool:
+        """Have the reader go on when there is something to read, or its time is over."""
+        if not watches_sockets(self._loop):
+            return False
+        number = sock.fileno()
+        if number < 0:  # closed meanwhile
+            self.call_soon()
+            return True
+        if number != self._number:
+            self.end()
+            try:
+                self._context.run(self._loop.add_reader, number, self._on_ready)
+            except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
+                return False
+            self._number = number
+        self._time_left = time_left
+        self._set_timer(self._loop.time() + time_left())
+        return True
+
+    def _set_timer(self, at: float) -> None:
+        """Have the timer go off at a time at the latest. It stays if it goes off earlier, which costs nothing."""
+        if self._timer is None or at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_at(at, self._on_time, context=self._context), at
+
+    def _on_time(self) -> None:
+        self._timer = None
+        left = self._time_left()
+        if left > 0:
+            self._set_timer(self._loop.time() + left)
+        else:
+            self._on_ready()
+
+    def _on_ready(self) -> None:
+        reader = self._reader()
+        if reader is not None:
+            reader.on_ready()
+
+    def _on_help(self) -> None:
+        reader = self._reader()
+        if reader is not None:
+            reader.on_help()
+
+    def call_soon(self) -> None:
+        """Have the reader go on in the next round of the loop."""
+        self._loop.call_soon(self._on_ready, context=self._context)
+
+    def call_on_help(self) -> None:
+        """Have the reader go on, in the loop. For the thread that helped, when it ends."""
+        try:
+            self._loop.call_soon_threadsafe(self._on_help, context=self._context)
+        except RuntimeError:  # the loop was closed, so nobody will read any more
+            reader = self._reader()
+            if reader is not None:
+                reader.close()
+
+    def end(self) -> None:
+        """Stop watching. The number of the socket is free for something else from now on."""
+        number, self._number = self._number, -1
+        if number >= 0 and self._is_usable():
+            self._loop.remove_reader(number)
+        timer, self._timer = self._timer, None
+        if timer is not None and self._is_usable():
+            timer.cancel()
+
+    def _is_usable(self) -> bool:
+        return os.getpid() == self._process and not self._loop.is_closed()
+
+    def closes(self, close: Callable[[], None]) -> bool:
+        """Leave closing to the loop, if another thread asks and the loop watches the connection."""
+        if not self._is_usable():
+            return False
+        if asyncio._get_running_loop() is self._loop:
+            self.call_soon()  # whoever waits is told
+        elif self._loop.is_running() and self._number >= 0:
+            try:
+                self._loop.call_soon_threadsafe(close, context=self._context)
+            except RuntimeError:  # the loop was closed meanwhile
+                return False
+            return True
+        return False

@@ -1,0 +1,231 @@
+"""``AsyncReader``: what a stream says, read by an asyncio event loop itself.
+
+The stream's driver goes on in steps that wait for nothing. Where one pauses because nothing has arrived, the loop
+watches the connection. Where what comes next blocks (a token, sending the question, a look at the thread, a pause), a
+short-lived thread helps; from the moment the question is sent there is none. A loop that can't watch sockets has a
+thread wait for each packet.
+
+What was read is kept until somebody takes it, so that a wait that was cancelled, or timed out, loses nothing. A turn
+reads one piece of 64 KiB at most, so it blocks the loop for no longer than it takes to read the events in it.
+
+Threads: confined to the loop, but for ``close``.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Generic, List, Optional, TypeVar, Union
+
+from copilot_sync.aio.loop_watch import LoopWatch
+from copilot_sync.errors import StreamClosedError
+from copilot_sync.events import ContentEvent
+from copilot_sync.models import Conversation
+from copilot_sync.os_threads import JOIN_TIMEOUT, ThreadResult
+from copilot_sync.stepping import Pause
+from copilot_sync.stream import Stream
+from copilot_sync.stream_steps import READ_AHEAD
+
+T = TypeVar("T")
+
+
+def text_of(item: Any) -> Optional[str]:
+    """Pick the text of an answer."""
+    return item.body if type(item) is ContentEvent else None
+
+
+def text_or_conversation(item: Any) -> Union[None, str, Conversation]:
+    """Pick the text of an answer, and before it the conversation."""
+    return item if isinstance(item, Conversation) else text_of(item)
+
+
+async def iterate_stream(stream: Stream) -> "AsyncGenerator[str, None]":
+    """Iterate over a stream's text without blocking the event loop.
+
+    >>> async for piece in iterate_stream(client.stream("Explain WSGI")):  # doctest: +SKIP
+    ...     print(piece)
+
+    Raises:
+        CopilotError: The same errors as from iterating the stream.
+    """
+    pieces = AsyncReader(stream, text_of)
+    try:
+        async for piece in pieces:
+            yield piece
+    finally:
+        await pieces.aclose()
+
+
+class AsyncReader(AsyncIterator[T], Generic[T]):
+    """Reads a stream, as far as it can be read without waiting, whenever there is something to read.
+
+    Nothing is read before the first item is asked for. What the stream calls sees the context variables of whoever asks
+    for it. This is no async generator: an event loop that ends closes all of those at once, and one inside another
+    twice. A reader that nobody holds any more closes its stream.
+
+    Args:
+        stream: The stream. Nothing else may read it.
+        pick: Chooses what is handed out of an event, or of the conversation, which comes first; ``None`` for nothing.
+    """
+
+    def __init__(self, stream: Stream, pick: Callable[[Any], Optional[T]]) -> None:
+        self._stream = stream
+        self._steps = stream._steps
+        self._pick = pick
+        self._items: Deque[T] = deque()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None  # that of whoever asks first
+        self._waiter: Optional[asyncio.Future[None]] = None
+        self._helper: Optional[ThreadResult[List[Any]]] = None
+        self._helper_ended: Optional[asyncio.Future[None]] = None
+        self._is_idle = True  # nobody will say when to go on
+        self._has_ended = False
+        # One at most. It is raised out of this list, so that no frame in its traceback holds it.
+        self._failures: List[BaseException] = []
+        self._is_closing = False
+
+    async def __anext__(self) -> T:
+        while not self._items:
+            await self._arrival(None)
+        return self._items.popleft()
+
+    async def take(self, timeout: float) -> "List[T]":
+        """Wait up to ``timeout`` seconds for items, and return all there are: an empty list if none came in time.
+
+        Raises:
+            StopAsyncIteration: There are no more items.
+            RuntimeError: Another task is waiting, or another event loop has begun to read.
+            CopilotError: What ended the stream, once.
+        """
+        if not self._items:
+            await self._arrival(timeout)
+        items, self._items = self._items, deque()
+        return list(items)
+
+    async def _arrival(self, timeout: Optional[float]) -> None:
+        """Wait for items, or for so many seconds."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._bind(loop)
+        elif loop is not self._loop:
+            raise RuntimeError("another event loop has begun to read this stream")
+        if self._waiter is not None:
+            raise RuntimeError("a stream can be read by one task at a time")
+        if self._is_idle:
+            self._take_turn()
+        if not self._items and not self._has_ended:
+            await self._wait(loop, timeout)
+        if self._has_ended and not self._items:
+            if self._failures:
+                raise self._failures.pop()
+            raise StopAsyncIteration
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._context = contextvars.copy_context()
+        self._watch = LoopWatch(loop, self)
+        self._steps.watched_by(self._watch)
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> None:
+        self._waiter = waiter = loop.create_future()
+        self._watch.holder = self
+        timer = None if timeout is None else loop.call_later(timeout, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = self._watch.holder = None
+            if timer is not None:
+                timer.cancel()
+
+    def on_ready(self) -> None:
+        """Go on: bytes have arrived, or time is over, or a thread has closed the stream."""
+        if self._helper is not None and not self._stream.closed:
+            return  # what the thread comes to goes on
+        if len(self._items) < READ_AHEAD:
+            self._take_turn()
+        else:  # whoever takes what is there goes on
+            self._watch.end()
+            self._is_idle = True
+
+    def on_help(self) -> None:
+        """Go on after a thread that helped has ended."""
+        helper, self._helper = self._helper, None
+        if self._helper_ended is not None:
+            _resolve(self._helper_ended)
+        if helper is None or self._has_ended:
+            return
+        try:
+            for item in helper.take():
+                self._add(item)
+        except StopIteration:
+            self._end(None)
+        except BaseException as error:  # noqa: BLE001 - whoever reads gets it, whatever it is: no handler of a signal ran
+            self._end(error)
+        self.on_ready()
+
+    def _take_turn(self) -> None:
+        """Go on until there is nothing more to read, and wake whoever waits."""
+        if not self._has_ended:
+            self._context.run(self._take_steps)
+        if self._waiter is not None and (self._items or self._has_ended):
+            _resolve(self._waiter)
+
+    def _take_steps(self) -> None:
+        steps = self._steps
+        self._is_idle = True
+        try:
+            steps.begin_turn()
+            while len(self._items) < READ_AHEAD:
+                item = steps.step()
+                if type(item) is Pause:
+                    self._is_idle = False
+                    if item is Pause.BLOCKS or not steps.wait():
+                        self._watch.end()
+                        self._helper = ThreadResult(steps.help, self._watch.call_on_help)
+                    return
+                self._add(item)
+            self._watch.end()
+        except StopIteration:
+            self._end(None)
+        except Exception as error:  # noqa: BLE001 - whoever reads gets it, whatever it is
+            self._end(error)
+        except BaseException:  # out of the handler of a signal: it goes through the loop
+            self._end(StreamClosedError("the stream was closed by an interruption", stage="stream"))
+            self.close()
+            raise
+
+    def _add(self, item: Any) -> None:
+        picked = self._pick(item)
+        if picked is not None:
+            self._items.append(picked)
+
+    def _end(self, error: Optional[BaseException]) -> None:
+        self._has_ended = True
+        self._watch.end()
+        if isinstance(error, StreamClosedError):
+            self._stream.close()  # here, because another thread leaves that to the loop
+            error = None if self._is_closing else error
+        if error is not None:
+            self._failures.append(error)
+
+    async def aclose(self) -> None:
+        """Close the stream, and wait for a thread that helps. May be called any number of times."""
+        self.close()
+        helper = self._helper
+        if helper is not None and asyncio.get_running_loop() is self._loop:
+            self._helper_ended = self._helper_ended or self._loop.create_future()
+            await asyncio.wait({self._helper_ended}, timeout=JOIN_TIMEOUT)
+            helper.join()
+
+    def close(self) -> None:
+        """Close the stream, and wait for nothing. Safe from any thread."""
+        self._is_closing = True
+        self._stream.close()
+
+    def __del__(self) -> None:
+        # If its loop was closed first, nobody awaits aclose any more.
+        self.close()
+
+
+def _resolve(waiter: "asyncio.Future[None]") -> None:
+    """End a wait, unless it has ended."""
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,261 @@
+"""The driver of one stream, and who may go on with it: the engine under ``Stream``.
+
+The driver is the generator of ``delivery.exchange``. A thread that blocks goes on with ``block``; one that has other things
+to do polls; an event loop takes turns, in steps that wait for nothing. What blocks in between, such as sending the
+question, is done by a thread that helps, and ends with it.
+
+How a stream ended is noted once, by whoever is first: the driver notes an answer or a failure, ``close`` notes the
+thread that called it. All later calls go by that note, so no timing decides what a reader sees.
+
+Threads: whoever goes on holds a lock, for which nobody waits. The rest is confined to whoever goes on.
+"""
+
+import contextlib
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Generator, List, NoReturn, Optional
+
+from copilot_sync.delivery.answer import FAILED, AnswerBuilder, Closed
+from copilot_sync.errors import CopilotError, StreamClosedError
+from copilot_sync.events import ContentEvent
+from copilot_sync.models import Conversation
+from copilot_sync.os_threads import ThreadResult
+from copilot_sync.stepping import Pace, Pause, Watch
+from copilot_sync.transport.call import CallContext
+
+#: Items that are read ahead of whoever takes them.
+READ_AHEAD = 256
+
+
+class StreamSteps:
+    """The steps of one stream. Items are events, and the conversation, which comes first.
+
+    Args:
+        driver: The generator of the call.
+        call: Its context.
+        builder: What has come of the answer.
+        on_start: Called with the conversation once it is known.
+        on_discard: Called with the conversation if it is of no use any more.
+    """
+
+    def __init__(
+        self,
+        driver: Generator[Any, None, None],
+        call: CallContext,
+        builder: AnswerBuilder,
+        on_start: Optional[Callable[[Conversation], None]],
+        on_discard: Optional[Callable[[Conversation], None]],
+    ) -> None:
+        self._driver = driver
+        self._call = call
+        self._builder = builder
+        self._ends = builder.ends
+        self._on_start = on_start
+        self._on_discard = on_discard
+        # Whoever holds it may enter the driver: without the GIL, two threads in one generator crash Python. Nobody
+        # waits for it. If a signal handler raises just before it is released, its thread can still enter.
+        self._inside = threading.RLock()
+        #: Whether the conversation is known.
+        self.started = False
+        self._begun: Optional[Conversation] = None
+        self._closed_by_reader = False
+        # What an event loop watches the connection with. It closes the driver, in the loop's own thread.
+        self._watch: Optional[Watch] = None
+        self._helper: Optional[ThreadResult[List[Any]]] = None
+        self._helped: Deque[Any] = deque()  # what a thread came to that helped ``poll``
+        self._paused_at: Optional[float] = None  # since then nobody polls
+        # One at most: it came right behind items that were returned. Raised out of here, no frame of its holds it.
+        self._late_failures: List[CopilotError] = []
+
+    def block(self) -> Any:
+        """Wait for the next item.
+
+        Raises:
+            StopIteration: The answer has ended, or this thread closed the stream.
+            StreamClosedError: Another thread closed the stream.
+            RuntimeError: Another thread is inside the driver.
+            CopilotError: Anything else went wrong.
+        """
+        if self._helper is not None:
+            self._helper.wait(None)
+            self._take_help()
+        while self._helped:
+            item = self._helped.popleft()
+            if type(item) is not Pause:
+                return item
+        self._call.pace = Pace.BLOCKING
+        return self.step()
+
+    def begin_turn(self) -> None:
+        """Begin a turn of an event loop: its steps wait for nothing, and together read no more than a turn may."""
+        self._call.begin_poll()
+
+    def step(self) -> Any:
+        """Go on at the present pace, and return an item, or a ``Pause``. Errors are those of ``block``."""
+        if self._late_failures:
+            raise self._late_failures.pop()
+        item = self._advance()
+        if not self.started and type(item) is not Pause:
+            self._note_start(item)
+        return item
+
+    def help(self) -> List[Any]:
+        """Do what a step was paused for, however long that takes. Return what comes next, as ``step`` does.
+
+        It is one item, or several if they came at once.
+        """
+        self._call.pace = Pace.HELPING
+        item = self.step()
+        return [item] if type(item) is Pause else [item, *self._rest_of_turn()]
+
+    def _rest_of_turn(self) -> List[Any]:
+        """Return the items in what has been read already."""
+        self._call.begin_poll()
+        self._call.end_turn()
+        items: List[Any] = []
+        while len(items) < READ_AHEAD:
+            try:
+                item = self.step()
+            except StopIteration:  # which comes again
+                break
+            except CopilotError as error:
+                self._late_failures.append(error)
+                break
+            if type(item) is Pause:
+                break
+            items.append(item)
+        return items
+
+    def poll(self, seconds: float) -> Optional[str]:
+        """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as for ``block``."""
+        call = self._call
+        until = call.clock() + min(seconds, threading.TIMEOUT_MAX)
+        if self._paused_at is not None:
+            call.leave_out(call.clock() - self._paused_at)
+            self._paused_at = None
+        while True:
+            item = self._polled(until)
+            if type(item) is ContentEvent:
+                return item.body
+            if item is Pause.BLOCKS:
+                if self._helper is None:
+                    self._helper = ThreadResult(self.help)
+                if not self._helper.wait(until - call.clock()):
+                    return None
+                self._take_help()
+            elif item is Pause.NOTHING_YET and call.clock() >= until and not call.has_more:
+                self._paused_at = call.clock()
+                return None
+
+    def _polled(self, until: float) -> Any:
+        if self._helped:
+            return self._helped.popleft()
+        if self._helper is not None:
+            return Pause.BLOCKS
+        self._call.begin_poll(until)
+        return self.step()
+
+    def poll_all(self, seconds: float) -> List[str]:
+        """Wait as ``poll`` does, and return all pieces that came at once."""
+        first = self.poll(seconds)
+        if first is None:
+            return []
+        return [first, *(item.body for item in self._rest_of_turn() if type(item) is ContentEvent)]
+
+    def _take_help(self) -> None:
+        helper, self._helper = self._helper, None
+        assert helper is not None  # noqa: S101 - whoever calls this has looked
+        self._helped.extend(helper.take())
+
+    def join(self) -> None:
+        """Wait a moment for the end of a thread that helps ``poll``, after the stream was closed."""
+        helper = self._helper
+        if helper is not None:
+            helper.join()
+
+    def watched_by(self, watch: Watch) -> None:
+        """Have the connection watched between two turns. From now on the driver is closed where that is done."""
+        self._watch = self._call.watch = watch
+
+    def wait(self) -> bool:
+        """Have bytes and time watched after a step that paused with ``NOTHING_YET``.
+
+        Returns:
+            Whether they are. If not, a thread has to wait for them, by ``help``.
+        """
+        watch = self._call.watch
+        if not self._inside.acquire(False):  # another thread is about to close the driver
+            watch.call_soon()
+            return True
+        try:
+            if self._call.has_more or self._call.attached is None or self._call.cancelled:
+                watch.call_soon()
+                return True
+            return watch.begin(self._call.attached, self._call.time_left)
+        finally:
+            self._inside.release()
+
+    def _note_start(self, conversation: Conversation) -> None:
+        self.started = True
+        self._begun = conversation
+        if self._on_start is not None:
+            self._on_start(conversation)
+            end = self._builder.end
+            self._closed_by_reader = isinstance(end, Closed) and end.thread == threading.get_ident()
+
+    def _advance(self) -> Any:
+        if self._ends and isinstance(self._builder.end, Closed):
+            self._stop()
+        if not self._inside.acquire(False):
+            self._refuse_second_reader()
+        try:
+            return next(self._driver)
+        except StopIteration:
+            self._stop()
+        except CopilotError:
+            self._note_discard()
+            if not isinstance(self._builder.note_end(FAILED), Closed):
+                raise
+            self._stop()
+        except ValueError as error:
+            if "already executing" not in str(error):
+                raise
+            self._refuse_second_reader()
+        finally:
+            self._inside.release()
+            if self._ends and isinstance(self._builder.end, Closed):
+                self.close_driver()
+
+    def _refuse_second_reader(self) -> NoReturn:
+        """End the iteration of a thread while another is inside the driver, or of a signal handler while its own is."""
+        if not isinstance(self._builder.end, Closed):
+            raise RuntimeError("a stream can be read by one thread at a time") from None
+        self._stop()
+
+    def _stop(self) -> NoReturn:
+        """End the iteration: quietly, or with an error if whoever reads did not close the stream."""
+        end = self._builder.end
+        # In an event loop, any task of the thread may have closed it.
+        is_here = self._watch is None and isinstance(end, Closed) and end.thread == threading.get_ident()
+        if isinstance(end, Closed) and not is_here and not self._closed_by_reader:
+            where = "another thread" if self._watch is None else "another task or thread"
+            error = StreamClosedError(f"the stream was closed by {where}", stage="stream")
+            error.partial = self._builder.text
+            raise error from None
+        raise StopIteration
+
+    def _note_discard(self) -> None:
+        """Say that the conversation that this stream began is of no use any more."""
+        if self._begun is not None and self._builder.conversation is None and self._on_discard is not None:
+            self._on_discard(self._begun)
+
+    def close_driver(self) -> None:
+        """Close the driver, unless a thread is inside. That one does it when it comes out."""
+        if self._watch is not None and self._watch.closes(self.close_driver):
+            return
+        if self._inside.acquire(False):
+            try:
+                with contextlib.suppress(ValueError):  # a signal handler closes it while its own thread is inside
+                    self._driver.close()
+            finally:
+                self._inside.release()
