@@ -1,8 +1,8 @@
 """The driver of one stream, and who may go on with it: the engine under ``Stream``.
 
-The driver is the generator of ``delivery.exchange``. A thread that blocks goes on with ``block``; one that has other things
-to do polls; an event loop takes turns, in steps that wait for nothing. What blocks in between, such as sending the
-question, is done by a thread that helps, and ends with it.
+The driver is the generator of ``delivery.exchange``. A thread that blocks goes on with ``block``; one that has other
+things to do polls; an event loop takes turns, in steps that wait for nothing. What blocks in between, such as sending
+the question, is done by a thread that helps, and ends with it.
 
 How a stream ended is noted once, by whoever is first: the driver notes an answer or a failure, ``close`` notes the
 thread that called it. All later calls go by that note, so no timing decides what a reader sees.
@@ -127,7 +127,7 @@ class StreamSteps:
         return items
 
     def poll(self, seconds: float) -> Optional[str]:
-        """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as for ``block``."""
+        """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as in ``block``."""
         call = self._call
         until = call.clock() + min(seconds, threading.TIMEOUT_MAX)
         if self._paused_at is not None:

@@ -16,9 +16,11 @@ import asyncio
 import contextvars
 import os
 import weakref
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from copilot_sync.stepping import Watch
+
+T = TypeVar("T")
 
 
 def watches_sockets(loop: asyncio.AbstractEventLoop) -> bool:
@@ -42,8 +44,6 @@ class LoopWatch(Watch):
         self._timer: Optional[asyncio.TimerHandle] = None
         self._timer_at = 0.0
         self._time_left: Callable[[], float] = float
-        # What a loop is told to call keeps the context of whoever tells it.
-        self._context = contextvars.Context()
         #: The reader, while somebody waits for it.
         self.holder: Any = None
 
@@ -58,7 +58,7 @@ class LoopWatch(Watch):
         if number != self._number:
             self.end()
             try:
-                self._context.run(self._loop.add_reader, number, self._on_ready)
+                _without_context(self._loop.add_reader, number, self._on_ready)
             except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
                 return False
             self._number = number
@@ -71,7 +71,7 @@ class LoopWatch(Watch):
         if self._timer is None or at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer, self._timer_at = self._loop.call_at(at, self._on_time, context=self._context), at
+            self._timer, self._timer_at = _without_context(self._loop.call_at, at, self._on_time), at
 
     def _on_time(self) -> None:
         self._timer = None
@@ -93,12 +93,12 @@ class LoopWatch(Watch):
 
     def call_soon(self) -> None:
         """Have the reader go on in the next round of the loop."""
-        self._loop.call_soon(self._on_ready, context=self._context)
+        _without_context(self._loop.call_soon, self._on_ready)
 
     def call_on_help(self) -> None:
         """Have the reader go on, in the loop. For the thread that helped, when it ends."""
         try:
-            self._loop.call_soon_threadsafe(self._on_help, context=self._context)
+            _without_context(self._loop.call_soon_threadsafe, self._on_help)
         except RuntimeError:  # the loop was closed, so nobody will read any more
             reader = self._reader()
             if reader is not None:
@@ -106,6 +106,7 @@ class LoopWatch(Watch):
 
     def end(self) -> None:
         """Stop watching. The number of the socket is free for something else from now on."""
+        self._time_left = float  # it holds the call, which holds this object
         number, self._number = self._number, -1
         if number >= 0 and self._is_usable():
             self._loop.remove_reader(number)
@@ -124,8 +125,13 @@ class LoopWatch(Watch):
             self.call_soon()  # whoever waits is told
         elif self._loop.is_running() and self._number >= 0:
             try:
-                self._loop.call_soon_threadsafe(close, context=self._context)
+                _without_context(self._loop.call_soon_threadsafe, close)
             except RuntimeError:  # the loop was closed meanwhile
                 return False
             return True
         return False
+
+
+def _without_context(tell: Callable[..., T], *args: Any) -> T:
+    """Tell a loop to call something. It keeps the context of whoever tells it, which here is an empty one."""
+    return contextvars.Context().run(tell, *args)

@@ -35,7 +35,7 @@ async def run_in_thread(function: Callable[[], T], cancel: Callable[[], object])
 
     def tell() -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
-            loop.call_soon_threadsafe(note_end, context=context)
+            context.run(loop.call_soon_threadsafe, note_end)
 
     result = ThreadResult(function, tell)
     try:

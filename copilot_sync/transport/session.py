@@ -13,7 +13,7 @@ import logging
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union, cast
 
 import requests
 import urllib3
@@ -253,7 +253,7 @@ def _arrival(
         raise error
     reply.status_code = source.status
     reply.raw.headers = urllib3.HTTPHeaderDict(source.msg.items())
-    reply.headers = reply.raw.headers
+    reply.headers = cast(Any, reply.raw.headers)
 
 
 def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
