@@ -1,8 +1,8 @@
 """``Stream``: one reply while it is read.
 
 A ``Stream`` is a view of one generator, the driver in ``delivery.exchange``, which ``StreamSteps`` goes on with.
-Iterating the stream yields the text, ``events()`` yields all events, ``read()`` goes on to the end, and ``poll()`` waits
-no longer than it is told to.
+Iterating the stream yields the text, ``events()`` yields all events, ``read()`` goes on to the end, and ``poll()``
+waits no longer than it is told to.
 
 Neither the driver nor its steps hold a reference to the ``Stream``, so a stream that nobody holds any more closes at
 once.
