@@ -37,6 +37,9 @@ class NothingYet(Exception):  # noqa: N818 - it is no error
 class Watch:
     """What watches a call's connection between two steps. This one watches nothing; an event loop has its own."""
 
+    #: Whether a socket is being watched.
+    is_watching = False
+
     def begin(self, sock: Any, time_left: Callable[[], float]) -> bool:
         """Watch a socket for bytes, and the time that is left. Return ``False`` if that can't be."""
         return False

@@ -86,15 +86,19 @@ class StreamSteps:
         self._call.pace = Pace.BLOCKING
         return self.step()
 
-    def begin_turn(self) -> None:
-        """Begin a turn of an event loop: its steps wait for nothing, and together read no more than a turn may."""
-        self._call.begin_poll()
+    def begin_turn(self, *, looks_at_time: bool) -> None:
+        """Begin a turn of an event loop: its steps wait for nothing, and together read no more than a turn may.
+
+        Args:
+            looks_at_time: Whether time may be over.
+        """
+        self._call.begin_poll(looks_at_time=looks_at_time)
 
     def step(self) -> Any:
         """Go on at the present pace, and return an item, or a ``Pause``. Errors are those of ``block``."""
         if self._late_failures:
             raise self._late_failures.pop()
-        item = self._advance()
+        item = self._next()
         if not self.started and type(item) is not Pause:
             self._note_start(item)
         return item
@@ -183,15 +187,18 @@ class StreamSteps:
         Returns:
             Whether they are. If not, a thread has to wait for them, by ``help``.
         """
-        watch = self._call.watch
+        call, watch = self._call, self._call.watch
+        if watch.is_watching and not call.has_more and not call.has_nearer_limit:
+            return True
         if not self._inside.acquire(False):  # another thread is about to close the driver
             watch.call_soon()
             return True
         try:
-            if self._call.has_more or self._call.attached is None or self._call.cancelled:
+            if call.has_more or call.attached is None or call.cancelled:
                 watch.call_soon()
                 return True
-            return watch.begin(self._call.attached, self._call.time_left)
+            call.has_nearer_limit = False
+            return watch.begin(call.attached, call.time_left)
         finally:
             self._inside.release()
 
@@ -203,7 +210,7 @@ class StreamSteps:
             end = self._builder.end
             self._closed_by_reader = isinstance(end, Closed) and end.thread == threading.get_ident()
 
-    def _advance(self) -> Any:
+    def _next(self) -> Any:
         if self._ends and isinstance(self._builder.end, Closed):
             self._stop()
         if not self._inside.acquire(False):

@@ -41,6 +41,7 @@ class LoopWatch(Watch):
         self._reader = weakref.ref(reader)
         self._process = os.getpid()
         self._number = -1
+        self.is_watching = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self._timer_at = 0.0
         self._time_left: Callable[[], float] = float
@@ -61,7 +62,7 @@ class LoopWatch(Watch):
                 _without_context(self._loop.add_reader, number, self._on_ready)
             except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
                 return False
-            self._number = number
+            self._number, self.is_watching = number, True
         self._time_left = time_left
         self._set_timer(self._loop.time() + time_left())
         return True
@@ -79,7 +80,9 @@ class LoopWatch(Watch):
         if left > 0:
             self._set_timer(self._loop.time() + left)
         else:
-            self._on_ready()
+            reader = self._reader()
+            if reader is not None:
+                reader.on_ready(looks_at_time=True)
 
     def _on_ready(self) -> None:
         reader = self._reader()
@@ -107,7 +110,7 @@ class LoopWatch(Watch):
     def end(self) -> None:
         """Stop watching. The number of the socket is free for something else from now on."""
         self._time_left = float  # it holds the call, which holds this object
-        number, self._number = self._number, -1
+        number, self._number, self.is_watching = self._number, -1, False
         if number >= 0 and self._is_usable():
             self._loop.remove_reader(number)
         timer, self._timer = self._timer, None

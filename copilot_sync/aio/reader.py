@@ -83,9 +83,15 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self._is_closing = False
 
     async def __anext__(self) -> T:
-        while not self._items:
-            await self._arrival(None)
-        return self._items.popleft()
+        items = self._items
+        while not items:
+            waiter = self._begin_wait()
+            if waiter is not None:
+                try:
+                    await waiter
+                finally:
+                    self._waiter = self._watch.holder = None
+        return items.popleft()
 
     async def take(self, timeout: float) -> "List[T]":
         """Wait up to ``timeout`` seconds for items, and return all there are: an empty list if none came in time.
@@ -95,52 +101,52 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             RuntimeError: Another task is waiting, or another event loop has begun to read.
             CopilotError: What ended the stream, once.
         """
-        if not self._items:
-            await self._arrival(timeout)
-        items, self._items = self._items, deque()
-        return list(items)
+        waiter = None if self._items else self._begin_wait()
+        if waiter is not None:
+            timer = waiter.get_loop().call_later(timeout, _resolve, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = self._watch.holder = None
+                timer.cancel()
+            if self._has_ended and not self._items:
+                self._begin_wait()
+        items = list(self._items)
+        self._items.clear()
+        return items
 
-    async def _arrival(self, timeout: Optional[float]) -> None:
-        """Wait for items, or for so many seconds."""
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._bind(loop)
-        elif loop is not self._loop:
-            raise RuntimeError("another event loop has begun to read this stream")
+    def _begin_wait(self) -> "Optional[asyncio.Future[None]]":
+        """Return what ends when there are items, or no more of them; ``None`` if there are some already."""
+        loop = self._loop or self._bind()
         if self._waiter is not None:
             raise RuntimeError("a stream can be read by one task at a time")
         if self._is_idle:
+            if asyncio.get_running_loop() is not loop:
+                raise RuntimeError("another event loop has begun to read this stream")
             self._take_turn()
-        if not self._items and not self._has_ended:
-            await self._wait(loop, timeout)
-        if self._has_ended and not self._items:
+        if self._items:
+            return None
+        if self._has_ended:
             if self._failures:
                 raise self._failures.pop()
             raise StopAsyncIteration
+        self._waiter = waiter = loop.create_future()
+        self._watch.holder = self
+        return waiter
 
-    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        self._loop = loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._watch = LoopWatch(loop, self)
         self._steps.watched_by(self._watch)
+        return loop
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> None:
-        self._waiter = waiter = loop.create_future()
-        self._watch.holder = self
-        timer = None if timeout is None else loop.call_later(timeout, _resolve, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiter = self._watch.holder = None
-            if timer is not None:
-                timer.cancel()
-
-    def on_ready(self) -> None:
-        """Go on: bytes have arrived, or time is over, or a thread has closed the stream."""
+    def on_ready(self, *, looks_at_time: bool = False) -> None:
+        """Go on: bytes have arrived, or a thread has closed the stream, or time is over, which is to be looked at."""
         if self._helper is not None and not self._stream.closed:
             return  # what the thread comes to goes on
         if len(self._items) < READ_AHEAD:
-            self._take_turn()
+            self._take_turn(looks_at_time)
         else:  # whoever takes what is there goes on
             self._watch.end()
             self._is_idle = True
@@ -161,18 +167,20 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             self._end(error)
         self.on_ready()
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, looks_at_time: bool = True) -> None:
         """Go on until there is nothing more to read, and wake whoever waits."""
-        if not self._has_ended:
-            self._context.run(self._take_steps)
-        if self._waiter is not None and (self._items or self._has_ended):
-            _resolve(self._waiter)
+        try:
+            if not self._has_ended:
+                self._context.run(self._take_steps, looks_at_time)
+        finally:
+            if self._waiter is not None and (self._items or self._has_ended):
+                _resolve(self._waiter)
 
-    def _take_steps(self) -> None:
+    def _take_steps(self, looks_at_time: bool) -> None:
         steps = self._steps
         self._is_idle = True
         try:
-            steps.begin_turn()
+            steps.begin_turn(looks_at_time=looks_at_time)
             while len(self._items) < READ_AHEAD:
                 item = steps.step()
                 if type(item) is Pause:

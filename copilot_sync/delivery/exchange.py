@@ -248,6 +248,8 @@ class _Exchange:
                     return
                 if parser.has_progressed:
                     call.touch()
+                else:
+                    call.hear()
                 if parser.patience is not patience:
                     patience = parser.patience
                     window.close()

@@ -66,7 +66,11 @@ class Body:
     def _arriving(self) -> Iterator[bytes]:
         call, read1, stage = self._call, self._read1, self.stage
         error = None
+        source = self._source if isinstance(self._source, WatchedResponse) else None
         while True:
+            if call.turn_is_over and call.pace is Pace.POLLING and (source is None or source.has_to_wait):
+                yield b""
+                continue
             try:
                 data = read1(PIECE)
                 if not data:

@@ -61,7 +61,11 @@ class CallContext:
         #: Whether the present step has read as much as it may.
         self.turn_is_over = False
         self._turn_size = 0
+        #: Whether a limit is nearer now than it was, so that whoever watches the time has to look again.
+        self.has_nearer_limit = False
         self._poll_until = 0.0
+        #: Whether a read of a step that polls asks for ``poll_seconds``. If not, it waits for nothing.
+        self.looks_at_time = False
         self._heard_at = self._quiet_since  # when the last bytes came; only steps that poll go by it
         self._is_overtime = False
         #: What watches the socket between two steps.
@@ -176,9 +180,15 @@ class CallContext:
             raise socket.timeout("the time is over")
         return seconds
 
-    def begin_poll(self, until: float = 0.0) -> None:
-        """Begin a step that polls, and waits for bytes up to a moment by the call's clock; 0 for not at all."""
-        self.pace, self._poll_until = Pace.POLLING, until
+    def begin_poll(self, until: float = 0.0, *, looks_at_time: bool = True) -> None:
+        """Begin steps that poll.
+
+        Args:
+            until: How long they wait for bytes, by the call's clock; 0 for not at all.
+            looks_at_time: Whether a read first looks if the time is over, and if this is a forked child. An event loop
+                watches the time, and in a child ``after_fork_in_child`` has taken the connection away.
+        """
+        self.pace, self._poll_until, self.looks_at_time = Pace.POLLING, until, looks_at_time
         self.has_more = self.turn_is_over = False
         self._turn_size = 0
 
@@ -234,12 +244,15 @@ class CallContext:
             raise socket.timeout("the time is over")
         return NothingYet()
 
-    def heard(self, size: int, at_most: int) -> None:
+    def note_read(self, size: int, at_most: int) -> None:
         """Note that a step that polls has read so many bytes. It may read more, up to ``at_most`` in all."""
-        self._heard_at = self.clock()
         self._turn_size += size
         if self._poll_until == 0.0 and self._turn_size >= at_most:
             self.turn_is_over = self.has_more = True
+
+    def hear(self) -> None:
+        """Note a sign of life: the time for silence begins anew, that for progress does not."""
+        self._heard_at = self.clock()
 
     def leave_out(self, seconds: float) -> None:
         """Leave so many seconds, in which nobody waited, out of the time of the present step."""
@@ -268,6 +281,7 @@ class CallContext:
     def window(self, seconds: float) -> Iterator[None]:
         """Limit the reads inside to so many seconds altogether."""
         self._limit = self.clock() + seconds
+        self.has_nearer_limit = True
         try:
             yield
         finally:

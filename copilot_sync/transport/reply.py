@@ -12,6 +12,7 @@
   the end of the body, nothing followed it, and there was nothing odd about either.
 """
 
+import functools
 import http.client
 import io
 import socket
@@ -44,6 +45,7 @@ class ReplyReader(io.BufferedIOBase):
     def __init__(self, sock: socket.socket, call: CallContext) -> None:
         self._sock = sock
         self._is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
+        self._receive: Callable[[int], bytes] = sock.recv if self._is_plain else functools.partial(receive, sock)
         self.call = call
         # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
         self._hold = sock.makefile("rb", buffering=0)
@@ -71,8 +73,9 @@ class ReplyReader(io.BufferedIOBase):
         """Return what is there, and wait for something if there is nothing."""
         if self._data:
             return self._taken(len(self._data) if size < 0 else size)
-        # http.client asks for nothing at the end of a body whose length it knows.
-        return self._arriving(_RECEIVE if size < 0 else size) if size else b""
+        if not size:  # http.client asks for nothing at the end of a body whose length it knows
+            return b""
+        return self._arriving(_RECEIVE if size < 0 else size)
 
     def read(self, size: Optional[int] = -1) -> bytes:
         """Return so many bytes, or all up to the end of the connection; fewer only at that end."""
@@ -130,7 +133,7 @@ class ReplyReader(io.BufferedIOBase):
         if not _ABOUT * self._time_out <= seconds <= self._time_out:
             self._sock.settimeout(seconds)
             self._time_out = seconds
-        data = receive(self._sock, size)
+        data = self._receive(size)
         self.received += len(data)
         self.at_end = not data
         return data
@@ -147,19 +150,20 @@ class ReplyReader(io.BufferedIOBase):
             return b""
         if call.turn_is_over or self.is_looking:
             raise NothingYet
-        seconds = call.poll_seconds()
+        seconds = call.poll_seconds() if call.looks_at_time else 0.0
         if seconds != self._time_out:
             self._sock.settimeout(seconds)
             self._time_out = seconds
         try:
-            data = receive(self._sock, size)
+            data = self._receive(size)
         except WAITING:
             raise call.heard_nothing() from None
         self.received += len(data)
         self.at_end = not data
-        call.heard(len(data), size)
-        if not seconds and self._is_plain:
-            call.end_turn()  # the kernel says again if there is more; of TLS, some of it may be in OpenSSL already
+        if seconds or not self._is_plain:
+            call.note_read(len(data), size)
+        else:
+            call.turn_is_over = True  # the kernel says again if there is more; OpenSSL may hold some of it already
         return data
 
     def mark(self) -> Tuple[bytes, int]:
@@ -179,6 +183,7 @@ class ReplyReader(io.BufferedIOBase):
         while not self.at_end:
             before = self._data[-3:]
             more = self._polled(_RECEIVE)
+            self.call.hear()
             self._data, self._place = self._data[self._place :] + more, 0
             tail = before + more
             if b"\n\n" in tail or b"\n\r\n" in tail:
@@ -288,6 +293,13 @@ class WatchedResponse(http.client.HTTPResponse):
             self._chunks = ChunkedReader(self._reader)
             return self._chunks.read1
         return self.read1
+
+    @property
+    def has_to_wait(self) -> bool:
+        """Whether a read of the present step would raise ``NothingYet``: it has read its share, and nothing is left."""
+        if self._reader.has_surplus:
+            return False
+        return not self._chunks.ended if self._chunks is not None else self.length != 0 and not self.isclosed()
 
     def settle(self) -> None:
         """Note that the reply was understood, and see whether its end is beyond doubt.
