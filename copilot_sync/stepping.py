@@ -34,6 +34,10 @@ class NothingYet(Exception):  # noqa: N818 - it is no error
     """Nothing has arrived, and the step may not wait for it."""
 
 
+class WouldBlockError(Exception):
+    """What a step that polls has tried can't be done without waiting. Nothing of it was done."""
+
+
 class Watch:
     """What watches a call's connection between two steps. This one watches nothing; an event loop has its own."""
 

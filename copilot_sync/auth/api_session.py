@@ -94,7 +94,8 @@ class ApiSession:
         """
         has_moved = False
         while True:
-            yield from call.until_may_block()
+            if self.urls.is_auto and self._host.known is None:
+                yield from call.until_may_block()
             urls = self._resolved(call, policy)
             try:
                 placed = replace(request, url=urls.api + request.url[len(AUTO) :]) if self.urls.is_auto else request
@@ -123,7 +124,10 @@ class ApiSession:
         """Send a request with a token, and with a new one if the token was refused."""
         renewals = 0
         while True:
-            token = self._tokens.get(call, policy)
+            token = self._tokens.known(call)
+            if token is None or self._tokens.cooldown.active:
+                yield from call.until_may_block()
+                token = self._tokens.get(call, policy)
             if self._tokens.cooldown.active:
                 self._tokens.cooldown.wait(policy, call, request.stage)
             auth = send_token(token, urls)

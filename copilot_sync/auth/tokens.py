@@ -56,6 +56,9 @@ class TokenSource(Protocol):
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Return a token that should be valid."""
 
+    def known(self, call: CallContext) -> Optional[Secret[str]]:
+        """Return a token that should be valid; ``None`` if ``get`` may have to wait for one, or has none."""
+
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token."""
 
@@ -133,6 +136,13 @@ class StaticToken:
         """
         self._given.check(self._now())
         return self._given.token
+
+    def known(self, call: CallContext) -> Optional[Secret[str]]:
+        """Return the token; ``None`` if it has expired."""
+        try:
+            return self.get(call, None)
+        except AuthenticationError:
+            return None
 
     def accepted(self, token: Secret[str]) -> None:
         """It is the only one, so nothing follows from it."""
@@ -212,10 +222,10 @@ class ExchangedTokens:
             AuthenticationError: The cookies were refused.
             CopilotError: Whatever kept the token from being fetched.
         """
-        token = self._valid(call)
+        token = self.known(call)
         if token is not None:
             return token
-        return self._flight.run(call, lambda: self._valid(call), lambda: self._renewed(call, policy))
+        return self._flight.run(call, lambda: self.known(call), lambda: self._renewed(call, policy))
 
     def accepted(self, token: Secret[str]) -> None:
         """Take note that the service knows a token. Late words about an earlier one count for nothing."""
@@ -240,7 +250,8 @@ class ExchangedTokens:
         kept = self._kept
         return None if kept is self._ended else kept
 
-    def _valid(self, call: CallContext) -> Optional[Secret[str]]:
+    def known(self, call: CallContext) -> Optional[Secret[str]]:
+        """Return what is kept, as long as it should be valid."""
         kept = self._present()
         if kept is None or call.clock() >= kept.until:
             return None

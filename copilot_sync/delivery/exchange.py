@@ -141,12 +141,14 @@ class _Exchange:
 
     def events(self) -> Iterator[Step]:
         """Send the message, as often as it is safe, and yield the events of its answer."""
-        yield from self._call.until_may_block()
-        stored = self._lookup().until_settled(_sent_earlier(), self._call.clock()) if self._maybe_sent else None
-        if stored is not None:
-            yield from self._deliver(stored)
-            return
+        if self._maybe_sent:
+            yield from self._call.until_may_block()
+            stored = self._lookup().until_settled(_sent_earlier(), self._call.clock())
+            if stored is not None:
+                yield from self._deliver(stored)
+                return
         if self._sent.parent_id is None:
+            yield from self._call.until_may_block()
             self._find_parent()
         backoff = Backoff(self._options.retry, self._call)
         while True:

@@ -56,6 +56,8 @@ class CallContext:
         self.pace = Pace.BLOCKING
         #: Whether the reply that is asked for may be left to a later step, its head included.
         self.defers_reply = False
+        #: Whether a connection may be made, which takes time. If not, there has to be one that waits in its pool.
+        self.may_connect = True
         #: Whether a step paused though there may be more that has arrived.
         self.has_more = False
         #: Whether the present step has read as much as it may.

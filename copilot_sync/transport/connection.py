@@ -33,6 +33,7 @@ from urllib3.exceptions import ClosedPoolError, ConnectTimeoutError, NewConnecti
 from urllib3.util.connection import is_connection_dropped
 
 from copilot_sync.secret import MaskedBytes
+from copilot_sync.stepping import WouldBlockError
 from copilot_sync.transport.call import CallContext, current_call, leave_to_parent, shut_down
 from copilot_sync.transport.openssl_errors import forget_errors
 from copilot_sync.transport.preconnection import Preconnection
@@ -113,8 +114,16 @@ class _Pool:
             if not is_connection_dropped(connection):
                 return connection
             connection.close()
+        call = current_call()
+        if not call.may_connect:
+            raise WouldBlockError
         preconnection = _popped(self._preconnections)
-        return (preconnection and preconnection.claim(current_call())) or self._new_conn()
+        return (preconnection and preconnection.claim(call)) or self._new_conn()
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a connection waits for its next request."""
+        return bool(self._idle)
 
     def _put_conn(self: Any, connection: Any) -> None:
         """Keep a connection if its last reply was settled, else close it."""

@@ -25,7 +25,7 @@ from copilot_sync.errors import ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits, origin_of
-from copilot_sync.stepping import NothingYet, Pace, Pause, without_pauses
+from copilot_sync.stepping import NothingYet, Pace, Pause, WouldBlockError, without_pauses
 from copilot_sync.transport.body import Body
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
@@ -40,6 +40,10 @@ T = TypeVar("T")
 
 #: Hosts, each with its proxy and its CAs, to which connections are kept.
 _KNOWN_POOLS = 8
+
+#: The largest body of a request, in bytes, that an idle connection is sure to take at once: the kernel's buffer for it is
+#: empty, and has 16 KiB at least.
+_AT_ONCE = 12 * 1024
 
 #: Puts credentials into a prepared request. It gives the same request back.
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
@@ -98,22 +102,14 @@ class Transport:
             call: The call that it is made for.
             defers_reply: Whether a step that helps ends when the request is sent. The next one waits for the reply.
         """
-        call.check(request.stage)
-        call.attempts[request.stage] += 1
-        call.phase = "connect"
-        call.touch()
         started = call.clock()
-        error = None
-        call.defers_reply = defers_reply and call.pace is Pace.HELPING
-        try:
-            with call.current():
-                reply = self._send(request, auth, call)
-        except FAILURES as failure:
-            error = map_exception(failure, call, request.stage)
-        finally:
-            call.defers_reply = False
-        if error is not None:  # raised out here, so that the foreign error is not its context
-            raise error
+        reply = None
+        while reply is None:
+            if call.pace is Pace.POLLING and not (defers_reply and self._is_warm(request)):
+                yield from call.until_may_block()
+            reply = self._requested(request, auth, call, defers_reply)
+            if reply is None:
+                yield from call.until_may_block()
         source = getattr(reply.raw, "_fp", None)
         if isinstance(source, WatchedResponse) and source.is_deferred:
             yield Pause.NOTHING_YET
@@ -129,6 +125,36 @@ class Transport:
             call.clock() - started,
         )
         return Response(head, Body(reply.raw, call, request.body_stage))
+
+    def _requested(
+        self, request: Request, auth: Auth, call: CallContext, defers_reply: bool
+    ) -> Optional[requests.Response]:
+        """Send a request; ``None`` if a step that polls can't, because a connection would have to be made."""
+        call.check(request.stage)
+        call.attempts[request.stage] += 1
+        call.phase = "connect"
+        call.touch()
+        error = None
+        call.defers_reply = defers_reply and call.pace is not Pace.BLOCKING
+        call.may_connect = call.pace is not Pace.POLLING
+        try:
+            with call.current():
+                return self._send(request, auth, call)
+        except WouldBlockError:
+            call.attempts[request.stage] -= 1
+            return None
+        except FAILURES as failure:
+            error = map_exception(failure, call, request.stage)
+        finally:
+            call.defers_reply = False
+        raise error  # out here, so that the foreign error is not its context
+
+    def _is_warm(self, request: Request) -> bool:
+        """Whether a request can be sent without waiting: it is small, and a connection of ours waits for it."""
+        session = self._session
+        if session is None or session.seams != seams() or len(request.body or b"") > _AT_ONCE:
+            return False
+        return session.has_idle(request.url, **self._route.settings(session, request.url))
 
     def _send(self, request: Request, auth: Auth, call: CallContext) -> requests.Response:
         session = self._opened()
@@ -294,6 +320,11 @@ class _Session(requests.Session):
         adapter = self.get_adapter(url)
         return adapter.pool_of(url, verify, cert, proxies) if isinstance(adapter, _Adapter) else None
 
+    def has_idle(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> bool:
+        """Whether a connection for such a request waits in a pool of ours."""
+        adapter = self.get_adapter(url)
+        return isinstance(adapter, _Adapter) and adapter.has_idle(url, verify, cert, proxies)
+
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
         self._is_the_parents = True
@@ -309,6 +340,11 @@ class _Session(requests.Session):
         return iter(())
 
 
+def _place_of_pool(url: str, verify: Any, cert: Any, proxies: Any) -> Tuple[Any, ...]:
+    """What tells pools apart."""
+    return origin_of(url), verify, cert, select_proxy(url, proxies) if proxies else None
+
+
 class _Adapter(HTTPAdapter):
     def __init__(self, **kwargs: Any) -> None:
         # Replaced and never changed, because readers of a dictionary that other threads fill need its lock.
@@ -317,17 +353,26 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # Finding a pool takes requests and urllib3 a tenth of the time of a whole call, and a lock of theirs.
-        proxy = select_proxy(request.url, proxies) if proxies else None
-        place = origin_of(request.url), verify, cert, proxy
+        place = _place_of_pool(request.url, verify, cert, proxies)
+        pool = self._known_pool(place)
+        if pool is not None:
+            return pool
+        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        others = [each for each in self._pools if each[0] != place]
+        self._pools = ((place, weakref.ref(pool)), *others[: _KNOWN_POOLS - 1])
+        return pool
+
+    def _known_pool(self, place: Tuple[Any, ...]) -> Any:
         for known, find in self._pools:
             if known == place:
                 pool = find()
                 if pool is not None and pool.pool is not None:  # else closed, to make room for others
                     return pool
-        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-        others = [each for each in self._pools if each[0] != place]
-        self._pools = ((place, weakref.ref(pool)), *others[: _KNOWN_POOLS - 1])
-        return pool
+        return None
+
+    def has_idle(self, url: str, verify: Any, cert: Any, proxies: Any) -> bool:
+        """Whether a connection waits in the pool that such a request uses."""
+        return getattr(self._known_pool(_place_of_pool(url, verify, cert, proxies)), "has_idle", False)
 
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""
