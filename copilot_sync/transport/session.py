@@ -41,7 +41,7 @@ T = TypeVar("T")
 #: Hosts, each with its proxy and its CAs, to which connections are kept.
 _KNOWN_POOLS = 8
 
-#: The largest body of a request, in bytes, that an idle connection is sure to take at once: the kernel's buffer for it is
+#: The largest body of a request, in bytes, that an idle connection is sure to take at once: the buffer of the kernel is
 #: empty, and has 16 KiB at least.
 _AT_ONCE = 12 * 1024
 
