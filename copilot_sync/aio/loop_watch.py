@@ -33,7 +33,7 @@ class LoopWatch(Watch):
 
     Args:
         loop: The running loop.
-        reader: What goes on when there is something to read: it has ``on_ready``, ``on_help`` and ``close``.
+        reader: What goes on when there is something to read. It has ``context``, ``on_ready``, ``on_help`` and ``close``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: Any) -> None:
@@ -59,7 +59,7 @@ class LoopWatch(Watch):
         if number != self._number:
             self.end()
             try:
-                _without_context(self._loop.add_reader, number, self._on_ready)
+                self._loop.add_reader(number, self._on_ready)  # it runs in the present context, which is the reader's
             except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
                 return False
             self._number, self.is_watching = number, True
@@ -80,28 +80,26 @@ class LoopWatch(Watch):
         if left > 0:
             self._set_timer(self._loop.time() + left)
         else:
-            reader = self._reader()
-            if reader is not None:
-                reader.on_ready(looks_at_time=True)
+            self._run("on_ready", True)
 
     def _on_ready(self) -> None:
         reader = self._reader()
         if reader is not None:
             reader.on_ready()
 
-    def _on_help(self) -> None:
+    def _run(self, method: str, *args: Any) -> None:
         reader = self._reader()
         if reader is not None:
-            reader.on_help()
+            reader.context.run(getattr(reader, method), *args)
 
     def call_soon(self) -> None:
         """Have the reader go on in the next round of the loop."""
-        _without_context(self._loop.call_soon, self._on_ready)
+        _without_context(self._loop.call_soon, self._run, "on_ready")
 
     def call_on_help(self) -> None:
         """Have the reader go on, in the loop. For the thread that helped, when it ends."""
         try:
-            _without_context(self._loop.call_soon_threadsafe, self._on_help)
+            _without_context(self._loop.call_soon_threadsafe, self._run, "on_help")
         except RuntimeError:  # the loop was closed, so nobody will read any more
             reader = self._reader()
             if reader is not None:

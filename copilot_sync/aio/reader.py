@@ -123,7 +123,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         if self._is_idle:
             if asyncio.get_running_loop() is not loop:
                 raise RuntimeError("another event loop has begun to read this stream")
-            self._take_turn()
+            self.context.run(self._take_turn, True)
         if self._items:
             return None
         if self._has_ended:
@@ -136,20 +136,26 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
+        self.context = contextvars.copy_context()
         self._watch = LoopWatch(loop, self)
         self._steps.watched_by(self._watch)
         return loop
 
-    def on_ready(self, *, looks_at_time: bool = False) -> None:
-        """Go on: bytes have arrived, or a thread has closed the stream, or time is over, which is to be looked at."""
+    def on_ready(self, looks_at_time: bool = False) -> None:
+        """Go on, in this object's context: bytes have arrived, or a thread has closed the stream, or time is over."""
         if self._helper is not None and not self._stream.closed:
             return  # what the thread comes to goes on
-        if len(self._items) < READ_AHEAD:
-            self._take_turn(looks_at_time)
-        else:  # whoever takes what is there goes on
+        if len(self._items) >= READ_AHEAD:  # whoever takes what is there goes on
             self._watch.end()
             self._is_idle = True
+            return
+        try:
+            if not self._has_ended:
+                self._take_turn(looks_at_time)
+        finally:
+            waiter = self._waiter
+            if waiter is not None and (self._items or self._has_ended) and not waiter.done():
+                waiter.set_result(None)
 
     def on_help(self) -> None:
         """Go on after a thread that helped has ended."""
@@ -167,21 +173,15 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             self._end(error)
         self.on_ready()
 
-    def _take_turn(self, looks_at_time: bool = True) -> None:
-        """Go on until there is nothing more to read, and wake whoever waits."""
-        try:
-            if not self._has_ended:
-                self._context.run(self._take_steps, looks_at_time)
-        finally:
-            if self._waiter is not None and (self._items or self._has_ended):
-                _resolve(self._waiter)
-
-    def _take_steps(self, looks_at_time: bool) -> None:
-        steps = self._steps
+    def _take_turn(self, looks_at_time: bool) -> None:
+        """Go on until there is nothing more to read."""
+        steps, items = self._steps, self._items
         self._is_idle = True
         try:
-            steps.begin_turn(looks_at_time=looks_at_time)
-            while len(self._items) < READ_AHEAD:
+            if steps.begin_turn(self._add, looks_at_time) and steps.wait():
+                self._is_idle = False
+                return
+            while len(items) < READ_AHEAD:
                 item = steps.step()
                 if type(item) is Pause:
                     self._is_idle = False

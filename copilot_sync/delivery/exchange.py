@@ -22,7 +22,6 @@ after the first content
 ====================================================  ==========================================
 """
 
-import contextlib
 import logging
 from dataclasses import replace
 from typing import Generator, Iterator, Optional, Union
@@ -31,6 +30,7 @@ from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder, AnswerParser, ReplyEnd, ReplyVerdict
 from copilot_sync.delivery.lookup import Lookup
 from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessage
+from copilot_sync.delivery.reading import Reading
 from copilot_sync.delivery.refusal import discard_thread, name_models
 from copilot_sync.errors import (
     CopilotError,
@@ -50,7 +50,6 @@ from copilot_sync.pacing.policy import Resend, is_refusal, verdict_of
 from copilot_sync.protocol.replies import read_thread_id
 from copilot_sync.protocol.requests import ROOT, Request, message_request, thread_request
 from copilot_sync.stepping import Pause
-from copilot_sync.transport.body import Body
 from copilot_sync.transport.call import CallContext
 
 logger = logging.getLogger(__name__)
@@ -220,7 +219,7 @@ class _Exchange:
         try:
             parser = AnswerParser(self._builder, self._session.limits, response.mask)
             try:
-                yield from self._read(body, parser)
+                yield from Reading(body, parser, self._call).events()
             except (NetworkError, ProtocolError) as error:
                 parser.fail(error)
             end = parser.end
@@ -231,33 +230,6 @@ class _Exchange:
         finally:
             body.close()
         return end
-
-    def _read(self, body: Body, parser: AnswerParser) -> Iterator[Step]:
-        """Feed a body to a parser, and yield the events. Wait for each piece as long as the parser says."""
-        call, patience = self._call, parser.patience
-        with contextlib.ExitStack() as window:
-            for piece in body.pieces():
-                if not piece:
-                    yield Pause.NOTHING_YET
-                    continue
-                for event in parser.feed(piece):
-                    if type(event) is ContentEvent:
-                        yield event
-                    else:
-                        with call.paused():
-                            yield event
-                if parser.end is not None:
-                    return
-                if parser.has_progressed:
-                    call.touch()
-                else:
-                    call.hear()
-                if parser.patience is not patience:
-                    patience = parser.patience
-                    window.close()
-                    if patience is not None:
-                        window.enter_context(call.window(patience))
-        yield from parser.feed_eof(framing_complete=body.framing_complete)
 
     def _recovered(self, failure: CopilotError, failed_at: float, backoff: Backoff) -> Optional[Message]:
         """Wait until the message may be sent again, or find the answer that was written all the same.

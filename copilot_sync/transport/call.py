@@ -70,6 +70,8 @@ class CallContext:
         self.looks_at_time = False
         self._heard_at = self._quiet_since  # when the last bytes came; only steps that poll go by it
         self._is_overtime = False
+        #: What takes the events of the reply, while the driver is paused because nothing has arrived.
+        self.reading: Any = None
         #: What watches the socket between two steps.
         self.watch = Watch()
         # Re-entrant, because a signal handler may cancel the very call that it interrupts.
@@ -182,7 +184,7 @@ class CallContext:
             raise socket.timeout("the time is over")
         return seconds
 
-    def begin_poll(self, until: float = 0.0, *, looks_at_time: bool = True) -> None:
+    def begin_poll(self, until: float = 0.0, looks_at_time: bool = True) -> None:
         """Begin steps that poll.
 
         Args:

@@ -75,7 +75,8 @@ class ReplyReader(io.BufferedIOBase):
             return self._taken(len(self._data) if size < 0 else size)
         if not size:  # http.client asks for nothing at the end of a body whose length it knows
             return b""
-        return self._arriving(_RECEIVE if size < 0 else size)
+        read = self._polled if self.call.pace is Pace.POLLING else self._arriving
+        return read(_RECEIVE if size < 0 else size)
 
     def read(self, size: Optional[int] = -1) -> bytes:
         """Return so many bytes, or all up to the end of the connection; fewer only at that end."""
@@ -297,9 +298,10 @@ class WatchedResponse(http.client.HTTPResponse):
     @property
     def has_to_wait(self) -> bool:
         """Whether a read of the present step would raise ``NothingYet``: it has read its share, and nothing is left."""
-        if self._reader.has_surplus:
+        chunks, reader = self._chunks, self._reader
+        if reader._place < len(reader._data):  # has_surplus, which is asked for each piece
             return False
-        return not self._chunks.ended if self._chunks is not None else self.length != 0 and not self.isclosed()
+        return not chunks.ended if chunks is not None else self.length != 0 and not self.isclosed()
 
     def settle(self) -> None:
         """Note that the reply was understood, and see whether its end is beyond doubt.
