@@ -33,7 +33,7 @@ class LoopWatch(Watch):
 
     Args:
         loop: The running loop.
-        reader: What goes on when there is something to read. It has ``context``, ``on_ready``, ``on_help`` and ``close``.
+        reader: What goes on when there is something to read. It has ``context``, ``on_ready``, ``on_help``, ``close``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: Any) -> None:
