@@ -138,7 +138,7 @@ def test_a_body_without_a_connection_behind_it_is_vouched_for(transport: Transpo
         body = opened(transport, "https://github.example/").body
         assert list(body.pieces()) == [b"one"]
         assert body.framing_complete
-        body.finish()
+        list(body.finishing())
 
 
 class _Raw:
@@ -156,7 +156,7 @@ def test_a_body_that_can_only_be_read_will_do() -> None:
     body = Body(raw, CallContext(PATIENT), "stream")
     assert [len(piece) for piece in body.pieces()] == [PIECE, 1]
     assert body.framing_complete
-    body.finish()
+    list(body.finishing())
     assert raw._data.closed
 
 
@@ -399,7 +399,7 @@ def test_an_error_is_not_read_on_when_the_call_is_stopped(transport: Transport) 
 def begun(body: Body) -> None:
     """Read the answer, then finish."""
     assert next(body.pieces()).startswith(b"answer")
-    body.finish()
+    list(body.finishing())
 
 
 ANSWER = chunk(b"answer")
@@ -440,7 +440,7 @@ def test_a_drain_that_drips_is_given_up(transport: Transport) -> None:
 
     raw = _Raw(b"")
     raw.read = read  # type: ignore[assignment]
-    Body(raw, CallContext(PATIENT, clock=lambda: now[0]), "stream").finish()
+    list(Body(raw, CallContext(PATIENT, clock=lambda: now[0]), "stream").finishing())
     assert len(reads) == 3
 
 
@@ -452,7 +452,7 @@ def test_a_connection_of_a_stopped_call_is_not_used_again(transport: Transport) 
         pieces = body.pieces()
         assert next(pieces) == b"answer"
         call.cancel()
-        body.finish()
+        list(body.finishing())
 
     assert connections(transport, CHUNKED + ANSWER + LAST, use, call) == 2
 

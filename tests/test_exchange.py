@@ -1,6 +1,6 @@
 """What happens to a message decides whether it is sent again: the exchange over a session that is none."""
 
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Callable, Dict, Generator, Iterator, List, NamedTuple, Optional, Tuple, Type, Union
 
 import pytest
 
@@ -22,6 +22,7 @@ from copilot_sync.events import ContentEvent
 from copilot_sync.models import Conversation, Message
 from copilot_sync.protocol.requests import ROOT, MessageOptions, Request
 from copilot_sync.settings import Limits, RetryPolicy, Timeout, Urls
+from copilot_sync.stepping import Pause
 from copilot_sync.transport.call import CallContext
 
 ONE = b'data: {"type":"content","body":"one"}\n\n'
@@ -52,8 +53,9 @@ class Body:
         if self._failure is not None:
             raise self._failure
 
-    def finish(self) -> None:
+    def finishing(self) -> Iterator[Pause]:
         """Nothing follows."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing is open."""
@@ -78,7 +80,11 @@ class Session:
         self._messages = messages
         self.steps: List[str] = []
 
-    def open(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
+    def opening(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], *, defers_reply: bool = False
+    ) -> Generator[Pause, None, Response]:
+        yield from ()
+        assert defers_reply
         self.steps.append("send")
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, CopilotError):
