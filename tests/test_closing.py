@@ -30,10 +30,10 @@ class Hooked:
     """The driver of a stream, with something done just before it is asked for the next item."""
 
     def __init__(self, stream: Stream, action: Callable[[], object], asked: int = 2) -> None:
-        self._driver = stream._driver
+        self._driver = stream._steps._driver
         self._action = action
         self._asked = asked
-        stream._driver = self  # type: ignore[assignment]
+        stream._steps._driver = self  # type: ignore[assignment]
 
     def __next__(self) -> Any:
         self._asked -= 1
@@ -49,10 +49,10 @@ class HookedLock:
     """The lock of a stream's driver, with something done just before it is taken for the first time."""
 
     def __init__(self, stream: Stream, action: Callable[[], object]) -> None:
-        self._lock = stream._inside
+        self._lock = stream._steps._inside
         self._actions = [action]
         self.release = self._lock.release
-        stream._inside = self  # type: ignore[assignment]
+        stream._steps._inside = self  # type: ignore[assignment]
 
     def acquire(self, blocking: bool) -> bool:
         if self._actions:
@@ -95,11 +95,11 @@ class Guarded:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._driver = stream._driver
+        self._driver = stream._steps._driver
         self._is_inside = False
         self.closed_by: List[int] = []
         self.closed_while_read: List[bool] = []
-        stream._driver = self  # type: ignore[assignment]
+        stream._steps._driver = self  # type: ignore[assignment]
 
     def __next__(self) -> Any:
         self._is_inside = True

@@ -12,12 +12,12 @@ from closers import elsewhere, here
 from streams import client_of
 from support import Worker
 
-from copilot_sync import Client, Conversation, Stream, StreamClosedError
+from copilot_sync import Client, Conversation, Stream, StreamClosedError, stream_steps
 from copilot_sync import stream as stream_module
 from copilot_sync.delivery import answer, exchange
 from copilot_sync.emulator import Emulator, Reply
 
-TRACED = [module.__file__ for module in (exchange, answer, stream_module)]
+TRACED = [module.__file__ for module in (exchange, answer, stream_module, stream_steps)]
 
 
 @pytest.fixture
@@ -131,10 +131,10 @@ def test_a_stream_interrupted_at_any_line_can_be_read_and_closed(client: Client,
         with contextlib.suppress(StopIteration):
             next(stream)
         stream.close()
-        return inspect.getgeneratorstate(stream._driver)
+        return inspect.getgeneratorstate(stream._steps._driver)
 
     for line in itertools.count():  # pragma: no branch - it is left at the last line
-        hook = AtLine(line, interrupt, [stream_module.__file__])
+        hook = AtLine(line, interrupt, [stream_module.__file__, stream_steps.__file__])
         assert Worker(functools.partial(read_interrupted, hook)).result() == inspect.GEN_CLOSED, f"at line {line}"
         if not hook.happened:
             break
