@@ -13,6 +13,7 @@ from typing import Callable, Iterator
 
 import hypothesis
 import pytest
+from loops import FACES, KINDS, Read, Run, reader, runner
 from support import PATIENCE, Trouble, reserved_port
 
 from copilot_sync import settings
@@ -73,6 +74,18 @@ def transport() -> Iterator[Transport]:
     opened = Transport()
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=KINDS)
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a coroutine to its end, as ``asyncio.run`` does, on each kind of loop."""
+    return runner(request.param, monkeypatch)
+
+
+@pytest.fixture(params=FACES)
+def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Read:
+    """Reads a stream to its end and returns the pieces, without a loop and on each kind of loop."""
+    return reader(request.param, monkeypatch)
 
 
 @pytest.fixture

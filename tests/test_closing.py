@@ -1,12 +1,12 @@
 """Closing a stream that is being read: at every point, the reader learns that it was closed, or gets a whole answer."""
 
-import asyncio
 import contextlib
 import threading
 from typing import Any, Callable, Iterator, List
 
 import pytest
 from closers import elsewhere, here
+from loops import Run
 from streams import client_of
 from support import PATIENCE, Worker, events, wait_for
 
@@ -16,6 +16,7 @@ from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.delivery.answer import AnswerBuilder
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.stepping import Pause
 from copilot_sync.transport.body import Body
 
 
@@ -33,13 +34,17 @@ class Hooked:
         self._driver = stream._steps._driver
         self._action = action
         self._asked = asked
+        self._has_paused = False
         stream._steps._driver = self  # type: ignore[assignment]
 
     def __next__(self) -> Any:
-        self._asked -= 1
-        if not self._asked:
-            self._action()
-        return next(self._driver)
+        if not self._has_paused:
+            self._asked -= 1
+            if not self._asked:
+                self._action()
+        item = next(self._driver)
+        self._has_paused = isinstance(item, Pause)
+        return item
 
     def close(self) -> None:
         self._driver.close()
@@ -222,7 +227,7 @@ def test_an_interruption_ends_a_stream_for_good(client: Client, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3, 4], ids="before item {}".format)
-def test_a_task_learns_that_its_stream_was_closed(client: Client, asked: int) -> None:
+def test_a_task_learns_that_its_stream_was_closed(client: Client, run: Run, asked: int) -> None:
     """Its loop does not end as if the answer were whole."""
 
     async def read(stream: Stream) -> List[str]:
@@ -231,14 +236,23 @@ def test_a_task_learns_that_its_stream_was_closed(client: Client, asked: int) ->
     stream = client.stream("hi")
     Hooked(stream, lambda: elsewhere(stream), asked)
     with pytest.raises(StreamClosedError):
-        asyncio.run(read(stream))
+        run(read(stream))
     assert stream.answer is None
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3, 4], ids="before item {}".format)
-@pytest.mark.parametrize("face", ["WSGI", "ASGI"])
-def test_a_page_is_not_told_that_a_closed_answer_is_complete(client: Client, face: str, asked: int) -> None:
+def test_a_page_is_not_told_that_a_closed_answer_is_complete(client: Client, asked: int) -> None:
     """It is told that the answer was stopped."""
+    told: List[Any] = []
+    stream = client.stream("hi")
+    Hooked(stream, lambda: elsewhere(stream), asked)
+    last = events(b"".join(EventStream(stream, on_complete=told.append)))[-1]
+    assert (last["type"], last["code"], told, stream.answer) == ("error", "stopped", [], None)
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 4], ids="before item {}".format)
+def test_a_page_under_asgi_is_not_told_so_either(client: Client, run: Run, asked: int) -> None:
+    """On any loop."""
     told: List[Any] = []
 
     async def note(answer: Any) -> None:  # pragma: no cover - nothing is complete
@@ -249,11 +263,7 @@ def test_a_page_is_not_told_that_a_closed_answer_is_complete(client: Client, fac
 
     stream = client.stream("hi")
     Hooked(stream, lambda: elsewhere(stream), asked)
-    if face == "WSGI":
-        body = b"".join(EventStream(stream, on_complete=told.append))
-    else:
-        body = asyncio.run(gathered(stream))
-    last = events(body)[-1]
+    last = events(run(gathered(stream)))[-1]
     assert (last["type"], last["code"], told, stream.answer) == ("error", "stopped", [], None)
 
 

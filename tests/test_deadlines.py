@@ -1,6 +1,5 @@
 """How long a call may take: silence, the whole of it, and what the error says."""
 
-import asyncio
 import contextlib
 import itertools
 import pickle
@@ -10,6 +9,7 @@ import time
 from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
+from loops import Read
 from support import PATIENCE, Peer, Server, answering
 
 from copilot_sync import (
@@ -20,11 +20,9 @@ from copilot_sync import (
     ResponseTooLargeError,
     RetryPolicy,
     ServerError,
-    Stream,
     StreamInterruptedError,
     Timeout,
 )
-from copilot_sync.aio import iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.settings import Limits
 
@@ -48,17 +46,6 @@ def client_of(emulator: Emulator, timeout: Timeout, **options: Any) -> Client:
     options = {"retry": None, "resume": False, **options}
     urls = emulator.github_url, emulator.api_url
     return Client(cookies=emulator.cookies, timeout=timeout, github_url=urls[0], api_url=urls[1], **options)
-
-
-def read(stream: Stream) -> List[str]:
-    return list(stream)
-
-
-def read_async(stream: Stream) -> List[str]:
-    async def gathered() -> List[str]:
-        return [piece async for piece in iterate_stream(stream)]
-
-    return asyncio.run(gathered())
 
 
 @pytest.mark.parametrize(
@@ -101,12 +88,12 @@ def test_silence_ends_a_call_wherever_it_is(
 @pytest.mark.parametrize(
     "limit, phase", [(READ, "read"), (STALL, "stall"), (TOTAL_OF_ALL, "total")], ids=["read", "stall", "total"]
 )
-def test_a_task_meets_the_same_limits(emulator: Emulator, limit: Timeout, phase: str) -> None:
-    """The async face raises the very error."""
+def test_a_task_meets_the_same_limits(emulator: Emulator, read: Read, limit: Timeout, phase: str) -> None:
+    """The async face raises the very error, on any loop."""
     emulator.fail("message", Fault.stall(("after_events", 1)))
     with client_of(emulator, limit) as client:
         with pytest.raises(RequestTimeoutError) as caught:
-            read_async(client.stream("hi"))
+            read(client.stream("hi"))
     assert (caught.value.phase, caught.value.partial) == (phase, "one")
 
 
@@ -293,8 +280,7 @@ def test_a_long_answer_is_not_silence(emulator: Emulator) -> None:
         assert client.ask("hi").text == "abcdefgh"
 
 
-@pytest.mark.parametrize("face", [read, read_async], ids=["sync", "async"])
-def test_a_consumer_that_takes_its_time_is_not_silence(emulator: Emulator, face: Callable[[Stream], List[str]]) -> None:
+def test_a_consumer_that_takes_its_time_is_not_silence(emulator: Emulator, read: Read) -> None:
     """The time between two pieces begins when the next one is asked for."""
     gate = threading.Event()
 
@@ -311,7 +297,7 @@ def test_a_consumer_that_takes_its_time_is_not_silence(emulator: Emulator, face:
         assert next(stream) == "one"
         time.sleep(1.5 * SHORT)  # between two pieces
         gate.set()
-        assert face(stream) == ["two"]
+        assert read(stream) == ["two"]
 
 
 def test_a_consumer_of_events_that_takes_its_time_is_no_stall(emulator: Emulator) -> None:
@@ -436,7 +422,7 @@ def test_the_time_of_a_call_begins_with_its_first_request(emulator: Emulator) ->
     with client_of(emulator, Timeout(total=SHORT)) as client:
         stream = client.stream("hi")
         time.sleep(1.5 * SHORT)
-        assert read(stream) == ["one", "two"]
+        assert list(stream) == ["one", "two"]
 
 
 def flooding(start: bytes, more: bytes) -> Callable[[Peer], None]:

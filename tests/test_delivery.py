@@ -1,6 +1,5 @@
 """No delay, whatever the framing: a piece is there when the last byte of its event has arrived."""
 
-import asyncio
 import contextlib
 import statistics
 import threading
@@ -9,10 +8,10 @@ import zlib
 from typing import Callable, Iterator, List, Tuple
 
 import pytest
+from loops import Read
 from support import PATIENCE, Peer, Server
 
-from copilot_sync import Client, Stream
-from copilot_sync.aio import iterate_stream
+from copilot_sync import Client
 
 ONE = b'data: {"type":"content","body":"one"}\n\n'
 TWO = b'data: {"type":"content","body":"two"}\n\ndata: {"type":"complete","id":"m-1"}\n\n'
@@ -70,30 +69,13 @@ class Gated:
         peer.send(self._parts[1])
 
 
-async def gathered(stream: Stream, gate: threading.Event) -> List[str]:
-    pieces = []
-    async for piece in iterate_stream(stream):
-        pieces.append(piece)
-        gate.set()
-    return pieces
-
-
-def read(stream: Stream, gate: threading.Event) -> List[str]:
-    pieces = []
-    for piece in stream:
-        pieces.append(piece)
-        gate.set()
-    return pieces
-
-
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("first, second", PARTS)
-def test_the_first_piece_does_not_wait_for_the_second(first: bytes, second: bytes, asynchronous: bool) -> None:
+def test_the_first_piece_does_not_wait_for_the_second(first: bytes, second: bytes, read: Read) -> None:
     """The server sends the second event only after the first piece was handed out."""
     script = Gated(first, second)
     with Server(script) as server, Client("key", api_url=server.url) as client:
         stream = client.stream("hi", conversation="t-1", parent_message_id="root")
-        pieces = asyncio.run(gathered(stream, script.gate)) if asynchronous else read(stream, script.gate)
+        pieces = read(stream, lambda piece: script.gate.set())
         assert (pieces, script.opened_in_time) == (["one", "two"], True)
 
 
@@ -150,17 +132,13 @@ class Paced:
                 peer.send(part)
 
 
-async def times_awaited(stream: Stream) -> List[float]:
-    return [time.monotonic() async for _ in iterate_stream(stream)]
-
-
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("framing", [chunked, close_delimited, compressed])
-def test_a_piece_is_on_its_way_for_a_moment(framing: Callable[[], Iterator[bytes]], asynchronous: bool) -> None:
+def test_a_piece_is_on_its_way_for_a_moment(framing: Callable[[], Iterator[bytes]], read: Read) -> None:
     """With 50 ms between two events, the median from sending one to handing it out is under 10 ms."""
     script = Paced(framing())
+    arrived: List[float] = []
     with Server(script) as server, Client("key", api_url=server.url) as client:
         stream = client.stream("hi", conversation="t-1", parent_message_id="root")
-        arrived = asyncio.run(times_awaited(stream)) if asynchronous else [time.monotonic() for _ in stream]
+        read(stream, lambda piece: arrived.append(time.monotonic()))
     assert len(arrived) == COUNT
     assert statistics.median(there - sent for there, sent in zip(arrived, script.sent)) < LIMIT

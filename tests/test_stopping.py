@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Coroutine, Dict, Iterator, List, NamedTuple
 
 import pytest
+from loops import FACES, Run, in_thread
 from support import (
     PATIENCE,
     Peer,
@@ -201,13 +202,10 @@ def test_a_reader_that_closes_itself_ends_quietly(scene: Scene, client: Client) 
 
 
 CHILD = """
-import asyncio, gc, json, os, sys, threading
+import gc, json, os, sys, threading
+from pytest import MonkeyPatch
+from loops import reader
 from copilot_sync import Client, RetryPolicy
-from copilot_sync.aio import iterate_stream
-
-async def read(stream):
-    async for piece in iterate_stream(stream):
-        pass
 
 def left():
     for _ in range(5):  # PyPy closes a socket that a handshake lost when it finds it
@@ -216,13 +214,16 @@ def left():
 
 for line in sys.stdin:
     face, url, key, verify = json.loads(line)
+    monkeypatch = MonkeyPatch()
+    read = reader(face, monkeypatch)
     before = left()
     with Client(key, api_url=url, verify=verify, retry=RetryPolicy(on_retry=lambda *_: print("asleep"))) as client:
         stream = client.stream("hi")
         try:
-            list(stream) if face == "sync" else asyncio.run(read(stream))
+            read(stream)
         except KeyboardInterrupt:
             print("interrupted")
+    monkeypatch.undo()
     print(json.dumps([before, left()]))
 """
 
@@ -241,7 +242,7 @@ def child() -> "Iterator[subprocess.Popen[str]]":
         assert started.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("face", FACES)
 def test_ctrl_c_gets_through_wherever_the_call_is(
     child: "subprocess.Popen[str]", scene: Scene, stage: str, ca: str, face: str
 ) -> None:
@@ -364,10 +365,9 @@ async def read(stream: Stream) -> List[str]:
 
 
 async def waiting(scene: Scene, stream: Stream) -> "asyncio.Task[Any]":
-    """A task that waits for a stream that is stuck. The loop need not run for the thread to get there."""
+    """A task that waits for a stream that is stuck."""
     task = asyncio.ensure_future(read(stream))
-    await asyncio.sleep(0)
-    scene.reached()
+    await in_thread(scene.reached)
     return task
 
 
@@ -390,16 +390,16 @@ async def by_leaving_the_loop(scene: Scene, stream: Stream) -> None:
 
 @pytest.mark.parametrize("stop", [by_cancelling, by_a_time_out, by_leaving_the_loop])
 def test_a_waiting_task_can_be_stopped(
-    scene: Scene, client: Client, stop: "Callable[[Scene, Stream], Coroutine[Any, Any, None]]"
+    scene: Scene, client: Client, run: Run, stop: "Callable[[Scene, Stream], Coroutine[Any, Any, None]]"
 ) -> None:
-    """Cancelling, a time-out and the end of the loop end the thread and close its connection."""
-    asyncio.run(stop(scene, client.stream("hi")))
+    """Cancelling, a time-out and the end of the loop end the thread, if there is one, and close the connection."""
+    run(stop(scene, client.stream("hi")))
     scene.let_go()
 
 
 # Not with TLS: where a connection ends just before the handshake, CPython drops its socket unclosed, and warns of it.
 @pytest.mark.parametrize("tls", [False])
-def test_a_task_that_is_cancelled_at_once_leaves_nothing(scene: Scene, client: Client) -> None:
+def test_a_task_that_is_cancelled_at_once_leaves_nothing(scene: Scene, client: Client, run: Run) -> None:
     """Wherever the thread has got to by then."""
 
     async def main() -> None:
@@ -409,12 +409,12 @@ def test_a_task_that_is_cancelled_at_once_leaves_nothing(scene: Scene, client: C
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(main())
+    run(main())
 
 
 @at_mid_stream
-def test_closing_an_async_generator_ends_its_thread(scene: Scene, client: Client) -> None:
-    """``aclose`` stops a thread that reads ahead."""
+def test_closing_an_async_generator_frees_its_connection(scene: Scene, client: Client, run: Run) -> None:
+    """``aclose`` stops a thread as well, if one waits for the next packet."""
 
     async def main() -> None:
         pieces = iterate_stream(client.stream("hi"))
@@ -423,7 +423,7 @@ def test_closing_an_async_generator_ends_its_thread(scene: Scene, client: Client
         await pieces.aclose()
         scene.let_go()
 
-    asyncio.run(main())
+    run(main())
 
 
 def by_break(client: Client) -> None:
