@@ -10,6 +10,7 @@ import gc
 import io
 import json
 import os
+import select
 import socket
 import ssl
 import struct
@@ -92,6 +93,10 @@ class Peer:
             self._sock.sendall(data)
         except OSError:
             self.gone.set()
+
+    def can_send(self, seconds: float) -> bool:
+        """Wait until there is room for what is sent next, but no longer than so many seconds."""
+        return bool(select.select([], [self._sock], [], seconds)[1])
 
     def wait_closed(self) -> None:
         """Wait until the client closes the connection."""

@@ -11,18 +11,21 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Callable, Iterator, List, Optional, Type
+from typing import Any, Callable, Iterator, List, Optional, Tuple, Type
 from wsgiref.simple_server import make_server
 
 import pytest
-from support import PATIENCE, Worker, collect_garbage, events, nothing_left_open, wait_for
+from loops import KINDS, Run, in_thread, runner
+from support import PATIENCE, Peer, Server, Worker, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Answer, Client, Conversation, CopilotError, errors
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, public_message
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.stream import READ_AHEAD, Stream
+from copilot_sync.stream import Stream
+from copilot_sync.stream_steps import READ_AHEAD
+from copilot_sync.transport.body import PIECE
 
 #: Longer than any test, so that no comment comes by chance.
 NEVER = 1000.0
@@ -47,7 +50,7 @@ def blocking(stream: Stream, on_complete: Optional[Callable[[Answer], Any]] = No
         return b"".join(body)
 
 
-def asynchronous(
+async def asynchronous(
     stream: Stream, on_complete: Optional[Callable[[Answer], Any]] = None, heartbeat: float = NEVER
 ) -> bytes:
     """The whole body, as an ASGI server gets it."""
@@ -56,21 +59,20 @@ def asynchronous(
         assert on_complete is not None
         on_complete(answer)
 
-    async def main() -> bytes:
-        body = AsyncEventStream(stream, heartbeat=heartbeat, on_complete=told if on_complete else None)
-        return b"".join([part async for part in body])
-
-    return asyncio.run(main())
+    body = AsyncEventStream(stream, heartbeat=heartbeat, on_complete=told if on_complete else None)
+    return b"".join([part async for part in body])
 
 
 Face = Callable[..., bytes]
 
 
-@pytest.fixture(params=[blocking, asynchronous])
-def face(request: pytest.FixtureRequest) -> Face:
-    """How the body is read."""
-    read: Face = request.param
-    return read
+@pytest.fixture(params=["WSGI", *KINDS])
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
+    """How the body is read: by a blocking server, or by one on a loop."""
+    if request.param == "WSGI":
+        return blocking
+    run = runner(request.param, monkeypatch)
+    return lambda *args, **options: run(asynchronous(*args, **options))
 
 
 def test_an_answer_is_its_pieces_and_its_end(client: Client, face: Face) -> None:
@@ -366,12 +368,14 @@ def test_closing_from_another_thread_ends_the_one_that_waits(emulator: Emulator,
     assert reading.result() == [PREAMBLE]
 
 
-def test_garbage_collection_closes(emulator: Emulator, client: Client) -> None:
-    """A server that forgets to close holds no connection."""
-    emulator.fail("message", Fault.stall())
-    body = EventStream(client.stream("hi"))
-    next(body)
-    assert emulator.wait_until(lambda: emulator.stalled)
+@pytest.mark.parametrize("stage", ["thread", "message"])
+def test_garbage_collection_closes(emulator: Emulator, client: Client, stage: str) -> None:
+    """A server that forgets to close holds no connection, and the thread that helps it does not hold the body."""
+    emulator.fail(stage, Fault.stall())
+    body = EventStream(client.stream("hi"), heartbeat=0.05)
+    assert next(body) == PREAMBLE
+    while not emulator.stalled:
+        assert next(body) == COMMENT
     del body
     collect_garbage()
     assert emulator.wait_until(lambda: emulator.disconnects)
@@ -404,39 +408,46 @@ def test_a_failure_that_was_dealt_with_is_freed(client: Client) -> None:
         gc.enable()
 
 
-class Endless:
-    """A stream that is always ready, and counts what is taken of it."""
+class Torrent:
+    """A service that sends without an end, for as long as somebody takes it, and says when nobody does."""
+
+    EVENT = b'data: {"type":"content","body":"%s"}\n\n' % (b"x" * 4096)
 
     def __init__(self) -> None:
-        self.taken = 0
-        self.closed = threading.Event()
-        self.full = threading.Event()
-        self.answer = None
+        self.blocked = threading.Event()
 
-    def __iter__(self) -> "Endless":
-        return self
-
-    def __next__(self) -> str:
-        self.taken += 1
-        if self.taken == READ_AHEAD:
-            self.full.set()
-        return "piece"
-
-    def close(self) -> None:
-        self.closed.set()
+    def __call__(self, peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        left = 64 * 1024 * 1024
+        while left > 0 and peer.can_send(0.2):
+            peer.send(self.EVENT)
+            left -= len(self.EVENT)
+        if left > 0:
+            self.blocked.set()
+        peer.wait_closed()
 
 
-def test_the_thread_waits_for_a_client_that_falls_behind() -> None:
-    """Only so much is read ahead; what has come goes out at once; closing ends the wait."""
-    stream = Endless()
-    with nothing_left_open():
-        with EventStream(stream) as body:
-            next(body)
-            wait_for(stream.full)
-            assert stream.taken == READ_AHEAD
-            assert len(events(next(body))) == READ_AHEAD
-        assert stream.closed.is_set()
-        assert stream.taken <= 2 * READ_AHEAD
+@pytest.fixture
+def torrent() -> Iterator[Tuple[Torrent, Server, Stream]]:
+    """A stream of such a service."""
+    script = Torrent()
+    with nothing_left_open(), Server(script) as server, Client("key", api_url=server.url) as client:
+        yield script, server, client.stream("hi", conversation="t-1", parent_message_id="root")
+
+
+def test_a_client_that_falls_behind_holds_the_service_back(torrent: Tuple[Torrent, Server, Stream]) -> None:
+    """No more is read than goes out; closing ends everything at once."""
+    script, server, stream = torrent
+    body = EventStream(stream)
+    assert next(body) == PREAMBLE
+    first = events(next(body))
+    assert {event["type"] for event in first} == {"content"}
+    wait_for(script.blocked)
+    assert len(stream.text) == sum(len(event["text"]) for event in first)
+    body.close()
+    wait_for(server.peer_closed)
+    assert list(body) == []
 
 
 def test_a_client_that_has_gone_is_noticed_by_the_heartbeat(emulator: Emulator, client: Client) -> None:
@@ -471,7 +482,7 @@ async def begun(client: Client, emulator: Emulator) -> AsyncEventStream:
 
 
 @pytest.mark.parametrize("end", ["aclose", "close", "cancel", "close elsewhere", "forget"])
-def test_the_asynchronous_one_ends_at_once_too(emulator: Emulator, client: Client, end: str) -> None:
+def test_the_asynchronous_one_ends_at_once_too(emulator: Emulator, client: Client, run: Run, end: str) -> None:
     """Whichever way: the connection goes, the thread ends, and nothing is reported as lost."""
     reported: List[Any] = []
 
@@ -483,7 +494,7 @@ def test_the_asynchronous_one_ends_at_once_too(emulator: Emulator, client: Clien
         if end == "cancel":
             waiting.cancel()
         elif end == "close elsewhere":
-            await asyncio.get_running_loop().run_in_executor(None, body.close)
+            await in_thread(body.close)
         elif end != "forget":
             await asyncio.gather(waiting, begin(body, end), return_exceptions=True)
         if end == "forget":
@@ -494,54 +505,45 @@ def test_the_asynchronous_one_ends_at_once_too(emulator: Emulator, client: Clien
         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
             await waiting
         del waiting
-        look = asyncio.get_running_loop().run_in_executor(None, emulator.wait_until, lambda: emulator.disconnects)
-        assert await look, "the service still sees the connection"
+        seen = await in_thread(emulator.wait_until, lambda: emulator.disconnects)
+        assert seen, "the service still sees the connection"
 
-    asyncio.run(main())
+    run(main())
     collect_garbage()
     assert len(emulator.disconnects) == 1
     assert reported == []
 
 
-def test_the_asynchronous_one_ends_also_where_its_client_falls_behind() -> None:
-    """The thread waits for room then, and not for the service."""
-    stream = Endless()
+def test_the_asynchronous_one_holds_the_service_back_too(torrent: Tuple[Torrent, Server, Stream], run: Run) -> None:
+    """It reads so many pieces ahead, and what comes with the last of them. Closing ends everything at once."""
+    script, server, stream = torrent
 
     async def main() -> None:
         body = AsyncEventStream(stream)
         assert await body.__anext__() == PREAMBLE
-        assert await body.__anext__()
-        await asyncio.get_running_loop().run_in_executor(None, wait_for, stream.full)
+        first = events(await body.__anext__())
+        await in_thread(wait_for, script.blocked)
+        assert len(first) <= len(stream.text) / 4096 <= len(first) + READ_AHEAD + PIECE / 4096 + 1
         body.close()
-        left = [thread for thread in threading.enumerate() if thread.name == "copilot-sync-stream"]
-        for thread in left:
-            await asyncio.get_running_loop().run_in_executor(None, thread.join, PATIENCE)
-        assert [thread for thread in left if thread.is_alive()] == []
+        await in_thread(wait_for, server.peer_closed)
+        with pytest.raises(StopAsyncIteration):
+            await body.__anext__()
 
-    asyncio.run(main())
-
-
-class Interrupted(Endless):
-    """A stream that is silent, and whose reader finds it closed by somebody else."""
-
-    def __next__(self) -> str:
-        wait_for(self.closed)
-        raise errors.StreamClosedError("the stream was closed by another thread")
+    run(main())
 
 
-def test_an_error_that_closing_caused_is_no_event() -> None:
+def test_an_error_that_closing_caused_is_no_event(emulator: Emulator, client: Client, run: Run) -> None:
     """Nobody reads any more."""
 
     async def main() -> None:
-        body = AsyncEventStream(Interrupted())
-        assert await body.__anext__() == PREAMBLE
+        body = await begun(client, emulator)
         waiting = asyncio.ensure_future(body.__anext__())
-        await asyncio.sleep(0)
+        await in_thread(emulator.wait_until, lambda: emulator.stalled)
         body.close()
         with pytest.raises(StopAsyncIteration):
             await waiting
 
-    asyncio.run(main())
+    run(main())
 
 
 async def begin(body: AsyncEventStream, end: str) -> None:
