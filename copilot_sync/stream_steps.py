@@ -95,6 +95,10 @@ class StreamSteps:
             self._note_start(item)
         return item
 
+    def note_patience(self) -> None:
+        """Begin the time for silence anew, because whoever reads had enough to do until now."""
+        self._call.touch()
+
     def begin_turn(self, add: Callable[[Any], object], looks_at_time: bool) -> bool:
         """Begin a turn of an event loop: its steps wait for nothing, and together read no more than a turn may.
 
@@ -132,7 +136,8 @@ class StreamSteps:
         """
         self._call.pace = Pace.HELPING
         item = self.step()
-        return [item] if type(item) is Pause else [item, *self._rest_of_turn()]
+        is_alone = type(item) in (Pause, Conversation)  # the question is not sent before the next item is asked for
+        return [item] if is_alone else [item, *self._rest_of_turn()]
 
     def _rest_of_turn(self) -> List[Any]:
         """Return the items in what has been read already."""

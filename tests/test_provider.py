@@ -253,6 +253,19 @@ def test_the_async_conversation_comes_first_too(emulator: Emulator) -> None:
     asyncio.run(run())
 
 
+def test_the_async_conversation_comes_before_the_message_is_sent(emulator: Emulator) -> None:
+    """As in the blocking generator: whoever gets it may keep it first, or not go on at all."""
+
+    async def run() -> None:
+        items = GithubCopilot.create_async_generator("", HELLO, return_conversation=True, **given(emulator))
+        await items.__anext__()
+        await asyncio.sleep(0.05)  # time in which the message would be sent
+        assert stages(emulator) == ["token", "thread"]
+        assert [item async for item in items] == ["Hello"]
+
+    asyncio.run(run())
+
+
 @both
 def test_turn_follows_turn(emulator: Emulator, face: Any) -> None:
     """Each answers the one before, in one thread, with the object that was given."""

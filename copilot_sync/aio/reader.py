@@ -58,9 +58,10 @@ async def iterate_stream(stream: Stream) -> "AsyncGenerator[str, None]":
 class AsyncReader(AsyncIterator[T], Generic[T]):
     """Reads a stream, as far as it can be read without waiting, whenever there is something to read.
 
-    Nothing is read before the first item is asked for. What the stream calls sees the context variables of whoever asks
-    for it. This is no async generator: an event loop that ends closes all of those at once, and one inside another
-    twice. A reader that nobody holds any more closes its stream.
+    Nothing is read before the first item is asked for. If the conversation is handed out, the question is not sent
+    before the next item is asked for. What the stream calls sees the context variables of whoever asks for it. This is
+    no async generator: an event loop that ends closes all of those at once, and one inside another twice. A reader that
+    nobody holds any more closes its stream.
 
     Args:
         stream: The stream. Nothing else may read it.
@@ -77,6 +78,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self._helper: Optional[ThreadResult[List[Any]]] = None
         self._helper_ended: Optional[asyncio.Future[None]] = None
         self._is_idle = True  # nobody will say when to go on
+        self._read_ahead = READ_AHEAD  # how many items may wait
         self._has_ended = False
         # One at most. It is raised out of this list, so that no frame in its traceback holds it.
         self._failures: List[BaseException] = []
@@ -120,9 +122,11 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         loop = self._loop or self._bind()
         if self._waiter is not None:
             raise RuntimeError("a stream can be read by one task at a time")
+        self._read_ahead = READ_AHEAD
         if self._is_idle:
             if asyncio.get_running_loop() is not loop:
                 raise RuntimeError("another event loop has begun to read this stream")
+            self._steps.note_patience()
             self.context.run(self._take_turn, True)
         if self._items:
             return None
@@ -145,17 +149,21 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         """Go on, in this object's context: bytes have arrived, or a thread has closed the stream, or time is over."""
         if self._helper is not None and not self._stream.closed:
             return  # what the thread comes to goes on
-        if len(self._items) >= READ_AHEAD:  # whoever takes what is there goes on
+        if len(self._items) >= self._read_ahead:  # whoever takes what is there goes on
             self._watch.end()
             self._is_idle = True
+            self._wake()
             return
         try:
             if not self._has_ended:
                 self._take_turn(looks_at_time)
         finally:
-            waiter = self._waiter
-            if waiter is not None and (self._items or self._has_ended) and not waiter.done():
-                waiter.set_result(None)
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and (self._items or self._has_ended) and not waiter.done():
+            waiter.set_result(None)
 
     def on_help(self) -> None:
         """Go on after a thread that helped has ended."""
@@ -166,7 +174,8 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             return
         try:
             for item in helper.take():
-                self._add(item)
+                if type(item) is not Pause:
+                    self._add(item)
         except StopIteration:
             self._end(None)
         except BaseException as error:  # noqa: BLE001 - whoever reads gets it, whatever it is: no handler of a signal ran
@@ -181,7 +190,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             if steps.begin_turn(self._add, looks_at_time) and steps.wait():
                 self._is_idle = False
                 return
-            while len(items) < READ_AHEAD:
+            while len(items) < self._read_ahead:
                 item = steps.step()
                 if type(item) is Pause:
                     self._is_idle = False
@@ -204,6 +213,8 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         picked = self._pick(item)
         if picked is not None:
             self._items.append(picked)
+            if type(item) is Conversation:
+                self._read_ahead = 1
 
     def _end(self, error: Optional[BaseException]) -> None:
         self._has_ended = True
@@ -217,6 +228,10 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
     async def aclose(self) -> None:
         """Close the stream, and wait for a thread that helps. May be called any number of times."""
         self.close()
+        await self.join()
+
+    async def join(self) -> None:
+        """Wait a moment for a thread that helps, after the stream was closed."""
         helper = self._helper
         if helper is not None and asyncio.get_running_loop() is self._loop:
             self._helper_ended = self._helper_ended or self._loop.create_future()
