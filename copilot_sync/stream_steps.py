@@ -58,7 +58,8 @@ class StreamSteps:
         #: Whether the conversation is known.
         self.started = False
         self._begun: Optional[Conversation] = None
-        self._closed_by_reader = False
+        self._reader = 0  # the thread that blocks or polls
+        self._closed_by_reader = False  # inside of ``on_start``
         # What an event loop watches the connection with. It closes the driver, in the loop's own thread.
         self._watch: Optional[Watch] = None
         self._helper: Optional[ThreadResult[List[Any]]] = None
@@ -76,6 +77,7 @@ class StreamSteps:
             RuntimeError: Another thread is inside the driver.
             CopilotError: Anything else went wrong.
         """
+        self._reader = threading.get_ident()
         if self._helper is not None:
             self._helper.wait(None)
             self._take_help()
@@ -147,7 +149,7 @@ class StreamSteps:
         while len(items) < READ_AHEAD:
             try:
                 item = self.step()
-            except StopIteration:  # which comes again
+            except (StopIteration, StreamClosedError):  # which come again
                 break
             except CopilotError as error:
                 self._late_failures.append(error)
@@ -159,7 +161,7 @@ class StreamSteps:
 
     def poll(self, seconds: float) -> Optional[str]:
         """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as in ``block``."""
-        call = self._call
+        call, self._reader = self._call, threading.get_ident()
         until = call.clock() + min(seconds, threading.TIMEOUT_MAX)
         if self._paused_at is not None:
             call.leave_out(call.clock() - self._paused_at)
@@ -233,9 +235,11 @@ class StreamSteps:
         self.started = True
         self._begun = conversation
         if self._on_start is not None:
+            was_open = not self._ends
             self._on_start(conversation)
             end = self._builder.end
-            self._closed_by_reader = isinstance(end, Closed) and end.thread == threading.get_ident()
+            if was_open and isinstance(end, Closed):
+                self._closed_by_reader = end.thread == threading.get_ident()
 
     def _next(self) -> Any:
         if self._ends and isinstance(self._builder.end, Closed):
@@ -269,8 +273,9 @@ class StreamSteps:
     def _stop(self) -> NoReturn:
         """End the iteration: quietly, or with an error if whoever reads did not close the stream."""
         end = self._builder.end
-        # In an event loop, any task of the thread may have closed it.
-        is_here = self._watch is None and isinstance(end, Closed) and end.thread == threading.get_ident()
+        # In an event loop, any task of the thread may have closed it. The number of a thread that closed it may be that of
+        # a thread that helps by now.
+        is_here = self._watch is None and isinstance(end, Closed) and end.thread == self._reader
         if isinstance(end, Closed) and not is_here and not self._closed_by_reader:
             where = "another thread" if self._watch is None else "another task or thread"
             error = StreamClosedError(f"the stream was closed by {where}", stage="stream")

@@ -34,6 +34,7 @@ class Hooked:
         self._driver = stream._steps._driver
         self._action = action
         self._asked = asked
+        self._call = stream._call
         self._has_paused = False
         stream._steps._driver = self  # type: ignore[assignment]
 
@@ -44,6 +45,7 @@ class Hooked:
                 self._action()
         item = next(self._driver)
         self._has_paused = isinstance(item, Pause)
+        self._call.reading = None  # so that each item comes through here
         return item
 
     def close(self) -> None:

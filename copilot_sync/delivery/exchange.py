@@ -219,7 +219,7 @@ class _Exchange:
         try:
             parser = AnswerParser(self._builder, self._session.limits, response.mask)
             try:
-                yield from Reading(body, parser, self._call).events()
+                yield from Reading(body, parser, self._call, buffered=self._buffered).events()
             except (NetworkError, ProtocolError) as error:
                 parser.fail(error)
             end = parser.end

@@ -18,13 +18,21 @@ from copilot_sync.transport.call import CallContext
 
 
 class Reading:
-    """Feeds one body to its parser, and waits for each piece as long as the parser says."""
+    """Feeds one body to its parser, and waits for each piece as long as the parser says.
 
-    def __init__(self, body: Body, parser: AnswerParser, call: CallContext) -> None:
+    Args:
+        body: The body.
+        parser: The parser.
+        call: The call that they belong to.
+        buffered: Whether nothing is handed out before the end, so that there is nothing to take.
+    """
+
+    def __init__(self, body: Body, parser: AnswerParser, call: CallContext, *, buffered: bool = False) -> None:
         self._body = body
         self._pieces = body.pieces()
         self._parser = parser
         self._call = call
+        self._buffered = buffered
         self._patience = parser.patience
         self._window = contextlib.ExitStack()
         # What ``take`` met. One at most, and raised out of here, so that no frame in its traceback holds it.
@@ -60,7 +68,7 @@ class Reading:
             yield from parser.feed_eof(framing_complete=self._body.framing_complete)
 
     def _paused(self) -> Iterator[Pause]:
-        self._call.reading = self
+        self._call.reading = None if self._buffered else self
         try:
             yield Pause.NOTHING_YET
         finally:
