@@ -54,11 +54,13 @@ class ReplyReader(io.BufferedIOBase):
         self._place = 0  # what is before it was read
         #: Bytes that have arrived.
         self.received = 0
-        #: Whether the connection has ended.
+        #: Whether the connection has ended, and a read came upon its end.
         self.at_end = False
+        self._has_ended = False  # as far as steps that poll have seen; there may be bytes that nobody has read
         #: Whether a head is looked for in what has arrived, so that nothing is received.
         self.is_looking = False
-        self._next_look = _RECEIVE  # how much has to be there for a look, without an empty line
+        self._has_line = False  # whether the first line of the head is there, and was looked at
+        self._next_look = _RECEIVE + 1  # how much has to be there for a look, without an empty line
 
     @property
     def has_surplus(self) -> bool:
@@ -75,8 +77,7 @@ class ReplyReader(io.BufferedIOBase):
             return self._taken(len(self._data) if size < 0 else size)
         if not size:  # http.client asks for nothing at the end of a body whose length it knows
             return b""
-        read = self._polled if self.call.pace is Pace.POLLING else self._arriving
-        return read(_RECEIVE if size < 0 else size)
+        return self._arriving(_RECEIVE if size < 0 else size)
 
     def read(self, size: Optional[int] = -1) -> bytes:
         """Return so many bytes, or all up to the end of the connection; fewer only at that end."""
@@ -128,7 +129,9 @@ class ReplyReader(io.BufferedIOBase):
     def _arriving(self, size: int) -> bytes:
         call = self.call
         if call.pace is Pace.POLLING:
-            return self._polled(size)
+            data = self._polled(size)
+            self.at_end = not data
+            return data
         seconds = call.read_seconds()
         # Setting the time-out is a call of the system, so it stays as it is if it is about right.
         if not _ABOUT * self._time_out <= seconds <= self._time_out:
@@ -147,7 +150,7 @@ class ReplyReader(io.BufferedIOBase):
             socket.timeout: There is nothing, and the time is over.
         """
         call = self.call
-        if self.at_end:
+        if self._has_ended:
             return b""
         if call.turn_is_over or self.is_looking:
             raise NothingYet
@@ -160,7 +163,7 @@ class ReplyReader(io.BufferedIOBase):
         except WAITING:
             raise call.heard_nothing() from None
         self.received += len(data)
-        self.at_end = not data
+        self._has_ended = not data
         if seconds or not self._is_plain:
             call.note_read(len(data), size)
         else:
@@ -173,24 +176,25 @@ class ReplyReader(io.BufferedIOBase):
 
     def rewind(self, mark: Tuple[bytes, int]) -> None:
         """Go back to a place. Nothing may have been received since."""
-        self._data, self._place = mark
+        self._data, self._place = data, place = mark
+        self._has_line = data.find(b"\n", place) >= 0
+        self._next_look = len(data) - place + _RECEIVE
 
     def receive_for_head(self) -> None:
-        """Receive until a head may be whole: there is an empty line, the end, or much without either.
+        """Receive until there is something to see: the first line, an empty line, the end, or much without any.
 
         Raises:
             NothingYet: More has to come.
         """
-        while not self.at_end:
+        while not self._has_ended:
             before = self._data[-3:]
             more = self._polled(_RECEIVE)
             self.call.hear()
             self._data, self._place = self._data[self._place :] + more, 0
             tail = before + more
-            if b"\n\n" in tail or b"\n\r\n" in tail:
+            if not self._has_line and b"\n" in more:
                 return
-            if len(self._data) >= self._next_look:
-                self._next_look = len(self._data) + _RECEIVE
+            if b"\n\n" in tail or b"\n\r\n" in tail or len(self._data) >= self._next_look:
                 return
 
     def close(self) -> None:
