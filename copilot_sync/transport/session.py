@@ -262,19 +262,18 @@ def _arrival(
 ) -> Generator[Pause, None, None]:
     """Pause until the head of a reply that was left to a later step is there, and put it where it belongs."""
     error = None
-    with contextlib.ExitStack() as unless_there:
-        unless_there.callback(reply.raw.close)
-        unless_there.callback(call.detach_socket)
-        try:
-            while source.is_deferred:
-                try:
-                    source.arrive()
-                except NothingYet:
-                    yield Pause.NOTHING_YET
-                call.check(stage)
-            unless_there.pop_all()
-        except FAILURES as failure:
-            error = map_exception(failure, call, stage)
+    try:
+        while source.is_deferred:
+            try:
+                source.arrive()
+            except NothingYet:
+                yield Pause.NOTHING_YET
+    except FAILURES as failure:
+        error = map_exception(failure, call, stage)
+    finally:
+        if source.is_deferred:
+            call.detach_socket()
+            reply.raw.close()
     if error is not None:
         raise error
     reply.status_code = source.status
