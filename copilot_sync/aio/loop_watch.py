@@ -39,6 +39,8 @@ class LoopWatch(Watch):
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: Any) -> None:
         self._loop = loop
         self._reader = weakref.ref(reader)
+        # uvloop stops watching a connection that was reset, which may have bytes left to read (libuv's uv__poll_io).
+        self.repeats = isinstance(loop, asyncio.SelectorEventLoop)
         self._process = os.getpid()
         self._number = -1
         self.is_watching = False

@@ -164,7 +164,7 @@ class ReplyReader(io.BufferedIOBase):
             raise call.heard_nothing() from None
         self.received += len(data)
         self._has_ended = not data
-        if seconds or not self._is_plain:
+        if seconds or not self._is_plain or not call.watch.repeats:
             call.note_read(len(data), size)
         else:
             call.turn_is_over = True  # the kernel says again if there is more; OpenSSL may hold some of it already
