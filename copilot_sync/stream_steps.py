@@ -273,8 +273,8 @@ class StreamSteps:
     def _stop(self) -> NoReturn:
         """End the iteration: quietly, or with an error if whoever reads did not close the stream."""
         end = self._builder.end
-        # In an event loop, any task of the thread may have closed it. A thread that helps may have the number of the one
-        # that closed it, which has ended.
+        # In an event loop, any task of the thread may have closed it. A thread that helps may have the number of the
+        # one that closed it, which has ended.
         is_here = self._watch is None and isinstance(end, Closed) and end.thread == self._reader
         if isinstance(end, Closed) and not is_here and not self._closed_by_reader:
             where = "another thread" if self._watch is None else "another task or thread"

@@ -116,10 +116,18 @@ class Peer:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
 
-    def relay(self, port: int) -> None:
-        """Pass on everything to and from another server on this machine until one of the two closes."""
+    def relay(self, port: int, size: int = 65536) -> None:
+        """Pass on everything to and from another server on this machine until one of the two closes.
+
+        What comes from there goes on in pieces of so many bytes.
+        """
+
+        def send(data: bytes) -> None:
+            for place in range(0, len(data), size):
+                self.send(data[place : place + size])
+
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as other:
-            back = threading.Thread(target=_copy, args=(other.recv, self.send))
+            back = threading.Thread(target=_copy, args=(other.recv, send))
             back.start()
             _copy(self._sock.recv, other.sendall)
             with contextlib.suppress(OSError):
@@ -156,6 +164,8 @@ class Server:
         self._peers: List[Peer] = []
         self._threads: List[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
+        # Each send goes out as it is; connections inherit it.
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
