@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import pickle
-import socket
 import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
@@ -14,11 +13,10 @@ import requests
 from support import Peer, Server, answering, authority_file, collect_garbage, cutting, reserved_port, wait_for
 from urllib3.exceptions import ClosedPoolError
 
-from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError, StreamClosedError
+from copilot_sync.errors import CopilotError, NetworkError, ResponseTooLargeError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits, Timeout
-from copilot_sync.stepping import Pace, Pause
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport, _Session
 
@@ -474,21 +472,3 @@ def test_a_pool_that_was_closed_meanwhile_makes_no_connection(transport: Transpo
         pool.close()
         with pytest.raises(ClosedPoolError):
             pool._get_conn()
-
-
-def test_a_call_that_is_stopped_when_a_late_head_comes_holds_no_connection(transport: Transport) -> None:
-    """The head of a reply that was left to a later step came whole, and nobody wants its body any more."""
-    call = CallContext(Timeout(connect=10, read=10))
-    head = OK[:-2]
-    with Server(answering(head)) as server:
-        call.pace = Pace.HELPING
-        opening = transport.opening(request_to(server), with_token, call, defers_reply=True)
-        assert next(opening) is Pause.NOTHING_YET
-        sock = call.attached
-        assert sock.recv(len(head), socket.MSG_PEEK | socket.MSG_WAITALL) == head
-        call.cancel()
-        with pytest.raises(StreamClosedError) as caught:
-            next(opening)
-        assert sock.fileno() == -1
-        wait_for(server.peer_closed)
-    assert caught.value.stage == "threads"  # whoever keeps the error keeps no connection
