@@ -164,6 +164,9 @@ class AccountCalls:
                 raise
             # An earlier attempt, whose reply was lost, had deleted it.
 
+    def _new_call(self) -> CallContext:
+        return CallContext(self._options.timeout)
+
     @contextlib.contextmanager
     def _calling(self) -> Iterator["_Fetch"]:
         """Return what fetches and reads replies within the time of one call, which ``close`` ends."""
@@ -177,7 +180,7 @@ class AccountCalls:
     @contextlib.contextmanager
     def _timed(self) -> Iterator[CallContext]:
         """Begin a call, which ``close`` ends."""
-        call = CallContext(self._options.timeout)
+        call = self._new_call()
         call.begin()
         self._calls.add(call)
         try:
@@ -187,6 +190,35 @@ class AccountCalls:
             raise
         finally:
             self._calls.discard(call)
+
+
+class CancellableCall(AccountCalls):
+    """One call of a client, of whichever kind, that can be cancelled at any time, also before it begins.
+
+    For whoever has another thread make it. ``Client.close`` cancels it from now on, until ``__exit__``.
+
+    Args:
+        client: The client, or the part of it that has these calls.
+    """
+
+    def __init__(self, client: AccountCalls) -> None:
+        super().__init__(client._session, client._options)
+        self._call = CallContext(client._options.timeout)
+        self._calls = client._calls
+        self._calls.add(self._call)
+
+    def _new_call(self) -> CallContext:
+        return self._call
+
+    def cancel(self) -> None:
+        """End the call at once. Safe from any thread, any number of times; never blocks."""
+        self._call.cancel()
+
+    def __enter__(self) -> "CancellableCall":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._calls.discard(self._call)
 
 
 class _Fetch(Protocol):

@@ -119,7 +119,10 @@ class Chat:
             TypeError: An option has the wrong type or a name that is not known.
             CopilotError: The thread could not be looked up.
         """
-        last = self._last_question()
+        return self._stream_again(self._last_question(), model, options)
+
+    def _stream_again(self, last: Question, model: Optional[str], options: Dict[str, Any]) -> Stream:
+        """Return a stream that asks the last question again."""
         if "system" in options:
             raise TypeError("the instructions of a question are a part of its text: edit the question to change them")
         return self._stream_in_place(
@@ -152,7 +155,10 @@ class Chat:
             TypeError: An argument has the wrong type or a name that is not known.
             CopilotError: The thread could not be looked up.
         """
-        last = self._last_question()
+        return self._stream_edited(self._last_question(), text, options)
+
+    def _stream_edited(self, last: Question, text: PromptInput, options: Dict[str, Any]) -> Stream:
+        """Return a stream that asks another text in the place of the last question."""
         own = checked_system(options.pop("system", None))
         if not last.opens and not self._has_opened():
             last = replace(last, opens=True, system=self._with_own_system(own or last.system))
@@ -216,17 +222,30 @@ class Chat:
             asked(None)  # it can be asked again also if its conversation can't be begun
         return stream
 
-    def _last_question(self) -> Question:
-        """Return the last question. Look it up in its thread if this chat does not know it, or not its place."""
-        last, conversation = self._last, self.conversation
-        if conversation is None:
-            last = last and replace(last, conversation_id=None, parent_id=None)
-        else:
+    def _last_question(self, messages: Optional[List[Message]] = None) -> Question:
+        """Return the last question.
+
+        Args:
+            messages: Those of its thread, if whoever calls has looked it up. Default: looked up if that is needed.
+        """
+        last, conversation = self._last, self._unplaced()
+        if conversation is not None:
             if last is not None and last.conversation_id != conversation.conversation_id:
                 last = None
-            if last is None or last.parent_id is None:
-                last = find_question(self._client.messages(conversation), conversation, last)
+            if messages is None:
+                messages = self._client.messages(conversation)
+            last = find_question(messages, conversation, last)
+        elif self.conversation is None:
+            last = last and replace(last, conversation_id=None, parent_id=None)
         if last is None:
             raise ValueError("there is no question yet that could be asked again, or edited")
         self._last = last
         return last
+
+    def _unplaced(self) -> Optional[Conversation]:
+        """Return the conversation if its thread has to be looked up for the last question, or for its place."""
+        last, conversation = self._last, self.conversation
+        if conversation is None or last is None:
+            return conversation
+        is_known = last.conversation_id == conversation.conversation_id and last.parent_id is not None
+        return None if is_known else conversation

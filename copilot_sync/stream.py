@@ -98,6 +98,9 @@ class Stream:
         with contextlib.suppress(StopIteration):
             while not self._steps.started:
                 self._steps.block()
+        return self._started_conversation()
+
+    def _started_conversation(self) -> Conversation:
         if not self._steps.started or self.conversation is None:
             raise StreamClosedError("the stream ended before its conversation began")
         return self.conversation
@@ -183,6 +186,9 @@ class Stream:
         if self.answer is None:
             for _ in self:
                 pass
+        return self._whole_answer()
+
+    def _whole_answer(self) -> Answer:
         if self.answer is None:
             words = "the stream ended before its answer was whole: it was closed, or had failed"
             raise StreamClosedError(words, stage="stream", partial=self.text)

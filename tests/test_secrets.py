@@ -25,7 +25,16 @@ from requests.cookies import RequestsCookieJar
 from support import PATIENCE, Server, reserved_port
 from urllib3.exceptions import InsecureRequestWarning
 
-from copilot_sync import Client, CopilotError, GithubCopilot, NetworkError, ProtocolError, RetryPolicy, provider
+from copilot_sync import (
+    AsyncClient,
+    Client,
+    CopilotError,
+    GithubCopilot,
+    NetworkError,
+    ProtocolError,
+    RetryPolicy,
+    provider,
+)
 from copilot_sync.emulator import Emulator, Fault, RecordedRequest, Reply
 
 COOKIE = "planted-cookie-value"
@@ -131,11 +140,19 @@ def generate_async(options: Dict[str, Any]) -> None:
     asyncio.run(run())
 
 
+def ask_async(options: Dict[str, Any]) -> None:
+    async def run() -> None:
+        async with AsyncClient(**options) as client:
+            await client.ask("Hello")
+
+    asyncio.run(run())
+
+
 def complete(options: Dict[str, Any]) -> None:
     GithubCopilot.create_completion("", HELLO, **options)
 
 
-FACES = [ask, generate, generate_async, complete]
+FACES = [ask, ask_async, generate, generate_async, complete]
 
 
 def chain(error: BaseException) -> List[BaseException]:
