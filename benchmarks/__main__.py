@@ -13,7 +13,7 @@ from typing import Iterator, List, Optional, Tuple
 
 from benchmarks.bench import FULL, SHORT, TINY, Bench
 from benchmarks.measure import described
-from benchmarks.peers import PEERS
+from benchmarks.peers import BEFORE, PEERS
 from benchmarks.questions import QUESTIONS
 
 _DISTRIBUTIONS = (
@@ -37,9 +37,12 @@ def main(arguments: Optional[List[str]] = None) -> None:
         pythons = described(given.python or [[sys.executable]])
     except ValueError as error:
         parser.error(str(error))
+    names = given.only or [name for name in PEERS if given.against or not name.endswith(BEFORE)]
+    if not given.against and any(name.endswith(BEFORE) for name in names):
+        parser.error("--against has to say where the client of before is")
     with contextlib.ExitStack() as stack:
         scale = TINY if given.tiny else SHORT if given.short else FULL
-        bench = Bench(given.only or list(PEERS), scale, stack.enter_context(_certificate()), pythons)
+        bench = Bench(names, scale, stack.enter_context(_certificate()), pythons, given.against)
         stack.callback(bench.close)
         print(_machine(), flush=True)
         for name in given.questions or list(QUESTIONS):
@@ -55,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tiny", action="store_true", help="measure next to nothing: only to see that it runs")
     parser.add_argument(
         "--only", action="append", choices=list(PEERS), metavar="CLIENT", help=f"of {', '.join(PEERS)}; default: all"
+    )
+    parser.add_argument(
+        "--against",
+        type=os.path.abspath,
+        metavar="FOLDER",
+        help="another checkout of copilot_sync, whose clients take part as well; 'before' stands behind their names",
     )
     parser.add_argument(
         "--python",

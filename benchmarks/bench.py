@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from benchmarks.measure import Process, Pythons, Rounds, Workers, client_of, interleaved
-from benchmarks.peers import READS, Target
+from benchmarks.peers import BEFORE, READS, Target
 from benchmarks.plans import Plan
 
 
@@ -28,6 +28,8 @@ class Scale:
     round_trip: int = 50
     delays: int = 200
     streams: int = 200
+    crowd: int = 1_000
+    pages: int = 100
     seconds: float = 5.0
     stream_rounds: int = 3
     imports: int = 15
@@ -46,6 +48,8 @@ SHORT = Scale(
     trips=2,
     delays=40,
     streams=50,
+    crowd=200,
+    pages=25,
     seconds=1.0,
     stream_rounds=1,
     imports=2,
@@ -64,6 +68,8 @@ TINY = Scale(
     round_trip=5,
     delays=5,
     streams=3,
+    crowd=3,
+    pages=3,
     seconds=0.1,
     stream_rounds=1,
     imports=1,
@@ -81,13 +87,19 @@ class Bench:
         scale: How much is measured.
         certificate: The files of a server's certificate with its key, and of its CA; ``None`` for no TLS.
         pythons: What the clients run on.
+        against: The folder of another checkout of ours, to compare this one with.
     """
 
     def __init__(
-        self, names: Sequence[str], scale: Scale, certificate: Optional[Tuple[str, str]], pythons: Pythons
+        self,
+        names: Sequence[str],
+        scale: Scale,
+        certificate: Optional[Tuple[str, str]],
+        pythons: Pythons,
+        against: Optional[str] = None,
     ) -> None:
         self.scale = scale
-        self.workers = Workers(names, pythons)
+        self.workers = Workers(names, pythons, against)
         self._authority = certificate[1] if certificate else None
         self._server = Process("server", *(certificate[:1] if certificate else ()))
         self._ports: List[int] = self._server.heard()
@@ -102,6 +114,11 @@ class Bench:
         """The clients, and what reading by itself costs if each event is waited for."""
         return self.workers.names
 
+    def among(self, *clients: str) -> List[str]:
+        """Those of some clients that are compared, and what ours among them were before."""
+        wanted = {*clients, *(client + BEFORE for client in clients)}
+        return [name for name in self.workers.names if client_of(name) in wanted]
+
     def without(self, *clients: str) -> List[str]:
         """All but some clients."""
         return [name for name in self.workers.names if client_of(name) not in clients]
@@ -111,10 +128,15 @@ class Bench:
         """The port that speaks TLS, if one does."""
         return self._ports[-1]
 
-    def target(self) -> Target:
-        """The server itself, with a key: no tokens, no TLS."""
-        url = f"http://127.0.0.1:{self._ports[0]}"
-        return Target(github=url, api=url)
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the server has a port that speaks TLS."""
+        return self._authority is not None
+
+    def target(self, tls: bool = False) -> Target:
+        """The server itself, with a key: no tokens."""
+        url = f"https://127.0.0.1:{self.port}" if tls else f"http://127.0.0.1:{self._ports[0]}"
+        return Target(github=url, api=url, authority=self._authority if tls else None)
 
     def distant(self, ports: Sequence[int]) -> Target:
         """The server behind the proxies of these ports, without a key."""
@@ -130,9 +152,18 @@ class Bench:
         connection.close()
         return counts
 
-    def run(self, job: str, plan: Plan, rounds: int, names: Optional[Sequence[str]] = None, **arguments: Any) -> Rounds:
+    def run(
+        self,
+        job: str,
+        plan: Plan,
+        rounds: int,
+        names: Optional[Sequence[str]] = None,
+        *,
+        tls: bool = False,
+        **arguments: Any,
+    ) -> Rounds:
         """Have the clients take turns at a job."""
-        target = self.target()
+        target = self.target(tls)
 
         def measure(name: str) -> Dict[str, Any]:
             return self.workers.measure(name, job, target, plan, **arguments)

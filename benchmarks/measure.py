@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
-from benchmarks.peers import Target
+from benchmarks.peers import BEFORE, Target
 from benchmarks.plans import Plan
 
-_ROOT = Path(__file__).resolve().parents[1]
+#: The checkout that the benchmarks are in.
+ROOT = Path(__file__).resolve().parents[1]
 #: Stands between a client and its interpreter in the name of what takes turns.
 _ON = " on "
 #: Prints the release, "t" behind it for a free-threaded build, and whether such a build runs with the GIL all the same.
@@ -55,6 +56,11 @@ def client_of(name: str) -> str:
     return name.partition(_ON)[0]
 
 
+def checkout_of(name: str, against: Optional[str]) -> List[str]:
+    """The folder that the client's package comes from, if it is not this one."""
+    return [against] if against is not None and client_of(name).endswith(BEFORE) else []
+
+
 def python_of(name: str) -> str:
     """What stands behind the client's name: nothing if there is one interpreter only."""
     return "".join(name.partition(_ON)[1:])
@@ -65,7 +71,7 @@ class Process:
 
     def __init__(self, module: str, *arguments: str, python: Sequence[str] = (sys.executable,)) -> None:
         # Another interpreter has the dependencies, but maybe not the package: that is ours.
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [*python, "-m", f"benchmarks.{module}", *arguments],
             stdin=subprocess.PIPE,
@@ -98,8 +104,9 @@ class Process:
 class Workers:
     """The clients on each interpreter, each in its process, which is started when it is first needed."""
 
-    def __init__(self, clients: Iterable[str], pythons: Pythons) -> None:
+    def __init__(self, clients: Iterable[str], pythons: Pythons, against: Optional[str] = None) -> None:
         self.pythons = pythons
+        self.against = against
         self.names = [client + python for client in clients for python in pythons]
         self._processes: Dict[str, Process] = {}
 
@@ -107,7 +114,7 @@ class Workers:
         """Have one client do a job."""
         if name not in self._processes:
             python = self.pythons[python_of(name)]
-            self._processes[name] = Process("worker", client_of(name), python=python)
+            self._processes[name] = Process("worker", client_of(name), *checkout_of(name, self.against), python=python)
         question = {"job": job, "target": asdict(target), "plan": asdict(plan), **arguments}
         result: Dict[str, Any] = self._processes[name].asked(question)
         return result
@@ -197,11 +204,17 @@ def failure_of(results: List[Dict[str, Any]]) -> Optional[str]:
     return next((str(result["failure"]) for result in results if "failure" in result), None)
 
 
-def quantile(share: float) -> Figure:
+def sampled(values: List[float]) -> List[float]:
+    """A thousand of the values, in order, evenly chosen: all of them would be much to hand over."""
+    ordered = sorted(values)
+    return [ordered[len(ordered) * place // 1000] for place in range(1000)]
+
+
+def quantile(share: float, of: str = "delays") -> Figure:
     """Picks a quantile of the delays, in milliseconds."""
 
     def figure(result: Dict[str, Any]) -> float:
-        ordered = sorted(result["delays"])
+        ordered = sorted(result[of])
         return 1000.0 * float(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
 
     return figure

@@ -134,7 +134,14 @@ class Ours(Client):
         self._client = _our_client(target)
 
     def pieces(self, plan: Plan, known: bool) -> Iterator[str]:
-        return self._client.stream(plan.prompt(), conversation=_conversation() if known else None)
+        return self.stream(plan, known)
+
+    def stream(self, plan: Plan, known: bool) -> "copilot_sync.Stream":
+        """Ask, and give all that the client gives."""
+        stream: copilot_sync.Stream = self._client.stream(
+            plan.prompt(), conversation=_conversation() if known else None
+        )
+        return stream
 
     def batch(self, plan: Plan, count: int, threads: int) -> List[str]:
         import copilot_sync.batch
@@ -148,12 +155,15 @@ class OursAsync(AsyncClient):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        self._client = _our_client(target)
+        self._client = _our_client(target, "AsyncClient")
 
-    def pieces(self, plan: Plan, known: bool) -> "AsyncGenerator[str, None]":
-        from copilot_sync.aio import iterate_stream
+    def pieces(self, plan: Plan, known: bool) -> Any:
+        stream = self._client.stream(plan.prompt(), conversation=_conversation() if known else None)
+        if hasattr(stream, "__aiter__"):
+            return stream
+        from copilot_sync.aio import iterate_stream  # a checkout without an asynchronous client
 
-        return iterate_stream(self._client.stream(plan.prompt(), conversation=_conversation() if known else None))
+        return iterate_stream(stream)
 
 
 def _conversation() -> "copilot_sync.Conversation":
@@ -163,10 +173,11 @@ def _conversation() -> "copilot_sync.Conversation":
     return copilot_sync.Conversation.from_dict({"conversation_id": THREAD, "message_id": "root"})
 
 
-def _our_client(target: Target) -> "copilot_sync.Client":
+def _our_client(target: Target, kind: str = "Client") -> Any:
     import copilot_sync
 
-    return copilot_sync.Client(
+    new = getattr(copilot_sync, kind, copilot_sync.Client)
+    return new(
         target.api_key,
         cookies=None if target.api_key else COOKIES,
         github_url=target.github,
@@ -438,19 +449,25 @@ FLOOR = "http.client + read1"
 OPENAI = "openai"
 G4F = "gpt4free, provider"
 G4F_BLOCKING = "gpt4free, blocking client"
+AIOHTTP = "aiohttp, as a provider"
+TIMED_FLOOR = "the same, with a time-out"
+#: Stands behind the name of a client of ours that comes from another checkout.
+BEFORE = ", before"
 
-#: The clients by name; ours, the floor, and the others.
 #: What nobody can go below who waits for each event in a thread.
 READS = "reads alone, with a time-out"
+#: The clients by name; ours, the floor, and the others.
 PEERS: Dict[str, Callable[[Target], "Union[Client, AsyncClient]"]] = {
     OURS: Ours,
     OURS_ASYNC: OursAsync,
+    OURS + BEFORE: Ours,
+    OURS_ASYNC + BEFORE: OursAsync,
     FLOOR: Floor,
-    "the same, with a time-out": TimedFloor,
+    TIMED_FLOOR: TimedFloor,
     "requests + iter_lines": RequestsLines,
     "requests + sseclient-py": RequestsSse,
     "httpx + httpx-sse": Httpx,
-    "aiohttp, as a provider": AioHttp,
+    AIOHTTP: AioHttp,
     G4F: G4f,
     G4F_BLOCKING: G4fBlocking,
     OPENAI: OpenAi,

@@ -24,11 +24,25 @@ from benchmarks.measure import (
     table,
     to_first_python,
 )
-from benchmarks.peers import FLOOR, G4F_BLOCKING, OPENAI, OURS, OURS_ASYNC, READS, Target
+from benchmarks.pages import measured_pages
+from benchmarks.peers import (
+    AIOHTTP,
+    BEFORE,
+    FLOOR,
+    G4F_BLOCKING,
+    OPENAI,
+    OURS,
+    OURS_ASYNC,
+    READS,
+    TIMED_FLOOR,
+    Target,
+)
 from benchmarks.plans import Plan
 
 #: A title, a sentence, and a table.
 Section = Tuple[str, str, str]
+#: The clients that are asked over TLS as well.
+_OVER_TLS = (OURS, OURS_ASYNC, FLOOR, TIMED_FLOOR, AIOHTTP)
 
 
 def _cpu_per(count: float, unit: str) -> List[Column]:
@@ -45,29 +59,41 @@ def _cpu_per(count: float, unit: str) -> List[Column]:
 
 def events(bench: Bench) -> List[Section]:
     """What an event costs."""
+    return _events(bench, bench.names, bench.waiting)
+
+
+def _events(bench: Bench, names: List[str], waiting: List[str], tls: bool = False) -> List[Section]:
     scale = bench.scale
     plans = [
-        ("An event a packet", Plan(events=scale.events), bench.names),
-        ("20 events a packet", Plan(events=scale.events, batch=20), bench.names),
-        ("1 ms apart", Plan(events=scale.paced, gap=1000), bench.waiting),
+        ("An event a packet", Plan(events=scale.events), names),
+        ("20 events a packet", Plan(events=scale.events, batch=20), names),
+        ("1 ms apart", Plan(events=scale.paced, gap=1000), waiting),
     ]
     return [
         (
-            f"CPU per event: {title.lower()}",
+            f"CPU per event: {title.lower()}{_over(tls)}",
             f"{plan.events} events in an answer, each a chunk; median of {scale.rounds} rounds (smallest–largest).",
-            table(bench.run("calls", plan, scale.rounds, names, count=1), _cpu_per(plan.events, "an event")),
+            table(bench.run("calls", plan, scale.rounds, who, tls=tls, count=1), _cpu_per(plan.events, "an event")),
         )
-        for title, plan, names in plans
+        for title, plan, who in plans
     ]
+
+
+def _over(tls: bool) -> str:
+    return ", over TLS" if tls else ""
 
 
 def call(bench: Bench) -> List[Section]:
     """What a whole call costs."""
+    return _call(bench, bench.names)
+
+
+def _call(bench: Bench, names: List[str], tls: bool = False) -> List[Section]:
     scale = bench.scale
-    rounds = bench.run("calls", Plan(), scale.rounds, count=scale.calls)
+    rounds = bench.run("calls", Plan(), scale.rounds, names, tls=tls, count=scale.calls)
     return [
         (
-            "CPU of a whole call",
+            f"CPU of a whole call{_over(tls)}",
             "A known conversation, an answer of one event, connections kept by those who keep them.",
             table(rounds, _cpu_per(scale.calls, "a call")),
         )
@@ -156,7 +182,7 @@ def _delays(results: List[Dict[str, Any]]) -> str:
 def threads(bench: Bench) -> List[Section]:
     """What threads gain from a second core: each interpreter beside the first one."""
     scale, pythons = bench.scale, bench.workers.pythons
-    names = [name for name in bench.names if client_of(name) in (OURS, FLOOR)]
+    names = [name for name in bench.names if client_of(name) in (OURS, OURS + BEFORE, FLOOR)]
     count = scale.threads
     sections = []
     for title, sentence, job, calls in [
@@ -216,8 +242,12 @@ def _paced(scale: Scale) -> Plan:
 
 def streams(bench: Bench) -> List[Section]:
     """How many streams a process holds."""
+    return _streams(bench, bench.waiting)
+
+
+def _streams(bench: Bench, names: List[str], tls: bool = False) -> List[Section]:
     scale = bench.scale
-    rounds = bench.run("streams", _paced(scale), scale.stream_rounds, bench.waiting, count=scale.streams)
+    rounds = bench.run("streams", _paced(scale), scale.stream_rounds, names, tls=tls, count=scale.streams)
     columns = [
         spread("CPU s", _cpu, "{:.2f}"),
         ratio("÷ floor", _cpu, to=FLOOR),
@@ -231,10 +261,69 @@ def streams(bench: Bench) -> List[Section]:
     ]
     return [
         (
-            f"{scale.streams} streams at once, 50 events a second each, for {scale.seconds:g} s",
+            f"{scale.streams} streams at once, 50 events a second each, for {scale.seconds:g} s{_over(tls)}",
             "In threads, or in one event loop; memory is what the process has grown by at most until halfway.",
             table(rounds, columns),
         )
+    ]
+
+
+def tls(bench: Bench) -> List[Section]:
+    """What events, calls and streams cost over TLS."""
+    if not bench.speaks_tls:
+        return [("Over TLS", "trustme is not installed, so nothing is measured.", "")]
+    names = bench.among(*_OVER_TLS)
+    return [*_events(bench, names, names, tls=True), *_call(bench, names, tls=True), *_streams(bench, names, tls=True)]
+
+
+def crowd(bench: Bench) -> List[Section]:
+    """How many streams one event loop holds."""
+    scale = bench.scale
+    plan = Plan(events=max(2, int(scale.seconds * 10)), gap=100_000)
+    sections = []
+    for is_secure in (False, True) if bench.speaks_tls else (False,):
+        names = bench.among(OURS_ASYNC, AIOHTTP)
+        rounds = bench.run("streams", plan, scale.stream_rounds, names, tls=is_secure, count=scale.crowd)
+        sections.append(
+            (
+                f"{scale.crowd:,} streams in one loop, 10 events a second each, for {scale.seconds:g} s"
+                + _over(is_secure),
+                "Delays in ms of the second half, when all connections are made. Threads are those of the client "
+                "halfway.",
+                table(rounds, _settled_columns("threads", "{:.0f}", AIOHTTP)),
+            )
+        )
+    return sections
+
+
+def pages(bench: Bench) -> List[Section]:
+    """What it costs a server to stream answers to pages."""
+    scale = bench.scale
+    sections = []
+    for is_secure in (False, True) if bench.speaks_tls else (False,):
+        rounds = measured_pages(bench, bench.among(OURS, FLOOR), _paced(scale), is_secure)
+        sections.append(
+            (
+                f"{scale.pages} pages at once, 50 events a second each, for {scale.seconds:g} s{_over(is_secure)}",
+                "One process of gunicorn, with a thread for each response; what it takes from first to last. Delays "
+                "are from our server to the page, in ms, of the second half.",
+                table(rounds, _settled_columns("threads a page", "{:.1f}", OURS + BEFORE)),
+            )
+        )
+    return sections
+
+
+def _settled_columns(threads: str, form: str, other: str) -> List[Column]:
+    return [
+        spread("CPU s", _cpu, "{:.2f}"),
+        ratio(f"÷ {other}", _cpu, to=other),
+        middle("wall s", lambda result: float(result["wall"]), "{:.2f}"),
+        middle("delay p50", quantile(0.5, "settled")),
+        middle("p99", quantile(0.99, "settled")),
+        ratio(f"p99 ÷ {other}", quantile(0.99, "settled"), to=other),
+        middle("most", quantile(1.0, "settled")),
+        middle("most at all", quantile(1.0)),
+        middle(threads, lambda result: float(result["threads"]), form),
     ]
 
 
@@ -343,5 +432,6 @@ def _started(command: Sequence[str]) -> Dict[str, Any]:
 
 #: The questions by name, in the order in which they are asked.
 QUESTIONS: Dict[str, Callable[[Bench], List[Section]]] = {
-    question.__name__: question for question in (events, call, threads, trips, delays, streams, large, many, imports)
+    question.__name__: question
+    for question in (events, call, threads, trips, delays, streams, tls, crowd, pages, large, many, imports)
 }

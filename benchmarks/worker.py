@@ -1,4 +1,4 @@
-"""One client in a process of its own: ``python -m benchmarks.worker NAME``.
+"""One client in a process of its own: ``python -m benchmarks.worker NAME [CHECKOUT]``.
 
 It reads jobs from its input, a JSON object a line, does them and prints what it measured, likewise. A job names a
 function of this module, the server, and the function's arguments. Times are in seconds, memory in bytes.
@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, TextIO, Union, cast
 
+from benchmarks.measure import sampled
 from benchmarks.peers import PEERS, AsyncClient, Client, Target
 from benchmarks.plans import Plan
 
@@ -159,29 +160,38 @@ def delays(peer: Peer, plan: Plan) -> Result:
 
 
 def streams(peer: Peer, plan: Plan, count: int) -> Result:
-    """Ask for many such answers at once, and tell what one of them takes in memory at most until halfway."""
+    """Ask for many such answers at once. Tell what one takes in memory at most until halfway, and the threads then.
+
+    ``settled`` are the delays of the second half alone, when all connections have long been made.
+    """
     found: List[List[int]] = [[] for _ in range(count)]
     takers = [_noting(into) for into in found]
     before = _begin_peak()
     after: List[int] = []
-    halfway = threading.Timer(plan.events * plan.gap / 1e6 / 2, lambda: after.append(_grown(before)))
+    threads_before = threading.active_count() + 1  # and the timer
+
+    def look() -> None:
+        after.extend([_grown(before), threading.active_count() - threads_before])
+
+    halfway = threading.Timer(plan.events * plan.gap / 1e6 / 2, look)
     with _measured() as result:
         halfway.start()
         peer.ask_at_once(plan, takers)
     halfway.join()
     _expect(sum(map(len, found)), plan.events * count)
     everything = [delay / 1e9 for one in found for delay in one]
-    return {**result, "delays": _sample(everything), "memory": after[0] / count}
+    settled = [delay / 1e9 for one in found for delay in one[len(one) // 2 :]]
+    return {
+        **result,
+        "delays": sampled(everything),
+        "settled": sampled(settled),
+        "memory": after[0] / count,
+        "threads": after[1],
+    }
 
 
 def _noting(into: List[int]) -> Taker:
     return lambda piece: into.append(time.monotonic_ns() - int(piece))
-
-
-def _sample(values: List[float]) -> List[float]:
-    """A thousand of the values, in order, evenly chosen: all of them would be much to hand over."""
-    ordered = sorted(values)
-    return [ordered[len(ordered) * place // 1000] for place in range(1000)]
 
 
 def first_text(peer: Peer, plan: Plan, known: bool) -> Result:
@@ -276,6 +286,7 @@ def main(name: str, replies: TextIO) -> None:
 if __name__ == "__main__":
     with os.fdopen(os.dup(1), "w") as own_output:
         os.dup2(2, 1)  # whatever a library prints
+        sys.path[:0] = sys.argv[2:]
         main(sys.argv[1], own_output)
         own_output.flush()
         os._exit(0)  # without waiting for the threads of whatever did not end

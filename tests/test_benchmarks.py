@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = ["copilot_sync", "http.client + read1"]
+LOOP = "copilot_sync, asyncio"
 
 pytest.importorskip("resource")  # how CPU is measured; Windows has none
 
@@ -46,6 +47,33 @@ def test_each_question_gets_its_table() -> None:
     assert [row[0] for row in found] == CLIENTS * 11
     for row in found:
         assert all(re.match(r"\d|$", cell) for cell in row[1:]), row
+
+
+def test_the_questions_of_tls_and_of_one_loop_get_their_tables() -> None:
+    """Events, calls and streams over TLS, and a crowd in one loop, without it and with it."""
+    output = printed("tls", "crowd", *ONLY, "--only", LOOP)
+    found = rows(output)
+    everywhere = [*[*CLIENTS, LOOP] * 5, LOOP, LOOP]
+    assert [row[0] for row in found] == ([LOOP] if "trustme is not installed" in output else everywhere)
+    for row in found:
+        assert all(re.match(r"-?\d|$", cell) for cell in row[1:]), row
+
+
+def test_pages_are_served_by_gunicorn_or_it_is_named_as_missing() -> None:
+    """Each page has a thread of its server, and all of it comes."""
+    for row in rows(printed("pages", *ONLY)):
+        assert row[1] == "gunicorn is not installed" or row[-1] == "1.0", row
+
+
+def test_another_checkout_takes_part_in_each_round() -> None:
+    """What the package was before is measured beside what it is, and has to be somewhere."""
+    before = [f"{name}, before" for name in (CLIENTS[0], LOOP)]
+    named = [argument for name in (CLIENTS[0], LOOP, *before) for argument in ("--only", name)]
+    found = rows(printed("call", "--against", str(ROOT), *named))
+    assert [row[0] for row in found] == [CLIENTS[0], LOOP, *before]
+    for row in found:
+        assert all(re.match(r"\d|$", cell) for cell in row[1:]), row
+    assert "--against has to say" in printed("call", "--only", before[0], status=2)
 
 
 def test_interpreters_take_turns_and_are_compared(tmp_path: Path) -> None:
