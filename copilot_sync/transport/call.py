@@ -22,16 +22,14 @@ from collections import Counter
 from typing import Any, Callable, Dict, Generator, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
-from copilot_sync.errors import CopilotError, RequestTimeoutError, StreamClosedError
+from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.settings import Timeout
 from copilot_sync.stepping import NothingYet, Pace, Pause, Watch
+from copilot_sync.transport.call_limits import INSTANT, CallLimits
 from copilot_sync.transport.fork import reset_after_fork
 
-#: Seconds below which a time limit counts as reached: a socket's time-out of 0 would mean "do not block".
-_INSTANT = 0.001
 
-
-class CallContext:
+class CallContext(CallLimits):
     """The deadline and the stop of one call. ``cancel`` is for any thread, the rest for the one that makes the call.
 
     Args:
@@ -40,18 +38,11 @@ class CallContext:
     """
 
     def __init__(self, timeout: Timeout, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.timeout = timeout
-        self.clock = clock
-        #: What is being waited for, as ``RequestTimeoutError.phase`` names it.
-        self.phase = "connect"
+        super().__init__(timeout, clock)
         #: Where the last request went: its URL, and the proxy and the CAs as ``requests`` is told of them.
         self.route: Optional[Tuple[str, Dict[str, Any]]] = None
         #: How many requests were made, by stage.
         self.attempts: CounterType[str] = Counter()
-        self._deadline: Optional[float] = None
-        self._total: Optional[float] = None  # how many seconds that deadline allowed
-        self._quiet_since = clock()
-        self._limit: Optional[float] = None
         #: How the present step may wait. Whoever begins a step sets it, by ``begin_poll`` for one that polls.
         self.pace = Pace.BLOCKING
         #: Whether the reply that is asked for may be left to a later step, its head included.
@@ -63,12 +54,9 @@ class CallContext:
         #: Whether the present step has read as much as it may.
         self.turn_is_over = False
         self._turn_size = 0
-        #: Whether a limit is nearer now than it was, so that whoever watches the time has to look again.
-        self.has_nearer_limit = False
         self._poll_until = 0.0
         #: Whether a read of a step that polls asks for ``poll_seconds``. If not, it waits for nothing.
         self.looks_at_time = False
-        self._heard_at = self._quiet_since  # when the last bytes came; only steps that poll go by it
         self._is_overtime = False
         #: What takes the events of the reply, while the driver is paused because nothing has arrived.
         self.reading: Any = None
@@ -87,36 +75,12 @@ class CallContext:
         """Start the clock of the call, in this process."""
         self._process = os.getpid()
         reset_after_fork(self)
-        self.touch()
-        if self.timeout.total is not None:
-            self._deadline, self._total = self.clock() + self.timeout.total, self.timeout.total
-
-    @contextlib.contextmanager
-    def limited(self, seconds: float) -> Iterator[None]:
-        """Limit everything inside, waiting included, to so many seconds, and to what is left of the call."""
-        before = self._deadline, self._total
-        end = self.clock() + seconds
-        if self._deadline is None or end < self._deadline:
-            self._deadline, self._total = end, seconds
-        try:
-            yield
-        finally:
-            self._deadline, self._total = before
+        self.start_clock()
 
     @property
     def cancelled(self) -> bool:
         """Whether ``cancel`` was called."""
         return self._stopped
-
-    def remaining(self) -> Optional[float]:
-        """Seconds left of the whole call; ``None`` for no limit."""
-        return None if self._deadline is None else self._deadline - self.clock()
-
-    @property
-    def expired(self) -> bool:
-        """Whether the limit of the whole call is reached."""
-        left = self.remaining()
-        return left is not None and left < _INSTANT
 
     def check(self, stage: Optional[str] = None) -> None:
         """Raise if the call was stopped or its time is over.
@@ -131,45 +95,6 @@ class CallContext:
         if self._deadline is not None and self.expired:
             raise self.timed_out("total", self._total, stage)
 
-    def timed_out(self, phase: str, seconds: Optional[float], stage: Optional[str]) -> RequestTimeoutError:
-        """The error for a limit that was reached."""
-        return RequestTimeoutError(
-            _TIMEOUT_WORDS[phase].format(seconds=seconds), phase=phase, seconds=seconds, stage=stage
-        )
-
-    def silence_seconds(self) -> float:
-        """How long the next step may block: what is left of the silence allowed, of the call, and of a ``window``.
-
-        While a connection is being made, that is what is left of the time for making it. In a body, each read may be
-        silent for as long as it is allowed, while there is progress.
-        """
-        now = self.clock()
-        timeout = self.timeout
-        if self.phase == "read":
-            left: float = timeout.read  # type: ignore[assignment] # None has become the default
-            end = self._quiet_since + timeout.stall  # type: ignore[operator]
-            if end - now < left:
-                left = end - now
-        else:
-            allowed = timeout.connect if self.phase == "connect" else timeout.read
-            left = self._quiet_since + allowed - now  # type: ignore[operator]
-        if self._deadline is not None and self._deadline - now < left:
-            left = self._deadline - now
-        if self._limit is not None and self._limit - now < left:
-            left = self._limit - now
-        return left if left > _INSTANT else _INSTANT
-
-    def silence(self, stage: Optional[str] = None) -> RequestTimeoutError:
-        """The error for a step that blocked for as long as it may."""
-        if self.expired:
-            return self.timed_out("total", self._total, stage)
-        if self.phase == "connect":
-            return self.timed_out("connect", self.timeout.connect, stage)
-        stall = self.timeout.stall or 0.0
-        if self.phase == "read" and self.clock() - self._quiet_since > stall - _INSTANT:
-            return self.timed_out("stall", stall, stage)
-        return self.timed_out(self.phase, self.timeout.read, stage)
-
     def read_seconds(self) -> float:
         """How long the next read may block. Asked before each one, so it takes the fewest steps that it can.
 
@@ -180,7 +105,7 @@ class CallContext:
         if os.getpid() != self._process:
             self.check_process()
         seconds = self.silence_seconds()
-        if seconds <= _INSTANT:
+        if seconds <= INSTANT:
             raise socket.timeout("the time is over")
         return seconds
 
@@ -204,20 +129,6 @@ class CallContext:
         """Pause until a step may block."""
         while self.pace is Pace.POLLING:
             yield Pause.BLOCKS
-
-    def time_left(self) -> float:
-        """How long a step that polls may go on to hear nothing, in seconds. Zero and less: its time is over."""
-        now, timeout = self.clock(), self.timeout
-        if self.phase == "read":
-            left: float = self._heard_at + timeout.read - now  # type: ignore[operator] # None became the default
-            left = min(left, self._quiet_since + timeout.stall - now)  # type: ignore[operator]
-        else:
-            left = self._quiet_since + timeout.read - now  # type: ignore[operator]
-        if self._deadline is not None:
-            left = min(left, self._deadline - now)
-        if self._limit is not None:
-            left = min(left, self._limit - now)
-        return left
 
     def poll_seconds(self) -> float:
         """How long the next read of a step that polls may block.
@@ -254,47 +165,10 @@ class CallContext:
         if self._poll_until == 0.0 and self._turn_size >= at_most:
             self.turn_is_over = self.has_more = True
 
-    def hear(self) -> None:
-        """Note a sign of life: the time for silence begins anew, that for progress does not."""
-        self._heard_at = self.clock()
-
-    def leave_out(self, seconds: float) -> None:
-        """Leave so many seconds, in which nobody waited, out of the time of the present step."""
-        self._quiet_since += seconds
-        self._heard_at += seconds
-
     def check_process(self) -> None:
         """Raise if this is a forked child: the connection belongs to the parent."""
         if os.getpid() != self._process:
             raise StreamClosedError("the stream belongs to the process that this one was forked from")
-
-    def touch(self) -> None:
-        """Note a step forward, in a body one of what is waited for: its limit begins anew."""
-        self._quiet_since = self._heard_at = self.clock()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time that passes inside, which is the caller's, out of that of the present step."""
-        began = self.clock()
-        try:
-            yield
-        finally:
-            self.leave_out(self.clock() - began)
-
-    @contextlib.contextmanager
-    def window(self, seconds: float) -> Iterator[None]:
-        """Limit the reads inside to so many seconds altogether."""
-        self._limit = self.clock() + seconds
-        self.has_nearer_limit = True
-        try:
-            yield
-        finally:
-            self._limit = None
-
-    @property
-    def window_closed(self) -> bool:
-        """Whether the time of the present ``window`` is over."""
-        return self._limit is not None and self.clock() >= self._limit
 
     def attach_socket(self, sock: socket.socket) -> None:
         """Note the socket that the call is about to block on; if the call was stopped it is shut down at once."""
@@ -376,15 +250,6 @@ def _held_lock() -> threading.Lock:
 
 
 _thread = threading.local()
-
-_TIMEOUT_WORDS = {
-    "connect": "no connection was made within {seconds:g} s",
-    "send": "the request could not be sent within {seconds:g} s",
-    "reply": "no reply came within {seconds:g} s",
-    "read": "nothing more came for {seconds:g} s",
-    "stall": "the reply came no further for {seconds:g} s, though the connection was alive",
-    "total": "the call took longer than the {seconds:g} s that it may take in all",
-}
 
 
 def note_route(url: str, settings: Dict[str, Any]) -> None:
