@@ -5,9 +5,11 @@ Tests take the fixture ``run``, once for each kind of loop, or ``read``, which r
 
 import asyncio
 import functools
+import time
 from typing import Any, Callable, Coroutine, List, TypeVar
 
 import pytest
+from support import PATIENCE
 
 try:
     import uvloop
@@ -59,6 +61,14 @@ async def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """Await what waits for a server, while the loop runs on: the loop itself reads what the server sends."""
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+async def until(predicate: Callable[[], object]) -> None:
+    """Wait for what only looking can tell, while the loop runs on and without a thread."""
+    end = time.monotonic() + PATIENCE
+    while not predicate():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        await asyncio.sleep(0.005)
 
 
 def reader(face: str, monkeypatch: pytest.MonkeyPatch) -> Read:

@@ -5,10 +5,10 @@ import inspect
 import pickle
 import threading
 import typing
-from typing import Any, Callable, Coroutine, Iterator, List
+from typing import Any, Coroutine, Iterator, List
 
 import pytest
-from event_loops import Main, every_loop, run_on_asyncio, until, watching_loops
+from loops import KINDS, THREADS, Run, runner, until
 from streams import AT_ONCE
 from support import nothing_left_open, stages
 
@@ -27,8 +27,6 @@ from copilot_sync import (
 )
 from copilot_sync.aio import client as client_module
 from copilot_sync.emulator import Emulator, Fault, Reply
-
-Run = Callable[[Main], None]
 
 
 def is_public(name: str) -> bool:
@@ -111,7 +109,6 @@ def test_making_one_sends_nothing(emulator: Emulator) -> None:
     client.close()
 
 
-@every_loop
 def test_each_call_does_what_its_twin_does(run: Run, emulator: Emulator) -> None:
     """And returns or raises the same."""
 
@@ -134,10 +131,9 @@ def test_each_call_does_what_its_twin_does(run: Run, emulator: Emulator) -> None
                     await client.rename_thread(conversation, " ")
 
     urls: Any = {"api_url": emulator.api_url}
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_a_question_is_answered(run: Run, emulator: Emulator) -> None:
     """Whole, in one piece as of the blocking client, and with all that is known of the answer."""
 
@@ -148,11 +144,11 @@ def test_a_question_is_answered(run: Run, emulator: Emulator) -> None:
             assert (answer.text, answer.complete, told) == ("onetwo", True, [answer.conversation])
             assert (await client.ask([{"role": "user", "content": "hi"}], system="Be brief")).text == "onetwo"
 
-    run(main)
+    run(main())
 
 
-@watching_loops
-def test_no_thread_waits_for_an_answer(run: Run, emulator: Emulator) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != THREADS])
+def test_no_thread_waits_for_an_answer(kind: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop reads it itself, as soon as the question is sent, and has time for other tasks."""
 
     async def main() -> None:
@@ -163,7 +159,7 @@ def test_no_thread_waits_for_an_answer(run: Run, emulator: Emulator) -> None:
             emulator.release()
             assert (await task).text == "onetwo"
 
-    run(main)
+    runner(kind, monkeypatch)(main())
 
 
 CALLS = {
@@ -174,7 +170,6 @@ CALLS = {
 }
 
 
-@every_loop
 @pytest.mark.parametrize("stage", CALLS)
 def test_a_cancelled_call_ends_its_request(run: Run, stage: str, emulator: Emulator) -> None:
     """At once, and nothing is left: neither the connection nor a thread."""
@@ -190,10 +185,9 @@ def test_a_cancelled_call_ends_its_request(run: Run, stage: str, emulator: Emula
             await until(lambda: len(emulator.disconnects) == 1)
             assert await client.models()
 
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_calls_take_turns(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many threads at once and no more; the others follow, and one that gives up lets them pass."""
     monkeypatch.setattr(client_module, "MAX_CALLS", 2)
@@ -211,10 +205,9 @@ def test_calls_take_turns(run: Run, emulator: Emulator, monkeypatch: pytest.Monk
             emulator.release()
             assert await asyncio.gather(*tasks[:2], *tasks[3:]) == [[]] * 4
 
-    run(main)
+    run(main())
 
 
-@every_loop
 @pytest.mark.parametrize("way", ["close", "aclose", "another thread"])
 def test_closing_ends_every_call(run: Run, way: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those under way and those that wait for their turn raise the same; the client can be used again."""
@@ -246,10 +239,9 @@ def test_closing_ends_every_call(run: Run, way: str, emulator: Emulator, monkeyp
         await client.aclose()
         await client.aclose()
 
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_no_thread_outlives_a_client(run: Run, emulator: Emulator) -> None:
     """Also the one that helps a question on its way."""
 
@@ -263,7 +255,7 @@ def test_no_thread_outlives_a_client(run: Run, emulator: Emulator) -> None:
         with pytest.raises(StreamClosedError):
             await asking
 
-    run(main)
+    run(main())
 
 
 def test_a_client_serves_one_loop_after_the_other(emulator: Emulator) -> None:
@@ -276,7 +268,7 @@ def test_a_client_serves_one_loop_after_the_other(emulator: Emulator) -> None:
         assert len(await asyncio.gather(*(client.threads() for _ in range(3)))) == 3
 
     asyncio.run(main())
-    threads = [threading.Thread(target=run_on_asyncio, args=(main,)) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -345,7 +337,6 @@ def test_limits_are_those_of_the_client(emulator: Emulator) -> None:
     asyncio.run(main())
 
 
-@every_loop
 def test_a_chat_goes_on_with_its_conversation(run: Run, emulator: Emulator) -> None:
     """Question by question, and the last one again or edited, whole or in pieces."""
 
@@ -365,10 +356,9 @@ def test_a_chat_goes_on_with_its_conversation(run: Run, emulator: Emulator) -> N
             assert len(emulator.threads) == 1
             assert "messages" not in stages(emulator)
 
-    run(main)
+    run(main())
 
 
-@every_loop
 @pytest.mark.parametrize("way", ["retry", "edit"])
 def test_a_look_up_does_not_block_the_loop(run: Run, way: str, emulator: Emulator) -> None:
     """A stored conversation is looked up, once, while other tasks go on; cancelled, it ends at once."""
@@ -385,13 +375,14 @@ def test_a_look_up_does_not_block_the_loop(run: Run, way: str, emulator: Emulato
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert chat.question is None
+            await until(lambda: emulator.disconnects and not emulator.stalled)
             task = asyncio.ensure_future(again())
-            await until(lambda: emulator.stalled and len(emulator.disconnects) == 1)
+            await until(lambda: emulator.stalled)
             emulator.release()
             assert (await task).text == "onetwo"
             assert stages(emulator).count("messages") == 2
 
-    run(main)
+    run(main())
 
 
 def test_a_chat_without_a_question_has_none_to_ask_again(emulator: Emulator) -> None:

@@ -3,10 +3,10 @@
 import asyncio
 import pickle
 import threading
-from typing import Callable, Iterator, List
+from typing import Iterator, List
 
 import pytest
-from event_loops import Main, every_loop, until
+from loops import Run, until
 from streams import AT_ONCE
 from support import collect_garbage, nothing_left_open, stages
 
@@ -21,7 +21,6 @@ from copilot_sync import (
 )
 from copilot_sync.emulator import Emulator, Fault, Reply
 
-Run = Callable[[Main], None]
 STALLED = Fault.stall(("after_events", 1))
 
 
@@ -37,7 +36,6 @@ def client(emulator: Emulator) -> AsyncClient:
     return AsyncClient(emulator.api_key, api_url=emulator.api_url, retry=AT_ONCE)
 
 
-@every_loop
 def test_nothing_is_sent_before_the_first_piece(run: Run, emulator: Emulator, client: AsyncClient) -> None:
     """Then the pieces come as they are written, and what is known of the answer with them."""
 
@@ -55,10 +53,9 @@ def test_nothing_is_sent_before_the_first_piece(run: Run, emulator: Emulator, cl
         assert (stream.closed, repr(stream)) == (False, "<AsyncStream finished, 6 characters>")
         assert [piece async for piece in stream] == []
 
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_the_conversation_comes_before_the_question(run: Run, emulator: Emulator, client: AsyncClient) -> None:
     """``start`` gets it and sends no message; it is kept if the question is refused, and asked for once."""
 
@@ -75,10 +72,9 @@ def test_the_conversation_comes_before_the_question(run: Run, emulator: Emulator
             with pytest.raises(StreamClosedError, match="had failed"):
                 await stream.read()
 
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_events_are_all_that_the_service_says(run: Run, emulator: Emulator, client: AsyncClient) -> None:
     """The conversation is none of them, and a stream may be read in all ways, one after the other."""
 
@@ -89,10 +85,9 @@ def test_events_are_all_that_the_service_says(run: Run, emulator: Emulator, clie
             assert await stream.__anext__() == "two"
             assert [type(event) async for event in stream.events()] == [CompleteEvent]
 
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_a_wait_that_is_given_up_loses_nothing(run: Run, emulator: Emulator, client: AsyncClient) -> None:
     """As with ``asyncio.wait_for``: ask again, and go on."""
 
@@ -114,10 +109,9 @@ def test_a_wait_that_is_given_up_loses_nothing(run: Run, emulator: Emulator, cli
             emulator.release()
             assert await stream.__anext__() == "two"
 
-    run(main)
+    run(main())
 
 
-@every_loop
 @pytest.mark.parametrize("way", ["close", "aclose"])
 def test_a_task_that_closes_its_stream_reads_no_more(
     run: Run, way: str, emulator: Emulator, client: AsyncClient
@@ -141,12 +135,11 @@ def test_a_task_that_closes_its_stream_reads_no_more(
             unread.close()
             with pytest.raises(StreamClosedError, match="before its conversation began"):
                 await unread.start()
-            await until(lambda: len(emulator.disconnects) == 1)
+            await until(lambda: emulator.disconnects)
 
-    run(main)
+    run(main())
 
 
-@every_loop
 @pytest.mark.parametrize("by", ["task", "thread", "client"])
 def test_a_task_learns_that_its_stream_was_closed(run: Run, by: str, emulator: Emulator, client: AsyncClient) -> None:
     """By whomever: a cut answer does not look whole, however often it is asked."""
@@ -175,10 +168,9 @@ def test_a_task_learns_that_its_stream_was_closed(run: Run, by: str, emulator: E
         assert (stream.closed, stream.answer) == (True, None)
         await client.aclose()
 
-    run(main)
+    run(main())
 
 
-@every_loop
 def test_what_has_arrived_is_kept_from_others_by_a_close(run: Run, emulator: Emulator, client: AsyncClient) -> None:
     """Although the answer is whole: who reads pieces would take those that it has for all of them."""
 
@@ -197,7 +189,7 @@ def test_what_has_arrived_is_kept_from_others_by_a_close(run: Run, emulator: Emu
             assert await read() == []
             assert (await stream.read()).text == "onetwo"
 
-    run(main)
+    run(main())
 
 
 def test_errors_are_those_of_the_blocking_stream(emulator: Emulator, client: AsyncClient) -> None:
