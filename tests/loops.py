@@ -23,10 +23,13 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Read = Callable[..., List[str]]
 
+ASYNCIO, THREADS, UVLOOP = "asyncio", "asyncio with threads", "uvloop"
 #: The loop reads by itself; a thread waits for each packet, as on Windows; the fast loop that many servers use.
-LOOP, THREADS, UVLOOP = KINDS = ["asyncio", "asyncio with threads", "uvloop"]
-
-
+KINDS = [
+    ASYNCIO,
+    THREADS,
+    pytest.param(UVLOOP, marks=pytest.mark.skipif(uvloop is None, reason="there is no uvloop here")),
+]
 #: And none.
 FACES = ["sync", *KINDS]
 
