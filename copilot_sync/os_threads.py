@@ -82,6 +82,7 @@ class ThreadResult(Generic[T]):
             self._failures.append(error)
         self._ended = True
         self._running.release()
+        del self  # a failure holds this frame: it goes with this object, even if nobody takes it
         on_end()
 
     def wait(self, seconds: Optional[float]) -> bool:
