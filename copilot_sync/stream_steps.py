@@ -210,6 +210,11 @@ class StreamSteps:
         """Have the connection watched between two turns. From now on the driver is closed where that is done."""
         self._watch = self._call.watch = watch
 
+    def end_watch(self) -> None:
+        """Watch the connection no more. One that is kept for the next question knows its last call, but no loop."""
+        self._call.watch.end()
+        self._call.watch = Watch()
+
     def wait(self) -> bool:
         """Have bytes and time watched after a step that paused with ``NOTHING_YET``.
 
@@ -278,9 +283,8 @@ class StreamSteps:
         is_here = self._watch is None and isinstance(end, Closed) and end.thread == self._reader
         if isinstance(end, Closed) and not is_here and not self._closed_by_reader:
             where = "another thread" if self._watch is None else "another task or thread"
-            error = StreamClosedError(f"the stream was closed by {where}", stage="stream")
-            error.partial = self._builder.text
-            raise error from None
+            words = f"the stream was closed by {where}"
+            raise StreamClosedError(words, stage="stream", partial=self._builder.text) from None
         raise StopIteration
 
     def _note_discard(self) -> None:

@@ -218,7 +218,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
 
     def _end(self, error: Optional[BaseException]) -> None:
         self._has_ended = True
-        self._watch.end()
+        self._steps.end_watch()
         if isinstance(error, StreamClosedError):
             self._stream.close()  # here, because another thread leaves that to the loop
             error = None if self._is_closing else error
@@ -232,9 +232,9 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
 
     async def join(self) -> None:
         """Wait a moment for a thread that helps, after the stream was closed."""
-        helper = self._helper
-        if helper is not None and asyncio.get_running_loop() is self._loop:
-            self._helper_ended = self._helper_ended or self._loop.create_future()
+        helper, loop = self._helper, self._loop
+        if helper is not None and loop is not None and asyncio._get_running_loop() is loop:
+            self._helper_ended = self._helper_ended or loop.create_future()
             await asyncio.wait({self._helper_ended}, timeout=JOIN_TIMEOUT)
             helper.join()
 
