@@ -1,7 +1,8 @@
 """How an asyncio event loop watches the connection of a stream, and the time.
 
 The loop holds a ``LoopWatch``, and that holds the reader weakly: a reader that nobody holds closes its stream. While
-somebody waits for the reader, the watch holds it too, because a task that waits has nobody else.
+somebody waits for the reader, the watch holds it too, because a task that waits has nobody else. While a thread helps,
+which holds the watch, a timer of the loop does so instead: a loop that is closed lets go of it, and the thread ends.
 
 Rules:
 
@@ -21,6 +22,9 @@ from typing import Any, Callable, Optional, TypeVar
 from copilot_sync.stepping import Watch
 
 T = TypeVar("T")
+
+#: Seconds that nothing waits for.
+_LATE = 24 * 3600.0
 
 
 def watches_sockets(loop: asyncio.AbstractEventLoop) -> bool:
@@ -97,6 +101,10 @@ class LoopWatch(Watch):
     def call_soon(self) -> None:
         """Have the reader go on in the next round of the loop."""
         _without_context(self._loop.call_soon, self._run, "on_ready")
+
+    def call_late(self, held: Any) -> asyncio.TimerHandle:
+        """Have the loop hold an object until the timer is cancelled, or the loop closed."""
+        return _without_context(self._loop.call_later, _LATE, bool, held)
 
     def call_on_help(self) -> None:
         """Have the reader go on, in the loop. For the thread that helped, when it ends."""

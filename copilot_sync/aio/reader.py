@@ -75,6 +75,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self._items: Deque[T] = deque()
         self._loop: Optional[asyncio.AbstractEventLoop] = None  # that of whoever asks first
         self._waiter: Optional[asyncio.Future[None]] = None
+        self._hold_timer: Optional[asyncio.TimerHandle] = None  # by it the loop holds this object
         self._helper: Optional[ThreadResult[List[Any]]] = None
         self._helper_ended: Optional[asyncio.Future[None]] = None
         self._is_idle = True  # nobody will say when to go on
@@ -92,7 +93,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
                 try:
                     await waiter
                 finally:
-                    self._waiter = self._watch.holder = None
+                    self._end_wait()
         return items.popleft()
 
     async def take(self, timeout: float) -> "List[T]":
@@ -109,7 +110,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             try:
                 await waiter
             finally:
-                self._waiter = self._watch.holder = None
+                self._end_wait()
                 timer.cancel()
             if self._has_ended and not self._items:
                 self._begin_wait()
@@ -135,8 +136,29 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
                 raise self._failures.pop()
             raise StopAsyncIteration
         self._waiter = waiter = loop.create_future()
-        self._watch.holder = self
+        self._hold()
         return waiter
+
+    def _hold(self) -> None:
+        """Have this object live while somebody waits, as ``loop_watch`` says."""
+        if self._waiter is None:
+            return
+        if self._helper is None:
+            self._let_go()
+            self._watch.holder = self
+        elif self._hold_timer is None:
+            self._watch.holder = None
+            self._hold_timer = self._watch.call_late(self)
+
+    def _let_go(self) -> None:
+        timer, self._hold_timer = self._hold_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _end_wait(self) -> None:
+        self._waiter = self._watch.holder = None
+        if self._hold_timer is not None:
+            self._let_go()
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.get_running_loop()
@@ -181,6 +203,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         except BaseException as error:  # noqa: BLE001 - whoever reads gets it, whatever it is: no handler of a signal ran
             self._end(error)
         self.on_ready()
+        self._hold()
 
     def _take_turn(self, looks_at_time: bool) -> None:
         """Go on until there is nothing more to read."""
@@ -197,6 +220,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
                     if item is Pause.BLOCKS or not steps.wait():
                         self._watch.end()
                         self._helper = ThreadResult(steps.help, self._watch.call_on_help)
+                        self._hold()
                     return
                 self._add(item)
             self._watch.end()
