@@ -88,7 +88,9 @@ class ThreadResult(Generic[T]):
     def wait(self, seconds: Optional[float]) -> bool:
         """Wait for the end, up to so many seconds; ``None`` for no limit. Return whether it has ended."""
         if not self._ended:
-            self._running.acquire(timeout=-1 if seconds is None else max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+            longest = -1 if seconds is None else max(0.0, min(seconds, threading.TIMEOUT_MAX))
+            if self._running.acquire(timeout=longest):
+                self._running.release()  # a handler of a signal may have interrupted a wait, and wait here itself
         return self._ended
 
     def take(self) -> T:

@@ -62,6 +62,8 @@ class StreamSteps:
         self._closed_by_reader = False  # inside of ``on_start``
         # What an event loop watches the connection with. It closes the driver, in the loop's own thread.
         self._watch: Optional[Watch] = None
+        self._was_polled = False
+        self._waiting = threading.RLock()  # held by whoever waits for a thread that helped ``poll``
         self._helper: Optional[ThreadResult[List[Any]]] = None
         self._helped: Deque[Any] = deque()  # what a thread came to that helped ``poll``
         self._paused_at: Optional[float] = None  # since then nobody polls
@@ -78,15 +80,20 @@ class StreamSteps:
             CopilotError: Anything else went wrong.
         """
         self._reader = threading.get_ident()
-        if self._helper is not None:
-            self._helper.wait(None)
-            self._take_help()
-        while self._helped:
-            item = self._helped.popleft()
-            if type(item) is not Pause:
+        if self._was_polled:
+            self._go_on()
+            while self._helper is not None:
+                self._is_helped(None)
+            while self._helped:
+                item = self._helped.popleft()
+                if type(item) is not Pause:
+                    return item
+        while True:
+            self._check_free()
+            self._call.pace = Pace.BLOCKING
+            item = self.step()
+            if type(item) is not Pause:  # else somebody else has tried to poll meanwhile
                 return item
-        self._call.pace = Pace.BLOCKING
-        return self.step()
 
     def step(self) -> Any:
         """Go on at the present pace, and return an item, or a ``Pause``. Errors are those of ``block``."""
@@ -163,9 +170,8 @@ class StreamSteps:
         """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as in ``block``."""
         call, self._reader = self._call, threading.get_ident()
         until = call.clock() + min(seconds, threading.TIMEOUT_MAX)
-        if self._paused_at is not None:
-            call.leave_out(call.clock() - self._paused_at)
-            self._paused_at = None
+        self._was_polled = True
+        self._go_on()
         while True:
             item = self._polled(until)
             if type(item) is ContentEvent:
@@ -173,9 +179,8 @@ class StreamSteps:
             if item is Pause.BLOCKS:
                 if self._helper is None:
                     self._helper = ThreadResult(self.help)
-                if not self._helper.wait(until - call.clock()):
+                if not self._is_helped(until - call.clock()):
                     return None
-                self._take_help()
             elif item is Pause.NOTHING_YET and call.clock() >= until and not call.has_more:
                 self._paused_at = call.clock()
                 return None
@@ -185,6 +190,7 @@ class StreamSteps:
             return self._helped.popleft()
         if self._helper is not None:
             return Pause.BLOCKS
+        self._check_free()
         self._call.begin_poll(until)
         return self.step()
 
@@ -193,12 +199,41 @@ class StreamSteps:
         first = self.poll(seconds)
         if first is None:
             return []
-        return [first, *(item.body for item in self._rest_of_turn() if type(item) is ContentEvent)]
+        pieces = [first, *(item.body for item in self._rest_of_turn() if type(item) is ContentEvent)]
+        self._paused_at = self._call.clock()
+        return pieces
 
-    def _take_help(self) -> None:
-        helper, self._helper = self._helper, None
-        assert helper is not None  # noqa: S101 - whoever calls this has looked
-        self._helped.extend(helper.take())
+    def _go_on(self) -> None:
+        """Leave the time in which nobody polled out of what the call may take. End here if the stream was closed."""
+        if self._ends and isinstance(self._builder.end, Closed):
+            self._stop()
+        if self._paused_at is not None:
+            self._call.leave_out(self._call.clock() - self._paused_at)
+            self._paused_at = None
+
+    def _check_free(self) -> None:
+        """Refuse to go on while the driver is executing, before anything is changed that it goes by."""
+        if getattr(self._driver, "gi_running", False):
+            self._refuse_second_reader()
+
+    def _is_helped(self, seconds: Optional[float]) -> bool:
+        """Wait for a thread that helps, up to so many seconds; return whether it has ended. Take what it came to."""
+        self._call.check_process()  # else the thread is the parent's
+        if not self._waiting.acquire(False):
+            self._refuse_second_reader()
+        try:
+            helper = self._helper
+            if helper is not None:
+                if not helper.wait(seconds):
+                    return False
+                if self._helper is helper:  # else a handler of a signal has taken it
+                    self._helper = None
+                    self._helped.extend(helper.take())
+            return True
+        except StreamClosedError:
+            self._stop()  # which knows who closed it; the thread does not
+        finally:
+            self._waiting.release()
 
     def join(self) -> None:
         """Wait a moment for the end of a thread that helps ``poll``, after the stream was closed."""

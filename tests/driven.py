@@ -31,6 +31,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+BODY = ONE + TWO + COMPLETE
 #: A whole reply.
 GOOD = HEAD + chunk(ONE) + chunk(TWO) + chunk(COMPLETE) + LAST
 

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 import pytest
 from driven import (
     BLOCKING,
+    BODY,
     DRIVERS,
     GOOD,
     HEAD,
@@ -70,7 +71,7 @@ GZIP = b"Content-Encoding: gzip"
 BROTLI = b"Content-Encoding: br"
 DEFLATE = b"Content-Encoding: deflate"
 HUGE_HEAD = head(EVENTS, CHUNKED, *[b"X-%d: %b" % (number, b"x" * 900) for number in range(90)])
-BODY = ONE + TWO + COMPLETE
+
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 BURST = b'data: {"type":"content","body":"%b"}\n\n' % (b"x" * 10_000)
 TINY = b"".join(b'data: {"type":"content","body":"%d"}\n\n' % (number % 10) for number in range(3000))
