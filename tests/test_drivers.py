@@ -32,7 +32,7 @@ from driven import (
     trickled,
 )
 from streams import AT_ONCE, COMPLETE, DONE, ONE, TWO
-from support import Server, authority_file, wait_until
+from support import Peer, Server, authority_file, wait_until
 
 from copilot_sync import RetryPolicy, Timeout
 
@@ -78,6 +78,7 @@ TINY = b"".join(b'data: {"type":"content","body":"%d"}\n\n' % (number % 10) for 
 TINY_TEXT = "0123456789" * 300
 BOMB = gzip.compress(b'data: {"type":"content","body":"%b"}\n\n' % (b"x" * 100_000) * 30 + COMPLETE)
 WORDS = json.dumps({"message": "words of the service"}).encode()
+ROUTED = b'data: {"type":"routedModel","model":"gpt-4o"}\n\n'
 ERROR = b'data: {"type":"error","code":"boom","message":"words"}\n\n'
 DOCUMENT = json.dumps({"message": {"id": "m-1", "role": "assistant", "content": "one"}}).encode()
 
@@ -105,12 +106,17 @@ def packed(data: bytes) -> bytes:
 def waiting(times: int, seconds: float) -> List[Act]:
     """Send comments from time to time."""
 
-    def act(peer: Any) -> None:
+    def act(peer: Peer) -> None:
         for _ in range(times):
             peer.send(chunk(b": waiting\n\n"))
             peer.gone.wait(seconds)
 
     return [act]
+
+
+def paused(peer: Peer) -> None:
+    """Say nothing for less than ``SHORT``."""
+    peer.gone.wait(0.1)
 
 
 GONE = "NetworkError"
@@ -224,6 +230,12 @@ CASES: Dict[str, Case] = {
     "comments, then an answer": Case(
         [sent(HEAD), *waiting(5, 0.1), sent(chunk(BODY) + LAST)], "onetwo", reuses=True, timeout=SHORT
     ),
+    "comments, then an event without text, then an answer": Case(
+        [sent(HEAD), *waiting(4, 0.1), sent(chunk(ROUTED)), paused, sent(chunk(BODY) + LAST)],
+        "onetwo",
+        reuses=True,
+        timeout=SHORT,
+    ),
     "slower than the whole call may be": Case([sent(HEAD + chunk(ONE)), silent], "one", LATE, timeout=TOTAL),
     "no head in all the time": Case([silent], "", LATE, timeout=TOTAL),
     # What it says.
@@ -331,7 +343,7 @@ def test_no_thread_waits_for_the_reply(name: str) -> None:
 def sent_without_help(data: bytes) -> Act:
     """Send bytes when no thread helps to read."""
 
-    def act(peer: Any) -> None:
+    def act(peer: Peer) -> None:
         wait_until(lambda: not any(thread.name == "copilot-sync-stream" for thread in threading.enumerate()))
         peer.send(data)
 

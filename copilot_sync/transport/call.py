@@ -57,7 +57,6 @@ class CallContext(CallLimits):
         self._poll_until = 0.0
         #: Whether a read of a step that polls asks for ``poll_seconds``. If not, it waits for nothing.
         self.looks_at_time = False
-        self._is_overtime = False
         #: What takes the events of the reply, while the driver is paused because nothing has arrived.
         self.reading: Any = None
         #: What watches the socket between two steps.
@@ -117,6 +116,8 @@ class CallContext(CallLimits):
             looks_at_time: Whether a read first looks if the time is over, and if this is a forked child. An event loop
                 watches the time, and in a child ``after_fork_in_child`` has taken the connection away.
         """
+        if self.pace is not Pace.POLLING:
+            self.hear()  # a step that may block keeps no account of what it hears
         self.pace, self._poll_until, self.looks_at_time = Pace.POLLING, until, looks_at_time
         self.has_more = self.turn_is_over = False
         self._turn_size = 0

@@ -33,6 +33,7 @@ class CallLimits:
         self._total: Optional[float] = None  # how many seconds that deadline allowed
         self._quiet_since = clock()
         self._heard_at = self._quiet_since  # when the last bytes came; only steps that poll go by it
+        self._is_overtime = False  # the time is over, and what arrived before was looked for once more
         self._limit: Optional[float] = None
         #: Whether a limit is nearer now than it was, so that whoever watches the time has to look again.
         self.has_nearer_limit = False
@@ -130,6 +131,7 @@ class CallLimits:
     def touch(self) -> None:
         """Note a step forward, in a body one of what is waited for: its limit begins anew."""
         self._quiet_since = self._heard_at = self.clock()
+        self._is_overtime = False
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
