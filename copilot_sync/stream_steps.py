@@ -92,7 +92,7 @@ class StreamSteps:
             self._check_free()
             self._call.pace = Pace.BLOCKING
             item = self.step()
-            if type(item) is not Pause:  # else somebody else has tried to poll meanwhile
+            if type(item) is not Pause:  # pragma: no branch - else somebody else has tried to poll at that moment
                 return item
 
     def step(self) -> Any:
@@ -223,12 +223,11 @@ class StreamSteps:
             self._refuse_second_reader()
         try:
             helper = self._helper
-            if helper is not None:
-                if not helper.wait(seconds):
-                    return False
-                if self._helper is helper:  # else a handler of a signal has taken it
-                    self._helper = None
-                    self._helped.extend(helper.take())
+            if helper is not None and not helper.wait(seconds):
+                return False
+            if helper is not None and self._helper is helper:  # else a handler of a signal has taken it
+                self._helper = None
+                self._helped.extend(helper.take())
             return True
         except StreamClosedError:
             self._stop()  # which knows who closed it; the thread does not

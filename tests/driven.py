@@ -129,7 +129,7 @@ def outcome(server: Server, driver: Driver, url: str = "", **options: Any) -> Ou
         except CopilotError as error:
             failure = error
         assert stream.text.startswith("".join(pieces))
-        after = _asked_again(client)
+        after = client.ask("Again", conversation=_conversation()).text
     names = ("stage", "status", "phase", "attempts", "partial", "may_have_been_sent")
     return Outcome(
         "".join(pieces),
@@ -141,13 +141,6 @@ def outcome(server: Server, driver: Driver, url: str = "", **options: Any) -> Ou
         after,
         server.connections,
     )
-
-
-def _asked_again(client: Client) -> str:
-    try:
-        return client.ask("Again", conversation=_conversation()).text
-    except CopilotError as error:
-        return type(error).__name__
 
 
 def _conversation() -> Conversation:
