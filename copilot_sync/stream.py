@@ -1,6 +1,6 @@
 """``Stream``: one reply while it is read.
 
-A ``Stream`` is a view of one generator, the driver in ``delivery.exchange``, which ``StreamSteps`` goes on with.
+A ``Stream`` is a view of one generator, the driver in ``delivery.exchange``, which ``ThreadSteps`` goes on with.
 Iterating the stream yields the text, ``events()`` yields all events, ``read()`` goes on to the end, and ``poll()``
 waits no longer than it is told to.
 
@@ -23,7 +23,7 @@ from copilot_sync.errors import StreamClosedError
 from copilot_sync.events import ContentEvent, Event
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
-from copilot_sync.stream_steps import StreamSteps
+from copilot_sync.stream_steps import ThreadSteps
 from copilot_sync.transport.call import CallContext
 
 
@@ -53,7 +53,7 @@ class Stream:
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
         driver = drive(session, message, options, self._call, self._builder)
-        self._steps = StreamSteps(driver, self._call, self._builder, on_start, on_discard)
+        self._steps = ThreadSteps(driver, self._call, self._builder, on_start, on_discard)
         self._session = session
         self._naming: Optional[ThreadNaming] = None
         #: Whether this stream begins a new conversation.
@@ -131,7 +131,7 @@ class Stream:
 
         For whoever has something else to do while the service thinks, such as to keep a connection of its own alive. A
         thread helps as long as the question is being sent; from then on there is none. The limits of the call hold
-        while you poll: the time from one ``poll`` to the next is left out.
+        while you poll, and the time from one ``poll`` to the next counts; what arrived meanwhile is never lost.
 
         >>> while (piece := stream.poll(10)) != "":  # doctest: +SKIP
         ...     print("…" if piece is None else piece, flush=True)

@@ -62,47 +62,15 @@ class StreamSteps:
         self._closed_by_reader = False  # inside of ``on_start``
         # What an event loop watches the connection with. It closes the driver, in the loop's own thread.
         self._watch: Optional[Watch] = None
-        self._was_polled = False
-        self._waiting = threading.RLock()  # held by whoever waits for a thread that helped ``poll``
-        self._helper: Optional[ThreadResult[List[Any]]] = None
-        self._helped: Deque[Any] = deque()  # what a thread came to that helped ``poll``
-        self._paused_at: Optional[float] = None  # since then nobody polls
         # One at most: it came right behind items that were returned. Raised out of here, no frame of its holds it.
         self._late_failures: List[CopilotError] = []
 
-    def block(self) -> Any:
-        """Wait for the next item.
-
-        Raises:
-            StopIteration: The answer has ended, or this thread closed the stream.
-            StreamClosedError: Another thread closed the stream.
-            RuntimeError: Another thread is inside the driver.
-            CopilotError: Anything else went wrong.
-        """
-        self._reader = threading.get_ident()
-        if self._was_polled:
-            self._go_on()
-            while self._helper is not None:
-                self._is_helped(None)
-            while self._helped:
-                item = self._helped.popleft()
-                if type(item) is not Pause:
-                    return item
-        while True:
-            self._check_free()
-            self._call.pace = Pace.BLOCKING
-            item = self.step()
-            if type(item) is not Pause:  # pragma: no branch - else somebody else has tried to poll at that moment
-                return item
-
     def step(self) -> Any:
-        """Go on at the present pace, and return an item, or a ``Pause``. Errors are those of ``block``."""
+        """Go on at the present pace, and return an item, or a ``Pause``. Errors as in ``block``."""
         if self._late_failures:
             raise self._late_failures.pop()
         item = self._next()
-        if not self.started and type(item) is not Pause:
-            self._note_start(item)
-        return item
+        return item if self.started or type(item) is Pause else self._started_with(item)
 
     def note_patience(self) -> None:
         """Begin the time for silence anew, because whoever reads had enough to do until now."""
@@ -166,80 +134,6 @@ class StreamSteps:
             items.append(item)
         return items
 
-    def poll(self, seconds: float) -> Optional[str]:
-        """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as in ``block``."""
-        call, self._reader = self._call, threading.get_ident()
-        until = call.clock() + min(seconds, threading.TIMEOUT_MAX)
-        self._was_polled = True
-        self._go_on()
-        while True:
-            item = self._polled(until)
-            if type(item) is ContentEvent:
-                return item.body
-            if item is Pause.BLOCKS:
-                if self._helper is None:
-                    self._helper = ThreadResult(self.help)
-                if not self._is_helped(until - call.clock()):
-                    return None
-            elif item is Pause.NOTHING_YET and call.clock() >= until and not call.has_more:
-                self._paused_at = call.clock()
-                return None
-
-    def _polled(self, until: float) -> Any:
-        if self._helped:
-            return self._helped.popleft()
-        if self._helper is not None:
-            return Pause.BLOCKS
-        self._check_free()
-        self._call.begin_poll(until)
-        return self.step()
-
-    def poll_all(self, seconds: float) -> List[str]:
-        """Wait as ``poll`` does, and return all pieces that came at once."""
-        first = self.poll(seconds)
-        if first is None:
-            return []
-        pieces = [first, *(item.body for item in self._rest_of_turn() if type(item) is ContentEvent)]
-        self._paused_at = self._call.clock()
-        return pieces
-
-    def _go_on(self) -> None:
-        """Leave the time in which nobody polled out of what the call may take. End here if the stream was closed."""
-        if self._ends and isinstance(self._builder.end, Closed):
-            self._stop()
-        if self._paused_at is not None:
-            self._call.leave_out(self._call.clock() - self._paused_at)
-            self._paused_at = None
-
-    def _check_free(self) -> None:
-        """Refuse to go on while the driver is executing, before anything is changed that it goes by."""
-        if getattr(self._driver, "gi_running", False):
-            self._refuse_second_reader()
-
-    def _is_helped(self, seconds: Optional[float]) -> bool:
-        """Wait for a thread that helps, up to so many seconds; return whether it has ended. Take what it came to."""
-        self._call.check_process()  # else the thread is the parent's
-        if not self._waiting.acquire(False):
-            self._refuse_second_reader()
-        try:
-            helper = self._helper
-            if helper is not None and not helper.wait(seconds):
-                return False
-            if helper is not None and self._helper is helper:  # else a handler of a signal has taken it
-                self._helper = None
-                self._helped.extend(helper.take())
-            return True
-        except StreamClosedError:
-            self._stop()  # which knows who closed it; the thread does not
-        finally:
-            self._waiting.release()
-
-    def join(self) -> None:
-        """Wait a moment for the end of a thread that helps ``poll``, after the stream was closed."""
-        helper = self._helper
-        if helper is not None:
-            helper.join()
-
     def watched_by(self, watch: Watch) -> None:
         """Have the connection watched between two turns. From now on the driver is closed where that is done."""
         self._watch = self._call.watch = watch
@@ -270,19 +164,27 @@ class StreamSteps:
         finally:
             self._inside.release()
 
-    def _note_start(self, conversation: Conversation) -> None:
-        self.started = True
-        self._begun = conversation
+    def _started_with(self, conversation: Conversation) -> Conversation:
+        self.started, self._begun = True, conversation
         if self._on_start is not None:
             was_open = not self._ends
             self._on_start(conversation)
             end = self._builder.end
             if was_open and isinstance(end, Closed):
                 self._closed_by_reader = end.thread == threading.get_ident()
+        return conversation
+
+    def _check_open(self, reader: int = 0) -> None:
+        if self._ends and isinstance(self._builder.end, Closed):
+            self._stop(reader)
+
+    def _check_free(self) -> None:
+        """Refuse to go on while the driver is executing, before anything is changed that it goes by."""
+        if getattr(self._driver, "gi_running", False):
+            self._refuse_second_reader()
 
     def _next(self) -> Any:
-        if self._ends and isinstance(self._builder.end, Closed):
-            self._stop()
+        self._check_open()
         if not self._inside.acquire(False):
             self._refuse_second_reader()
         try:
@@ -309,12 +211,12 @@ class StreamSteps:
             raise RuntimeError("a stream can be read by one thread at a time") from None
         self._stop()
 
-    def _stop(self) -> NoReturn:
+    def _stop(self, reader: int = 0) -> NoReturn:
         """End the iteration: quietly, or with an error if whoever reads did not close the stream."""
-        end = self._builder.end
+        end, reader = self._builder.end, reader or self._reader
         # In an event loop, any task of the thread may have closed it. A thread that helps may have the number of the
         # one that closed it, which has ended.
-        is_here = self._watch is None and isinstance(end, Closed) and end.thread == self._reader
+        is_here = self._watch is None and isinstance(end, Closed) and end.thread == reader
         if isinstance(end, Closed) and not is_here and not self._closed_by_reader:
             where = "another thread" if self._watch is None else "another task or thread"
             words = f"the stream was closed by {where}"
@@ -336,3 +238,100 @@ class StreamSteps:
                     self._driver.close()
             finally:
                 self._inside.release()
+
+
+class ThreadSteps(StreamSteps):
+    """The steps of a stream that threads read: they block, or they poll."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._was_polled = False
+        self._waiting = threading.RLock()  # held by whoever waits for a thread that helped
+        self._helper: Optional[ThreadResult[List[Any]]] = None
+        self._helped: Deque[Any] = deque()  # what a thread came to that helped
+
+    def block(self) -> Any:
+        """Wait for the next item.
+
+        Raises:
+            StopIteration: The answer has ended, or this thread closed the stream.
+            StreamClosedError: Another thread closed the stream.
+            RuntimeError: Another thread is inside the driver.
+            CopilotError: Anything else went wrong.
+        """
+        if self._was_polled:
+            self._check_open(threading.get_ident())
+            if self._call.pace is not Pace.BLOCKING:
+                self._call.touch()  # what is waited for now begins now
+            while self._helper is not None:
+                self._is_helped(None)
+            while self._helped:
+                item = self._helped.popleft()
+                if type(item) is not Pause:
+                    return item
+        while True:
+            self._check_free()
+            self._reader = threading.get_ident()
+            self._call.pace = Pace.BLOCKING
+            item = self.step()
+            if type(item) is not Pause:  # pragma: no branch - else somebody else has tried to poll at that moment
+                return item
+
+    def poll(self, seconds: float) -> Optional[str]:
+        """Wait for the next piece of text, up to so many seconds; ``None`` if there is none. Errors as in ``block``."""
+        call = self._call
+        until = call.clock() + min(seconds, threading.TIMEOUT_MAX)
+        self._was_polled = True
+        self._check_open(threading.get_ident())
+        while True:
+            item = self._polled(until)
+            if type(item) is ContentEvent:
+                return item.body
+            if item is Pause.BLOCKS:
+                if self._helper is None:
+                    self._helper = ThreadResult(self.help)
+                if not self._is_helped(until - call.clock()):
+                    return None
+            elif item is Pause.NOTHING_YET and call.clock() >= until and not call.has_more:
+                return None
+
+    def _polled(self, until: float) -> Any:
+        if self._helped:
+            return self._helped.popleft()
+        if self._helper is not None:
+            return Pause.BLOCKS
+        self._check_free()
+        self._reader = threading.get_ident()
+        self._call.begin_poll(until)
+        return self.step()
+
+    def poll_all(self, seconds: float) -> List[str]:
+        """Wait as ``poll`` does, and return all pieces that came at once."""
+        first = self.poll(seconds)
+        if first is None:
+            return []
+        return [first, *(item.body for item in self._rest_of_turn() if type(item) is ContentEvent)]
+
+    def _is_helped(self, seconds: Optional[float]) -> bool:
+        """Wait for a thread that helps, up to so many seconds; return whether it has ended. Take what it came to."""
+        self._call.check_process()  # else the thread is the parent's
+        if not self._waiting.acquire(False):
+            self._refuse_second_reader()
+        try:
+            helper = self._helper
+            if helper is not None and not helper.wait(seconds):
+                return False
+            if helper is not None and self._helper is helper:  # else a handler of a signal has taken it
+                self._helper = None
+                self._helped.extend(helper.take())
+            return True
+        except StreamClosedError:
+            self._stop()  # which knows who closed it; the thread does not
+        finally:
+            self._waiting.release()
+
+    def join(self) -> None:
+        """Wait a moment for the end of a thread that helps ``poll``, after the stream was closed."""
+        helper = self._helper
+        if helper is not None:
+            helper.join()

@@ -165,13 +165,12 @@ def client_of(server: Server, timeout: Timeout) -> Client:
 @pytest.mark.parametrize(
     "before", [HEAD[:20], HEAD, HEAD + chunk(ONE)], ids=["in the head", "after it", "after a piece"]
 )
-def test_the_time_between_two_polls_is_left_out(how: str, before: bytes) -> None:
+def test_what_came_between_two_polls_is_there_however_late_it_is_taken(how: str, before: bytes) -> None:
     """Whoever polls may do something else meanwhile, for longer than the service may be silent."""
     go_on = threading.Event()
 
     def rest(peer: Peer) -> None:
         wait_for(go_on)
-        time.sleep(0.1)
         peer.send((HEAD + chunk(BODY) + LAST)[len(before) :] if before in HEAD else chunk(TWO + COMPLETE) + LAST)
 
     script = service([[sent(before), rest]], "")
@@ -184,13 +183,33 @@ def test_the_time_between_two_polls_is_left_out(how: str, before: bytes) -> None
             )
         else:
             wait_until(lambda: stream.poll(0) is None and bool(server.received) and not helpers())
-        time.sleep(0.4)
         go_on.set()
+        time.sleep(0.4)
         if how == "next":
             assert "".join(stream) in ("onetwo", "two")
         else:
             polled(stream, 1.0)
         assert stream.text == "onetwo"
+
+
+@pytest.mark.parametrize(
+    "timeout, phase, before",
+    [
+        (Timeout(read=0.3), "reply", b""),
+        (Timeout(read=0.3), "read", HEAD + chunk(ONE)),
+        (Timeout(read=5, stall=0.3), "stall", HEAD + chunk(ONE)),
+    ],
+    ids=["before the head", "silence", "no progress"],
+)
+def test_silence_counts_from_one_poll_to_the_next(timeout: Timeout, phase: str, before: bytes) -> None:
+    """Somebody who looks now and then, and never waits, learns of a limit too."""
+    script = service([[sent(before) if before else str, Peer.wait_closed]], "")
+    with Server(script) as server, client_of(server, timeout) as client:
+        stream = client.stream("hi", conversation=conversation(), resume=False)
+        with pytest.raises(RequestTimeoutError) as caught:
+            for _ in iter(lambda: stream.poll(0), ""):
+                time.sleep(0.01)
+    assert caught.value.phase == phase
 
 
 def conversation() -> Conversation:

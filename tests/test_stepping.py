@@ -57,10 +57,10 @@ def test_bytes_without_progress_do_not_put_off_the_stall(clock: Clock) -> None:
     """In a body each of them is a sign of life, but no more."""
     call = begun(clock, "read")
     clock.now += 40
-    call.heard(1, 100)
+    call.hear()
     assert call.time_left() == 50
     clock.now += 40
-    call.heard(1, 100)
+    call.hear()
     assert call.time_left() == 10
     call.touch()
     assert call.time_left() == 60
@@ -70,7 +70,7 @@ def test_bytes_do_not_put_off_the_reply(clock: Clock) -> None:
     """A head that trickles has no longer than one that comes at once."""
     call = begun(clock, "reply")
     clock.now += 40
-    call.heard(1, 100)
+    call.hear()
     assert call.time_left() == 20
 
 
@@ -105,7 +105,7 @@ def test_time_that_is_over_is_over_for_what_trickles(clock: Clock) -> None:
     call = begun(clock, "read")
     clock.now += 91
     assert call.poll_seconds() == 0.0
-    call.heard(1, 100)
+    call.hear()
     with pytest.raises(socket.timeout):
         call.poll_seconds()
 
@@ -124,9 +124,9 @@ def test_progress_begins_the_time_anew(clock: Clock) -> None:
 def test_a_turn_is_over_when_it_has_read_its_share(clock: Clock) -> None:
     """There may be more then."""
     call = begun(clock, "read")
-    call.heard(99, 100)
+    call.note_read(99, 100)
     assert (call.turn_is_over, call.has_more) == (False, False)
-    call.heard(1, 100)
+    call.note_read(1, 100)
     assert (call.turn_is_over, call.has_more) == (True, True)
     call.begin_poll()
     assert (call.turn_is_over, call.has_more) == (False, False)
@@ -136,7 +136,7 @@ def test_a_step_that_waits_reads_what_it_can(clock: Clock) -> None:
     """Whoever polls has nothing else to do until then."""
     call = begun(clock, "read")
     call.begin_poll(1005)
-    call.heard(1000, 100)
+    call.note_read(1000, 100)
     assert (call.turn_is_over, call.has_more) == (False, False)
 
 
