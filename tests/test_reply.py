@@ -344,3 +344,14 @@ def test_only_our_errors_come_out_of_interim_replies(
     monkeypatch.setattr(reply, "_INTERIM_LIMIT", 100)
     with Server(cutting(b"HTTP/1.1 103 Early Hints\r\n" + rest)) as server, pytest.raises(CopilotError):
         fetched(transport, server)
+
+
+def test_a_reply_can_be_closed_after_what_it_reads_from() -> None:
+    """A garbage collector that finds both at once closes them in any order."""
+    sending, receiving = socket.socketpair()
+    call = CallContext(PATIENT)
+    with sending, receiving, call.current():
+        answered = reply.WatchedResponse(receiving, method="GET")
+        answered.fp.close()
+        answered.close()
+        assert answered.closed

@@ -197,6 +197,9 @@ class ReplyReader(io.BufferedIOBase):
             if b"\n\n" in tail or b"\n\r\n" in tail or len(self._data) >= self._next_look:
                 return
 
+    def flush(self) -> None:
+        """Do nothing, also once it is closed: a garbage collector may close this before the reply that flushes it."""
+
     def close(self) -> None:
         """Release the socket."""
         self._hold.close()
