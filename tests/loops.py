@@ -5,6 +5,7 @@ Tests take the fixture ``run``, once for each kind of loop, or ``read``, which r
 
 import asyncio
 import functools
+import threading
 import time
 from typing import Any, Callable, Coroutine, List, TypeVar
 
@@ -59,6 +60,11 @@ async def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await loop.shutdown_asyncgens()
+
+
+def helpers() -> List[threading.Thread]:
+    """The threads that help streams."""
+    return [thread for thread in threading.enumerate() if thread.name == "copilot-sync-stream"]
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:

@@ -10,7 +10,7 @@ from typing import Any, AsyncGenerator, Iterator, List
 from unittest import mock
 
 import pytest
-from loops import KINDS, THREADS, Run, in_thread, runner
+from loops import KINDS, THREADS, Run, helpers, in_thread, runner
 from streams import ONE
 from support import PATIENCE, Peer, Server, authority_file, nothing_left_open, server_context, wait_for, wait_until
 
@@ -38,11 +38,6 @@ def client(emulator: Emulator) -> Iterator[Client]:
 
 async def collect(items: "AsyncGenerator[Any, None]") -> List[Any]:
     return [item async for item in items]
-
-
-def helpers() -> List[threading.Thread]:
-    """The threads that help streams."""
-    return [thread for thread in threading.enumerate() if thread.name == "copilot-sync-stream"]
 
 
 def stream_from(client: Client, **options: Any) -> Stream:
@@ -344,13 +339,13 @@ def test_a_second_task_is_refused(emulator: Emulator, client: Client, run: Run) 
 
 def test_another_loop_is_refused(emulator: Emulator, client: Client, run: Run) -> None:
     """The connection is watched by the one that began; what has come is handed out."""
-    emulator.reply = Reply(["piece"] * (READ_AHEAD + 2))
+    emulator.reply = Reply(["piece"] * 8 * READ_AHEAD)
 
     async def main() -> None:
         pieces = AsyncReader(client.stream("hi"), text_of)
         assert await pieces.__anext__() == "piece"
-        enough = READ_AHEAD - 1  # which may have been there before the first one was taken
-        await in_thread(wait_until, lambda: len(pieces._items) >= enough and not pieces._watch.is_watching)
+        while not pieces._is_idle:
+            await asyncio.sleep(0.001)
         with pytest.raises(RuntimeError, match="another event loop"):
             await in_thread(asyncio.run, drain(pieces))
         await pieces.aclose()

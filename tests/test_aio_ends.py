@@ -12,7 +12,7 @@ from typing import Any, AsyncGenerator, Callable, Iterator, List
 from unittest import mock
 
 import pytest
-from loops import ASYNCIO, THREADS, Run, in_thread, runner
+from loops import ASYNCIO, THREADS, Run, helpers, in_thread, runner
 from streams import ONE
 from support import PATIENCE, Peer, Server, collect_garbage, nothing_left_open, wait_for, wait_until
 
@@ -336,6 +336,7 @@ def test_loops_that_have_ended_are_forgotten(client: Client) -> None:
 
     for _ in range(3):
         asyncio.run(main())
+    list(map(threading.Thread.join, helpers()))
     collect_garbage()
     assert [loop() for loop in loops] == [None] * 3
 
