@@ -375,6 +375,27 @@ def test_a_number_that_is_free_again_is_not_watched(client: Client, run: Run) ->
     run(main())
 
 
+def test_a_stream_that_is_stopped_before_the_head_is_watched_no_more(
+    emulator: Emulator, client: Client, run: Run
+) -> None:
+    """If the loop itself has sent the question, it watches from then on, and forgets the number before it is free."""
+    conversation = client.ask("hi").conversation
+    emulator.fail("message", BEFORE_THE_HEAD)
+    stream = client.stream("hi", conversation=conversation)
+
+    async def main() -> None:
+        reader = AsyncReader(stream, text_of)
+        assert await reader.take(0.01) == []
+        assert await is_stalled(emulator)
+        number = stream._call.attached.fileno()
+        reader.close()
+        assert not asyncio.get_running_loop().remove_reader(number)
+        await reader.aclose()
+
+    run(main())
+    assert emulator.wait_until(lambda: emulator.disconnects)
+
+
 def test_a_reader_that_was_never_asked_has_nothing_to_close(emulator: Emulator, client: Client, run: Run) -> None:
     """Neither when it is closed nor when it is dropped."""
 

@@ -112,7 +112,6 @@ class Transport:
                 yield from call.until_may_block()
         source = getattr(reply.raw, "_fp", None)
         if isinstance(source, WatchedResponse) and source.is_deferred:
-            yield Pause.NOTHING_YET
             yield from _arrival(source, reply, call, request.stage)
         headers = {name.lower(): reply.headers[name] for name in reply.headers}
         head = RawReply(reply.status_code, headers)
@@ -263,6 +262,7 @@ def _arrival(
     """Pause until the head of a reply that was left to a later step is there, and put it where it belongs."""
     error = None
     try:
+        yield Pause.NOTHING_YET  # the step that has sent the request ends, or a loop begins to watch
         while source.is_deferred:
             try:
                 source.arrive()
