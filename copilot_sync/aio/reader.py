@@ -6,7 +6,8 @@ short-lived thread helps; from the moment the question is sent there is none. A 
 thread wait for each packet.
 
 What was read is kept until somebody takes it, so that a wait that was cancelled, or timed out, loses nothing. A turn
-reads one piece of 64 KiB at most, so it blocks the loop for no longer than it takes to read the events in it.
+reads 64 KiB, or up to 128 if they come in pieces, so it blocks the loop for no longer than it takes to read the events
+in them.
 
 Threads: confined to the loop, but for ``close``.
 """
