@@ -543,6 +543,32 @@ def test_an_error_that_closing_caused_is_no_event(emulator: Emulator, client: Cl
     run(main())
 
 
+def test_an_error_that_came_just_before_closing_is_no_event(emulator: Emulator, client: Client, run: Run) -> None:
+    """Whoever waits goes on a moment after the error was met, and the page may be closed in between."""
+    emulator.fail("message", Fault.cut(1))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        body = AsyncEventStream(client.stream("hi", resume=False), heartbeat=NEVER)
+        met: List[bool] = []
+
+        def look() -> None:
+            if body._pieces._failures:
+                met.append(True)
+                body.close()
+            elif not body._ended:
+                loop.call_soon(look)
+
+        assert await body.__anext__() == PREAMBLE
+        loop.call_soon(look)
+        with pytest.raises(StopAsyncIteration):
+            while True:
+                assert events(await body.__anext__()) == [{"type": "content", "text": "one "}]
+        assert met == [True]
+
+    run(main())
+
+
 async def begin(body: AsyncEventStream, end: str) -> None:
     """Close it in this way."""
     if end == "close":

@@ -24,6 +24,7 @@ from copilot_sync import (
     Timeout,
 )
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.stepping import Watch
 
 HELPER = "copilot-sync-stream"
 ERROR = b'data: {"type":"error","code":"boom","message":"words"}\n\n'
@@ -242,6 +243,49 @@ def test_iterating_waits_for_the_thread_that_helps(emulator: Emulator, client: C
         lambda: stream.poll(0) is None and stream.attempts == 1
     )  # so that one sends the question, or has sent it
     assert list(stream) == ["one", "two"]
+
+
+def test_iterating_goes_on_when_a_thread_has_sent_the_question(emulator: Emulator, client: Client) -> None:
+    """What it came to is that there is nothing yet."""
+    emulator.fail("message", Fault.stall())
+    stream = client.stream("hi", conversation=client.create_thread(), timeout=Timeout(read=0.3))
+    client._session.close()  # so that a thread has to connect
+    assert stream.poll(0) is None
+    wait_until(lambda: bool(emulator.stalled) and not helpers())
+    with pytest.raises(RequestTimeoutError):
+        next(stream)
+
+
+class Waiting(Watch):
+    """Notes that the next step is to begin."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def call_soon(self) -> None:
+        self.calls += 1
+
+
+def test_nothing_is_watched_while_another_thread_is_about_to_close_the_driver(client: Client) -> None:
+    """The next step learns of it. Nor does a thread go on then."""
+    stream, watch = client.stream("hi"), Waiting()
+    steps = stream._steps
+    steps.watched_by(watch)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with steps._inside:
+            held.set()
+            wait_for(release)
+
+    worker = Worker(hold)
+    wait_for(held)
+    assert steps.wait()
+    assert watch.calls == 1
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        steps.step()
+    release.set()
+    worker.result()
 
 
 def test_another_thread_closes_the_stream_while_one_polls(emulator: Emulator, client: Client) -> None:

@@ -59,10 +59,7 @@ class LoopWatch(Watch):
         if not watches_sockets(self._loop):
             return False
         number = sock.fileno()
-        if number < 0:  # closed meanwhile
-            self.call_soon()
-            return True
-        if number != self._number:
+        if number != self._number or not self.is_watching:
             self.end()
             try:
                 self._loop.add_reader(number, self._on_ready)  # it runs in the present context, which is the reader's

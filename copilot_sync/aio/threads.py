@@ -29,13 +29,9 @@ async def run_in_thread(function: Callable[[], T], cancel: Callable[[], object])
     ended = loop.create_future()
     context = contextvars.Context()
 
-    def note_end() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
     def tell() -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
-            context.run(loop.call_soon_threadsafe, note_end)
+            context.run(loop.call_soon_threadsafe, ended.set_result, None)
 
     result = ThreadResult(function, tell)
     try:
