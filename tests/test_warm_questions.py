@@ -101,7 +101,8 @@ def test_a_connection_that_the_server_has_closed_is_made_anew_by_a_thread(
 
 def _has_ended(client: Client) -> bool:
     """Whether the server has closed the connection that waits in its pool."""
-    ((_, find),) = client._session._transport._session._ours._pools
+    session: Any = client._session._transport._session
+    ((_, find),) = session._ours._pools
     (connection,) = find()._idle
     connection.sock.setblocking(False)
     try:
