@@ -118,7 +118,8 @@ def test_a_wait_ends_once() -> None:
 
 def test_a_loop_of_no_kind_that_is_known_watches_nothing() -> None:
     """As that of Windows, whose method only says that there is none."""
-    assert not watches_sockets(asyncio.AbstractEventLoop())
+    unknown: Any = asyncio.AbstractEventLoop
+    assert not watches_sockets(unknown())
     loop = asyncio.new_event_loop()
     assert watches_sockets(loop)
     loop.close()
