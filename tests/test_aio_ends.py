@@ -7,6 +7,7 @@ import gc
 import platform
 import socket
 import threading
+import warnings
 import weakref
 from typing import Any, AsyncGenerator, Callable, Iterator, List
 from unittest import mock
@@ -296,6 +297,23 @@ def test_a_loop_that_is_closed_without_a_word_leaves_nothing(
     use_a_loop()
     collect_garbage()
     assert emulator.wait_until(lambda: emulator.disconnects, PATIENCE)
+
+
+def test_garbage_collection_comes_to_the_reader_before_its_connection(emulator: Emulator, client: Client) -> None:
+    """Whatever is older: a connection that a loop watches is closed by its stream, and not found open."""
+    conversation = client.ask("hi").conversation
+    emulator.fail("message", BEFORE_THE_HEAD)
+    collect_garbage()
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always", ResourceWarning)
+        loop = asyncio.new_event_loop()
+        left_while_waiting(loop, iterate_stream(client.stream("hi", conversation=conversation)))
+        assert loop.run_until_complete(is_stalled(emulator))
+        loop.close()
+        del loop
+        collect_garbage()
+    assert emulator.wait_until(lambda: emulator.disconnects, PATIENCE)
+    assert [str(complaint.message) for complaint in complaints] == []
 
 
 def test_a_thread_that_finds_its_loop_closed_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,14 @@ import asyncio
 import contextvars
 import os
 import weakref
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Dict, Optional, TypeVar
 
 from copilot_sync.stepping import Watch
 
 T = TypeVar("T")
 
+#: The connections that are watched, so that garbage collection finds none of them before the reader that closes it.
+_watched: Dict[int, Any] = {}
 #: Seconds that nothing waits for.
 _LATE = 24 * 3600.0
 
@@ -66,6 +68,7 @@ class LoopWatch(Watch):
             except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
                 return False
             self._number, self.is_watching = number, True
+            _watched[id(self)] = sock
         self._time_left = time_left
         self._set_timer(self._loop.time() + time_left())
         return True
@@ -114,6 +117,7 @@ class LoopWatch(Watch):
 
     def end(self) -> None:
         """Stop watching. The number of the socket is free for something else from now on."""
+        _watched.pop(id(self), None)
         self._time_left = float  # it holds the call, which holds this object
         number, self._number, self.is_watching = self._number, -1, False
         if number >= 0 and self._is_usable():
