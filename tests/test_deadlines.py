@@ -92,8 +92,10 @@ def test_a_task_meets_the_same_limits(emulator: Emulator, read: Read, limit: Tim
     """The async face raises the very error, on any loop."""
     emulator.fail("message", Fault.stall(("after_events", 1)))
     with client_of(emulator, limit) as client:
+        began = time.monotonic()
         with pytest.raises(RequestTimeoutError) as caught:
             read(client.stream("hi"))
+        assert time.monotonic() - began < LONG / 2
     assert (caught.value.phase, caught.value.partial) == (phase, "one")
 
 

@@ -57,8 +57,7 @@ class Body:
             StreamClosedError: The call was stopped.
             ProtocolError: The framing or the compression is broken.
         """
-        self._call.phase = "read"
-        self._call.touch()
+        self._call.enter("read")
         if self._encoding in ("", "identity"):
             return self._arriving()
         return self._unpacked()

@@ -128,6 +128,12 @@ class CallLimits:
         self._quiet_since += seconds
         self._heard_at += seconds
 
+    def enter(self, phase: str) -> None:
+        """Begin to wait for something else, as ``phase`` names it."""
+        self.phase = phase
+        self.touch()
+        self.has_nearer_limit = True  # another limit may hold from now on
+
     def touch(self) -> None:
         """Note a step forward, in a body one of what is waited for: its limit begins anew."""
         self._quiet_since = self._heard_at = self.clock()

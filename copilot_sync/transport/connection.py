@@ -170,8 +170,7 @@ class _Watched:
 
     def connect(self: Any) -> None:
         call = current_call()
-        call.phase = "connect"
-        call.touch()
+        call.enter("connect")
         self.handle = None
         try:
             super().connect()  # type: ignore[misc]
@@ -214,8 +213,7 @@ class _Watched:
 
     def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = current_call()
-        call.phase = "reply"
-        call.touch()
+        call.enter("reply")
         response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
         self.response = getattr(response, "_original_response", response)  # urllib3 2 wraps it already
         return response
@@ -226,8 +224,7 @@ class _Watched:
 
 
 def _begin_to_send(sock: socket.socket, call: CallContext) -> None:
-    call.phase = "send"
-    call.touch()
+    call.enter("send")
     sock.settimeout(call.silence_seconds())
     call.attach_socket(sock)
 

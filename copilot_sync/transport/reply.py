@@ -288,8 +288,7 @@ class WatchedResponse(http.client.HTTPResponse):
             if not 100 <= status < 200 or status == http.client.SWITCHING_PROTOCOLS:
                 return version, status, reason
             if call.phase == "reply":  # a proxy that is asked to connect has no longer than connecting may take
-                call.phase = "read"
-                call.touch()
+                call.enter("read")
             while self._reader.readline(_LONGEST_LINE) not in (b"\r\n", b"\n", b""):
                 if self._reader.received > _INTERIM_LIMIT:
                     raise http.client.HTTPException("there are more interim replies than any server sends")

@@ -131,8 +131,7 @@ class Transport:
         """Send a request; ``None`` if a step that polls can't, because a connection would have to be made."""
         call.check(request.stage)
         call.attempts[request.stage] += 1
-        call.phase = "connect"
-        call.touch()
+        call.enter("connect")
         error = None
         call.defers_reply = defers_reply and call.pace is not Pace.BLOCKING
         call.may_connect = call.pace is not Pace.POLLING
