@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Union
@@ -441,6 +443,28 @@ def test_a_session_that_another_thread_made_meanwhile_is_used() -> None:
 def test_a_session_whose_making_was_interrupted_is_freed_in_silence() -> None:
     """Its destructor runs all the same."""
     _Session.__new__(_Session).__del__()
+
+
+AT_THE_END = """
+import codecs, sys
+import copilot_sync
+
+client = copilot_sync.Client()
+client.models()
+codecs.register_error("keeps this module", lambda error, module=sys.modules[__name__]: module)
+"""
+
+
+@pytest.mark.usefixtures("served")
+def test_a_client_that_is_kept_to_the_end_of_the_program_is_freed_in_silence() -> None:
+    """A web site keeps one in a module. If something holds that module, others are cleared before the client."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", AT_THE_END],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert (done.returncode, done.stdout.decode()) == (0, "")
 
 
 def test_a_session_is_closed_while_another_thread_begins_to_use_a_proxy() -> None:

@@ -10,6 +10,7 @@ Threads: the session of a ``Transport`` is locked. What it knows of pools is ato
 
 import contextlib
 import logging
+import sys
 import threading
 import weakref
 from dataclasses import dataclass
@@ -328,9 +329,11 @@ class _Session(requests.Session):
         self._is_the_parents = True
         self._ours.leave_to_parent()
 
-    def __del__(self) -> None:
-        # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more.
-        if not self._is_the_parents and "adapters" in self.__dict__:  # an interruption may end __init__ anywhere
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more. An interpreter
+        # that ends has closed them, and may have cleared the modules that closing needs.
+        is_whole = "adapters" in self.__dict__  # an interruption may end __init__ anywhere
+        if is_whole and not self._is_the_parents and not is_finalizing():
             self.close()
 
     def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
