@@ -5,7 +5,7 @@ import inspect
 import pickle
 import threading
 import typing
-from typing import Any, Coroutine, Iterator, List
+from typing import TYPE_CHECKING, Any, Coroutine, Iterator, List
 
 import pytest
 from loops import KINDS, THREADS, Run, runner, until
@@ -19,14 +19,19 @@ from copilot_sync import (
     Chat,
     Client,
     Conversation,
+    Model,
     NotFoundError,
     RateLimitError,
     RetryPolicy,
     Stream,
     StreamClosedError,
+    Thread,
 )
 from copilot_sync.aio import client as client_module
 from copilot_sync.emulator import Emulator, Fault, Reply
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
 
 
 def is_public(name: str) -> bool:
@@ -81,6 +86,20 @@ def test_what_comes_out_of_a_call_is_known() -> None:
     assert inspect.signature(AsyncClient.models) == inspect.signature(Client.models)
     assert typing.get_type_hints(AsyncClient.models) == typing.get_type_hints(Client.models)
     assert typing.get_type_hints(AsyncClient.ask)["return"] is inspect.signature(AsyncClient.ask).return_annotation
+
+
+def test_type_checkers_know_what_several_calls_at_once_return(run: Run, emulator: Emulator) -> None:
+    """Each call keeps its own type in ``asyncio.gather``."""
+
+    async def main() -> None:
+        async with client_of(emulator) as client:
+            models, threads = await asyncio.gather(client.models(), client.threads())
+            if TYPE_CHECKING:
+                assert_type(models, List[Model])
+                assert_type(threads, List[Thread])
+            assert (type(models[0]), threads) == (Model, [])
+
+    run(main())
 
 
 def test_nothing_is_in_one_face_alone() -> None:

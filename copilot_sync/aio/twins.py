@@ -45,8 +45,10 @@ def with_sections_of(documented: Any, own: Optional[str]) -> str:
 def awaitable(
     blocking: "Callable[Concatenate[Any, P], T]",
     run: "Callable[[Any, Callable[[Any], T]], Coroutine[Any, Any, T]]",
-) -> "Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]":
+) -> "Callable[Concatenate[Any, P], Coroutine[object, None, T]]":
     """Return a coroutine method that has a blocking one run elsewhere.
+
+    Its type has no ``Any``, with which mypy can't tell what ``asyncio.gather`` returns for two methods.
 
     Args:
         blocking: The method. The new one has its name, its parameters and its documentation.
