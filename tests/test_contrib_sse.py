@@ -18,7 +18,7 @@ import pytest
 from loops import KINDS, Run, in_thread, runner
 from support import PATIENCE, Peer, Server, Worker, collect_garbage, events, nothing_left_open, wait_for
 
-from copilot_sync import Answer, Client, Conversation, CopilotError, StreamInterruptedError, errors
+from copilot_sync import Answer, AsyncClient, Client, Conversation, CopilotError, StreamInterruptedError, errors
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, public_message
 from copilot_sync.contrib.sse_async import AsyncEventStream
@@ -322,6 +322,16 @@ def test_what_is_sent_begins_the_heartbeat_anew(
     emulator.fail("message", Fault.stall(("after_events", 1), seconds=0.1))
     assert len(events(face(client.stream("hi")))) == 3
     assert called == ["piece", "piece"]
+
+
+@pytest.mark.parametrize("body", [EventStream, AsyncEventStream])
+def test_what_is_no_stream_of_a_client_is_refused(body: Any, emulator: Emulator) -> None:
+    """At once, and by its name. Nothing else complains when the body is freed."""
+    streams = ["text", AsyncClient(emulator.api_key, api_url=emulator.api_url).stream("hi")]
+    for stream, name in zip(streams, ("str", "AsyncStream")):
+        with pytest.raises(TypeError, match=f"stream must be a Stream, as Client.stream returns, not {name}"):
+            body(stream)
+    assert emulator.requests == []
 
 
 @pytest.mark.parametrize("body", [EventStream, AsyncEventStream])

@@ -146,6 +146,17 @@ def log_failure(error: CopilotError) -> None:
     logger.error("an answer for a page failed: %s", error, exc_info=error)
 
 
+def check_stream(stream: Stream) -> Stream:
+    """Return a stream, if it is one that can be sent.
+
+    Raises:
+        TypeError: It is something else, such as the stream of an ``AsyncClient``.
+    """
+    if not isinstance(stream, Stream):
+        raise TypeError(f"stream must be a Stream, as Client.stream returns, not {type(stream).__name__}")
+    return stream
+
+
 def check_heartbeat(seconds: float) -> float:
     """Return a heartbeat as seconds, if it is valid.
 
@@ -193,7 +204,8 @@ class EventStream(Iterator[bytes]):
             ``True``.
 
     Raises:
-        TypeError: ``heartbeat`` is not a number, or ``name_thread`` neither ``True`` nor ``False``.
+        TypeError: ``stream`` is not a ``Stream``, ``heartbeat`` is not a number, or ``name_thread`` neither ``True``
+            nor ``False``.
         ValueError: ``heartbeat`` is not above zero.
     """
 
@@ -205,7 +217,7 @@ class EventStream(Iterator[bytes]):
         on_complete: Optional[Callable[[Answer], object]] = None,
         name_thread: bool = True,
     ) -> None:
-        self._stream = stream
+        self._stream = check_stream(stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
@@ -260,7 +272,7 @@ class EventStream(Iterator[bytes]):
         return complete_event(answer)
 
     def close(self) -> None:
-        """End the response, the thread and the upstream connection. May be called any number of times."""
+        """End the response and the upstream connection. May be called any number of times."""
         self._ended = True
         if self._naming is not None:
             self._naming.cancel()

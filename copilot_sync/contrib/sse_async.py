@@ -16,6 +16,7 @@ from copilot_sync.contrib.sse import (
     HeartbeatTimer,
     check_heartbeat,
     check_name_thread,
+    check_stream,
     complete_event,
     content_event,
     error_event,
@@ -29,20 +30,21 @@ from copilot_sync.stream import Stream
 
 
 class AsyncEventStream(AsyncIterator[bytes]):
-    """A blocking ``Stream`` as the body of a ``text/event-stream`` response under ASGI.
+    """A ``Stream`` as the body of a ``text/event-stream`` response under ASGI, read by the event loop.
 
     Cancelling the task that waits for it, ``aclose()``, ``close()`` and garbage collection free the upstream connection
     at once.
 
     Args:
-        stream: The stream to send. It may have been started; nothing else may read it.
+        stream: The stream to send, of a ``Client``. It may have been started; nothing else may read it.
         heartbeat: Seconds of silence after which a comment goes out. Default 10.
         on_complete: Awaited with the answer before the ``complete`` event. If it raises an ``Exception``, that is
             logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
         name_thread: As for ``EventStream``. Default ``True``.
 
     Raises:
-        TypeError: ``heartbeat`` is not a number, or ``name_thread`` neither ``True`` nor ``False``.
+        TypeError: ``stream`` is not a ``Stream``, ``heartbeat`` is not a number, or ``name_thread`` neither ``True``
+            nor ``False``.
         ValueError: ``heartbeat`` is not above zero.
     """
 
@@ -54,7 +56,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
         name_thread: bool = True,
     ) -> None:
-        self._stream = stream
+        self._stream = check_stream(stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
@@ -119,7 +121,10 @@ class AsyncEventStream(AsyncIterator[bytes]):
         self._pieces.close()
 
     async def aclose(self) -> None:
-        """End the response and the upstream connection, and wait for the thread. May be called any number of times."""
+        """End the response and the upstream connection, and wait for a thread that sends the question.
+
+        May be called any number of times.
+        """
         self.close()
         await self._pieces.aclose()
 
