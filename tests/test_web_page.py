@@ -1,7 +1,10 @@
 """The page on web applications: its Python runs, its tables are whole."""
 
+import asyncio
 import re
+import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -50,6 +53,25 @@ def test_the_application_of_any_framework_answers() -> None:
     names["client"].close()
 
 
+def test_the_starlette_endpoint_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starlette is not needed for that: it sends what its response iterates over."""
+    sent: List[Any] = []
+    stand_in: Any = types.ModuleType("starlette")
+    stand_in.Request = object
+    stand_in.StreamingResponse = lambda body, headers: sent.extend((body, headers))
+    for name in ("starlette", "starlette.requests", "starlette.responses"):
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    names = run("import StreamingResponse")
+
+    async def main() -> bytes:
+        await names["answer"](types.SimpleNamespace(query_params={"prompt": "hi"}))
+        return b"".join([part async for part in sent[0]])
+
+    assert b'"text":"hi"' in asyncio.run(main())
+    assert sent[1] == sse.HEADERS
+    names["client"].close()
+
+
 def test_the_flask_application_answers() -> None:
     """And keeps the conversation."""
     pytest.importorskip("flask")
@@ -94,4 +116,4 @@ def test_the_table_of_codes_is_whole() -> None:
 
 def test_every_block_is_run() -> None:
     """None was added without a test."""
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
