@@ -33,8 +33,9 @@ _SECRETS = ("api_key", "cookies", "proxy", "github_url", "api_url")
 class AsyncClient:
     """An asynchronous client of GitHub Copilot Chat: ``Client``, for asyncio.
 
-    Its methods are those of ``Client``, to be awaited, with the same parameters, defaults and errors. It may be shared
-    by any number of tasks. Making one touches neither the network nor a file.
+    Its methods are those of ``Client``, to be awaited, with the same parameters, defaults and errors. Only ``stream``,
+    ``chat`` and ``close`` are not awaited. It may be shared by any number of tasks. Making one touches neither the
+    network nor a file.
 
     >>> async with AsyncClient(cookies={"user_session": "…"}) as client:  # doctest: +SKIP
     ...     print(await client.ask("Explain WSGI in one line"))
