@@ -5,12 +5,13 @@ variables of ``requests`` (``HTTPS_PROXY``, ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``
 ``requests``. Nothing here touches the network or a file.
 """
 
+import inspect
 import ipaddress
 import math
 import os
 import re
 from dataclasses import dataclass
-from typing import Callable, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from copilot_sync.errors import CopilotError
@@ -256,6 +257,16 @@ def is_address(host: str) -> bool:
     return True
 
 
+def check_plain(name: str, function: Any) -> None:
+    """Check a function that is called from inside a call.
+
+    Raises:
+        TypeError: It is a coroutine function.
+    """
+    if any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None)))):  # noqa: B004
+        raise TypeError(f"{name} must be a plain function, not a coroutine function: nobody would await it")
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often and how patiently a failed request is sent again.
@@ -295,6 +306,7 @@ class RetryPolicy:
                 raise ValueError(f"{name} must be a number of seconds of at least zero, not {value}")
         if self.on_retry is not None and not callable(self.on_retry):
             raise TypeError("on_retry must be callable")
+        check_plain("on_retry", self.on_retry)
         if not isinstance(self.wait_for_limits, bool):
             raise TypeError(f"wait_for_limits must be True or False, not {type(self.wait_for_limits).__name__}")
 

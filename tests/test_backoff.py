@@ -1,5 +1,6 @@
 """When a request is tried again, and how long that waits: exact lists of waits, on a clock that nobody waits for."""
 
+import asyncio
 import logging
 import random
 from typing import Any, Callable, List, Optional, Type
@@ -334,6 +335,13 @@ def test_a_policy_that_makes_no_sense_is_refused(arguments: Any, kind: Type[Exce
     """When it is made, not when something fails."""
     with pytest.raises(kind, match=words):
         RetryPolicy(**arguments)
+
+
+def test_a_policy_refuses_a_coroutine_function() -> None:
+    """Nobody would await it, and the message says so."""
+    on_retry: Any = asyncio.sleep
+    with pytest.raises(TypeError, match="on_retry must be a plain function, not a coroutine function: nobody"):
+        RetryPolicy(on_retry=on_retry)
 
 
 def test_a_policy_is_a_policy_or_none() -> None:

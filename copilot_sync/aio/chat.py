@@ -5,14 +5,15 @@ A ``Chat`` holds what there is to remember; this face awaits what that one waits
 Threads: confined to the loop.
 """
 
-from typing import Any, List, Optional, Protocol, Union
+from typing import Any, List, Mapping, Optional, Protocol, Union
 
-from copilot_sync.aio.stream import AsyncStream, check_callbacks
+from copilot_sync.aio.stream import AsyncStream
 from copilot_sync.aio.twins import twin_of
 from copilot_sync.chat import Chat
 from copilot_sync.models import Answer, Conversation, Message
 from copilot_sync.prompts import PromptInput
 from copilot_sync.questions import Question
+from copilot_sync.settings import check_plain
 from copilot_sync.stream import Stream
 
 
@@ -105,3 +106,13 @@ class AsyncChat:
         if conversation is None:
             return self._chat._last_question()
         return self._chat._last_question(await self._client.messages(conversation))
+
+
+def check_callbacks(options: Mapping[str, Any]) -> None:
+    """Check the functions among the options of a question.
+
+    Raises:
+        TypeError: One is a coroutine function.
+    """
+    for name in ("on_start", "on_discard"):
+        check_plain(name, options.get(name))

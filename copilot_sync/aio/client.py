@@ -11,8 +11,8 @@ import weakref
 from typing import Any, Callable, List, Optional, Set, TypeVar
 
 from copilot_sync.account import AccountCalls, CancellableCall
-from copilot_sync.aio.chat import AsyncChat
-from copilot_sync.aio.stream import AsyncStream, check_callbacks
+from copilot_sync.aio.chat import AsyncChat, check_callbacks
+from copilot_sync.aio.stream import AsyncStream
 from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.aio.twins import awaitable, twin_of, with_sections_of
 from copilot_sync.client import Client

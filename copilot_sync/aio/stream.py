@@ -8,9 +8,8 @@ Threads: confined to the loop, but for ``close`` and what only looks.
 
 import asyncio
 import contextlib
-import inspect
 import weakref
-from typing import Any, AsyncIterator, Mapping, NoReturn, Optional
+from typing import Any, AsyncIterator, NoReturn, Optional
 
 from copilot_sync.aio.reader import AsyncReader
 from copilot_sync.errors import StreamClosedError
@@ -206,15 +205,3 @@ def _current_task() -> "Optional[asyncio.Task[Any]]":
         return asyncio.current_task()
     except RuntimeError:  # no event loop runs here
         return None
-
-
-def check_callbacks(options: Mapping[str, Any]) -> None:
-    """Check the functions among the options of a question.
-
-    Raises:
-        TypeError: One is a coroutine function.
-    """
-    for name in ("on_start", "on_discard"):
-        function = options.get(name)
-        if any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None)))):  # noqa: B004
-            raise TypeError(f"{name} must be a plain function, not a coroutine function: nobody would await it")
