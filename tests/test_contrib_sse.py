@@ -18,7 +18,16 @@ import pytest
 from loops import KINDS, Run, in_thread, runner
 from support import PATIENCE, Peer, Server, Worker, collect_garbage, events, nothing_left_open, wait_for
 
-from copilot_sync import Answer, AsyncClient, Client, Conversation, CopilotError, StreamInterruptedError, errors
+from copilot_sync import (
+    Answer,
+    AsyncClient,
+    AsyncStream,
+    Client,
+    Conversation,
+    CopilotError,
+    StreamInterruptedError,
+    errors,
+)
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream, error_event, public_message
 from copilot_sync.contrib.sse_async import AsyncEventStream
@@ -324,14 +333,62 @@ def test_what_is_sent_begins_the_heartbeat_anew(
     assert called == ["piece", "piece"]
 
 
-@pytest.mark.parametrize("body", [EventStream, AsyncEventStream])
-def test_what_is_no_stream_of_a_client_is_refused(body: Any, emulator: Emulator) -> None:
+def test_what_is_no_stream_of_a_client_is_refused(emulator: Emulator) -> None:
     """At once, and by its name. Nothing else complains when the body is freed."""
-    streams = ["text", AsyncClient(emulator.api_key, api_url=emulator.api_url).stream("hi")]
-    for stream, name in zip(streams, ("str", "AsyncStream")):
+    stream = AsyncClient(emulator.api_key, api_url=emulator.api_url).stream("hi")
+    for body, given, name in (
+        (EventStream, stream, "AsyncStream"),
+        (EventStream, "x", "str"),
+        (AsyncEventStream, 5, "int"),
+    ):
+        make: Any = body
         with pytest.raises(TypeError, match=f"stream must be a Stream, as Client.stream returns, not {name}"):
-            body(stream)
+            make(given)
     assert emulator.requests == []
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_the_stream_of_an_asynchronous_client_is_sent_too(emulator: Emulator, run: Run, started: bool) -> None:
+    """Nobody else holds it, and its conversation may be known. The client ends it as any other."""
+
+    async def main() -> None:
+        async with AsyncClient(emulator.api_key, api_url=emulator.api_url) as client:
+            sent: List[Any] = []
+            body = AsyncEventStream(await stream_of(client, started))
+            collect_garbage()
+            async for piece in body:
+                sent += events(piece)
+            assert [event.get("text") for event in sent] == ["one ", "two", None]
+            emulator.fail("message", Fault.stall(("after_events", 1)))
+            body = AsyncEventStream(await stream_of(client, started))
+            assert await body.__anext__() == PREAMBLE
+            assert await body.__anext__() != COMMENT
+            waiting = asyncio.ensure_future(body.__anext__())
+            await in_thread(emulator.wait_until, lambda: emulator.stalled)
+            client.close()
+            assert events(await waiting)[0]["code"] == "stopped"
+
+    run(main())
+
+
+async def stream_of(client: AsyncClient, started: bool) -> AsyncStream:
+    stream = client.stream("hi")
+    if started:
+        await stream.start()
+    return stream
+
+
+def test_an_asynchronous_stream_that_was_read_from_is_refused(emulator: Emulator, run: Run) -> None:
+    """Its reader has read ahead."""
+
+    async def main() -> None:
+        async with AsyncClient(emulator.api_key, api_url=emulator.api_url) as client:
+            stream = client.stream("hi")
+            assert await stream.__anext__() == "one "
+            with pytest.raises(ValueError, match="has been read from"):
+                AsyncEventStream(stream)
+
+    run(main())
 
 
 @pytest.mark.parametrize("body", [EventStream, AsyncEventStream])

@@ -86,6 +86,11 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self._failures: List[BaseException] = []
         self._is_closing = False
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is read ahead, and nothing will be before the next item is asked for."""
+        return self._is_idle and not self._items and not self._has_ended
+
     async def __anext__(self) -> T:
         items = self._items
         while not items:

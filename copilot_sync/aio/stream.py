@@ -130,6 +130,16 @@ class AsyncStream:
                 pass
         return self._stream._whole_answer()
 
+    def _handed_over(self) -> Stream:
+        """Return the stream under this one, for somebody else to read. This object has to live as long as that one.
+
+        Raises:
+            ValueError: Some of the answer was read already.
+        """
+        if not self._items.is_at_rest or self.text:
+            raise ValueError("the stream has been read from: pass one of which nothing but start() was awaited")
+        return self._stream
+
     async def _next(self) -> Any:
         self._check_closed()
         try:

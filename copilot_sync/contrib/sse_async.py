@@ -5,9 +5,10 @@ This is a separate module so that a WSGI server does not load asyncio.
 """
 
 import asyncio
-from typing import AsyncIterator, Awaitable, Callable, Optional
+from typing import AsyncIterator, Awaitable, Callable, Optional, Union
 
 from copilot_sync.aio.reader import AsyncReader, text_of
+from copilot_sync.aio.stream import AsyncStream
 from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.contrib.sse import (
     COMMENT,
@@ -36,27 +37,29 @@ class AsyncEventStream(AsyncIterator[bytes]):
     at once.
 
     Args:
-        stream: The stream to send, of a ``Client``. It may have been started; nothing else may read it.
+        stream: The stream to send, of a ``Client`` or an ``AsyncClient``. It may have been started; nothing else may
+            read it.
         heartbeat: Seconds of silence after which a comment goes out. Default 10.
         on_complete: Awaited with the answer before the ``complete`` event. If it raises an ``Exception``, that is
             logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
         name_thread: As for ``EventStream``. Default ``True``.
 
     Raises:
-        TypeError: ``stream`` is not a ``Stream``, ``heartbeat`` is not a number, or ``name_thread`` neither ``True``
-            nor ``False``.
-        ValueError: ``heartbeat`` is not above zero.
+        TypeError: ``stream`` is neither a ``Stream`` nor an ``AsyncStream``, ``heartbeat`` is not a number, or
+            ``name_thread`` neither ``True`` nor ``False``.
+        ValueError: ``heartbeat`` is not above zero, or some of the answer of an ``AsyncStream`` was read already.
     """
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Union[Stream, AsyncStream],
         *,
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
         name_thread: bool = True,
     ) -> None:
-        self._stream = check_stream(stream)
+        self._given = stream  # an AsyncStream that nobody holds closes
+        self._stream = stream = check_stream(stream._handed_over() if isinstance(stream, AsyncStream) else stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
