@@ -266,7 +266,8 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         if helper is not None and loop is not None and asyncio._get_running_loop() is loop:
             self._helper_ended = self._helper_ended or loop.create_future()
             await asyncio.wait({self._helper_ended}, timeout=JOIN_TIMEOUT)
-            helper.join()
+            if self._helper_ended.done():  # else the loop would wait inside of it
+                helper.join()
 
     def close(self) -> None:
         """Close the stream, and wait for nothing. Safe from any thread."""

@@ -40,7 +40,8 @@ async def run_in_thread(function: Callable[[], T], cancel: Callable[[], object])
         cancel()
         if not result.wait(0.0):
             await asyncio.wait({ended}, timeout=JOIN_TIMEOUT)
-        result.join()
+        if result.wait(0.0):  # else the loop would wait inside of it
+            result.join()
         raise
     result.join()
     return result.take()

@@ -1,0 +1,73 @@
+"""A thread that helps may be stuck in what nothing interrupts, such as somebody's token cache. Nobody waits for it."""
+
+import asyncio
+import threading
+from typing import Any, Callable, Iterator
+
+import pytest
+from loops import Run, helpers, in_thread
+from streams import AT_ONCE
+from support import PATIENCE, nothing_left_open, wait_for, wait_until
+
+from copilot_sync import AsyncClient, os_threads
+from copilot_sync.emulator import Emulator
+
+
+class StuckCache:
+    """A token cache in which a thread is stuck until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+        self.is_stuck = True
+
+    def get(self, key: str) -> None:
+        self.entered.set()
+        try:
+            wait_for(self.let_go)
+        finally:
+            self.is_stuck = False
+
+    def set(self, key: str, value: str, timeout: int) -> None:
+        """Keep nothing."""
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with nothing_left_open():
+        with Emulator() as served:
+            yield served
+
+
+@pytest.fixture
+def cache() -> Iterator[StuckCache]:
+    made = StuckCache()
+    yield made
+    made.let_go.set()
+    wait_until(lambda: not helpers())
+
+
+@pytest.fixture
+def options(emulator: Emulator, cache: StuckCache) -> Any:
+    urls = {"github_url": emulator.github_url, "api_url": emulator.api_url}
+    return {"cookies": emulator.cookies, "retry": AT_ONCE, "token_cache": cache, **urls}
+
+
+@pytest.mark.parametrize(
+    "call", [lambda client: client.ask("hi"), AsyncClient.models], ids=["a question", "another call"]
+)
+def test_the_loop_does_not_stand_still_for_a_call_that_is_cancelled(
+    run: Run, call: Callable[[AsyncClient], Any], options: Any, cache: StuckCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task gives the thread a moment, in which the loop runs on, and then leaves it to end by itself."""
+    monkeypatch.setattr(os_threads, "JOIN_TIMEOUT", 2 * PATIENCE)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(call(AsyncClient(**options)))
+        await in_thread(wait_for, cache.entered)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert cache.is_stuck
+
+    run(main())
