@@ -89,6 +89,8 @@ class StreamSteps:
             Whether the turn has ended, because more has to arrive. If not, ``step`` goes on.
         """
         call = self._call
+        if self._ends and isinstance(self._builder.end, Closed):
+            return False  # a thread that helps may be inside, and goes by what would be changed here
         call.begin_poll(0.0, looks_at_time)
         if call.reading is None or not self._inside.acquire(False):
             return False
@@ -230,13 +232,14 @@ class StreamSteps:
 
     def close_driver(self) -> None:
         """Close the driver, unless a thread is inside. That one does it when it comes out."""
-        if self._watch is not None and self._watch.closes(self.close_driver):
-            return
-        if self._inside.acquire(False):
-            try:
+        is_free = self._inside.acquire(False)  # before the question who closes it, because ``wait`` changes the answer
+        try:
+            is_elsewhere = self._watch is not None and self._watch.closes(self.close_driver)
+            if is_free and not is_elsewhere:
                 with contextlib.suppress(ValueError):  # a signal handler closes it while its own thread is inside
                     self._driver.close()
-            finally:
+        finally:
+            if is_free:
                 self._inside.release()
 
 

@@ -15,12 +15,13 @@ from unittest import mock
 import pytest
 from loops import ASYNCIO, THREADS, Run, helpers, in_thread, runner
 from streams import ONE
-from support import PATIENCE, Peer, Server, collect_garbage, nothing_left_open, wait_for, wait_until
+from support import PATIENCE, Peer, Server, Worker, collect_garbage, nothing_left_open, wait_for, wait_until
 
 from copilot_sync import Client, GithubCopilot, Stream, StreamClosedError, provider
 from copilot_sync.aio import AsyncReader, iterate_stream
 from copilot_sync.aio.reader import text_of
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.stepping import Watch
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 BEFORE_THE_HEAD, BETWEEN_TWO_PIECES = Fault.stall(), Fault.stall(("after_events", 1))
@@ -412,6 +413,28 @@ def test_a_stream_that_is_stopped_before_the_head_is_watched_no_more(
 
     run(main())
     assert emulator.wait_until(lambda: emulator.disconnects)
+
+
+def test_what_another_thread_is_about_to_close_is_not_watched(emulator: Emulator, client: Client) -> None:
+    """A loop that began to watch at that moment would have its watch ended in the other thread."""
+    emulator.fail("message", BETWEEN_TWO_PIECES)
+    stream = client.stream("hi")
+    assert next(stream) == "one"
+    watched: List[Any] = []
+
+    class Hesitating(Watch):
+        def begin(self, sock: Any, time_left: Callable[[], float]) -> bool:
+            watched.append(sock)  # pragma: no cover - it is not called
+            return True  # pragma: no cover
+
+        def closes(self, close: Callable[[], None]) -> bool:
+            assert Worker(stream._steps.wait).result()
+            return False
+
+    stream._steps.watched_by(Hesitating())
+    stream._steps.close_driver()
+    assert (watched, emulator.wait_until(lambda: emulator.disconnects)) == ([], True)
+    stream.close()
 
 
 def test_a_reader_that_was_never_asked_has_nothing_to_close(emulator: Emulator, client: Client, run: Run) -> None:

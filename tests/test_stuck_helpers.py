@@ -9,8 +9,9 @@ from loops import Run, helpers, in_thread
 from streams import AT_ONCE
 from support import PATIENCE, nothing_left_open, wait_for, wait_until
 
-from copilot_sync import AsyncClient, os_threads
+from copilot_sync import AsyncClient, AsyncStream, StreamClosedError, os_threads
 from copilot_sync.emulator import Emulator
+from copilot_sync.stepping import Pace
 
 
 class StuckCache:
@@ -69,5 +70,39 @@ def test_the_loop_does_not_stand_still_for_a_call_that_is_cancelled(
         with pytest.raises(asyncio.CancelledError):
             await task
         assert cache.is_stuck
+
+    run(main())
+
+
+@pytest.mark.parametrize("closed", ["the stream", "the client"])
+def test_a_stream_that_another_thread_closes_ends_at_once(
+    run: Run, closed: str, options: Any, cache: StuckCache
+) -> None:
+    """The task that waits is told by the loop, not by the thread that helps."""
+
+    async def main() -> None:
+        client = AsyncClient(**options)
+        stream = client.stream("hi")
+        task = asyncio.ensure_future(stream.__anext__())
+        await in_thread(wait_for, cache.entered)
+        await in_thread(stream.close if closed == "the stream" else client.close)
+        with pytest.raises(StreamClosedError):
+            await task
+        assert cache.is_stuck
+
+    run(main())
+
+
+def test_closing_a_stream_does_not_change_how_its_thread_waits(run: Run, options: Any, cache: StuckCache) -> None:
+    """What it is in the middle of would take for arrived what has not."""
+
+    async def main() -> None:
+        stream: AsyncStream = AsyncClient(**options).stream("hi")
+        task = asyncio.ensure_future(stream.__anext__())
+        await in_thread(wait_for, cache.entered)
+        stream.close()
+        with pytest.raises(StreamClosedError):
+            await task
+        assert stream._stream._call.pace is Pace.HELPING
 
     run(main())

@@ -135,12 +135,14 @@ class LoopWatch(Watch):
             return False
         if asyncio._get_running_loop() is self._loop:
             self.call_soon()  # whoever waits is told
-        elif self._loop.is_running() and self._number >= 0:
+        elif self._loop.is_running():
+            is_watched = self._number >= 0
+            tell = (close,) if is_watched else (self._run, "on_ready")
             try:
-                _without_context(self._loop.call_soon_threadsafe, close)
+                _without_context(self._loop.call_soon_threadsafe, *tell)
             except RuntimeError:  # the loop was closed meanwhile
                 return False
-            return True
+            return is_watched
         return False
 
 
