@@ -218,6 +218,12 @@ class Stream:
             self._naming.cancel()
         self._steps.close_driver()
 
+    def __del__(self) -> None:
+        # The driver closes by itself when nobody holds it any more, but a thread that helps does. If __init__ raised,
+        # there is none.
+        if "is_new" in self.__dict__ and self._steps.is_helped:
+            self.close()
+
     def __enter__(self) -> "Stream":
         return self
 

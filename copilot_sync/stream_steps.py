@@ -333,6 +333,11 @@ class ThreadSteps(StreamSteps):
         finally:
             self._waiting.release()
 
+    @property
+    def is_helped(self) -> bool:
+        """Whether there is a thread that helps ``poll``. It holds this object."""
+        return self._helper is not None
+
     def join(self) -> None:
         """Wait a moment for the end of a thread that helps ``poll``, after the stream was closed."""
         helper = self._helper

@@ -7,9 +7,9 @@ from typing import Any, Callable, Iterator
 import pytest
 from loops import Run, helpers, in_thread
 from streams import AT_ONCE
-from support import PATIENCE, nothing_left_open, wait_for, wait_until
+from support import PATIENCE, nothing_left_open, stages, wait_for, wait_until
 
-from copilot_sync import AsyncClient, AsyncStream, StreamClosedError, os_threads
+from copilot_sync import AsyncClient, AsyncStream, Client, StreamClosedError, os_threads
 from copilot_sync.emulator import Emulator
 from copilot_sync.stepping import Pace
 
@@ -106,3 +106,17 @@ def test_closing_a_stream_does_not_change_how_its_thread_waits(run: Run, options
         assert stream._stream._call.pace is Pace.HELPING
 
     run(main())
+
+
+def test_a_stream_that_is_dropped_while_a_thread_helps_to_poll_asks_nothing(
+    emulator: Emulator, options: Any, cache: StuckCache
+) -> None:
+    """The thread holds what sends the question, but not the stream."""
+    with Client(**options) as client:
+        stream = client.stream("hi")
+        assert stream.poll(0) is None
+        wait_for(cache.entered)
+        del stream
+        cache.let_go.set()
+        wait_until(lambda: not helpers())
+        assert stages(emulator) == []
