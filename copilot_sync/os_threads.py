@@ -17,6 +17,11 @@ T = TypeVar("T")
 JOIN_TIMEOUT = 0.15
 
 
+def is_main_thread() -> bool:
+    """Whether handlers of signals run in this thread."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 def start_thread(thread: threading.Thread) -> None:
     """Start a thread, such that an exception out of a signal handler does it no harm.
 
@@ -30,7 +35,7 @@ def start_thread(thread: threading.Thread) -> None:
     Raises:
         RuntimeError: There can't be another thread.
     """
-    if threading.get_ident() != threading.main_thread().ident:
+    if not is_main_thread():
         contextvars.Context().run(thread.start)
         return
     failures: queue.SimpleQueue[Optional[RuntimeError]] = queue.SimpleQueue()
@@ -57,7 +62,7 @@ class ThreadResult(Generic[T]):
         on_end: Called in the thread after the end. It must not raise.
 
     Raises:
-        RuntimeError: There can't be another thread.
+        RuntimeError: There can't be another thread. In the main thread, ``take`` may raise it.
     """
 
     def __init__(self, function: Callable[[], T], on_end: Callable[[], object] = bool) -> None:
@@ -73,17 +78,32 @@ class ThreadResult(Generic[T]):
         self._thread = threading.Thread(
             target=context.run, args=(self._run, function, on_end), name="copilot-sync-stream", daemon=True
         )
-        start_thread(self._thread)
+        if is_main_thread():  # see ``start_thread``; the main thread need not wait for the start
+            _thread.start_new_thread(self._start, (on_end,))
+        else:
+            contextvars.Context().run(self._thread.start)
+
+    def _start(self, on_end: Callable[[], object]) -> None:
+        try:
+            contextvars.Context().run(self._thread.start)
+        except RuntimeError as error:
+            self._failures.append(error)
+            self._note_end()
+            del self  # as below
+            on_end()
 
     def _run(self, function: Callable[[], T], on_end: Callable[[], object]) -> None:
         try:
             self._results.append(function())
         except BaseException as error:  # noqa: BLE001 - whoever takes the result gets it, whatever it is
             self._failures.append(error)
-        self._ended = True
-        self._running.release()
+        self._note_end()
         del self  # a failure holds this frame: it goes with this object, even if nobody takes it
         on_end()
+
+    def _note_end(self) -> None:
+        self._ended = True
+        self._running.release()
 
     def wait(self, seconds: Optional[float]) -> bool:
         """Wait for the end, up to so many seconds; ``None`` for no limit. Return whether it has ended."""

@@ -58,7 +58,7 @@ class StreamSteps:
         #: Whether the conversation is known.
         self.started = False
         self._begun: Optional[Conversation] = None
-        self._reader = 0  # the thread that blocks or polls
+        self._reader = 0  # the thread that polls, or blocks after it
         self._closed_by_reader = False  # inside of ``on_start``
         # What an event loop watches the connection with. It closes the driver, in the loop's own thread.
         self._watch: Optional[Watch] = None
@@ -186,7 +186,8 @@ class StreamSteps:
             self._refuse_second_reader()
 
     def _next(self) -> Any:
-        self._check_open()
+        if self._ends:
+            self._check_open()
         if not self._inside.acquire(False):
             self._refuse_second_reader()
         try:
@@ -215,7 +216,7 @@ class StreamSteps:
 
     def _stop(self, reader: int = 0) -> NoReturn:
         """End the iteration: quietly, or with an error if whoever reads did not close the stream."""
-        end, reader = self._builder.end, reader or self._reader
+        end, reader = self._builder.end, reader or self._reader or threading.get_ident()
         # In an event loop, any task of the thread may have closed it. A thread that helps may have the number of the
         # one that closed it, which has ended.
         is_here = self._watch is None and isinstance(end, Closed) and end.thread == reader
@@ -263,15 +264,20 @@ class ThreadSteps(StreamSteps):
             CopilotError: Anything else went wrong.
         """
         if self._was_polled:
-            self._check_open(threading.get_ident())
-            if self._call.pace is not Pace.BLOCKING:
-                self._call.touch()  # what is waited for now begins now
-            while self._helper is not None:
-                self._is_helped(None)
-            while self._helped:
-                item = self._helped.popleft()
-                if type(item) is not Pause:
-                    return item
+            return self._block_after_polls()
+        item = self._next()
+        return item if self.started else self._started_with(item)
+
+    def _block_after_polls(self) -> Any:
+        self._check_open(threading.get_ident())
+        if self._call.pace is not Pace.BLOCKING:
+            self._call.touch()  # what is waited for now begins now
+        while self._helper is not None:
+            self._is_helped(None)
+        while self._helped:
+            item = self._helped.popleft()
+            if type(item) is not Pause:
+                return item
         while True:
             self._check_free()
             self._reader = threading.get_ident()

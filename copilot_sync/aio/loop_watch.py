@@ -17,7 +17,8 @@ import asyncio
 import contextvars
 import os
 import weakref
-from typing import Any, Callable, Dict, Optional, TypeVar
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Optional, TypeVar
 
 from copilot_sync.stepping import Watch
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 #: The connections that are watched, so that garbage collection finds none of them before the reader that closes it.
 _watched: Dict[int, Any] = {}
+#: Readers whose threads wait to be started, by their loop; a loop is there from one start to the round after it.
+_starting: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Deque[weakref.ref[LoopWatch]]]"
+_starting = weakref.WeakKeyDictionary()
 #: Seconds that nothing waits for.
 _LATE = 24 * 3600.0
 
@@ -39,7 +43,7 @@ class LoopWatch(Watch):
 
     Args:
         loop: The running loop.
-        reader: What goes on when there is something to read. It has ``context``, ``on_ready``, ``on_help``, ``close``.
+        reader: What goes on when there is something to read. It has ``context``, ``close`` and what is called here.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reader: Any) -> None:
@@ -102,6 +106,19 @@ class LoopWatch(Watch):
         """Have the reader go on in the next round of the loop."""
         _without_context(self._loop.call_soon, self._run, "on_ready")
 
+    def may_start(self) -> bool:
+        """Whether a thread may be started now. If not, the reader's ``start_help`` is called soon.
+
+        One is started in each round of the loop: many at once, as when a program begins, would let nothing else run.
+        """
+        waiting = _starting.get(self._loop)
+        if waiting is not None:
+            waiting.append(weakref.ref(self))
+            return False
+        _starting[self._loop] = deque()
+        _without_context(self._loop.call_soon, _start_next, self._loop)
+        return True
+
     def call_late(self, held: Any) -> asyncio.TimerHandle:
         """Have the loop hold an object until the timer is cancelled, or the loop closed."""
         return _without_context(self._loop.call_later, _LATE, bool, held)
@@ -149,3 +166,14 @@ class LoopWatch(Watch):
 def _without_context(tell: Callable[..., T], *args: Any) -> T:
     """Tell a loop to call something. It keeps the context of whoever tells it, which here is an empty one."""
     return contextvars.Context().run(tell, *args)
+
+
+def _start_next(loop: asyncio.AbstractEventLoop) -> None:
+    waiting = _starting[loop]
+    if waiting:
+        loop.call_soon(_start_next, loop)
+        watch = waiting.popleft()()
+        if watch is not None:
+            watch._run("start_help")
+    else:
+        del _starting[loop]

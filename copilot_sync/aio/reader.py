@@ -78,6 +78,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self._waiter: Optional[asyncio.Future[None]] = None
         self._hold_timer: Optional[asyncio.TimerHandle] = None  # by it the loop holds this object
         self._helper: Optional[ThreadResult[List[Any]]] = None
+        self._is_starting = False  # a thread is to help soon
         self._helper_ended: Optional[asyncio.Future[None]] = None
         self._is_idle = True  # nobody will say when to go on
         self._read_ahead = READ_AHEAD  # how many items may wait
@@ -149,7 +150,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         """Have this object live while somebody waits, as ``loop_watch`` says."""
         if self._waiter is None:
             return
-        if self._helper is None:
+        if self._helper is None and not self._is_starting:
             self._let_go()
             self._watch.holder = self
         elif self._hold_timer is None:
@@ -175,7 +176,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
 
     def on_ready(self, looks_at_time: bool = False) -> None:
         """Go on, in this object's context: bytes have arrived, or a thread has closed the stream, or time is over."""
-        if self._helper is not None and not self._stream.closed:
+        if (self._helper is not None or self._is_starting) and not self._stream.closed:
             return  # what the thread comes to goes on
         if len(self._items) >= self._read_ahead:  # whoever takes what is there goes on
             self._watch.end()
@@ -192,6 +193,19 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         waiter = self._waiter
         if waiter is not None and (self._items or self._has_ended) and not waiter.done():
             waiter.set_result(None)
+
+    def start_help(self) -> None:
+        """Have a thread do what blocks, unless the stream has ended. It holds the steps, and never this object."""
+        self._is_starting = False
+        if self._has_ended or self._stream.closed:
+            self.on_ready()
+            return
+        try:
+            self._helper = ThreadResult(self._steps.help, self._watch.call_on_help)
+        except RuntimeError as error:  # there can't be another thread
+            self._end(error)
+            self._wake()
+        self._hold()
 
     def on_help(self) -> None:
         """Go on after a thread that helped has ended."""
@@ -225,8 +239,9 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
                     self._is_idle = False
                     if item is Pause.BLOCKS or not steps.wait():
                         self._watch.end()
-                        self._helper = ThreadResult(steps.help, self._watch.call_on_help)
-                        self._hold()
+                        self._is_starting = True
+                        if self._watch.may_start():
+                            self.start_help()
                     return
                 self._add(item)
             self._watch.end()
