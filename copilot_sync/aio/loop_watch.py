@@ -67,11 +67,12 @@ class LoopWatch(Watch):
         number = sock.fileno()
         if number != self._number or not self.is_watching:
             self.end()
+            self._number, self.is_watching = number, True  # first, so that an interruption leaves nothing watched
             try:
                 self._loop.add_reader(number, self._on_ready)  # it runs in the present context, which is the reader's
             except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
+                self._number, self.is_watching = -1, False
                 return False
-            self._number, self.is_watching = number, True
             _watched[id(self)] = sock
         self._time_left = time_left
         self._set_timer(self._loop.time() + time_left())
@@ -86,21 +87,38 @@ class LoopWatch(Watch):
 
     def _on_time(self) -> None:
         self._timer = None
+        self._run("on_time")
+
+    def set_timer_anew(self) -> bool:
+        """Have the timer go off when the time is over; return ``False`` if it is."""
         left = self._time_left()
         if left > 0:
             self._set_timer(self._loop.time() + left)
-        else:
-            self._run("on_ready", True)
+        return left > 0
 
     def _on_ready(self) -> None:
-        reader = self._reader()
-        if reader is not None:
-            reader.on_ready()
+        try:
+            reader = self._reader()
+            if reader is not None:
+                reader.on_ready()
+        except BaseException:
+            self._tell_interruption()
+            raise
 
     def _run(self, method: str, *args: Any) -> None:
+        try:
+            reader = self._reader()
+            if reader is not None:
+                reader.context.run(getattr(reader, method), *args)
+        except BaseException:
+            self._tell_interruption()
+            raise
+
+    def _tell_interruption(self) -> None:
+        """Tell the reader that a handler of a signal has raised. The exception goes on through the loop."""
         reader = self._reader()
         if reader is not None:
-            reader.context.run(getattr(reader, method), *args)
+            reader.on_interruption()
 
     def call_soon(self) -> None:
         """Have the reader go on in the next round of the loop."""
@@ -136,12 +154,14 @@ class LoopWatch(Watch):
         """Stop watching. The number of the socket is free for something else from now on."""
         _watched.pop(id(self), None)
         self._time_left = float  # it holds the call, which holds this object
-        number, self._number, self.is_watching = self._number, -1, False
-        if number >= 0 and self._is_usable():
-            self._loop.remove_reader(number)
-        timer, self._timer = self._timer, None
+        # Each is forgotten after it has ended: an interruption in between has it ended once more.
+        if self._number >= 0 and self._is_usable():
+            self._loop.remove_reader(self._number)
+        self._number, self.is_watching = -1, False
+        timer = self._timer
         if timer is not None and self._is_usable():
             timer.cancel()
+        self._timer = None
 
     def _is_usable(self) -> bool:
         return os.getpid() == self._process and not self._loop.is_closed()

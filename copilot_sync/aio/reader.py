@@ -98,6 +98,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             waiter = self._begin_wait()
             if waiter is not None:
                 try:
+                    self._wait_by(waiter)
                     await waiter
                 finally:
                     self._end_wait()
@@ -115,10 +116,11 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         if waiter is not None:
             timer = waiter.get_loop().call_later(timeout, _resolve, waiter)
             try:
+                self._wait_by(waiter)
                 await waiter
             finally:
-                self._end_wait()
                 timer.cancel()
+                self._end_wait()
             if self._has_ended and not self._items:
                 self._begin_wait()
         items = list(self._items)
@@ -126,7 +128,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         return items
 
     def _begin_wait(self) -> "Optional[asyncio.Future[None]]":
-        """Return what ends when there are items, or no more of them; ``None`` if there are some already."""
+        """Return what is to end when there are items, or no more of them; ``None`` if there are some already."""
         loop = self._loop or self._bind()
         if self._waiter is not None:
             raise RuntimeError("a stream can be read by one task at a time")
@@ -142,9 +144,11 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             if self._failures:
                 raise self._failures.pop()
             raise StopAsyncIteration
-        self._waiter = waiter = loop.create_future()
+        return loop.create_future()
+
+    def _wait_by(self, waiter: "asyncio.Future[None]") -> None:
+        self._waiter = waiter
         self._hold()
-        return waiter
 
     def _hold(self) -> None:
         """Have this object live while somebody waits, as ``loop_watch`` says."""
@@ -158,9 +162,10 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
             self._hold_timer = self._watch.call_late(self)
 
     def _let_go(self) -> None:
-        timer, self._hold_timer = self._hold_timer, None
+        timer = self._hold_timer
         if timer is not None:
             timer.cancel()
+        self._hold_timer = None
 
     def _end_wait(self) -> None:
         self._waiter = self._watch.holder = None
@@ -188,6 +193,18 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
                 self._take_turn(looks_at_time)
         finally:
             self._wake()
+
+    def on_time(self) -> None:
+        """Go on if the time is over."""
+        if not self._watch.set_timer_anew():
+            self.on_ready(looks_at_time=True)
+
+    def on_interruption(self) -> None:
+        """Close the stream, because a handler of a signal has raised anywhere in here, and tell whoever waits."""
+        if not self._has_ended:
+            self._end(StreamClosedError("the stream was closed by an interruption", stage="stream"))
+        self.close()
+        self._wake()
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -290,8 +307,9 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self._stream.close()
 
     def __del__(self) -> None:
-        # If its loop was closed first, nobody awaits aclose any more.
-        self.close()
+        # If its loop was closed first, nobody awaits aclose any more. An interruption may end __init__ anywhere.
+        if "_is_closing" in self.__dict__:
+            self.close()
 
 
 def _resolve(waiter: "asyncio.Future[None]") -> None:
