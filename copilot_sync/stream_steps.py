@@ -59,7 +59,8 @@ class StreamSteps:
         self.started = False
         self._begun: Optional[Conversation] = None
         self._reader = 0  # the thread that polls, or blocks after it
-        self._closed_by_reader = False  # inside of ``on_start``
+        self._starter = 0  # the thread that is inside of ``on_start``
+        self._closed_by_reader = False  # in there
         # What an event loop watches the connection with. It closes the driver, in the loop's own thread.
         self._watch: Optional[Watch] = None
         # One at most: it came right behind items that were returned. Raised out of here, no frame of its holds it.
@@ -169,12 +170,17 @@ class StreamSteps:
     def _started_with(self, conversation: Conversation) -> Conversation:
         self.started, self._begun = True, conversation
         if self._on_start is not None:
-            was_open = not self._ends
-            self._on_start(conversation)
-            end = self._builder.end
-            if was_open and isinstance(end, Closed):
-                self._closed_by_reader = end.thread == threading.get_ident()
+            self._starter = 0 if self._ends else threading.get_ident()
+            try:
+                self._on_start(conversation)
+                self._closed_by_reader = self._is_closed_by_starter()
+            finally:
+                self._starter = 0
         return conversation
+
+    def _is_closed_by_starter(self) -> bool:
+        end = self._builder.end
+        return isinstance(end, Closed) and end.thread == self._starter
 
     def _check_open(self, reader: int = 0) -> None:
         if self._ends and isinstance(self._builder.end, Closed):
@@ -220,7 +226,8 @@ class StreamSteps:
         # In an event loop, any task of the thread may have closed it. A thread that helps may have the number of the
         # one that closed it, which has ended.
         is_here = self._watch is None and isinstance(end, Closed) and end.thread == reader
-        if isinstance(end, Closed) and not is_here and not self._closed_by_reader:
+        is_here = is_here or self._closed_by_reader or self._is_closed_by_starter()
+        if isinstance(end, Closed) and not is_here:
             where = "another thread" if self._watch is None else "another task or thread"
             words = f"the stream was closed by {where}"
             raise StreamClosedError(words, stage="stream", partial=self._builder.text) from None

@@ -168,14 +168,16 @@ def test_a_thread_may_join_itself() -> None:
 
 @pytest.mark.parametrize("call", [lambda work: work(), lambda work: Worker(work).result()], ids=["main", "another"])
 def test_who_can_have_no_thread_is_told(monkeypatch: pytest.MonkeyPatch, call: Callable[[Any], Any]) -> None:
-    """As by ``threading`` itself, in the main thread and in another."""
+    """By ``threading``'s own error. The main thread does not wait for the start, and is told when it takes the result."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     def begin() -> None:
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        ThreadResult(list)
+        result = ThreadResult(list)
+        assert result.wait(PATIENCE)
+        result.take()
 
     with pytest.raises(RuntimeError, match="can't start new thread"):
         call(begin)

@@ -2,14 +2,15 @@
 
 import asyncio
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
 
 import pytest
 from loops import Run, helpers, in_thread
 from streams import AT_ONCE
 from support import PATIENCE, nothing_left_open, stages, wait_for, wait_until
 
-from copilot_sync import AsyncClient, AsyncStream, Client, StreamClosedError, os_threads
+from copilot_sync import AsyncClient, AsyncStream, Client, Conversation, StreamClosedError, os_threads
+from copilot_sync.aio import iterate_stream
 from copilot_sync.emulator import Emulator
 from copilot_sync.stepping import Pace
 
@@ -91,6 +92,27 @@ def test_a_stream_that_another_thread_closes_ends_at_once(
         assert cache.is_stuck
 
     run(main())
+
+
+def test_a_stream_that_its_own_function_closes_just_ends(run: Run, emulator: Emulator) -> None:
+    """Also if that function, which a thread calls, is not yet at its end when the task is told."""
+    told = threading.Event()
+    ended: List[bool] = []
+
+    def close(conversation: Conversation) -> None:
+        stream.close()
+        ended.append(told.wait(PATIENCE))
+
+    client = Client(emulator.api_key, api_url=emulator.api_url)
+    stream = client.stream("hi", on_start=close)
+
+    async def main() -> None:
+        assert [piece async for piece in iterate_stream(stream)] == []
+        told.set()
+
+    run(main())
+    wait_until(lambda: ended == [True])
+    client.close()
 
 
 def test_closing_a_stream_does_not_change_how_its_thread_waits(run: Run, options: Any, cache: StuckCache) -> None:
