@@ -18,9 +18,11 @@ from copilot_sync.errors import (
     ResponseTooLargeError,
     ServerError,
 )
+from copilot_sync.pacing.cooldown import Cooldown
 from copilot_sync.protocol.requests import models_request
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Limits, RetryPolicy, Timeout, Urls
+from copilot_sync.stepping import Pause
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.session import Transport
 
@@ -170,6 +172,35 @@ def test_after_a_429_all_calls_wait(emulator: Emulator, access: ApiSession, stag
     later = Patient(clock)
     models(access, later)
     assert later.slept == []
+
+
+class Overtaken(Cooldown):
+    """A pause that another thread begins right after a call has looked for one."""
+
+    looks = 0
+
+    @property  # type: ignore[override]
+    def active(self) -> bool:
+        self.looks += 1
+        return self._active and self.looks > 1
+
+    @active.setter
+    def active(self, value: bool) -> None:
+        self._active = value
+
+
+def test_a_step_that_polls_never_waits_for_a_pause(emulator: Emulator, keyed: ApiSession) -> None:
+    """Nor for one that begins as it goes on."""
+    clock = Clock()
+    keyed._tokens.cooldown = pause = Overtaken()
+    emulator.fail("models", Fault.status(429, retry_after=1))
+    with pytest.raises(RateLimitError):
+        models(keyed, Patient(clock))
+    pause.looks = 0
+    call = Patient(clock)
+    call.begin_poll()
+    assert next(keyed.opening(models_request(keyed.urls), call, AT_ONCE)) is Pause.BLOCKS
+    assert (call.slept, pause.looks) == ([], 2)
 
 
 @pytest.mark.parametrize(

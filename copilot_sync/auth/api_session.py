@@ -129,6 +129,7 @@ class ApiSession:
                 yield from call.until_may_block()
                 token = self._tokens.get(call, policy)
             if self._tokens.cooldown.active:
+                yield from call.until_may_block()  # another call may have set it off just now
                 self._tokens.cooldown.wait(policy, call, request.stage)
             auth = send_token(token, urls)
             response = yield from self._transport.opening(request, auth, call, defers_reply=defers_reply)
