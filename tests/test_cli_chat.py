@@ -132,7 +132,7 @@ def interrupt(emulator: Emulator, stdout: Watched) -> None:
     assert emulator.wait_until(lambda: emulator.stalled)
     for _ in range(int(PATIENCE)):  # pragma: no branch - the answer is stopped at some time
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        if emulator.wait_until(lambda: emulator.disconnects, timeout=1):  # pragma: no branch - as above
+        if emulator.wait_until(lambda: emulator.disconnects, timeout=5):  # pragma: no branch - as above
             break
 
 

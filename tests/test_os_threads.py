@@ -168,14 +168,14 @@ def test_a_thread_may_join_itself() -> None:
 
 @pytest.mark.parametrize("call", [lambda work: work(), lambda work: Worker(work).result()], ids=["main", "another"])
 def test_who_can_have_no_thread_is_told(monkeypatch: pytest.MonkeyPatch, call: Callable[[Any], Any]) -> None:
-    """By ``threading``'s own error. The main thread does not wait for the start, and is told when it takes the result."""
+    """By ``threading``'s own error. The main thread does not wait for the start: it is told with the result."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     def begin() -> None:
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        result = ThreadResult(list)
+        result: ThreadResult[List[Any]] = ThreadResult(list)
         assert result.wait(PATIENCE)
         result.take()
 
