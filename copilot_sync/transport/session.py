@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union, cast
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
@@ -277,7 +276,7 @@ def _arrival(
     if error is not None:
         raise error
     reply.status_code = source.status
-    reply.raw.headers = urllib3.HTTPHeaderDict(source.msg.items())
+    reply.raw.headers = type(reply.raw.headers)(source.msg.items())  # urllib3's, whose place differs by release
     reply.headers = cast(Any, reply.raw.headers)
 
 
