@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import sys
 from typing import Any, Callable, List, Optional
 
 import pytest
+from loops import until
 from streams import client_of
 from support import PATIENCE, nothing_left_open
 
 from copilot_sync import Client, StreamClosedError, stream_steps
 from copilot_sync.aio import AsyncReader, loop_watch, reader
 from copilot_sync.aio.reader import text_of
-from copilot_sync.emulator import Emulator, Reply
+from copilot_sync.emulator import Emulator, Fault, Reply
 
 
 class InterruptedAt:
@@ -49,7 +51,8 @@ class InterruptedAt:
         return self._trace
 
 
-async def collect(client: Client, conversation: Any, pieces: List[str]) -> None:
+# It begins where there is another tracer.
+async def collect(client: Client, conversation: Any, pieces: List[str]) -> None:  # pragma: no cover
     items = AsyncReader(client.stream("hi", conversation=conversation), text_of)
     try:
         async for piece in items:
@@ -95,3 +98,75 @@ def test_a_loop_that_is_interrupted_at_any_line_can_go_on(modules: List[Any], is
             if not interrupted.happened:
                 break
     assert line > 20
+
+
+def test_an_interruption_goes_through_the_loop_and_the_task_is_told(emulator: Emulator) -> None:
+    """Whoever runs the loop gets it, and the task does not wait for ever."""
+    emulator.reply = Reply(["one", "two"])
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    loop = asyncio.new_event_loop()
+
+    def pick(item: Any) -> Any:
+        if text_of(item) == "two":
+            raise KeyboardInterrupt
+        return text_of(item)
+
+    async def main() -> None:
+        pieces = AsyncReader(client.stream("hi"), pick)
+        assert await pieces.__anext__() == "one"
+        emulator.release()
+        await pieces.__anext__()
+
+    with client_of(emulator) as client:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        with pytest.raises(StreamClosedError, match="interruption"):
+            loop.run_until_complete(asyncio.wait_for(task, PATIENCE))
+    loop.close()
+
+
+class Interrupted:
+    """A reader that is interrupted whenever it is to go on."""
+
+    def __init__(self) -> None:
+        self.context = contextvars.copy_context()
+        self.told = 0
+
+    def on_ready(self) -> None:
+        raise KeyboardInterrupt
+
+    def on_interruption(self) -> None:
+        self.told += 1
+
+
+def test_an_interruption_of_what_was_to_be_called_soon_is_told() -> None:
+    """It goes through the loop as well."""
+    loop, interrupted = asyncio.new_event_loop(), Interrupted()
+    loop_watch.LoopWatch(loop, interrupted).call_soon()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert interrupted.told == 1
+    loop.close()
+
+
+def test_a_task_is_told_wherever_its_reader_was_interrupted(emulator: Emulator) -> None:
+    """Also where nothing had ended yet."""
+    emulator.fail("message", Fault.stall())
+
+    async def main() -> None:
+        pieces = AsyncReader(client.stream("hi"), text_of)
+        task = asyncio.ensure_future(pieces.__anext__())
+        await until(lambda: emulator.stalled)
+        pieces.on_interruption()
+        with pytest.raises(StreamClosedError, match="interruption"):
+            await task
+        await pieces.aclose()
+
+    with client_of(emulator) as client:
+        asyncio.run(main())
+
+
+def test_a_reader_whose_making_was_interrupted_is_freed_in_silence() -> None:
+    """It has nothing to close yet."""
+    assert AsyncReader.__new__(AsyncReader).__del__() is None  # type: ignore[func-returns-value]

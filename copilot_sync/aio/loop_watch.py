@@ -117,7 +117,7 @@ class LoopWatch(Watch):
     def _tell_interruption(self) -> None:
         """Tell the reader that a handler of a signal has raised. The exception goes on through the loop."""
         reader = self._reader()
-        if reader is not None:
+        if reader is not None:  # pragma: no branch - else it was interrupted before it found out that there is none
             reader.on_interruption()
 
     def call_soon(self) -> None:
