@@ -258,7 +258,7 @@ class ThreadSteps(StreamSteps):
         super().__init__(*args)
         self._was_polled = False
         self._waiting = threading.RLock()  # held by whoever waits for a thread that helped
-        self._helper: Optional[ThreadResult[List[Any]]] = None
+        self._helper: Optional[ThreadResult[None]] = None
         self._helped: Deque[Any] = deque()  # what a thread came to that helped
 
     def block(self) -> Any:
@@ -305,11 +305,20 @@ class ThreadSteps(StreamSteps):
                 return item.body
             if item is Pause.BLOCKS:
                 if self._helper is None:
-                    self._helper = ThreadResult(self.help)
+                    self._helper = ThreadResult(self._help_to_poll)
                 if not self._is_helped(until - call.clock()):
                     return None
             elif item is Pause.NOTHING_YET and call.clock() >= until and not call.has_more:
                 return None
+
+    def _help_to_poll(self) -> None:
+        """Help, and leave what it comes to where it is found even if an interruption had the thread forgotten."""
+        try:
+            self._helped.extend(self.help())
+        except StreamClosedError:
+            raise
+        except CopilotError as error:
+            self._late_failures.append(error)
 
     def _polled(self, until: float) -> Any:
         if self._helped:
@@ -329,7 +338,7 @@ class ThreadSteps(StreamSteps):
         return [first, *(item.body for item in self._rest_of_turn() if type(item) is ContentEvent)]
 
     def _is_helped(self, seconds: Optional[float]) -> bool:
-        """Wait for a thread that helps, up to so many seconds; return whether it has ended. Take what it came to."""
+        """Wait for a thread that helps, up to so many seconds; return whether it has ended."""
         self._call.check_process()  # else the thread is the parent's
         if not self._waiting.acquire(False):
             self._refuse_second_reader()
@@ -339,7 +348,7 @@ class ThreadSteps(StreamSteps):
                 return False
             if helper is not None and self._helper is helper:  # else a handler of a signal has taken it
                 self._helper = None
-                self._helped.extend(helper.take())
+                helper.take()
             return True
         except StreamClosedError:
             self._stop()  # which knows who closed it; the thread does not

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from driven import BODY, HEAD, LAST, chunk, ended, sent, service, silent
-from streams import COMPLETE, ONE, TWO
+from streams import AT_ONCE, COMPLETE, ONE, TWO
 from support import PATIENCE, Peer, Server, Worker, fork, nothing_left_open, wait_for, wait_until
 
 from copilot_sync import (
@@ -22,8 +22,10 @@ from copilot_sync import (
     Stream,
     StreamClosedError,
     Timeout,
+    stream_steps,
 )
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.os_threads import ThreadResult
 from copilot_sync.stepping import Watch
 
 HELPER = "copilot-sync-stream"
@@ -435,6 +437,35 @@ def test_a_poll_that_was_interrupted_while_a_thread_helps_goes_on(emulator: Emul
     with pytest.raises(Interruption), interrupting(lambda: bool(helpers())):
         stream.poll(float("inf"))
     assert polled(stream) == ["one", "two"]
+
+
+@pytest.mark.parametrize("fault", [Fault.cut(0), Fault.status(500)], ids=["a piece", "a failure"])
+def test_what_a_thread_came_to_is_not_lost_if_an_interruption_had_it_forgotten(
+    emulator: Emulator, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its start and the moment from which on the stream knows of it."""
+    threads: List[ThreadResult[None]] = []
+
+    def begin(function: Callable[[], None]) -> ThreadResult[None]:
+        threads.append(ThreadResult(function))
+        if len(threads) == 2:  # the first one sends the question
+            assert threads[-1].wait(PATIENCE)
+            raise Interruption
+        return threads[-1]
+
+    monkeypatch.setattr(stream_steps, "ThreadResult", begin)
+    retry = AT_ONCE if fault == Fault.cut(0) else None
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=retry) as client:
+        conversation = client.create_thread()
+        emulator.fail("message", fault)
+        stream = client.stream("hi", conversation=conversation)
+        with pytest.raises(Interruption):
+            polled(stream)
+        if retry is not None:
+            assert polled(stream) == ["onetwo"]
+        else:
+            with pytest.raises(ServerError):
+                polled(stream)
 
 
 def test_a_handler_of_a_signal_may_poll_while_a_thread_helps(emulator: Emulator, client: Client) -> None:
