@@ -483,8 +483,13 @@ def test_a_handler_of_a_signal_may_poll_while_a_thread_helps(emulator: Emulator,
 
     before = signal.signal(signal.SIGUSR1, handle)
     target = threading.get_ident()
+
+    def is_known() -> bool:
+        """Whether the stream knows of its thread. Before that, a handler would be a second reader beside it."""
+        return stream._steps._helper is not None
+
     try:
-        worker = Worker(lambda: (wait_until(lambda: bool(helpers())), signal.pthread_kill(target, signal.SIGUSR1)))
+        worker = Worker(lambda: (wait_until(is_known), signal.pthread_kill(target, signal.SIGUSR1)))
         seen += polled(stream, PATIENCE)
         worker.result()
     finally:
