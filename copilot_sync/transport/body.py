@@ -195,7 +195,7 @@ class Body:
         """Whether the body ended, as its framing announced, within what may follow an answer."""
         size = 0
         with self._call.window(DRAIN_SECONDS), contextlib.suppress(*FAILURES):
-            while size <= DRAIN_BYTES and not self._call.window_closed:
+            while size <= DRAIN_BYTES:
                 try:
                     data = self._read1(PIECE)
                 except NothingYet:
@@ -205,6 +205,8 @@ class Body:
                     self.framing_complete = self._is_vouched()
                     return True
                 size += len(data)
+                if self._call.window_closed:
+                    break
         return False
 
     def _give_back(self) -> None:
