@@ -17,7 +17,7 @@ from loops import ASYNCIO, THREADS, Run, helpers, in_thread, runner
 from streams import ONE
 from support import PATIENCE, Peer, Server, Worker, collect_garbage, nothing_left_open, wait_for, wait_until
 
-from copilot_sync import Client, GithubCopilot, Stream, StreamClosedError, provider
+from copilot_sync import Client, GithubCopilot, Stream, StreamClosedError, os_threads, provider
 from copilot_sync.aio import AsyncReader, iterate_stream
 from copilot_sync.aio.reader import text_of
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -462,5 +462,64 @@ def test_a_stream_that_another_began_is_read_on(client: Client, run: Run) -> Non
 
     async def main() -> None:
         assert await collect(iterate_stream(await in_thread(begun))) == ["two"]
+
+    run(main())
+
+
+def test_a_stream_that_is_closed_while_its_events_are_taken_is_over(
+    emulator: Emulator, client: Client, run: Run
+) -> None:
+    """By another thread, which leaves what is open to the loop."""
+    emulator.reply = Reply(["one", "two", "three"], pace=0.05)
+
+    async def main() -> None:
+        stream = client.stream("hi")
+
+        def pick(item: Any) -> Any:
+            text = text_of(item)
+            if text == "two":
+                Worker(stream.close).result()
+            return text
+
+        pieces = AsyncReader(stream, pick)
+        with pytest.raises(StreamClosedError):
+            while True:
+                assert await pieces.__anext__() in ("one", "two")
+        await pieces.aclose()
+
+    run(main())
+
+
+def test_of_readers_that_begin_at_once_none_starts_in_vain(emulator: Emulator, client: Client, run: Run) -> None:
+    """One thread is started in a round of the loop. A reader whose turn comes when it is over starts none."""
+
+    async def main() -> None:
+        readers = [AsyncReader(client.stream("hi"), text_of) for _ in range(3)]
+        waiters = [reader._begin_wait() for reader in readers]
+        readers.pop().close()
+        collect_garbage()
+        readers[1].close()
+        while emulator.requests == []:
+            await asyncio.sleep(0.001)
+        assert await readers[0].__anext__() == "one"
+        with pytest.raises(StopAsyncIteration):
+            await readers[1].__anext__()
+        assert len(waiters) == 3
+        for reader in readers:
+            await reader.aclose()
+
+    run(main())
+    assert len([request for request in emulator.requests if request.stage == "thread"]) == 1
+
+
+def test_a_reader_that_can_have_no_thread_says_so(client: Client, run: Run) -> None:
+    """At once, by the error of the system."""
+
+    async def main() -> None:
+        pieces = AsyncReader(client.stream("hi"), text_of)
+        refused = RuntimeError("can't start new thread")
+        with mock.patch.object(os_threads._thread, "start_new_thread", side_effect=refused):
+            with pytest.raises(RuntimeError, match="can't start"):
+                await pieces.__anext__()
 
     run(main())

@@ -1,12 +1,13 @@
 """A question over a connection that is open goes out without a thread, and only if nothing of it can block."""
 
+import socket
 import threading
 from typing import Any, Dict, List
 
 import pytest
 from driven import GOOD, service
 from loops import Run
-from support import Peer, Server, wait_for, wait_until
+from support import PATIENCE, Peer, Server, wait_for, wait_until
 
 from copilot_sync import Client, Conversation
 from copilot_sync.aio import iterate_stream
@@ -34,8 +35,7 @@ class Threads:
         send = Transport._send
 
         def noted(transport: Transport, request: Any, *args: Any) -> Any:
-            if request.stage == "message":
-                self.senders.append("here" if threading.get_ident() == here else "elsewhere")
+            self.senders.append("here" if threading.get_ident() == here else "elsewhere")
             return send(transport, request, *args)
 
         monkeypatch.setattr(Transport, "_send", noted)
@@ -89,7 +89,7 @@ def test_a_connection_that_the_server_has_closed_is_made_anew_by_a_thread(
 
         async def main() -> None:
             assert await read(client, HELLO, **known()) == "onetwo"
-            wait_until(lambda: _has_ended(client))
+            _wait_for_its_end(client)
             stream = client.stream(HELLO, **known())
             assert [piece async for piece in iterate_stream(stream)] == ["one", "two"]
             assert stream.attempts == 1
@@ -99,16 +99,13 @@ def test_a_connection_that_the_server_has_closed_is_made_anew_by_a_thread(
     assert threads.senders == ["elsewhere", "here", "elsewhere"]
 
 
-def _has_ended(client: Client) -> bool:
-    """Whether the server has closed the connection that waits in its pool."""
+def _wait_for_its_end(client: Client) -> None:
+    """Wait until the server has closed the connection that waits in its pool."""
     session: Any = client._session._transport._session
     ((_, find),) = session._ours._pools
     (connection,) = find()._idle
-    connection.sock.setblocking(False)
-    try:
-        return connection.sock.recv(1, 2) == b""  # MSG_PEEK
-    except BlockingIOError:
-        return False
+    connection.sock.settimeout(PATIENCE)
+    assert connection.sock.recv(1, socket.MSG_PEEK) == b""
 
 
 def test_a_refusal_of_a_warm_question_is_read_by_a_thread(run: Run) -> None:
