@@ -8,7 +8,8 @@ import contextlib
 import contextvars
 import queue
 import threading
-from typing import Callable, Generic, List, Optional, TypeVar
+import weakref
+from typing import Any, Callable, Generic, List, Optional, TypeVar
 
 T = TypeVar("T")
 
@@ -75,35 +76,34 @@ class ThreadResult(Generic[T]):
         self._running = threading.Lock()
         self._running.acquire()
         context = contextvars.copy_context()
+        self._on_end = on_end
         self._thread = threading.Thread(
-            target=context.run, args=(self._run, function, on_end), name="copilot-sync-stream", daemon=True
+            target=context.run, args=(self._run, function), name="copilot-sync-stream", daemon=True
         )
         if is_main_thread():  # see ``start_thread``; the main thread need not wait for the start
-            _thread.start_new_thread(self._start, (on_end,))
+            _thread.start_new_thread(_start, (self._thread, weakref.ref(self)))
         else:
             contextvars.Context().run(self._thread.start)
 
-    def _start(self, on_end: Callable[[], object]) -> None:
-        try:
-            contextvars.Context().run(self._thread.start)
-        except RuntimeError as error:
-            self._failures.append(error)
-            self._note_end()
-            del self  # as below
-            on_end()
-
-    def _run(self, function: Callable[[], T], on_end: Callable[[], object]) -> None:
+    def _run(self, function: Callable[[], T]) -> None:
         try:
             self._results.append(function())
         except BaseException as error:  # noqa: BLE001 - whoever takes the result gets it, whatever it is
             self._failures.append(error)
-        self._note_end()
+        on_end = self._note_end()
         del self  # a failure holds this frame: it goes with this object, even if nobody takes it
         on_end()
 
-    def _note_end(self) -> None:
+    def _note_end(self) -> Callable[[], object]:
+        """Note the end, and return what is called at the end, which is forgotten."""
+        on_end, self._on_end = self._on_end, bool
         self._ended = True
         self._running.release()
+        return on_end
+
+    def _fail(self, error: RuntimeError) -> None:
+        self._failures.append(error)
+        self._note_end()()
 
     def wait(self, seconds: Optional[float]) -> bool:
         """Wait for the end, up to so many seconds; ``None`` for no limit. Return whether it has ended."""
@@ -123,3 +123,13 @@ class ThreadResult(Generic[T]):
         """Wait for the end of the thread itself, up to ``JOIN_TIMEOUT``. Return at once in the thread itself."""
         with contextlib.suppress(RuntimeError):  # a thread can't join itself, which the garbage collector may ask of it
             self._thread.join(JOIN_TIMEOUT)
+
+
+def _start(thread: threading.Thread, find: "Callable[[], Optional[ThreadResult[Any]]]") -> None:
+    """Start a thread in place of the main thread. Holds nothing that whoever waits for it wants to be free of."""
+    try:
+        contextvars.Context().run(thread.start)
+    except RuntimeError as error:
+        result = find()
+        if result is not None:  # pragma: no branch - else nobody waits for it any more
+            result._fail(error)

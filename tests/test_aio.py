@@ -121,7 +121,7 @@ def test_a_loop_that_can_not_watch_has_a_thread_wait(
         assert await pieces.__anext__() == "one"
         waiting = asyncio.ensure_future(pieces.__anext__())
         assert await in_thread(emulator.wait_until, lambda: emulator.stalled, PATIENCE)
-        assert len(helpers()) == 1
+        await in_thread(wait_until, lambda: len(helpers()) == 1)
         waiting.cancel()
         await asyncio.wait({waiting})
         await pieces.aclose()

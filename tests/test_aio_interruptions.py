@@ -114,6 +114,7 @@ def test_an_interruption_goes_through_the_loop_and_the_task_is_told(emulator: Em
     async def main() -> None:
         pieces = AsyncReader(client.stream("hi"), pick)
         assert await pieces.__anext__() == "one"
+        await until(lambda: emulator.stalled)
         emulator.release()
         await pieces.__anext__()
 
@@ -170,3 +171,28 @@ def test_a_task_is_told_wherever_its_reader_was_interrupted(emulator: Emulator) 
 def test_a_reader_whose_making_was_interrupted_is_freed_in_silence() -> None:
     """It has nothing to close yet."""
     assert AsyncReader.__new__(AsyncReader).__del__() is None  # type: ignore[func-returns-value]
+
+
+def test_readers_that_wait_for_their_turn_start_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came while another one's thread was being started."""
+    started: List[Any] = []
+
+    def begin(*args: Any) -> Any:
+        started.append(args)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        return thread_result(*args)
+
+    async def read(client: Client) -> List[str]:
+        return [piece async for piece in AsyncReader(client.stream("hi"), text_of)]
+
+    thread_result = reader.ThreadResult
+    monkeypatch.setattr(reader, "ThreadResult", begin)
+    with Emulator(reply=Reply(["one"])) as emulator, client_of(emulator) as client:
+        loop = asyncio.new_event_loop()
+        tasks = [loop.create_task(read(client)) for _ in range(3)]
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(tasks))
+        outcomes = loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+    assert [type(outcome) for outcome in outcomes] == [list, StreamClosedError, list]

@@ -105,11 +105,10 @@ class LoopWatch(Watch):
             self._tell_interruption()
             raise
 
-    def _run(self, method: str, *args: Any) -> None:
+    def _run(self, method: str, *args: Any) -> Any:
         try:
             reader = self._reader()
-            if reader is not None:
-                reader.context.run(getattr(reader, method), *args)
+            return None if reader is None else reader.context.run(getattr(reader, method), *args)
         except BaseException:
             self._tell_interruption()
             raise
@@ -189,11 +188,16 @@ def _without_context(tell: Callable[..., T], *args: Any) -> T:
 
 
 def _start_next(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the next reader start its thread, past those that are over meanwhile."""
     waiting = _starting[loop]
-    if waiting:
-        loop.call_soon(_start_next, loop)
+    while waiting:
         watch = waiting.popleft()()
-        if watch is not None:
-            watch._run("start_help")
-    else:
-        del _starting[loop]
+        try:
+            has_started = watch is not None and watch._run("start_help")
+        except BaseException:  # out of the handler of a signal: the others are to start all the same
+            loop.call_soon(_start_next, loop)
+            raise
+        if has_started:
+            loop.call_soon(_start_next, loop)
+            return
+    del _starting[loop]

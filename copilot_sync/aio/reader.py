@@ -211,18 +211,24 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         if waiter is not None and (self._items or self._has_ended) and not waiter.done():
             waiter.set_result(None)
 
-    def start_help(self) -> None:
-        """Have a thread do what blocks, unless the stream has ended. It holds the steps, and never this object."""
+    def start_help(self) -> bool:
+        """Have a thread do what blocks. It holds the steps, and never this object.
+
+        Returns:
+            Whether one was started: not if the stream is over, or if there can't be another thread.
+        """
         self._is_starting = False
         if self._has_ended or self._stream.closed:
             self.on_ready()
-            return
+            return False
         try:
             self._helper = ThreadResult(self._steps.help, self._watch.call_on_help)
-        except RuntimeError as error:  # there can't be another thread
+        except RuntimeError as error:
             self._end(error)
             self._wake()
+            return False
         self._hold()
+        return True
 
     def on_help(self) -> None:
         """Go on after a thread that helped has ended."""
