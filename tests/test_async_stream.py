@@ -106,6 +106,7 @@ def test_a_wait_that_is_given_up_loses_nothing(run: Run, emulator: Emulator, cli
             assert await stream.__anext__() == "one"
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(stream.__anext__(), 0.02)
+            await until(lambda: emulator.stalled)
             emulator.release()
             assert await stream.__anext__() == "two"
 
