@@ -1,7 +1,7 @@
 """``AsyncClient``: the client in an asyncio event loop.
 
 It holds a ``Client``, whose parameters, settings and connections are its own. Answers are read by the loop itself; a
-thread sends the question, and ends with that. Each other call is made in a short-lived thread of its own.
+thread connects and sends the question, if no connection is open, and ends with that. Each other call is made in a short-lived thread of its own.
 
 Threads: everything but ``close`` belongs to the loop that it is called in; sets are atomic, so there may be several.
 """

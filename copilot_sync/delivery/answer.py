@@ -1,7 +1,7 @@
 """One answer: how its bytes are read, what has come of it so far, and how its stream ended.
 
 ``AnswerParser`` takes the bytes of a reply and their end, and yields events. It knows no socket, no clock and no
-thread: a thread drives it today, and an event loop can. ``AnswerBuilder`` holds what has come. The thread that reads,
+thread: threads and event loops drive it alike. ``AnswerBuilder`` holds what has come. The thread that reads,
 whoever looks at the text and whoever closes the stream share it, so each change to it is a single step.
 
 How a reply ends decides whether its answer is whole:

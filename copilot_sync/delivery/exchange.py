@@ -2,7 +2,7 @@
 
 It goes through the stages of a call (token, thread, message, answer) and yields the conversation once it is known,
 then the events. It moves the bytes of the reply to an ``AnswerParser`` and waits as that one says. In a step that polls
-it yields a ``Pause`` where it would wait, or where what comes next may block.
+it yields a ``Pause`` if it would have to wait, or if what comes next may block.
 
 A message that the service may already have processed is never blindly sent again. If the outcome of a message is
 unknown, its thread is looked at first (``lookup``, ``recovery``). If an answer was cut, its rest is looked for there.
