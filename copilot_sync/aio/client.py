@@ -1,7 +1,8 @@
 """``AsyncClient``: the client in an asyncio event loop.
 
-It holds a ``Client``, whose parameters, settings and connections are its own. Answers are read by the loop itself; a
-thread connects and sends the question, if no connection is open, and ends with that. Each other call is made in a short-lived thread of its own.
+It holds a ``Client``, whose parameters, settings and connections are its own. Answers are read by the loop itself. If
+no connection is open, a thread makes one and sends the question, and ends with that. Each other call is made in a
+short-lived thread of its own.
 
 Threads: everything but ``close`` belongs to the loop that it is called in; sets are atomic, so there may be several.
 """
