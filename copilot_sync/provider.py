@@ -1,8 +1,8 @@
 """``GithubCopilot``: the documented API, over the blocking client.
 
 The class has the names, parameters, order and defaults of the module documentation that this library implements.
-``create_generator`` and ``create_completion`` are its blocking twins; ``create_async_generator`` goes through
-the same code in steps, on the event loop. Calls with the same credentials, URLs, proxy, ``verify`` and token cache share one
+``create_generator`` and ``create_completion`` are its blocking twins; ``create_async_generator`` goes through the same
+code in steps, on the event loop. Calls with the same credentials, URLs, proxy, ``verify`` and token cache share one
 client, so connections stay warm and a token is fetched once.
 
 Threads: the shared clients are locked.
