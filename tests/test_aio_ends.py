@@ -260,8 +260,6 @@ def left_by_a_loop_that_knows_it_not(loop: asyncio.AbstractEventLoop, items: "As
     assert loop.run_until_complete(items.__anext__()) == "one"
 
 
-# A garbage collector that finds a reader and its socket at once may come to the socket first.
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("kind", [ASYNCIO, THREADS])
 @pytest.mark.parametrize(
     "leave, stage, fault",

@@ -6,11 +6,12 @@ import pickle
 import platform
 import sys
 import threading
+import warnings
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 from streams import COMPLETE, ONE, client_of
-from support import Worker, stages
+from support import Worker, collect_garbage, stages
 
 from copilot_sync import (
     AuthenticationError,
@@ -289,6 +290,22 @@ def test_a_stream_closes_as_soon_as_nobody_holds_it(emulator: Emulator, client: 
         assert emulator.wait_until(lambda: emulator.disconnects)
     finally:
         gc.enable()
+
+
+def test_a_stream_in_a_cycle_closes_its_connection(emulator: Emulator, client: Client) -> None:
+    """Whichever of them is older: garbage collection doesn't find the connection first, open, and warn of it."""
+    client.ask("hi")
+    collect_garbage()  # which goes from old to young
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    cycle: List[Any] = [client.stream("hi")]
+    assert next(cycle[0])
+    cycle.append(cycle)
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always", ResourceWarning)
+        del cycle
+        collect_garbage()
+    assert emulator.wait_until(lambda: emulator.disconnects)
+    assert [str(complaint.message) for complaint in complaints] == []
 
 
 def test_a_stream_closed_before_it_began_is_just_over(emulator: Emulator, client: Client) -> None:

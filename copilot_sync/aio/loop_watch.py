@@ -18,14 +18,12 @@ import contextvars
 import os
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Optional, TypeVar
+from typing import Any, Callable, Deque, Optional, TypeVar
 
 from copilot_sync.stepping import Watch
 
 T = TypeVar("T")
 
-#: The connections that are watched, so that garbage collection finds none of them before the reader that closes it.
-_watched: Dict[int, Any] = {}
 #: Readers whose threads wait to be started, by their loop; a loop is there from one start to the round after it.
 _starting: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Deque[weakref.ref[LoopWatch]]]"
 _starting = weakref.WeakKeyDictionary()
@@ -73,7 +71,6 @@ class LoopWatch(Watch):
             except (OSError, ValueError, RuntimeError):  # there are too many, or it is none
                 self._number, self.is_watching = -1, False
                 return False
-            _watched[id(self)] = sock
         self._time_left = time_left
         self._set_timer(self._loop.time() + time_left())
         return True
@@ -151,7 +148,6 @@ class LoopWatch(Watch):
 
     def end(self) -> None:
         """Stop watching. The number of the socket is free for something else from now on."""
-        _watched.pop(id(self), None)
         self._time_left = float  # it holds the call, which holds this object
         # Each is forgotten after it has ended: an interruption in between has it ended once more.
         if self._number >= 0 and self._is_usable():

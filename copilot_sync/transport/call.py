@@ -18,6 +18,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import Counter
 from typing import Any, Callable, Dict, Generator, Iterator, Optional, Tuple
 from typing import Counter as CounterType
@@ -173,6 +174,7 @@ class CallContext(CallLimits):
 
     def attach_socket(self, sock: socket.socket) -> None:
         """Note the socket that the call is about to block on; if the call was stopped it is shut down at once."""
+        _held[self] = sock
         with self._lock:
             self._socket = sock
             if self._stopped:
@@ -183,6 +185,7 @@ class CallContext(CallLimits):
         self.watch.end()
         with self._lock:
             self._socket = None
+        _held.pop(self, None)
 
     @property
     def attached(self) -> Any:
@@ -251,6 +254,9 @@ def _held_lock() -> threading.Lock:
 
 
 _thread = threading.local()
+#: The socket of each call, so that garbage collection, which goes in no order, never finds one before the call that
+#: closes it, and warns of it.
+_held: "weakref.WeakKeyDictionary[CallContext, socket.socket]" = weakref.WeakKeyDictionary()
 
 
 def note_route(url: str, settings: Dict[str, Any]) -> None:
