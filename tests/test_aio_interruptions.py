@@ -13,7 +13,7 @@ from streams import client_of
 from support import PATIENCE, nothing_left_open
 
 from copilot_sync import Client, StreamClosedError, stream_steps
-from copilot_sync.aio import AsyncReader, loop_watch, reader
+from copilot_sync.aio import AsyncReader, helper_queue, loop_watch, reader
 from copilot_sync.aio.reader import text_of
 from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -188,6 +188,7 @@ def test_readers_that_wait_for_their_turn_start_after_an_interruption(monkeypatc
 
     thread_result = reader.ThreadResult
     monkeypatch.setattr(reader, "ThreadResult", begin)
+    monkeypatch.setattr(helper_queue, "AT_ONCE", 1)
     with Emulator(reply=Reply(["one"])) as emulator, client_of(emulator) as client:
         loop = asyncio.new_event_loop()
         tasks = [loop.create_task(read(client)) for _ in range(3)]

@@ -14,19 +14,13 @@ Threads: confined to the loop. Others tell the loop to call, and ``closes`` says
 """
 
 import asyncio
-import contextvars
 import os
 import weakref
-from collections import deque
-from typing import Any, Callable, Deque, Optional, TypeVar
+from typing import Any, Callable, Optional
 
+from copilot_sync.aio.helper_queue import queue_of, without_context
 from copilot_sync.stepping import Watch
 
-T = TypeVar("T")
-
-#: Readers whose threads wait to be started, by their loop; a loop is there from one start to the round after it.
-_starting: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Deque[weakref.ref[LoopWatch]]]"
-_starting = weakref.WeakKeyDictionary()
 #: Seconds that nothing waits for.
 _LATE = 24 * 3600.0
 
@@ -55,6 +49,8 @@ class LoopWatch(Watch):
         self._timer: Optional[asyncio.TimerHandle] = None
         self._timer_at = 0.0
         self._time_left: Callable[[], float] = float
+        self._queue = queue_of(loop)
+        self._is_queued = False  # it is told when the thread has ended
         #: The reader, while somebody waits for it.
         self.holder: Any = None
 
@@ -80,7 +76,7 @@ class LoopWatch(Watch):
         if self._timer is None or at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer, self._timer_at = _without_context(self._loop.call_at, at, self._on_time), at
+            self._timer, self._timer_at = without_context(self._loop.call_at, at, self._on_time), at
 
     def _on_time(self) -> None:
         self._timer = None
@@ -118,33 +114,43 @@ class LoopWatch(Watch):
 
     def call_soon(self) -> None:
         """Have the reader go on in the next round of the loop."""
-        _without_context(self._loop.call_soon, self._run, "on_ready")
+        without_context(self._loop.call_soon, self._run, "on_ready")
 
     def may_start(self) -> bool:
-        """Whether a thread may be started now. If not, the reader's ``start_help`` is called soon.
+        """Whether a thread may be started now. If not, the reader's ``start_help`` is called when its turn has come."""
+        self._is_queued = self._queue.may_start(self._start_help)
+        return self._is_queued
 
-        One is started in each round of the loop: many at once, as when a program begins, would let nothing else run.
-        """
-        waiting = _starting.get(self._loop)
-        if waiting is not None:
-            waiting.append(weakref.ref(self))
-            return False
-        _starting[self._loop] = deque()
-        _without_context(self._loop.call_soon, _start_next, self._loop)
-        return True
+    def _start_help(self) -> bool:
+        self._is_queued = bool(self._run("start_help"))
+        return self._is_queued
+
+    def note_no_help(self) -> None:
+        """Note that no thread was started."""
+        if self._is_queued:
+            self._is_queued = False
+            self._queue.leave()
 
     def call_late(self, held: Any) -> asyncio.TimerHandle:
         """Have the loop hold an object until the timer is cancelled, or the loop closed."""
-        return _without_context(self._loop.call_later, _LATE, bool, held)
+        return without_context(self._loop.call_later, _LATE, bool, held)
 
     def call_on_help(self) -> None:
         """Have the reader go on, in the loop. For the thread that helped, when it ends."""
         try:
-            _without_context(self._loop.call_soon_threadsafe, self._run, "on_help")
+            without_context(self._loop.call_soon_threadsafe, self._on_help)
         except RuntimeError:  # the loop was closed, so nobody will read any more
             reader = self._reader()
             if reader is not None:
                 reader.close()
+
+    def _on_help(self) -> None:
+        was_queued, self._is_queued = self._is_queued, False  # the reader may want another one
+        try:
+            self._run("on_help")
+        finally:
+            if was_queued:
+                self._queue.leave()
 
     def end(self) -> None:
         """Stop watching. The number of the socket is free for something else from now on."""
@@ -171,29 +177,8 @@ class LoopWatch(Watch):
             is_watched = self._number >= 0
             tell = (close,) if is_watched else (self._run, "on_ready")
             try:
-                _without_context(self._loop.call_soon_threadsafe, *tell)
+                without_context(self._loop.call_soon_threadsafe, *tell)
             except RuntimeError:  # the loop was closed meanwhile
                 return False
             return is_watched
         return False
-
-
-def _without_context(tell: Callable[..., T], *args: Any) -> T:
-    """Tell a loop to call something. It keeps the context of whoever tells it, which here is an empty one."""
-    return contextvars.Context().run(tell, *args)
-
-
-def _start_next(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the next reader start its thread, past those that are over meanwhile."""
-    waiting = _starting[loop]
-    while waiting:
-        watch = waiting.popleft()()
-        try:
-            has_started = watch is not None and watch._run("start_help")
-        except BaseException:  # out of the handler of a signal: the others are to start all the same
-            loop.call_soon(_start_next, loop)
-            raise
-        if has_started:
-            loop.call_soon(_start_next, loop)
-            return
-    del _starting[loop]

@@ -263,8 +263,9 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
                     if item is Pause.BLOCKS or not steps.wait():
                         self._watch.end()
                         self._is_starting = True
-                        if self._watch.may_start():
-                            self.start_help()
+                        may_start = item is not Pause.BLOCKS or self._watch.may_start()
+                        if may_start and not self.start_help():
+                            self._watch.note_no_help()
                     return
                 self._add(item)
             self._watch.end()
@@ -273,6 +274,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         except Exception as error:  # noqa: BLE001 - whoever reads gets it, whatever it is
             self._end(error)
         except BaseException:  # out of the handler of a signal: it goes through the loop
+            self._watch.note_no_help()
             self._end(StreamClosedError("the stream was closed by an interruption", stage="stream"))
             self.close()
             raise

@@ -166,6 +166,7 @@ class Round:
             print(f"{way.__name__}: {error!r}", file=sys.stderr)
             self.counts["failed"] += 1
         except Exception:  # noqa: BLE001 - whatever it is, it should not be
+            print(f"{way.__name__}, in a round that was {self._end}:", file=sys.stderr)
             traceback.print_exc()
             self.counts["strange"] += 1
         finally:
