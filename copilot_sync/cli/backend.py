@@ -13,12 +13,12 @@ from typing import Any, Iterator, Optional
 import click
 
 from copilot_sync.auth.caches import FileCache
-from copilot_sync.cli.folders import cache_folder, state_folder
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation
 from copilot_sync.safe_text import check_id
 from copilot_sync.settings import Environment, choose_urls
+from copilot_sync.user_folders import cache_folder, state_folder
 
 #: Seconds between two words of the emulator, so that a person sees the answer stream in.
 _EMULATED_PACE = 0.05

@@ -17,7 +17,6 @@ import click
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend
 from copilot_sync.cli.failures import describe_error
-from copilot_sync.cli.folders import state_folder
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
 from copilot_sync.cli.output import show_answer
 from copilot_sync.cli.terminal import is_terminal
@@ -29,6 +28,7 @@ from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import one_line
+from copilot_sync.user_folders import state_folder
 
 _HELP = f"""\
 /model [ID]   show the model, or switch to another one

@@ -5,7 +5,7 @@ from typing import Dict
 
 import pytest
 
-from copilot_sync.cli.folders import cache_folder, state_folder
+from copilot_sync.user_folders import cache_folder, state_folder
 
 XDG = {"XDG_CACHE_HOME": "/c", "XDG_STATE_HOME": "/s"}
 NO_XDG = {"XDG_CACHE_HOME": "c", "XDG_STATE_HOME": ""}
