@@ -1,0 +1,95 @@
+"""Chat completions, chunks and models as OpenAI's API has them (openai 3.57, November 2026). Pure.
+
+Every object has ``id``, ``object``, ``created`` as a whole number and ``model``: clients that check strictly, or that
+put pieces together, need them all.
+"""
+
+import json
+import time
+import uuid
+from typing import Any, Callable, Dict, List, Optional
+
+from copilot_sync.models import Answer, Model
+from copilot_sync.usage import Usage
+
+#: The end of a stream. Whoever got this has got all of it.
+DONE = b"data: [DONE]\n\n"
+#: Sent while nothing else is. Clients stumble over an event of another type, but not over a comment.
+COMMENT = b": waiting\n\n"
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def data_event(value: Dict[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: %b\n\n" % _encode(value).encode("ascii")
+
+
+def json_body(value: Dict[str, Any]) -> bytes:
+    """Return the body of a response."""
+    return _encode(value).encode("ascii")
+
+
+class ChatObjects:
+    """The objects of one completion.
+
+    Args:
+        model: The model that was asked for.
+        clock: Returns the time, in seconds since 1970.
+    """
+
+    def __init__(self, model: str, clock: Callable[[], float] = time.time) -> None:
+        self._common = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(clock()), "model": model}
+
+    def completion(self, answer: Answer) -> Dict[str, Any]:
+        """Return a whole completion."""
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        return {
+            **self._common,
+            "object": "chat.completion",
+            "model": answer.model,
+            "choices": [choice],
+            "usage": usage_object(answer.usage),
+        }
+
+    def first(self) -> bytes:
+        """Return the chunk that says who speaks."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def delta(self, text: str) -> bytes:
+        """Return the chunk for a piece of text."""
+        return self._chunk({"content": text})
+
+    def end(self) -> bytes:
+        """Return the chunk that says that the answer is whole."""
+        return self._chunk({}, "stop")
+
+    def usage(self, usage: Optional[Usage]) -> bytes:
+        """Return the chunk that says what the answer cost."""
+        return data_event({**self._common, "object": _CHUNK, "choices": [], "usage": usage_object(usage)})
+
+    def _chunk(self, delta: Dict[str, Any], finish_reason: Optional[str] = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return data_event({**self._common, "object": _CHUNK, "choices": [choice]})
+
+
+_CHUNK = "chat.completion.chunk"
+
+
+def usage_object(usage: Optional[Usage]) -> Optional[Dict[str, int]]:
+    """Return what an answer cost; ``None`` if the service did not say."""
+    if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    tokens = usage.input_tokens, usage.output_tokens
+    return {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+
+
+def model_object(model: Model) -> Dict[str, Any]:
+    """Return a model. When it was made, the service does not say."""
+    return {"id": model.id, "object": "model", "created": 0, "owned_by": model.vendor or "github-copilot"}
+
+
+def model_list(models: List[Model]) -> Dict[str, Any]:
+    """Return a list of models."""
+    return {"object": "list", "data": [model_object(model) for model in models], "has_more": False}

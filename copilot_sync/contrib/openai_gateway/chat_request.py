@@ -1,0 +1,118 @@
+"""What a request for a chat completion asks for: its parameters, checked. Pure.
+
+The wire carries messages and a model, and nothing of what OpenAI's other parameters say. Those that only advise, such
+as ``temperature``, are ignored, and the response names them. Those that would change what comes back are refused.
+"""
+
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from copilot_sync.contrib.openai_gateway.failures import ApiError
+
+#: What says nothing, whatever it is a value of.
+_NOTHING: Tuple[Any, ...] = (None, False, [], {}, "")
+#: Parameters that would change what comes back, and the values with which they change nothing.
+_UNSUPPORTED: Mapping[str, Tuple[Any, ...]] = {
+    "audio": _NOTHING,
+    "function_call": (*_NOTHING, "none", "auto"),
+    "functions": _NOTHING,
+    "logprobs": _NOTHING,
+    "modalities": (*_NOTHING, ["text"]),
+    "n": (*_NOTHING, 1),
+    "response_format": (*_NOTHING, {"type": "text"}),
+    "stop": _NOTHING,
+    "tool_choice": (*_NOTHING, "none", "auto"),
+    "tools": _NOTHING,
+    "top_logprobs": (*_NOTHING, 0),
+    "web_search_options": (None,),
+}
+_READ = ("messages", "model", "stream", "stream_options")
+#: Names of ignored parameters that a response repeats, and characters of each: they are the client's.
+_MOST_NAMES, _LONGEST_NAME = 20, 40
+
+
+class ChatRequest(NamedTuple):
+    """A request for a chat completion.
+
+    Attributes:
+        messages: The role messages.
+        model: The model; ``None`` for the gateway's.
+        is_streamed: Whether the answer comes as it is written.
+        includes_usage: Whether a last chunk says what it cost.
+        ignored: The parameters that have no effect.
+    """
+
+    messages: List[Any]
+    model: Optional[str]
+    is_streamed: bool
+    includes_usage: bool
+    ignored: Tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "ChatRequest":
+        """Read the body of a request.
+
+        Raises:
+            ApiError: A parameter has the wrong type, or can't be met (400).
+        """
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise _wrong("messages", "a list of messages, and not empty")
+        options = body.get("stream_options") or {}
+        if not isinstance(options, dict):
+            raise _wrong("stream_options", "an object")
+        return cls(
+            messages=messages,
+            model=read_model(body),
+            is_streamed=read_flag(body, "stream"),
+            includes_usage=read_flag(options, "include_usage"),
+            ignored=ignored_of(body, _READ, _UNSUPPORTED),
+        )
+
+
+def read_model(body: Mapping[str, Any]) -> Optional[str]:
+    """Return the model of a request; ``None`` if it names none."""
+    model = body.get("model")
+    if model is not None and not isinstance(model, str):
+        raise _wrong("model", "a string")
+    return model or None
+
+
+def read_flag(body: Mapping[str, Any], name: str) -> bool:
+    """Return a parameter that is ``true``, ``false`` or missing."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(name, "true or false")
+    return bool(value)
+
+
+def ignored_of(
+    body: Mapping[str, Any], read: Tuple[str, ...], unsupported: Mapping[str, Tuple[Any, ...]]
+) -> Tuple[str, ...]:
+    """Return the parameters that have no effect, in order.
+
+    Raises:
+        ApiError: One would change what comes back.
+    """
+    ignored = []
+    for name, value in body.items():
+        if name in unsupported:
+            if not _is_among(value, unsupported[name]):
+                raise ApiError(400, f"{name} can't be met by this service", code="unsupported_parameter", param=name)
+        elif name not in read and value is not None:
+            ignored.append(name)
+    return tuple(sorted(ignored))
+
+
+def _is_among(value: Any, harmless: Tuple[Any, ...]) -> bool:
+    """Whether a value is one of some. ``1`` is not ``True`` here, and ``0`` is not ``False``."""
+    return any(type(value) is type(one) and value == one for one in harmless)
+
+
+def ignored_header(names: Tuple[str, ...]) -> Dict[str, str]:
+    """Return the header field that names the parameters without effect; none if there are none."""
+    shown = [name[:_LONGEST_NAME] for name in names if name.isascii() and name.replace("_", "").isalnum()]
+    return {"x-copilot-sync-ignored": ", ".join(shown[:_MOST_NAMES])} if shown else {}
+
+
+def _wrong(name: str, kind: str) -> ApiError:
+    return ApiError(400, f"{name} must be {kind}", code="invalid_type", param=name)

@@ -1,0 +1,148 @@
+"""Errors as OpenAI's API says them: a status, an object with ``message``, ``type``, ``param`` and ``code``.
+
+The official clients try again by themselves after 408, 409, 429 and 5xx, unless ``x-should-retry`` says ``false``
+(openai 3.57, November 2026). Where this package has tried again already, or where it would be in vain, it says so. They
+sleep for as long as ``Retry-After`` tells, up to two minutes, so it is sent up to a minute only.
+"""
+
+import math
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type
+
+from copilot_sync.errors import (
+    AuthenticationError,
+    CopilotError,
+    InvalidRequestError,
+    MissingCredentialsError,
+    ModelNotAvailableError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    StreamClosedError,
+    WrongHostError,
+)
+
+Headers = List[Tuple[str, str]]
+
+#: The longest ``Retry-After``, in seconds.
+LONGEST_RETRY_AFTER = 60
+_DO_NOT_RETRY = ("x-should-retry", "false")
+
+
+class ApiError(Exception):
+    """What a request is answered with instead of what it asked for.
+
+    Args:
+        status: The HTTP status.
+        message: For a person. It has no secret in it.
+        kind: The ``type`` of the error object.
+        code: For a program; ``None`` for none.
+        param: The parameter that is wrong; ``None`` for none.
+        headers: Further header fields.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: Optional[str] = None,
+        param: Optional[str] = None,
+        headers: Tuple[Tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.code = code
+        self.param = param
+        self.headers = headers
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the error object."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class _Form(NamedTuple):
+    status: int
+    kind: str
+    code: str
+    param: Optional[str] = None
+
+
+_FORMS: Mapping[Type[BaseException], _Form] = {
+    MissingCredentialsError: _Form(500, "server_error", "not_configured"),
+    AuthenticationError: _Form(401, "authentication_error", "account_refused"),
+    PermissionDeniedError: _Form(403, "permission_error", "permission_denied"),
+    WrongHostError: _Form(500, "server_error", "not_configured"),
+    ModelNotAvailableError: _Form(404, "invalid_request_error", "model_not_found", "model"),
+    InvalidRequestError: _Form(400, "invalid_request_error", "invalid_request"),
+    NotFoundError: _Form(404, "invalid_request_error", "not_found"),
+    QuotaExceededError: _Form(429, "insufficient_quota", "insufficient_quota"),
+    RateLimitError: _Form(429, "rate_limit_error", "rate_limit_exceeded"),
+    RequestTimeoutError: _Form(504, "server_error", "timeout"),
+    NetworkError: _Form(502, "server_error", "unreachable"),
+    ServerError: _Form(503, "server_error", "unavailable"),
+    StreamClosedError: _Form(503, "server_error", "stopped"),
+    CopilotError: _Form(502, "server_error", "failed"),
+}
+
+
+def from_copilot(error: CopilotError) -> ApiError:
+    """Translate an error of a call. Its message holds no secret."""
+    form = next(_FORMS[kind] for kind in type(error).__mro__ if kind in _FORMS)
+    message = str(error.args[0]) if error.args else form.code
+    headers = _waiting(error) if type(error) is RateLimitError else (_DO_NOT_RETRY,)
+    return ApiError(form.status, message, kind=form.kind, code=form.code, param=form.param, headers=headers)
+
+
+def _waiting(error: RateLimitError) -> Tuple[Tuple[str, str], ...]:
+    if error.retry_after is None:
+        return ()
+    return wait_headers(error.retry_after)
+
+
+def wait_headers(seconds: float) -> Tuple[Tuple[str, str], ...]:
+    """Return the header fields that say when to come again; not before a minute has passed means: not by itself."""
+    if seconds > LONGEST_RETRY_AFTER:
+        return (_DO_NOT_RETRY,)
+    return (("Retry-After", str(max(1, math.ceil(seconds)))),)
+
+
+def too_busy(seconds: float) -> ApiError:
+    """The error for a question that the account should not be asked now."""
+    words = (
+        "too many questions at once" if math.isinf(seconds) else f"the next question may be asked in {seconds:.0f} s"
+    )
+    return ApiError(
+        429,
+        f"the account's pace does not allow another question now: {words}",
+        kind="rate_limit_error",
+        code="rate_limit_exceeded",
+        headers=wait_headers(1.0 if math.isinf(seconds) else seconds),
+    )
+
+
+def incomplete() -> ApiError:
+    """The error for an answer of which some may be missing."""
+    return ApiError(
+        502,
+        "the answer may not be whole: the service did not say that it is",
+        kind="server_error",
+        code="incomplete_answer",
+        headers=(_DO_NOT_RETRY,),
+    )
+
+
+def internal() -> ApiError:
+    """The error for a fault of the gateway's own, which is in its log."""
+    return ApiError(
+        500,
+        "the gateway failed; its log says why",
+        kind="server_error",
+        code="internal_error",
+        headers=(_DO_NOT_RETRY,),
+    )

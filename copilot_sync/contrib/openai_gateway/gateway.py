@@ -1,0 +1,248 @@
+"""``Gateway``: the WSGI application.
+
+Threads: any number of threads call it. What they share is locked, or made once.
+"""
+
+import dataclasses
+import logging
+import threading
+import time
+import uuid
+from http import HTTPStatus
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+
+from copilot_sync.client import Client
+from copilot_sync.contrib.lazy_client import LazyClient
+from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError, HasLeft, take_turn
+from copilot_sync.contrib.openai_gateway.chat_events import HEARTBEAT, ChatEvents
+from copilot_sync.contrib.openai_gateway.chat_objects import ChatObjects, json_body, model_list, model_object
+from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest, ignored_header
+from copilot_sync.contrib.openai_gateway.failures import ApiError, Headers, from_copilot, internal
+from copilot_sync.contrib.openai_gateway.guard import Guard, checked_key, key_of_user
+from copilot_sync.contrib.openai_gateway.presence import watcher_of
+from copilot_sync.contrib.openai_gateway.request_body import read_json
+from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
+from copilot_sync.errors import CopilotError
+from copilot_sync.models import Answer, Model
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
+from copilot_sync.secret import Secret
+from copilot_sync.transport.fork import reset_after_fork
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a question waits for its turn.
+PATIENCE = 5.0
+#: Seconds for which the list of models is kept.
+_MODELS_KEPT = 300.0
+
+#: The fields of a response that streams. The last two keep proxies and compressing middleware from buffering it.
+_STREAMED = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "X-Accel-Buffering": "no",
+    "Content-Encoding": "identity",
+}
+_JSON = {"Content-Type": "application/json"}
+
+
+class _Response(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: Iterable[bytes]
+
+
+def _json_response(value: Dict[str, Any], headers: Mapping[str, str] = {}, status: int = 200) -> _Response:
+    body = json_body(value)
+    return _Response(status, {**_JSON, **headers, "Content-Length": str(len(body))}, [body])
+
+
+class Gateway:
+    """A WSGI application that answers as OpenAI's API does, with the answers of a ``Client``.
+
+    It serves ``POST /v1/chat/completions``, ``GET /v1/models`` and ``GET /v1/models/{id}``. Each request has to carry
+    the key, ``Authorization: Bearer KEY``. Pages of browsers are refused. Safe for any number of threads and for
+    servers that fork.
+
+    >>> application = Gateway(Client())  # doctest: +SKIP
+
+    Args:
+        client: Asks. Default: one that is configured by the environment, made with the first request.
+        key: What requests have to carry. Default: ``COPILOT_SYNC_GATEWAY_KEY``, else the one in the file
+            ``gateway-key`` of the user's state folder, which is made with the first request and readable by its owner
+            alone.
+        hosts: Names under which the gateway may be asked, besides addresses and the names of this machine: each
+            without a port.
+        concurrency: How many questions may be under way at once in this process. Default: 2, and 8 if the API is on
+            this machine.
+        rate: How many may begin in a minute; ``None`` for any number. Default: 20, and any if the API is on this
+            machine.
+        patience: Seconds that a question waits for its turn, before it is answered with 429. Default 5.
+        threads: Whether a transcript that begins as an earlier one did goes on in its conversation. Then only what the
+            user said last is sent. Default ``False``: each request begins a conversation with the whole transcript.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``key`` can't be sent in a header, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        client: Optional[Client] = None,
+        *,
+        key: Union[None, str, "Secret[str]"] = None,
+        hosts: Iterable[str] = (),
+        concurrency: Optional[int] = None,
+        rate: Optional[float] = BY_HOST,
+        patience: float = PATIENCE,
+        threads: bool = False,
+    ) -> None:
+        if client is not None and not isinstance(client, Client):
+            raise TypeError(f"client must be a Client, not {type(client).__name__}")
+        self._client = LazyClient(Client if client is None else lambda: client)
+        self._has_own_client = client is None
+        self._key = None if key is None else checked_key(key)
+        self._hosts = tuple(hosts)
+        self._pace = concurrency, rate
+        _limiter_for(None, concurrency, rate)  # checks them
+        self._patience = patience
+        self._memory = ThreadMemory() if threads else None
+        self._guard: Optional[Guard] = None
+        self._limiter: Optional[RateLimiter] = None
+        self._models: Optional[Tuple[float, List[Model]]] = None
+        self.after_fork_in_child()
+        reset_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin with new locks."""
+        self._lock = threading.RLock()
+        self._models_lock = threading.RLock()  # held while they are fetched
+
+    def __call__(self, environ: Dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request, as WSGI has it."""
+        request_id = f"req_{uuid.uuid4().hex}"
+        response = self._response(environ)
+        headers: Headers = [*response.headers.items(), ("Cache-Control", "no-store"), ("x-request-id", request_id)]
+        if response.status >= 400:
+            logger.info("%s: %s %s", request_id, response.status, HTTPStatus(response.status).phrase)
+        try:
+            start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
+        except BaseException:
+            getattr(response.body, "close", bool)()
+            raise
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else response.body
+
+    def _response(self, environ: Mapping[str, Any]) -> _Response:
+        try:
+            self._known_guard().check(environ)
+            return self._routed(environ)
+        except ApiError as error:
+            found = error
+        except CopilotError as error:
+            found = from_copilot(error)
+        except ClientLeftError:
+            return _Response(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
+        except Exception:
+            logger.exception("the gateway failed")
+            found = internal()
+        return _json_response(found.to_dict(), dict(found.headers), found.status)
+
+    def _known_guard(self) -> Guard:
+        with self._lock:
+            if self._guard is None:
+                self._guard = Guard(key_of_user() if self._key is None else self._key, self._hosts)
+            return self._guard
+
+    def _routed(self, environ: Mapping[str, Any]) -> _Response:
+        path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace").rstrip("/")
+        method = environ.get("REQUEST_METHOD", "GET")
+        if path == "/v1/chat/completions":
+            _check_method(method, "POST")
+            return self._chat(environ)
+        if path == "/v1/models" or path.startswith("/v1/models/"):
+            _check_method(method, "GET", "HEAD")
+            return self._model(path[len("/v1/models/") :]) if method == "GET" else _Response(200, _JSON, [])
+        raise ApiError(404, "there is nothing under this path", code="unknown_url")
+
+    def _model(self, name: str) -> _Response:
+        models = self._known_models()
+        if not name:
+            return _json_response(model_list(models))
+        for model in models:
+            if model.id == name:
+                return _json_response(model_object(model))
+        raise ApiError(404, "there is no model of this name", code="model_not_found", param="model")
+
+    def _known_models(self) -> List[Model]:
+        with self._models_lock:
+            if self._models is None or time.monotonic() - self._models[0] > _MODELS_KEPT:
+                self._models = time.monotonic(), self._client.get().models()
+            return self._models[1]
+
+    def _chat(self, environ: Mapping[str, Any]) -> _Response:
+        request = ChatRequest.from_json(read_json(environ))
+        headers = ignored_header(request.ignored)
+        has_left = watcher_of(environ)
+        objects = ChatObjects(request.model or self._client.get()._model)
+        memory = self._memory
+        conversation = None if memory is None else memory.take(request.model, request.messages)
+
+        def keep(answer: Answer) -> None:
+            if memory is not None:
+                memory.keep(request.model, request.messages, answer.text, answer.conversation)
+
+        answering = self._answering(has_left, request, conversation)
+        try:
+            if request.is_streamed:
+                events = ChatEvents(answering, objects, request.includes_usage, keep)
+                events.begin()
+                return _Response(200, {**_STREAMED, **headers}, events)
+            while answering.pieces(HEARTBEAT) is not None:
+                pass
+            answer = answering.answer()
+            keep(answer)
+        except BaseException:
+            answering.close()
+            raise
+        answering.close()
+        return _json_response(objects.completion(answer), headers)
+
+    def _answering(self, has_left: HasLeft, request: ChatRequest, conversation: Any) -> Answering:
+        client, limiter = self._client.get(), self._known_limiter()
+        retry = client.retry and dataclasses.replace(client.retry, wait_for_limits=False)
+        try:
+            stream = client.stream(
+                request.messages,
+                model=request.model,
+                conversation=conversation,
+                buffered=not request.is_streamed,
+                retry=retry,
+            )
+        except (TypeError, ValueError) as error:
+            raise ApiError(400, str(error), code="invalid_value", param="messages") from None
+        take_turn(limiter, self._patience, has_left)
+        return Answering(stream, limiter, has_left)
+
+    def _known_limiter(self) -> RateLimiter:
+        with self._lock:
+            if self._limiter is None:
+                self._limiter = _limiter_for(self._client.get().api_url, *self._pace)
+            return self._limiter
+
+    def close(self) -> None:
+        """End what is under way, and close the client if the gateway has made it. It can be used again afterwards."""
+        if self._has_own_client:
+            self._client.close()
+
+
+def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optional[float]) -> RateLimiter:
+    at_once, a_minute = pace_for(api_url, concurrency, rate)
+    return RateLimiter(at_once, rate=a_minute)
+
+
+def _check_method(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise ApiError(
+            405,
+            f"{method[:20]} is not for this path",
+            code="method_not_allowed",
+            headers=(("Allow", ", ".join(allowed)),),
+        )
