@@ -215,8 +215,11 @@ class StreamSteps:
                 self.close_driver()
 
     def _refuse_second_reader(self) -> NoReturn:
-        """End the iteration of a thread while another is inside the driver, or of a signal handler while its own is."""
-        if not isinstance(self._builder.end, Closed):
+        """End the iteration of a thread while another is inside the driver, or of a signal handler while its own is.
+
+        After the end, the other one is about to close the driver: there is nothing more to read.
+        """
+        if self._builder.end is None:
             raise RuntimeError("a stream can be read by one thread at a time") from None
         self._stop()
 

@@ -156,6 +156,15 @@ def test_a_signal_handler_that_reads_the_stream_it_interrupts_is_a_second_reader
     assert list(stream) == ["two"]
 
 
+def test_a_thread_that_closes_a_stream_at_its_end_is_no_second_reader(client: Client) -> None:
+    """It is inside for a moment, to close what is left. Whoever reads has read everything."""
+    stream = client.stream("hi")
+    assert list(stream) == ["one", "two"]
+    assert Worker(stream._steps._inside.acquire).result()
+    assert list(stream) == []
+    assert stream.read().complete
+
+
 @pytest.mark.parametrize("close", [elsewhere, here], ids=["by another thread", "by a signal"])
 def test_of_an_end_and_a_close_the_first_counts(
     client: Client, monkeypatch: pytest.MonkeyPatch, close: Callable[[Stream], None]

@@ -3,12 +3,15 @@
 import os
 import pickle
 import shutil
+import socket
 import ssl
+import struct
+import warnings
 from pathlib import Path
 from typing import List, Optional
 
 import pytest
-from support import Peer, Server, Worker, answering, authority, authority_file
+from support import Peer, Server, Worker, answering, authority, authority_file, collect_garbage
 
 from copilot_sync import Client
 from copilot_sync.emulator import Emulator
@@ -55,6 +58,29 @@ def test_a_file_that_has_changed_is_read_again(ca: str) -> None:
     before = trusted.context(ca)
     os.utime(ca, (1, 1))
     assert trusted.context(ca) is not before
+
+
+def test_a_connection_that_is_reset_before_its_handshake_is_closed(ca: str) -> None:
+    """CPython would drop its socket open, and warn of it."""
+    with socket.socket() as listening, warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always", ResourceWarning)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        ours = socket.create_connection(listening.getsockname())
+        peer, _ = listening.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with pytest.raises(ConnectionResetError):
+            SSLContextCache().context(ca).wrap_socket(ours, server_hostname="localhost")
+        collect_garbage()
+    assert [str(complaint.message) for complaint in complaints] == []
+
+
+def test_a_socket_that_was_never_made_is_freed_in_silence() -> None:
+    """An interruption may come before it has anything."""
+    made = ssl_contexts._Socket.__new__(ssl_contexts._Socket)
+    del made
+    collect_garbage()
 
 
 def test_only_so_many_files_are_remembered(ca: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from loops import Run, helpers, in_thread
 from streams import AT_ONCE
-from support import PATIENCE, nothing_left_open, stages, wait_for, wait_until
+from support import PATIENCE, collect_garbage, nothing_left_open, stages, wait_for, wait_until
 
 from copilot_sync import AsyncClient, AsyncStream, Client, Conversation, StreamClosedError, os_threads
 from copilot_sync.aio import iterate_stream
@@ -139,6 +139,7 @@ def test_a_stream_that_is_dropped_while_a_thread_helps_to_poll_asks_nothing(
         assert stream.poll(0) is None
         wait_for(cache.entered)
         del stream
+        collect_garbage()  # which CPython does not need
         cache.let_go.set()
         wait_until(lambda: not helpers())
         assert stages(emulator) == []

@@ -61,9 +61,21 @@ class _Socket(ssl.SSLSocket):
     """A TLS socket during whose handshake a fork waits for the present step, but never for the other side.
 
     OpenSSL takes locks of the whole process in a handshake, with which a child could be left as with those above.
+
+    CPython drops the socket, open, of a connection that was shut down and reset just before (3.8 to 3.14), so it closes
+    itself then.
     """
 
+    _has_begun = False
+
+    def __del__(self) -> None:
+        if not self._has_begun:
+            with contextlib.suppress(AttributeError, OSError):  # it may not have got as far as to have anything
+                self.close()
+        getattr(super(), "__del__", bool)()  # which warns of one that is open; PyPy has none
+
     def do_handshake(self, block: bool = False) -> None:
+        self._has_begun = True
         timeout = self.gettimeout()
         end = None if timeout is None else time.monotonic() + timeout
         self.settimeout(0)
