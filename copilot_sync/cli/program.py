@@ -26,6 +26,7 @@ COMMANDS = {
     "emulator": "Run a local Copilot for experiments and tests.",
     "models": "List the models that can be asked.",
     "quota": "Show the account's plan, and what is left of its limits.",
+    "serve": "Serve OpenAI's API with the answers of Copilot.",
     "threads": "List, show, rename and delete conversations.",
 }
 

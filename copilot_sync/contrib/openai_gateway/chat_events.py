@@ -24,7 +24,7 @@ SHORT_HEARTBEAT = 0.4
 
 
 class ChatEvents(Iterator[bytes]):
-    """The events of one completion.
+    """The events of one completion. Dropping it ends the question, as ``close`` does.
 
     Args:
         answering: The question under way. It is closed in the end.
@@ -41,11 +41,8 @@ class ChatEvents(Iterator[bytes]):
         on_answer: Callable[[Answer], object],
     ) -> None:
         self._answering = answering
-        self._objects = objects
-        self._includes_usage = includes_usage
-        self._on_answer = on_answer
-        self._first: Optional[List[str]] = []
-        self._events = self._made()
+        self._arguments = answering, objects, includes_usage, on_answer
+        self._events: Iterator[bytes] = iter(())
 
     def begin(self) -> None:
         """Wait a moment for the first text.
@@ -54,36 +51,14 @@ class ChatEvents(Iterator[bytes]):
             ApiError: The answer has failed already.
             ClientLeftError: The client has left.
         """
-        self._first = self._answering.pieces(PATIENCE)
+        self._events = _guarded(_events(*self._arguments, self._answering.pieces(PATIENCE)))
 
     def __next__(self) -> bytes:
-        return next(self._events)
-
-    def _made(self) -> Iterator[bytes]:
         try:
-            yield from self._answered()
-        except ClientLeftError:
-            return
-        except ApiError as error:
-            logger.error("an answer failed while it was sent: %s", error)
-            yield data_event(error.to_dict())
-        except Exception:
-            logger.exception("the gateway failed while it sent an answer")
-            yield data_event(internal().to_dict())
-        finally:
+            return next(self._events)
+        except StopIteration:
             self.close()
-
-    def _answered(self) -> Iterator[bytes]:
-        objects, pieces = self._objects, self._first
-        heartbeat = HEARTBEAT if self._answering.sees_client else SHORT_HEARTBEAT
-        yield b"".join([objects.first(), *map(objects.delta, pieces or ())])
-        while pieces is not None:
-            pieces = self._answering.pieces(heartbeat)
-            if pieces is not None:
-                yield b"".join(map(objects.delta, pieces)) or COMMENT
-        answer = self._answering.answer()
-        self._on_answer(answer)
-        yield b"".join([objects.end(), objects.usage(answer.usage) if self._includes_usage else b"", DONE])
+            raise
 
     def close(self) -> None:
         """End the question. May be called any number of times, from any thread."""
@@ -92,3 +67,35 @@ class ChatEvents(Iterator[bytes]):
     def __del__(self) -> None:
         if "_answering" in self.__dict__:  # else __init__ raised
             self.close()
+
+
+def _guarded(events: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield events, and an error object if they fail."""
+    try:
+        yield from events
+    except ClientLeftError:
+        return
+    except ApiError as error:
+        logger.error("an answer failed while it was sent: %s", error)
+        yield data_event(error.to_dict())
+    except Exception:
+        logger.exception("the gateway failed while it sent an answer")
+        yield data_event(internal().to_dict())
+
+
+def _events(
+    answering: Answering,
+    objects: ChatObjects,
+    includes_usage: bool,
+    on_answer: Callable[[Answer], object],
+    pieces: Optional[List[str]],
+) -> Iterator[bytes]:
+    heartbeat = HEARTBEAT if answering.sees_client else SHORT_HEARTBEAT
+    yield b"".join([objects.first(), *map(objects.delta, pieces or ())])
+    while pieces is not None:
+        pieces = answering.pieces(heartbeat)
+        if pieces is not None:
+            yield b"".join(map(objects.delta, pieces)) or COMMENT
+    answer = answering.answer()
+    on_answer(answer)
+    yield b"".join([objects.end(), objects.usage(answer.usage) if includes_usage else b"", DONE])

@@ -66,28 +66,28 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
 
-class _Form(NamedTuple):
+class _ErrorForm(NamedTuple):
     status: int
     kind: str
     code: str
     param: Optional[str] = None
 
 
-_FORMS: Mapping[Type[BaseException], _Form] = {
-    MissingCredentialsError: _Form(500, "server_error", "not_configured"),
-    AuthenticationError: _Form(401, "authentication_error", "account_refused"),
-    PermissionDeniedError: _Form(403, "permission_error", "permission_denied"),
-    WrongHostError: _Form(500, "server_error", "not_configured"),
-    ModelNotAvailableError: _Form(404, "invalid_request_error", "model_not_found", "model"),
-    InvalidRequestError: _Form(400, "invalid_request_error", "invalid_request"),
-    NotFoundError: _Form(404, "invalid_request_error", "not_found"),
-    QuotaExceededError: _Form(429, "insufficient_quota", "insufficient_quota"),
-    RateLimitError: _Form(429, "rate_limit_error", "rate_limit_exceeded"),
-    RequestTimeoutError: _Form(504, "server_error", "timeout"),
-    NetworkError: _Form(502, "server_error", "unreachable"),
-    ServerError: _Form(503, "server_error", "unavailable"),
-    StreamClosedError: _Form(503, "server_error", "stopped"),
-    CopilotError: _Form(502, "server_error", "failed"),
+_FORMS: Mapping[Type[BaseException], _ErrorForm] = {
+    MissingCredentialsError: _ErrorForm(500, "server_error", "not_configured"),
+    AuthenticationError: _ErrorForm(401, "authentication_error", "account_refused"),
+    PermissionDeniedError: _ErrorForm(403, "permission_error", "permission_denied"),
+    WrongHostError: _ErrorForm(500, "server_error", "not_configured"),
+    ModelNotAvailableError: _ErrorForm(404, "invalid_request_error", "model_not_found", "model"),
+    InvalidRequestError: _ErrorForm(400, "invalid_request_error", "invalid_request"),
+    NotFoundError: _ErrorForm(404, "invalid_request_error", "not_found"),
+    QuotaExceededError: _ErrorForm(429, "insufficient_quota", "insufficient_quota"),
+    RateLimitError: _ErrorForm(429, "rate_limit_error", "rate_limit_exceeded"),
+    RequestTimeoutError: _ErrorForm(504, "server_error", "timeout"),
+    NetworkError: _ErrorForm(502, "server_error", "unreachable"),
+    ServerError: _ErrorForm(503, "server_error", "unavailable"),
+    StreamClosedError: _ErrorForm(503, "server_error", "stopped"),
+    CopilotError: _ErrorForm(502, "server_error", "failed"),
 }
 
 

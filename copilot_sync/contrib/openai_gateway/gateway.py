@@ -24,7 +24,7 @@ from copilot_sync.contrib.openai_gateway.request_body import read_json
 from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Model
-from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -44,15 +44,15 @@ _STREAMED = {
 _JSON = {"Content-Type": "application/json"}
 
 
-class _Response(NamedTuple):
+class _WsgiResponse(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: Iterable[bytes]
 
 
-def _json_response(value: Dict[str, Any], headers: Mapping[str, str] = {}, status: int = 200) -> _Response:
+def _json_response(value: Dict[str, Any], headers: Mapping[str, str] = {}, status: int = 200) -> _WsgiResponse:
     body = json_body(value)
-    return _Response(status, {**_JSON, **headers, "Content-Length": str(len(body))}, [body])
+    return _WsgiResponse(status, {**_JSON, **headers, "Content-Length": str(len(body))}, [body])
 
 
 class Gateway:
@@ -97,7 +97,11 @@ class Gateway:
     ) -> None:
         if client is not None and not isinstance(client, Client):
             raise TypeError(f"client must be a Client, not {type(client).__name__}")
-        self._client = LazyClient(Client if client is None else lambda: client)
+
+        def make() -> Client:
+            return Client() if client is None else client
+
+        self._client = LazyClient(make)
         self._has_own_client = client is None
         self._key = None if key is None else checked_key(key)
         self._hosts = tuple(hosts)
@@ -130,7 +134,7 @@ class Gateway:
             raise
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else response.body
 
-    def _response(self, environ: Mapping[str, Any]) -> _Response:
+    def _response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
         try:
             self._known_guard().check(environ)
             return self._routed(environ)
@@ -139,7 +143,7 @@ class Gateway:
         except CopilotError as error:
             found = from_copilot(error)
         except ClientLeftError:
-            return _Response(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
+            return _WsgiResponse(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
         except Exception:
             logger.exception("the gateway failed")
             found = internal()
@@ -151,7 +155,7 @@ class Gateway:
                 self._guard = Guard(key_of_user() if self._key is None else self._key, self._hosts)
             return self._guard
 
-    def _routed(self, environ: Mapping[str, Any]) -> _Response:
+    def _routed(self, environ: Mapping[str, Any]) -> _WsgiResponse:
         path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace").rstrip("/")
         method = environ.get("REQUEST_METHOD", "GET")
         if path == "/v1/chat/completions":
@@ -159,10 +163,10 @@ class Gateway:
             return self._chat(environ)
         if path == "/v1/models" or path.startswith("/v1/models/"):
             _check_method(method, "GET", "HEAD")
-            return self._model(path[len("/v1/models/") :]) if method == "GET" else _Response(200, _JSON, [])
+            return self._model(path[len("/v1/models/") :]) if method == "GET" else _WsgiResponse(200, _JSON, [])
         raise ApiError(404, "there is nothing under this path", code="unknown_url")
 
-    def _model(self, name: str) -> _Response:
+    def _model(self, name: str) -> _WsgiResponse:
         models = self._known_models()
         if not name:
             return _json_response(model_list(models))
@@ -177,7 +181,7 @@ class Gateway:
                 self._models = time.monotonic(), self._client.get().models()
             return self._models[1]
 
-    def _chat(self, environ: Mapping[str, Any]) -> _Response:
+    def _chat(self, environ: Mapping[str, Any]) -> _WsgiResponse:
         request = ChatRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
         has_left = watcher_of(environ)
@@ -194,7 +198,7 @@ class Gateway:
             if request.is_streamed:
                 events = ChatEvents(answering, objects, request.includes_usage, keep)
                 events.begin()
-                return _Response(200, {**_STREAMED, **headers}, events)
+                return _WsgiResponse(200, {**_STREAMED, **headers}, events)
             while answering.pieces(HEARTBEAT) is not None:
                 pass
             answer = answering.answer()
@@ -234,6 +238,8 @@ class Gateway:
 
 
 def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optional[float]) -> RateLimiter:
+    if concurrency is not None:
+        checked_count("concurrency", concurrency)
     at_once, a_minute = pace_for(api_url, concurrency, rate)
     return RateLimiter(at_once, rate=a_minute)
 

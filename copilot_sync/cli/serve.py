@@ -1,0 +1,163 @@
+"""``copilot-sync serve``: answer programs that speak OpenAI's API."""
+
+import contextlib
+import secrets
+import shlex
+import signal
+import socket
+from typing import Any, Iterator, Optional, Tuple
+
+import click
+
+from copilot_sync.cli.backend import open_backend
+from copilot_sync.pacing.limiter import BY_HOST
+from copilot_sync.settings import is_loopback
+
+#: Threads that answer: each question takes one to its end.
+_THREADS = 128
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync serve
+  copilot-sync serve --port 0 --threads
+  copilot-sync serve --emulator --key test
+"""
+)
+@click.option("--emulator", is_flag=True, help="Answer with a local Copilot that repeats.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    metavar="PORT",
+    help="Port; 0 for a free one.",
+)
+@click.option(
+    "--key",
+    envvar="COPILOT_SYNC_GATEWAY_KEY",
+    metavar="KEY",
+    show_default="one that is kept",
+    help="Key of the programs.",
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another name under which it may be asked.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="2; local API: 8",
+    help="Questions at once.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    show_default="20; local API: any",
+    help="Questions a minute.",
+)
+@click.option("--threads", is_flag=True, help="Go on with conversations of transcripts.")
+def serve(
+    emulator: bool,
+    host: str,
+    port: int,
+    key: Optional[str],
+    allow_host: Tuple[str, ...],
+    concurrency: Optional[int],
+    rate: Optional[float],
+    threads: bool,
+) -> None:
+    """Serve OpenAI's API with the answers of Copilot, until Ctrl-C.
+
+    It prints environment variables. Set them in another shell, and the programs there ask here. Everybody who has the
+    key asks with your account.
+    """
+    from copilot_sync.contrib.openai_gateway import Gateway
+    from copilot_sync.contrib.openai_gateway.guard import key_of_user
+
+    waitress = _waitress()
+    if not is_loopback(host) and not key:
+        raise click.UsageError("another address than this machine's needs --key: who has it asks with your account")
+    with open_backend(emulator) as backend:
+        try:
+            shown = key or (f"sk-copilot-sync-{secrets.token_urlsafe(32)}" if emulator else key_of_user().reveal())
+            gateway = Gateway(
+                backend.client,
+                key=shown,
+                hosts=allow_host,
+                concurrency=concurrency,
+                rate=BY_HOST if rate is None else rate,
+                threads=threads,
+            )
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"the key can't be kept: {error.strerror}") from error
+        with _listen(host, port) as listening:
+            if not is_loopback(host):
+                click.echo(
+                    "copilot-sync: whoever reaches this address and has the key asks with your account; the key "
+                    "crosses the network in the clear unless there is TLS in front",
+                    err=True,
+                )
+            click.echo(f"export OPENAI_BASE_URL={shlex.quote(f'http://{_address(listening)}/v1')}")
+            click.echo(f"export OPENAI_API_KEY={shlex.quote(shown)}")
+            with _stopping(backend.client.close):
+                _run(waitress, gateway, listening)
+        click.echo("stopped", err=True)
+
+
+def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
+    server = waitress.create_server(
+        gateway,
+        sockets=[listening],
+        threads=_THREADS,
+        # Without it, waitress does not notice that a client has left while nothing is sent.
+        channel_request_lookahead=1,
+        ident=None,
+        clear_untrusted_proxy_headers=True,
+    )
+    click.echo("serving until Ctrl-C", err=True)
+    try:
+        server.run()
+    finally:
+        server.close()
+
+
+def _waitress() -> Any:
+    try:
+        import waitress
+    except ImportError:
+        raise click.ClickException("this needs waitress: pip install 'copilot-sync[serve]'") from None
+    return waitress
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the socket: here, because waitress leaves one open if its port is taken (waitress 3.0.2)."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise click.ClickException(f"{host}:{port} can't be used: {error.strerror or error}") from error
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if listening.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def _stopping(end_answers: Any) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end the answers under way, for which the server would wait, and then the server."""
+
+    def stop(*args: object) -> None:
+        end_answers()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""Requests to a WSGI gateway without a server: what one sends, and what comes back."""
+
+import contextlib
+import io
+import json
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from copilot_sync import Client
+from copilot_sync.contrib.openai_gateway import Gateway
+from copilot_sync.emulator import Emulator
+
+KEY = "sk-test"
+
+
+class Response(NamedTuple):
+    """What a gateway answered."""
+
+    status: int
+    headers: Dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The JSON of the body."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        """The error object."""
+        return self.json["error"]
+
+    @property
+    def events(self) -> List[Any]:
+        """The data of the events: objects, and the marker of the end."""
+        lines = [line[6:] for line in self.body.decode().split("\n") if line.startswith("data: ")]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+@contextlib.contextmanager
+def gateway_of(emulator: Emulator, *, retry: Any = None, **options: Any) -> Iterator[Gateway]:
+    """A gateway in front of an emulator."""
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=retry, timeout=5) as client:
+        yield Gateway(client, key=KEY, **options)
+
+
+def environ_of(path: str, body: Any = None, method: Optional[str] = None, **more: Any) -> Dict[str, Any]:
+    """What a server hands to the application. A body is JSON, unless it is bytes."""
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    return {
+        "REQUEST_METHOD": method or ("GET" if body is None else "POST"),
+        "PATH_INFO": path,
+        "HTTP_HOST": "127.0.0.1:8765",
+        "HTTP_AUTHORIZATION": f"Bearer {KEY}",
+        "CONTENT_LENGTH": str(len(data)),
+        "wsgi.input": io.BytesIO(data),
+        "wsgi.url_scheme": "http",
+        **more,
+    }
+
+
+def open_response(gateway: Gateway, environ: Dict[str, Any]) -> Any:
+    """Return the status, the headers and the body, which is not read yet."""
+    found: List[Any] = []
+    body = gateway(environ, lambda status, headers: found.extend([status, headers]))
+    return int(found[0].split()[0]), dict(found[1]), body
+
+
+def call(gateway: Gateway, path: str, body: Any = None, method: Optional[str] = None, **more: Any) -> Response:
+    """Ask a gateway, and read what it answers to the end, as a server does."""
+    status, headers, parts = open_response(gateway, environ_of(path, body, method, **more))
+    try:
+        return Response(status, headers, b"".join(parts))
+    finally:
+        getattr(parts, "close", bool)()
+
+
+def question(text: str = "hello there", **more: Any) -> Dict[str, Any]:
+    """The body of a request for a completion."""
+    return {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
