@@ -374,6 +374,20 @@ def test_a_stall_can_have_a_length(emulator: Emulator, fault: Fault) -> None:
         assert time.monotonic() - started + 0.005 >= 0.03
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault.stall(seconds=1e300), Fault.stall(("after_events", 1), 1e300)], ids=["before", "after one"]
+)
+def test_a_stall_can_be_longer_than_the_system_waits(emulator: Emulator, fault: Fault) -> None:
+    """And ``release`` ends it as any other."""
+    thread_id = new_thread(emulator)
+    emulator.fail("message", fault)
+    with connect(emulator) as client:
+        client.sendall(message(emulator, thread_id))
+        assert emulator.wait_until(lambda: emulator.stalled == 1)
+        emulator.release()
+        assert hear(client).body.startswith(ONE + TWO)
+
+
 def test_an_ordinary_reply_can_stall_in_its_body(emulator: Emulator) -> None:
     """In the middle, and then the rest comes."""
     emulator.fail("models", Fault.stall(("after_events", 0), 0.01))

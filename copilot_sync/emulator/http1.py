@@ -33,6 +33,8 @@ MAX_BODY = 32 * 1024 * 1024
 
 _DRAIN_SECONDS = 1.0
 _RECEIVE_BYTES = 65_536
+# poll() takes milliseconds as a C int, which is 24 days.
+_LONGEST_WAIT = 86_400.0
 _REASONS = {int(status): status.phrase for status in http.HTTPStatus}
 _REQUEST_LINE = re.compile(r"([!-~]+) (\S+) (HTTP/1\.[01])\Z")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")
@@ -197,7 +199,7 @@ class HttpSocket:
             raise ClientGoneError from error
 
     def wait(self, seconds: Optional[float], wake: Optional[socket.socket] = None) -> bool:
-        """Wait while the client stays: for ``seconds``, or for ever if that is ``None``.
+        """Wait while the client stays: for ``seconds``, at most a day, or for ever if that is ``None``.
 
         Bytes that the client sends meanwhile are kept for the next request. They end the wait early.
 
@@ -208,10 +210,11 @@ class HttpSocket:
             ClientGoneError: the client closed the connection, or sent more than fits in a head.
         """
         selector = self._get_selector()
+        longest = None if seconds is None else min(seconds, _LONGEST_WAIT)
         if wake is not None:
             selector.register(wake, selectors.EVENT_READ)
         try:
-            ready = [key.fileobj for key, _ in selector.select(seconds)]
+            ready = [key.fileobj for key, _ in selector.select(longest)]
         finally:
             if wake is not None:
                 selector.unregister(wake)
