@@ -92,6 +92,18 @@ def test_a_key_can_be_given(served: List[Any], capsys: pytest.CaptureFixture[str
     assert "without blanks" in capsys.readouterr().err
 
 
+def test_the_emulator_of_the_gateway_is_scripted(served: List[Any], tmp_path: Path) -> None:
+    """With replies and faults of a file, which is for an emulator alone."""
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"reply": "scripted"}\n')
+    assert run(["serve", "--emulator", "--key", "mine", "--port", "0", "--script", str(script)]) == 0
+    assert len(served) == 1
+    script.write_text("nonsense")
+    assert run(["serve", "--emulator", "--key", "mine", "--port", "0", "--script", str(script)]) == 2
+    assert run(["serve", "--key", "mine", "--port", "0", "--script", str(script)]) == 2
+    assert len(served) == 1
+
+
 def test_another_address_needs_a_key_and_says_what_it_means(
     served: List[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

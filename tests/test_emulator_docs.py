@@ -1,7 +1,9 @@
 """docs/emulator.rst is a promise: its Python runs, and its faults, stages, plans and options are those of the code."""
 
 import dataclasses
+import http.client
 import inspect
+import io
 import os
 import re
 import subprocess
@@ -10,9 +12,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from emulated import api, new_thread, post
 
 from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply
 from copilot_sync.emulator.routes import STAGES
+from copilot_sync.emulator.script_file import MAX_ENTRIES, MAX_FILE, MAX_LINE, load_script
 from copilot_sync.emulator.state import PLANS
 
 DOCS = Path(__file__).parents[1].joinpath("docs", "emulator.rst").read_text(encoding="utf-8")
@@ -40,6 +44,31 @@ def test_every_fault_has_a_row() -> None:
     assert set(re.findall(r"^``Fault\.(\w+)`` ", DOCS, re.MULTILINE)) == makers
 
 
+def test_the_script_does_what_its_comments_say(emulator: Emulator) -> None:
+    """It is loaded as it stands in the page."""
+    (block,) = re.findall(r"^\.\. code-block:: text\n\n((?:(?: {4}.*)?\n)+)", DOCS, re.MULTILINE)
+    load_script(emulator, io.BytesIO(textwrap.dedent(block).encode()))
+    first, second, third = (post(emulator, new_thread(emulator)) for _ in range(3))
+    assert [b"Hello," in first.body, b"skillExecution" in second.body, third.status] == [True, True, 429]
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        post(emulator, new_thread(emulator))
+    assert re.findall(rb'"body":"(.*?)"', caught.value.partial) == [b"Please", b" come"]
+    assert b"tomorrow" in post(emulator, new_thread(emulator)).body
+    assert [api(emulator, "GET", "/models").status for _ in range(2)] == [503, 503]
+
+
+def test_every_key_of_a_line_is_in_the_table() -> None:
+    """Those that are no fields of a reply and no arguments of a fault."""
+    assert set(re.findall(r"^``([a-z]+)``  ", DOCS, re.MULTILINE)) == {"reply", "fault", "stage", "times", "always"}
+
+
+def test_the_bounds_of_a_script_are_those_of_the_code() -> None:
+    """Bytes of a file and of a line, and the number of what is scripted."""
+    prose = " ".join(DOCS.split())
+    assert f"text of at most {MAX_FILE >> 20} MiB. A line has at most {MAX_LINE >> 20} MiB" in prose
+    assert f"at most {MAX_ENTRIES:,} replies and faults" in prose
+
+
 def test_every_stage_and_every_plan_is_named() -> None:
     """In the order of the code."""
     (stages,) = re.findall(r"of a stage: (.*?)\.  ", DOCS.replace("\n", " "))
@@ -56,5 +85,5 @@ def test_every_option_that_is_named_exists() -> None:
     }
     wire = {"model_picker_enabled", "model_not_supported", "quota_exceeded", "user_weekly_rate_limited"}
     named = set(re.findall(r"``(?:\w+\.)?([a-z]+(?:_[a-z]+)+)(?:\(\)|=[^`]*)?``", DOCS))
-    assert named - wire - others - {"copilot_sync", "copilot_emulator"} <= options
+    assert named - wire - others - {"copilot_sync", "copilot_emulator", "load_script"} <= options
     assert {"absent_parent", "gone_parent", "null_lists", "unlisted_models", "auto_model"} <= named

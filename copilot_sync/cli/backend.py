@@ -8,7 +8,7 @@ process, so nothing of it is saved.
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
 
 import click
 
@@ -19,6 +19,9 @@ from copilot_sync.models import Conversation
 from copilot_sync.safe_text import check_id
 from copilot_sync.settings import Environment, choose_urls
 from copilot_sync.user_folders import cache_folder, state_folder
+
+if TYPE_CHECKING:
+    from copilot_sync.emulator import Emulator
 
 #: Seconds between two words of the emulator, so that a person sees the answer stream in.
 _EMULATED_PACE = 0.05
@@ -56,18 +59,21 @@ def _conversation_of_id(identifier: str) -> Conversation:
 
 
 @contextlib.contextmanager
-def open_backend(emulated: bool = False, **options: Any) -> Iterator[Backend]:
+def open_backend(
+    emulated: bool = False, *, prepare: "Callable[[Emulator, float], object]" = lambda *_: None, **options: Any
+) -> Iterator[Backend]:
     """Open a client, and close it at the end.
 
     Args:
         emulated: Talk to an emulator inside this process.
+        prepare: Called with the emulator before it serves, and with the seconds between two of its words.
         **options: Further arguments of ``Client``.
 
     Raises:
         click.ClickException: The environment holds a value that can't be used.
     """
     with contextlib.ExitStack() as stack:
-        yield _emulated(stack, **options) if emulated else _real(stack, **options)
+        yield _emulated(stack, prepare, **options) if emulated else _real(stack, **options)
 
 
 @contextlib.contextmanager
@@ -97,11 +103,13 @@ def token_cache_file(environment: Environment) -> Optional[str]:
     return None if environment.token_cache else os.path.join(cache_folder(), "tokens.json")
 
 
-def _emulated(stack: contextlib.ExitStack, **options: Any) -> Backend:
+def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float], object]", **options: Any) -> Backend:
     from copilot_sync.emulator import Emulator, Reply
 
     stack.enter_context(_without_proxy())
-    emulator = stack.enter_context(Emulator(reply=Reply(pace=_EMULATED_PACE)))
+    emulator = Emulator(reply=Reply(pace=_EMULATED_PACE))
+    prepare(emulator, _EMULATED_PACE)
+    stack.enter_context(emulator)
     click.echo("copilot-sync: this is the emulator: it repeats your question, no model is involved", err=True)
     client = Client(
         cookies=emulator.cookies,

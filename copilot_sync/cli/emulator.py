@@ -1,11 +1,15 @@
 """``copilot-sync emulator``: run a local Copilot for programs in other shells."""
 
 import shlex
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Optional
 
 import click
 
+from copilot_sync.cli import options
+
 if TYPE_CHECKING:
+    from copilot_sync.emulator import Emulator
     from copilot_sync.emulator.state import Plan
 
 
@@ -15,6 +19,8 @@ Examples:
   copilot-sync emulator
   copilot-sync emulator --port 8001 --api-port 8002 --pace 0.05
   copilot-sync emulator --plan free
+  copilot-sync emulator --script script.jsonl
+  copilot-sync emulator --script - < script.jsonl
 """
 )
 @click.option(
@@ -49,16 +55,22 @@ Examples:
     metavar="PLAN",
     help="free, pro, business or none.",
 )
-def emulator(port: int, api_port: int, pace: float, plan: "Plan") -> None:
+@options.script
+def emulator(port: int, api_port: int, pace: float, plan: "Plan", script: Optional[str]) -> None:
     """Run a local Copilot that repeats what it is asked, until Ctrl-C.
 
     It prints environment variables. Set them in another shell, and every client there talks to it.
+
+    Each line of the script is one reply or fault, such as {"reply": "Hello"} or
+    {"fault": "rate_limit", "seconds": 2, "stage": "message"}.
     """
     from copilot_sync.emulator import Emulator, EmulatorOptions, Reply
 
-    options = EmulatorOptions(plan=plan)
+    server = Emulator(port=port, api_port=api_port, reply=Reply(pace=pace), options=EmulatorOptions(plan=plan))
+    if script is not None:
+        apply_script(server, script, pace)
     try:
-        server = Emulator(port=port, api_port=api_port, reply=Reply(pace=pace), options=options).start()
+        server.start()
     except OSError as error:
         raise click.ClickException(f"the port can't be used: {error.strerror}") from error
     try:
@@ -70,3 +82,26 @@ def emulator(port: int, api_port: int, pace: float, plan: "Plan") -> None:
         click.echo("stopped", err=True)
     finally:
         server.close()
+
+
+def apply_script(server: "Emulator", script: str, pace: float) -> None:
+    """Script an emulator that does not serve yet with what ``--script`` names.
+
+    Args:
+        server: The emulator.
+        script: A path, or ``-`` for stdin, which is read to its end.
+        pace: Seconds between two words of the replies that state no pace.
+
+    Raises:
+        click.UsageError: The file can't be read, or a line of it is wrong. Nothing is scripted then.
+    """
+    from copilot_sync.emulator.script_file import load_script
+
+    if script == "-" and sys.stdin is None:
+        raise click.UsageError("--script -: stdin is closed")
+    try:
+        load_script(server, sys.stdin.buffer if script == "-" else script, pace=pace)
+    except OSError as error:
+        raise click.UsageError(f"--script {script}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise click.UsageError(f"--script {script}: {error}") from error

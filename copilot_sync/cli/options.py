@@ -16,6 +16,12 @@ go_on = click.option(
 )
 raw = click.option("--raw", is_flag=True, help="Print Markdown as it is.  [default: drawn in a terminal]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+script = click.option(
+    "--script",
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help='Replies and faults; "-" is stdin.  [default: none]',
+)
 emulated = click.option(
     "--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account."
 )

@@ -1,17 +1,23 @@
 """``copilot-sync serve``: answer programs that speak OpenAI's API."""
 
 import contextlib
+import functools
 import secrets
 import shlex
 import signal
 import socket
-from typing import Any, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple
 
 import click
 
+from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend
+from copilot_sync.cli.emulator import apply_script
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import is_loopback
+
+if TYPE_CHECKING:
+    from copilot_sync.emulator import Emulator
 
 #: Threads that answer: each question takes one to its end.
 _THREADS = 128
@@ -22,10 +28,11 @@ _THREADS = 128
 Examples:
   copilot-sync serve
   copilot-sync serve --port 0 --threads
-  copilot-sync serve --emulator --key test
+  copilot-sync serve --emulator --key test --script faults.jsonl
 """
 )
 @click.option("--emulator", is_flag=True, help="Answer with a local Copilot that repeats.")
+@options.script
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on.")
 @click.option(
     "--port",
@@ -60,6 +67,7 @@ Examples:
 @click.option("--threads", is_flag=True, help="Go on with conversations of transcripts.")
 def serve(
     emulator: bool,
+    script: Optional[str],
     host: str,
     port: int,
     key: Optional[str],
@@ -79,7 +87,10 @@ def serve(
     waitress = _waitress()
     if not is_loopback(host) and not key:
         raise click.UsageError("another address than this machine's needs --key: who has it asks with your account")
-    with open_backend(emulator) as backend:
+    if script is not None and not emulator:
+        raise click.UsageError("--script is for an emulator: use it with --emulator")
+    prepare = functools.partial(_apply, script)
+    with open_backend(emulator, prepare=prepare) as backend:
         try:
             shown = key or (f"sk-copilot-sync-{secrets.token_urlsafe(32)}" if emulator else key_of_user().reveal())
             gateway = Gateway(
@@ -123,6 +134,11 @@ def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
         server.run()
     finally:
         server.close()
+
+
+def _apply(script: Optional[str], server: "Emulator", pace: float) -> None:
+    if script is not None:
+        apply_script(server, script, pace)
 
 
 def _waitress() -> Any:
