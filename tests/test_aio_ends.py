@@ -485,7 +485,7 @@ def test_a_stream_that_is_closed_while_its_events_are_taken_is_over(
         pieces = AsyncReader(stream, pick)
         with pytest.raises(StreamClosedError):
             while True:
-                assert await pieces.__anext__() in ("one", "two")
+                assert await pieces.__anext__() in ("one", "two", "three")  # which may have come with "two"
         await pieces.aclose()
 
     run(main())

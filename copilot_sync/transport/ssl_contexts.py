@@ -106,9 +106,9 @@ def fault_of(place: str) -> Optional[AuthoritiesError]:
     except ssl.SSLError:
         return AuthoritiesError(errno.EINVAL, "it holds no certificates", place)
     except (OSError, ValueError) as error:
-        return AuthoritiesError(
-            getattr(error, "errno", None) or errno.EINVAL, getattr(error, "strerror", None) or "no such path", place
-        )
+        number = getattr(error, "errno", None)  # PyPy's ssl gives no words with it
+        words = getattr(error, "strerror", None) or (os.strerror(number) if number else "no such path")
+        return AuthoritiesError(number or errno.EINVAL, words, place)
     return None
 
 
