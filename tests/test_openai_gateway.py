@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from gateway import KEY, Response, call, environ_of, gateway_of, open_response, question
 from support import PATIENCE, Worker, collect_garbage, nothing_left_open, stages, wait_until
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from copilot_sync import RetryPolicy
 from copilot_sync.contrib.openai_gateway import Gateway, application, chat_events, request_body
@@ -368,6 +369,12 @@ def test_a_fault_in_the_middle_of_a_stream_ends_it_with_an_error(
     response = call(gateway, CHAT, question(stream=True))
     assert response.events[-1]["error"]["code"] == "internal_error"
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_it_can_be_mounted_under_a_path(gateway: Gateway) -> None:
+    """Beside the site that is there."""
+    application = DispatcherMiddleware(lambda *_: [b""], {"/copilot": gateway})
+    assert call(application, f"/copilot{CHAT}", question(), SCRIPT_NAME="").status == 200
 
 
 def test_credentials_that_are_missing_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
