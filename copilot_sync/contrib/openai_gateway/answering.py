@@ -16,6 +16,8 @@ from copilot_sync.stream import Stream
 
 #: Seconds between two looks whether the client is still there.
 LOOK = 0.25
+#: Seconds of a wait that goes on afterwards.
+_LONG = 60.0
 
 HasLeft = Optional[Callable[[], bool]]
 
@@ -108,6 +110,20 @@ class Answering:
             raise incomplete()
         self._limiter.answered()
         return answer
+
+    def whole(self) -> Answer:
+        """Wait for the whole answer. The question is closed in any case.
+
+        Raises:
+            ApiError: The answer failed, or may not be whole.
+            ClientLeftError: The client has left.
+        """
+        try:
+            while self.pieces(_LONG) is not None:
+                pass
+            return self.answer()
+        finally:
+            self.close()
 
     def _note(self, error: CopilotError) -> None:
         """Tell the pace what a failure means for others."""

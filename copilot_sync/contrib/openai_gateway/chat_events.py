@@ -1,10 +1,12 @@
-"""A chat completion as server-sent events: the body of a response.
+"""An answer as server-sent events, the body of a response; and those of a chat completion.
 
-An answer that is not whole ends with an error object and without ``[DONE]``; the clients raise then.
+An answer that is not whole ends with an error object, and without the event that says that it is whole; the clients
+raise then.
 
 Threads: confined to the thread that iterates, but for ``close``.
 """
 
+import abc
 import logging
 from typing import Callable, Iterator, List, Optional
 
@@ -23,35 +25,56 @@ HEARTBEAT = 10.0
 SHORT_HEARTBEAT = 0.4
 
 
-class ChatEvents(Iterator[bytes]):
-    """The events of one completion. Dropping it ends the question, as ``close`` does.
+class AnswerWriter(abc.ABC):
+    """What the events of an answer look like."""
+
+    @abc.abstractmethod
+    def first(self) -> bytes:
+        """Return what goes ahead of the text."""
+
+    @abc.abstractmethod
+    def delta(self, text: str) -> bytes:
+        """Return the event for a piece of text."""
+
+    @abc.abstractmethod
+    def end(self, answer: Answer) -> bytes:
+        """Return what says that the answer is whole.
+
+        Raises:
+            ApiError: It is not to be sent after all.
+        """
+
+    def failed(self, error: ApiError) -> bytes:
+        """Return what says that the answer has failed."""
+        return data_event(error.to_dict())
+
+
+class AnswerEvents(Iterator[bytes]):
+    """The events of one answer. Dropping it ends the question, as ``close`` does.
 
     Args:
         answering: The question under way. It is closed in the end.
-        objects: The objects of the completion.
-        includes_usage: Whether a last chunk says what it cost.
-        on_answer: Called with the whole answer before its end is sent.
+        writer: Writes the events.
     """
 
-    def __init__(
-        self,
-        answering: Answering,
-        objects: ChatObjects,
-        includes_usage: bool,
-        on_answer: Callable[[Answer], object],
-    ) -> None:
+    def __init__(self, answering: Answering, writer: AnswerWriter) -> None:
         self._answering = answering
-        self._arguments = answering, objects, includes_usage, on_answer
+        self._writer = writer
         self._events: Iterator[bytes] = iter(())
 
     def begin(self) -> None:
-        """Wait a moment for the first text.
+        """Wait a moment for the first text. The question is closed if that fails.
 
         Raises:
             ApiError: The answer has failed already.
             ClientLeftError: The client has left.
         """
-        self._events = _guarded(_events(*self._arguments, self._answering.pieces(PATIENCE)))
+        try:
+            pieces = self._answering.pieces(PATIENCE)
+        except BaseException:
+            self.close()
+            raise
+        self._events = _guarded(_events(self._answering, self._writer, pieces), self._writer)
 
     def __next__(self) -> bytes:
         try:
@@ -69,7 +92,7 @@ class ChatEvents(Iterator[bytes]):
             self.close()
 
 
-def _guarded(events: Iterator[bytes]) -> Iterator[bytes]:
+def _guarded(events: Iterator[bytes], writer: AnswerWriter) -> Iterator[bytes]:
     """Yield events, and an error object if they fail."""
     try:
         yield from events
@@ -77,25 +100,66 @@ def _guarded(events: Iterator[bytes]) -> Iterator[bytes]:
         return
     except ApiError as error:
         logger.error("an answer failed while it was sent: %s", error)
-        yield data_event(error.to_dict())
+        yield writer.failed(error)
     except Exception:
         logger.exception("the gateway failed while it sent an answer")
-        yield data_event(internal().to_dict())
+        yield writer.failed(internal())
 
 
-def _events(
-    answering: Answering,
-    objects: ChatObjects,
-    includes_usage: bool,
-    on_answer: Callable[[Answer], object],
-    pieces: Optional[List[str]],
-) -> Iterator[bytes]:
+def _events(answering: Answering, writer: AnswerWriter, pieces: Optional[List[str]]) -> Iterator[bytes]:
     heartbeat = HEARTBEAT if answering.sees_client else SHORT_HEARTBEAT
-    yield b"".join([objects.first(), *map(objects.delta, pieces or ())])
+    yield b"".join([writer.first(), *map(writer.delta, pieces or ())])
     while pieces is not None:
         pieces = answering.pieces(heartbeat)
         if pieces is not None:
-            yield b"".join(map(objects.delta, pieces)) or COMMENT
-    answer = answering.answer()
-    on_answer(answer)
-    yield b"".join([objects.end(), objects.usage(answer.usage) if includes_usage else b"", DONE])
+            yield b"".join(map(writer.delta, pieces)) or COMMENT
+    yield writer.end(answering.answer())
+
+
+class ChatWriter(AnswerWriter):
+    """Writes the events of one completion.
+
+    Args:
+        objects: The objects of the completion.
+        includes_usage: Whether a last chunk says what it cost.
+        on_answer: Called with the whole answer before its end is sent.
+    """
+
+    def __init__(self, objects: ChatObjects, includes_usage: bool, on_answer: Callable[[Answer], object]) -> None:
+        self._objects = objects
+        self._includes_usage = includes_usage
+        self._on_answer = on_answer
+
+    def first(self) -> bytes:
+        """Return the chunk that says who speaks."""
+        return self._objects.first()
+
+    def delta(self, text: str) -> bytes:
+        """Return the chunk for a piece of text."""
+        return self._objects.delta(text)
+
+    def end(self, answer: Answer) -> bytes:
+        """Return the last chunks, and the end of the stream."""
+        self._on_answer(answer)
+        usage = self._objects.usage(answer.usage) if self._includes_usage else b""
+        return b"".join([self._objects.end(), usage, DONE])
+
+
+class ChatEvents(AnswerEvents):
+    """The events of one completion.
+
+    Args:
+        answering: The question under way. It is closed in the end.
+        objects: The objects of the completion.
+        includes_usage: Whether a last chunk says what it cost.
+        on_answer: Called with the whole answer before its end is sent.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        objects: ChatObjects,
+        includes_usage: bool,
+        on_answer: Callable[[Answer], object],
+    ) -> None:
+        super().__init__(answering, ChatWriter(objects, includes_usage, on_answer))

@@ -9,20 +9,20 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from copilot_sync.contrib.openai_gateway.failures import ApiError
 
 #: What says nothing, whatever it is a value of.
-_NOTHING: Tuple[Any, ...] = (None, False, [], {}, "")
+NOTHING: Tuple[Any, ...] = (None, False, [], {}, "")
 #: Parameters that would change what comes back, and the values with which they change nothing.
 _UNSUPPORTED: Mapping[str, Tuple[Any, ...]] = {
-    "audio": _NOTHING,
-    "function_call": (*_NOTHING, "none", "auto"),
-    "functions": _NOTHING,
-    "logprobs": _NOTHING,
-    "modalities": (*_NOTHING, ["text"]),
-    "n": (*_NOTHING, 1),
-    "response_format": (*_NOTHING, {"type": "text"}),
-    "stop": _NOTHING,
-    "tool_choice": (*_NOTHING, "none", "auto"),
-    "tools": _NOTHING,
-    "top_logprobs": (*_NOTHING, 0),
+    "audio": NOTHING,
+    "function_call": (*NOTHING, "none", "auto"),
+    "functions": NOTHING,
+    "logprobs": NOTHING,
+    "modalities": (*NOTHING, ["text"]),
+    "n": (*NOTHING, 1),
+    "response_format": (*NOTHING, {"type": "text"}),
+    "stop": NOTHING,
+    "tool_choice": (*NOTHING, "none", "auto"),
+    "tools": NOTHING,
+    "top_logprobs": (*NOTHING, 0),
     "web_search_options": (None,),
 }
 _READ = ("messages", "model", "stream", "stream_options")
@@ -56,10 +56,10 @@ class ChatRequest(NamedTuple):
         """
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise _wrong("messages", "a list of messages, and not empty")
+            raise wrong_type("messages", "a list of messages, and not empty")
         options = body.get("stream_options") or {}
         if not isinstance(options, dict):
-            raise _wrong("stream_options", "an object")
+            raise wrong_type("stream_options", "an object")
         return cls(
             messages=messages,
             model=read_model(body),
@@ -71,17 +71,22 @@ class ChatRequest(NamedTuple):
 
 def read_model(body: Mapping[str, Any]) -> Optional[str]:
     """Return the model of a request; ``None`` if it names none."""
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise _wrong("model", "a string")
-    return model or None
+    return read_text(body, "model") or None
+
+
+def read_text(body: Mapping[str, Any], name: str) -> Optional[str]:
+    """Return a parameter that is a string, ``null`` or missing."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise wrong_type(name, "a string")
+    return value
 
 
 def read_flag(body: Mapping[str, Any], name: str) -> bool:
     """Return a parameter that is ``true``, ``false`` or missing."""
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise _wrong(name, "true or false")
+        raise wrong_type(name, "true or false")
     return bool(value)
 
 
@@ -114,5 +119,6 @@ def ignored_header(names: Tuple[str, ...]) -> Dict[str, str]:
     return {"x-copilot-sync-ignored": ", ".join(shown[:_MOST_NAMES])} if shown else {}
 
 
-def _wrong(name: str, kind: str) -> ApiError:
+def wrong_type(name: str, kind: str) -> ApiError:
+    """The error for a parameter of the wrong type."""
     return ApiError(400, f"{name} must be {kind}", code="invalid_type", param=name)

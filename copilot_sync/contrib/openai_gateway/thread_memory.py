@@ -3,18 +3,16 @@
 A client of OpenAI's API sends the whole transcript each time. If it begins as an earlier one did, up to an answer that
 came from here, only what the user said since then is sent, to the conversation of that answer.
 
-Threads: locked.
+Threads: its memory is locked.
 """
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from typing import Any, List, Mapping, Optional, Tuple
 
+from copilot_sync.contrib.openai_gateway.bounded_memory import BoundedMemory
 from copilot_sync.message_parts import read_content
 from copilot_sync.models import Conversation
-from copilot_sync.transport.fork import reset_after_fork
 
 #: Conversations that are remembered. The one that was used least recently is forgotten first.
 MOST = 1000
@@ -28,14 +26,7 @@ class ThreadMemory:
     """
 
     def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._known: OrderedDict[str, Conversation] = OrderedDict()
-        self.after_fork_in_child()
-        reset_after_fork(self)
-
-    def after_fork_in_child(self) -> None:
-        """Begin with a new lock."""
-        self._lock = threading.RLock()
+        self._known: BoundedMemory[Conversation] = BoundedMemory(most)
 
     def take(self, model: Optional[str], messages: List[Any]) -> Optional[Conversation]:
         """Return the conversation that a transcript goes on with, and forget it: nothing else may go on there now."""
@@ -44,16 +35,11 @@ class ThreadMemory:
             end -= 1
         if end in (0, len(messages)) or _role(messages[end - 1]) != "assistant":
             return None
-        with self._lock:
-            return self._known.pop(_key(model, messages[:end]), None)
+        return self._known.pop(_key(model, messages[:end]))
 
     def keep(self, model: Optional[str], messages: List[Any], text: str, conversation: Conversation) -> None:
         """Remember the conversation of a transcript and its answer."""
-        key = _key(model, [*messages, {"role": "assistant", "content": text}])
-        with self._lock:
-            self._known[key] = conversation
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
+        self._known.put(_key(model, [*messages, {"role": "assistant", "content": text}]), conversation)
 
 
 def _role(message: Any) -> Any:
