@@ -491,7 +491,7 @@ def test_a_body_that_nobody_wants_frees_its_turn(emulator: Emulator) -> None:
         del dropped
         collect_garbage()  # which CPython does not need
         assert call(gateway, CHAT, question()).status == 200
-    assert chat_events.ChatEvents.__new__(chat_events.ChatEvents).__del__() is None  # type: ignore[func-returns-value]
+    assert chat_events.AnswerEvents.__new__(chat_events.AnswerEvents).__del__() is None  # type: ignore[func-returns-value]
 
 
 def test_a_transcript_goes_on_in_its_conversation(emulator: Emulator) -> None:

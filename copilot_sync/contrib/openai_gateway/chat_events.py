@@ -143,23 +143,3 @@ class ChatWriter(AnswerWriter):
         self._on_answer(answer)
         usage = self._objects.usage(answer.usage) if self._includes_usage else b""
         return b"".join([self._objects.end(), usage, DONE])
-
-
-class ChatEvents(AnswerEvents):
-    """The events of one completion.
-
-    Args:
-        answering: The question under way. It is closed in the end.
-        objects: The objects of the completion.
-        includes_usage: Whether a last chunk says what it cost.
-        on_answer: Called with the whole answer before its end is sent.
-    """
-
-    def __init__(
-        self,
-        answering: Answering,
-        objects: ChatObjects,
-        includes_usage: bool,
-        on_answer: Callable[[Answer], object],
-    ) -> None:
-        super().__init__(answering, ChatWriter(objects, includes_usage, on_answer))

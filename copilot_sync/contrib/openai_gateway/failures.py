@@ -137,6 +137,11 @@ def incomplete() -> ApiError:
     )
 
 
+def cancelled() -> ApiError:
+    """The error for an answer that another request has cancelled."""
+    return ApiError(503, "the response was cancelled", kind="server_error", code="cancelled", headers=(_DO_NOT_RETRY,))
+
+
 def internal() -> ApiError:
     """The error for a fault of the gateway's own, which is in its log."""
     return ApiError(

@@ -4,6 +4,7 @@ Threads: any number of threads call it. What they share is locked, or made once.
 """
 
 import dataclasses
+import functools
 import logging
 import threading
 import time
@@ -14,13 +15,15 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError, HasLeft, take_turn
-from copilot_sync.contrib.openai_gateway.chat_events import HEARTBEAT, ChatEvents
+from copilot_sync.contrib.openai_gateway.chat_events import AnswerEvents, ChatWriter
 from copilot_sync.contrib.openai_gateway.chat_objects import ChatObjects, json_body, model_list, model_object
 from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest, ignored_header
 from copilot_sync.contrib.openai_gateway.failures import ApiError, Headers, from_copilot, internal
 from copilot_sync.contrib.openai_gateway.guard import Guard, checked_key, key_of_user
 from copilot_sync.contrib.openai_gateway.presence import watcher_of
 from copilot_sync.contrib.openai_gateway.request_body import read_json
+from copilot_sync.contrib.openai_gateway.response_request import ResponseRequest
+from copilot_sync.contrib.openai_gateway.responses import Responses
 from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Model
@@ -58,9 +61,10 @@ def _json_response(value: Dict[str, Any], headers: Mapping[str, str] = {}, statu
 class Gateway:
     """A WSGI application that answers as OpenAI's API does, with the answers of a ``Client``.
 
-    It serves ``POST /v1/chat/completions``, ``GET /v1/models`` and ``GET /v1/models/{id}``. Each request has to carry
-    the key, ``Authorization: Bearer KEY``. Pages of browsers are refused. Safe for any number of threads and for
-    servers that fork.
+    It serves ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}`` and ``/v1/responses`` with its
+    ``{id}``, ``{id}/cancel`` and ``{id}/input_items``. Each request has to carry the key, ``Authorization: Bearer
+    KEY``. Pages of browsers are refused. Safe for any number of threads and for servers that fork, but each process
+    knows its own responses only.
 
     >>> application = Gateway(Client())  # doctest: +SKIP
 
@@ -109,6 +113,7 @@ class Gateway:
         _limiter_for(None, concurrency, rate)  # checks them
         self._patience = patience
         self._memory = ThreadMemory() if threads else None
+        self._responses = Responses()
         self._guard: Optional[Guard] = None
         self._limiter: Optional[RateLimiter] = None
         self._models: Optional[Tuple[float, List[Model]]] = None
@@ -164,7 +169,12 @@ class Gateway:
         if path == "/v1/models" or path.startswith("/v1/models/"):
             _check_method(method, "GET", "HEAD")
             return self._model(path[len("/v1/models/") :]) if method == "GET" else _WsgiResponse(200, _JSON, [])
-        raise ApiError(404, "there is nothing under this path", code="unknown_url")
+        if path == "/v1/responses":
+            _check_method(method, "POST")
+            return self._new_response(environ)
+        if path.startswith("/v1/responses/"):
+            return _json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
+        raise _unknown_url()
 
     def _model(self, name: str) -> _WsgiResponse:
         models = self._known_models()
@@ -193,35 +203,53 @@ class Gateway:
             if memory is not None:
                 memory.keep(request.model, request.messages, answer.text, answer.conversation)
 
-        answering = self._answering(has_left, request, conversation)
-        try:
-            if request.is_streamed:
-                events = ChatEvents(answering, objects, request.includes_usage, keep)
-                events.begin()
-                return _WsgiResponse(200, {**_STREAMED, **headers}, events)
-            while answering.pieces(HEARTBEAT) is not None:
-                pass
-            answer = answering.answer()
-            keep(answer)
-        except BaseException:
-            answering.close()
-            raise
-        answering.close()
+        answering = self._answering(
+            has_left,
+            "messages",
+            request.is_streamed,
+            request.messages,
+            model=request.model,
+            conversation=conversation,
+        )
+        if request.is_streamed:
+            events = AnswerEvents(answering, ChatWriter(objects, request.includes_usage, keep))
+            events.begin()
+            return _WsgiResponse(200, {**_STREAMED, **headers}, events)
+        answer = answering.whole()
+        keep(answer)
         return _json_response(objects.completion(answer), headers)
 
-    def _answering(self, has_left: HasLeft, request: ChatRequest, conversation: Any) -> Answering:
+    def _new_response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+        request = ResponseRequest.from_json(read_json(environ))
+        headers = ignored_header(request.ignored)
+        ask = functools.partial(self._answering, watcher_of(environ), "input", request.is_streamed)
+        found = self._responses.create(request, self._client.get()._model, ask)
+        if isinstance(found, AnswerEvents):
+            return _WsgiResponse(200, {**_STREAMED, **headers}, found)
+        return _json_response(found, headers)
+
+    def _known_response(self, path: str, method: str, environ: Mapping[str, Any]) -> Dict[str, Any]:
+        name, _, rest = path.partition("/")
+        query = str(environ.get("QUERY_STRING", ""))
+        if not rest:
+            _check_method(method, "GET", "DELETE")
+            return self._responses.delete(name) if method == "DELETE" else self._responses.retrieve(name, query)
+        if rest == "cancel":
+            _check_method(method, "POST")
+            return self._responses.cancel(name)
+        if rest == "input_items":
+            _check_method(method, "GET")
+            return self._responses.input_items(name, query)
+        raise _unknown_url()
+
+    def _answering(self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, **options: Any) -> Answering:
+        """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
         client, limiter = self._client.get(), self._known_limiter()
         retry = client.retry and dataclasses.replace(client.retry, wait_for_limits=False)
         try:
-            stream = client.stream(
-                request.messages,
-                model=request.model,
-                conversation=conversation,
-                buffered=not request.is_streamed,
-                retry=retry,
-            )
+            stream = client.stream(prompt, buffered=not is_streamed, retry=retry, **options)
         except (TypeError, ValueError) as error:
-            raise ApiError(400, str(error), code="invalid_value", param="messages") from None
+            raise ApiError(400, str(error), code="invalid_value", param=param) from None
         take_turn(limiter, self._patience, has_left)
         return Answering(stream, limiter, has_left)
 
@@ -242,6 +270,10 @@ def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optio
         checked_count("concurrency", concurrency)
     at_once, a_minute = pace_for(api_url, concurrency, rate)
     return RateLimiter(at_once, rate=a_minute)
+
+
+def _unknown_url() -> ApiError:
+    return ApiError(404, "there is nothing under this path", code="unknown_url")
 
 
 def _check_method(method: str, *allowed: str) -> None:
