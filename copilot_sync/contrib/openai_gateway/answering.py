@@ -7,7 +7,7 @@ import math
 import time
 from typing import Callable, List, Optional
 
-from copilot_sync.contrib.openai_gateway.failures import from_copilot, incomplete, too_busy
+from copilot_sync.contrib.openai_gateway.failures import empty, from_copilot, incomplete, too_busy
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
@@ -103,12 +103,14 @@ class Answering:
         """Return the answer after its end.
 
         Raises:
-            ApiError: It may not be whole, or its stream was closed.
+            ApiError: It may not be whole, there is nothing in it, or its stream was closed.
         """
         answer = self._stream.answer
         if answer is None or not answer.complete:
             raise incomplete()
         self._limiter.answered()
+        if not answer.text.strip():
+            raise empty()
         return answer
 
     def whole(self) -> Answer:

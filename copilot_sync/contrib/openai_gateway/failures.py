@@ -142,6 +142,17 @@ def cancelled() -> ApiError:
     return ApiError(503, "the response was cancelled", kind="server_error", code="cancelled", headers=(_DO_NOT_RETRY,))
 
 
+def empty() -> ApiError:
+    """The error for an answer without text, which clients would take for a whole one."""
+    return ApiError(
+        502,
+        "the answer is empty",
+        kind="server_error",
+        code="empty_answer",
+        headers=(_DO_NOT_RETRY,),
+    )
+
+
 def internal() -> ApiError:
     """The error for a fault of the gateway's own, which is in its log."""
     return ApiError(
