@@ -11,7 +11,7 @@ import pytest
 
 from copilot_sync import Client
 from copilot_sync.contrib.openai_gateway import Gateway
-from copilot_sync.emulator import Emulator, Reply
+from copilot_sync.emulator import Emulator, Fault, Reply
 
 KEY = "sk-test"
 
@@ -57,3 +57,12 @@ def test_an_empty_stream_ends_with_an_error(emulator: Emulator, text: str) -> No
     assert status == "200 OK"
     assert last["error"]["code"] == "empty_answer"
     assert {chunk["choices"][0]["finish_reason"] for chunk in chunks} == {None}
+
+
+def test_a_stream_that_is_refused_has_the_status_of_the_refusal(emulator: Emulator) -> None:
+    """Also if the service asks to wait for a second: clients come again by themselves only if the status says so."""
+    emulator.fail("message", Fault.rate_limit(1))
+    status, headers, body = answered(emulator, stream=True)
+    assert status == "429 Too Many Requests"
+    assert headers["Retry-After"] == "1"
+    assert json.loads(body)["error"]["code"] == "rate_limit_exceeded"

@@ -17,8 +17,10 @@ from copilot_sync.models import Answer
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the head of a response waits for the first text: an error that comes meanwhile has its own status.
-PATIENCE = 1.0
+#: Seconds that the head of a response waits for the first text: an error that comes meanwhile has its own status, and
+#: clients try again by themselves. A refusal may take more than a second: the empty thread is deleted first, and that
+#: waits for up to a second if the service asks for it.
+PATIENCE = 2.5
 #: Seconds of silence after which a comment goes out.
 HEARTBEAT = 10.0
 #: The same if only writing tells that the client has left: the second write fails.
