@@ -1,0 +1,46 @@
+// The official client for JavaScript; answers lines as answering_lines.py describes.
+
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import readline from "node:readline";
+
+// Packages are looked up from the folder that is given, not from this file's.
+const require = createRequire(pathToFileURL(`${process.argv[2]}/`));
+const OpenAI = require("openai").OpenAI;
+const asked = { model: "auto", messages: [{ role: "user", content: "Say it" }] };
+
+const calls = {
+  async plain(client) {
+    return (await client.chat.completions.create(asked)).choices[0].message.content;
+  },
+  async stream(client, take) {
+    for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) {
+      take(chunk.choices[0].delta.content ?? "");
+    }
+    return null;
+  },
+  async helper(client, take) {
+    const runner = client.chat.completions.stream(asked);
+    runner.on("content", (piece) => take(piece));
+    return await runner.finalContent();
+  },
+  async models(client) {
+    const names = [];
+    for await (const model of client.models.list()) {
+      names.push(model.id);
+    }
+    return [names, (await client.models.retrieve(names[0])).id];
+  },
+};
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const { call, retries } = JSON.parse(line);
+  const pieces = [];
+  let told;
+  try {
+    told = { whole: await calls[call](new OpenAI({ maxRetries: retries }), (piece) => pieces.push(piece)) };
+  } catch (error) {
+    told = { raised: error.constructor.name, says: String(error).slice(0, 300) };
+  }
+  console.log(JSON.stringify({ ...told, pieces }));
+}

@@ -1,0 +1,236 @@
+"""The gateway for OpenAI's API, with clients of that API: the official ones, and libraries that stand on them.
+
+Each client is pinned. What it makes of each fault of the service is in a table; none may take half an answer, or
+nothing, for a whole one.
+"""
+
+import json
+import threading
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+
+import pytest
+from openai_drivers import Driver, node_command, python_command
+from support import PATIENCE
+
+from copilot_sync import Client, Timeout
+from copilot_sync.contrib.openai_gateway import Gateway
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+waitress = pytest.importorskip("waitress")
+
+KEY = "sk-test"
+#: Programs of openai_clients, and the requirements of each; the calls that it makes, but for lists of models.
+OFFICIAL = ("plain", "raw", "stream", "helper", "async plain", "async stream")
+CLIENTS: Mapping[str, Tuple[Callable[[], List[str]], Tuple[str, ...]]] = {
+    "openai 1": (lambda: python_command("openai_python", "openai1"), OFFICIAL),
+    "openai 2": (lambda: python_command("openai_python", "openai2"), OFFICIAL),
+    "openai 3": (lambda: python_command("openai_python", "openai3"), OFFICIAL),
+    "openai of npm": (node_command, ("plain", "stream", "helper")),
+    "litellm": (lambda: python_command("litellm_calls", "openai2"), ("plain", "stream", "async stream")),
+    "langchain": (lambda: python_command("langchain_calls", "openai2"), ("plain", "stream")),
+    "pydantic-ai": (lambda: python_command("pydantic_ai_calls", "openai2"), ("plain", "stream")),
+    "instructor": (lambda: python_command("instructor_calls", "openai2"), ("plain",)),
+    "llm": (lambda: python_command("llm_calls", "openai3"), ("plain", "stream")),
+}
+
+WORDS = ["one ", "two"]
+#: What goes wrong: with the answer, or with the question. An answer that was cut is looked for, and not found.
+FAULTS: Mapping[str, Union[Reply, Fault]] = {
+    "429, come again in 90 s": Fault.rate_limit(90),
+    "429": Fault.rate_limit(),
+    "500": Fault.status(500),
+    "cut before the answer": Fault.cut(0),
+    "cut in the answer": Fault.cut(1),
+    "stall in the answer": Fault.stall(("after_events", 1)),
+    "error in the answer": Reply(WORDS[:1], error="failed"),
+    "empty answer": Reply([]),
+}
+
+Names = Tuple[str, str]
+
+
+def raised(
+    refused: Names, failed: Names, cut: Names, ended: Names, *, stalled: Names, error: Names
+) -> Dict[str, Names]:
+    """The classes for each fault: of a whole answer, and of a stream."""
+    return dict(zip(FAULTS, (refused, refused, failed, cut, ended, stalled, error, ended)))
+
+
+_OFFICIAL = raised(
+    ("RateLimitError", "RateLimitError"),
+    ("InternalServerError", "InternalServerError"),
+    ("InternalServerError", "InternalServerError"),
+    ("InternalServerError", "APIError"),
+    stalled=("InternalServerError", "APIError"),
+    error=("InternalServerError", "APIError"),
+)
+#: What each client raises: ``RAISED[client][fault]`` for a whole answer, and for a stream.
+RAISED: Mapping[str, Mapping[str, Names]] = {
+    **dict.fromkeys(("openai 1", "openai 2", "openai 3", "openai of npm"), _OFFICIAL),
+    **dict.fromkeys(("langchain", "instructor", "llm"), _OFFICIAL),
+    "litellm": raised(
+        ("RateLimitError", "RateLimitError"),
+        ("ServiceUnavailableError", "ServiceUnavailableError"),
+        ("BadGatewayError", "BadGatewayError"),
+        ("BadGatewayError", "MidStreamFallbackError"),
+        stalled=("Timeout", "MidStreamFallbackError"),
+        error=("ServiceUnavailableError", "MidStreamFallbackError"),
+    ),
+    "pydantic-ai": raised(
+        ("ModelHTTPError", "ModelHTTPError"),
+        ("ModelHTTPError", "ModelHTTPError"),
+        ("ModelHTTPError", "ModelHTTPError"),
+        ("ModelHTTPError", "APIError"),
+        stalled=("ModelHTTPError", "APIError"),
+        error=("ModelHTTPError", "APIError"),
+    ),
+}
+#: Calls that give the answer in one piece.
+WHOLE = ("plain", "raw", "async plain")
+
+
+class Gateways:
+    """A server for one gateway after the other: their clients keep the address."""
+
+    def __init__(self) -> None:
+        self._gateway: Optional[Gateway] = None
+        self._server = waitress.create_server(
+            self._answer, host="127.0.0.1", port=0, threads=4, channel_request_lookahead=1, asyncore_use_poll=True
+        )
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.effective_port}/v1"
+
+    def _answer(self, environ: Dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        assert self._gateway is not None
+        return self._gateway(environ, start_response)
+
+    @contextmanager
+    def over(self, fault: Union[None, Reply, Fault] = None) -> Iterator[Emulator]:
+        """A gateway over a service with this fault, which asks once."""
+        with Emulator(reply=fault if isinstance(fault, Reply) else Reply(WORDS)) as emulator:
+            places = {"cookies": emulator.cookies, "github_url": emulator.github_url, "api_url": emulator.api_url}
+            timeout = None
+            if isinstance(fault, Fault):
+                lost = {"message": fault, "messages": Fault.status(500)}
+                emulator.choose_fault = lambda stage, request: lost.get(stage)
+                timeout = Timeout(read=0.5) if fault.action == "stall" else None
+            with Client(**places, retry=None, timeout=timeout) as client:
+                self._gateway = Gateway(client, key=KEY)
+                yield emulator
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(self._server._map))
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self._server.task_dispatcher.shutdown()
+
+
+@pytest.fixture(scope="module")
+def gateways() -> Iterator[Gateways]:
+    with closing(Gateways()) as served:
+        yield served
+
+
+DriverOf = Callable[[str], Driver]
+
+
+@pytest.fixture(scope="module")
+def driver_of(gateways: Gateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverOf]:
+    """Start the program of a client, once."""
+    folder = tmp_path_factory.mktemp("llm")
+    (folder / "extra-openai-models.yaml").write_text(
+        f"- {{model_id: gateway, model_name: auto, api_base: '{gateways.url}', api_key_name: gateway}}"
+    )
+    (folder / "keys.json").write_text(json.dumps({"gateway": KEY}))
+    environment = {"OPENAI_BASE_URL": gateways.url, "OPENAI_API_KEY": KEY, "LLM_USER_PATH": str(folder)}
+    known: Dict[str, Driver] = {}
+    with ExitStack() as stack:
+
+        def begin(name: str) -> Driver:
+            if name not in known:
+                known[name] = stack.enter_context(closing(Driver(CLIENTS[name][0](), environment)))
+            return known[name]
+
+        yield begin
+
+
+def questions(emulator: Emulator) -> int:
+    """How many have come to the service."""
+    return [request.stage for request in emulator.requests].count("message")
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_gets_the_whole_answer(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """Whole or as a stream, in the pieces of the service."""
+    driver = driver_of(name)
+    for call in CLIENTS[name][1]:
+        with gateways.over() as emulator:
+            told = driver.call(call)
+            assert questions(emulator) == 1
+        pieces = [piece for piece in told["pieces"] if piece]
+        assert "raised" not in told, (call, told)
+        if call in WHOLE:
+            assert told["whole"] == (["temperature", "one two"] if call == "raw" else "one two")
+        else:
+            assert pieces == WORDS
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_raises(gateways: Gateways, driver_of: DriverOf, name: str, fault: str) -> None:
+    """It takes no half of an answer, and not nothing, for a whole one; and the error says what is wrong."""
+    driver = driver_of(name)
+    found = {}
+    for call in CLIENTS[name][1]:
+        with gateways.over(FAULTS[fault]):
+            found[call] = driver.call(call)
+    whole, stream = RAISED[name][fault]
+    raised = {call: told.get("raised", told) for call, told in found.items()}
+    assert raised == {call: whole if call in WHOLE else stream for call in found}
+    assert all(told["says"] for told in found.values())
+
+
+@pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3", "openai of npm"])
+def test_an_official_client_lists_models(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """And it gets each by its name."""
+    with gateways.over():
+        told = driver_of(name).call("models")
+        names, first = told["whole"]
+        assert names[0] == first
+        assert len(set(names)) == len(names) > 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked", "raised"),
+    [
+        (Fault.rate_limit(1), 2, None),
+        (Fault.out_of_quota(), 1, "RateLimitError"),
+        (Fault.status(500), 1, "InternalServerError"),
+        (Fault.cut(1), 1, "InternalServerError"),
+    ],
+    ids=["slow down", "quota", "500", "cut"],
+)
+@pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3", "openai of npm"])
+def test_an_official_client_asks_again_only_when_it_helps(
+    gateways: Gateways, driver_of: DriverOf, name: str, fault: Fault, asked: int, raised: Optional[str]
+) -> None:
+    """They try twice more by themselves. A message that may have been processed is not sent again."""
+    with gateways.over() as emulator:
+        emulator.fail("message", fault)
+        emulator.choose_fault = lambda stage, request: Fault.status(500) if stage == "messages" else None
+        told = driver_of(name).call("plain", retries=2)
+        assert questions(emulator) == asked
+    assert told.get("raised") == raised, told
+
+
+@pytest.mark.parametrize("call", ["tools", "in text"])
+def test_instructor_gets_no_objects(gateways: Gateways, driver_of: DriverOf, call: str) -> None:
+    """With tools the gateway says that it has none. Without, the text of the answer is read, and here it is prose."""
+    with gateways.over() as emulator:
+        told = driver_of("instructor").call(call)
+        assert questions(emulator) == (0 if call == "tools" else 1)
+    assert told["raised"] == "InstructorRetryException"
+    assert ("unsupported_parameter" in told["says"]) == (call == "tools")
