@@ -126,6 +126,8 @@ def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
         threads=_THREADS,
         # Without it, waitress does not notice that a client has left while nothing is sent.
         channel_request_lookahead=1,
+        # select() knows no descriptor above 1023.
+        asyncore_use_poll=True,
         ident=None,
         clear_untrusted_proxy_headers=True,
     )
