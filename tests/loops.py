@@ -17,8 +17,11 @@ try:
 except ImportError:  # pragma: no cover - there is none for each system
     uvloop = None  # type: ignore[assignment]
 
-from copilot_sync import Stream
+from copilot_sync import Stream, os_threads
+from copilot_sync.aio import client as client_module
 from copilot_sync.aio import iterate_stream, loop_watch
+from copilot_sync.aio import reader as reader_module
+from copilot_sync.aio import threads as threads_module
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -65,6 +68,12 @@ async def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
 def helpers() -> List[threading.Thread]:
     """The threads that help streams."""
     return [thread for thread in threading.enumerate() if thread.name == "copilot-sync-stream"]
+
+
+def have_patience_with_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what waits a moment for a thread wait for its end, however busy the machine is."""
+    for module in (os_threads, client_module, reader_module, threads_module):
+        monkeypatch.setattr(module, "JOIN_TIMEOUT", PATIENCE)
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:

@@ -10,7 +10,7 @@ from typing import Any, AsyncGenerator, Iterator, List
 from unittest import mock
 
 import pytest
-from loops import KINDS, THREADS, Run, helpers, in_thread, runner
+from loops import KINDS, THREADS, Run, have_patience_with_threads, helpers, in_thread, runner
 from streams import ONE
 from support import PATIENCE, Peer, Server, authority_file, nothing_left_open, server_context, wait_for, wait_until
 
@@ -114,6 +114,7 @@ def test_a_loop_that_can_not_watch_has_a_thread_wait(
     emulator: Emulator, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As that of Windows. There is one at most, and it ends with the stream."""
+    have_patience_with_threads(monkeypatch)
     emulator.fail("message", Fault.stall(("after_events", 1)))
 
     async def main() -> None:

@@ -8,7 +8,7 @@ import typing
 from typing import TYPE_CHECKING, Any, Coroutine, Iterator, List
 
 import pytest
-from loops import KINDS, THREADS, Run, runner, until
+from loops import KINDS, THREADS, Run, have_patience_with_threads, runner, until
 from streams import AT_ONCE
 from support import nothing_left_open, stages
 
@@ -231,6 +231,7 @@ def test_calls_take_turns(run: Run, emulator: Emulator, monkeypatch: pytest.Monk
 def test_closing_ends_every_call(run: Run, way: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those under way and those that wait for their turn raise the same; the client can be used again."""
     monkeypatch.setattr(client_module, "MAX_CALLS", 2)
+    have_patience_with_threads(monkeypatch)
 
     async def main() -> None:
         emulator.fail("threads", Fault.stall(), Fault.stall())
@@ -261,8 +262,9 @@ def test_closing_ends_every_call(run: Run, way: str, emulator: Emulator, monkeyp
     run(main())
 
 
-def test_no_thread_outlives_a_client(run: Run, emulator: Emulator) -> None:
+def test_no_thread_outlives_a_client(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the one that helps a question on its way."""
+    have_patience_with_threads(monkeypatch)
 
     async def main() -> None:
         emulator.fail("thread", Fault.stall())

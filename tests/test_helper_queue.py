@@ -6,7 +6,7 @@ from typing import Any, Awaitable, Callable, Iterator, List
 
 import pytest
 from loops import helpers
-from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
+from support import PATIENCE, collect_garbage, nothing_left_open, wait_for, wait_until
 
 from copilot_sync import AsyncClient
 from copilot_sync.aio import helper_queue
@@ -190,4 +190,4 @@ def test_threads_that_are_stuck_keep_no_other_from_starting(emulator: Emulator) 
 
     asyncio.run(main())
     assert len(set(cache.seen)) == count
-    assert not helpers()
+    wait_until(lambda: not helpers())
