@@ -517,6 +517,16 @@ def test_a_transcript_goes_on_in_its_conversation(emulator: Emulator) -> None:
         assert len({request.path for request in emulator.requests if request.stage == "message"}) == 4
 
 
+@pytest.mark.parametrize("message", ["text", None, {"role": "user", "content": 5}, {"role": "user", "content": [{}]}])
+def test_a_transcript_that_can_not_be_read_is_refused(emulator: Emulator, message: Any) -> None:
+    """It is the request that is wrong, and not the gateway, also if transcripts are looked up."""
+    messages = [message, {"role": "assistant", "content": "one"}, {"role": "user", "content": "two"}]
+    with gateway_of(emulator, threads=True) as gateway:
+        response = call(gateway, "/v1/chat/completions", {"messages": messages})
+    assert (response.status, response.error["param"]) == (400, "messages")
+    assert not emulator.requests
+
+
 def test_only_so_many_conversations_are_remembered() -> None:
     """The oldest is forgotten."""
     from copilot_sync import Conversation

@@ -197,7 +197,10 @@ class Gateway:
         has_left = watcher_of(environ)
         objects = ChatObjects(request.model or self._client.get()._model)
         memory = self._memory
-        conversation = None if memory is None else memory.take(request.model, request.messages)
+        try:
+            conversation = None if memory is None else memory.take(request.model, request.messages)
+        except (TypeError, ValueError) as error:
+            raise _wrong_prompt(error, "messages") from None
 
         def keep(answer: Answer) -> None:
             if memory is not None:
@@ -249,7 +252,7 @@ class Gateway:
         try:
             stream = client.stream(prompt, buffered=not is_streamed, retry=retry, **options)
         except (TypeError, ValueError) as error:
-            raise ApiError(400, str(error), code="invalid_value", param=param) from None
+            raise _wrong_prompt(error, param) from None
         take_turn(limiter, self._patience, has_left)
         return Answering(stream, limiter, has_left)
 
@@ -270,6 +273,10 @@ def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optio
         checked_count("concurrency", concurrency)
     at_once, a_minute = pace_for(api_url, concurrency, rate)
     return RateLimiter(at_once, rate=a_minute)
+
+
+def _wrong_prompt(error: Exception, param: str) -> ApiError:
+    return ApiError(400, str(error), code="invalid_value", param=param)
 
 
 def _unknown_url() -> ApiError:

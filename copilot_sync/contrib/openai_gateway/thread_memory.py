@@ -8,11 +8,11 @@ Threads: its memory is locked.
 
 import hashlib
 import json
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional
 
 from copilot_sync.contrib.openai_gateway.bounded_memory import BoundedMemory
-from copilot_sync.message_parts import read_content
 from copilot_sync.models import Conversation
+from copilot_sync.prompts import CheckedPrompt
 
 #: Conversations that are remembered. The one that was used least recently is forgotten first.
 MOST = 1000
@@ -29,7 +29,12 @@ class ThreadMemory:
         self._known: BoundedMemory[Conversation] = BoundedMemory(most)
 
     def take(self, model: Optional[str], messages: List[Any]) -> Optional[Conversation]:
-        """Return the conversation that a transcript goes on with, and forget it: nothing else may go on there now."""
+        """Return the conversation that a transcript goes on with, and forget it: nothing else may go on there now.
+
+        Raises:
+            TypeError: A message has the wrong type.
+            ValueError: A message can't be sent.
+        """
         end = len(messages)
         while end and _role(messages[end - 1]) == "user":
             end -= 1
@@ -48,8 +53,5 @@ def _role(message: Any) -> Any:
 
 def _key(model: Optional[str], messages: List[Any]) -> str:
     """Name a transcript by what was said in it. Contents of the same parts and text are the same."""
-    said: List[Tuple[Any, ...]] = []
-    for number, message in enumerate(messages):
-        text, attachments = read_content(number, message.get("content"))
-        said.append((_role(message), text, attachments))
+    said = CheckedPrompt.from_value(messages).turns
     return hashlib.sha256(json.dumps([model, said]).encode()).hexdigest()
