@@ -8,7 +8,7 @@ Threads: the set of calls under way is atomic.
 
 import contextlib
 import functools
-from typing import Callable, Iterator, List, Protocol, Set, TypeVar, Union
+from typing import Callable, Iterator, List, Optional, Protocol, Set, TypeVar, Union
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.message import CallOptions
@@ -33,6 +33,7 @@ from copilot_sync.protocol.requests import (
     threads_request,
 )
 from copilot_sync.protocol.untrusted import RawReply
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
 
 T = TypeVar("T")
@@ -63,9 +64,13 @@ class AccountCalls:
         Raises:
             CopilotError: The request failed.
         """
-        with self._timed() as call:
-            listed = list_models(self._session, call, self._options.retry)
+        listed = self._models_with(self._options.retry)
         return listed if all else chat_models(listed)
+
+    def _models_with(self, retry: Optional[RetryPolicy]) -> List[Model]:
+        """List every model as it came, with other retries than those of the client."""
+        with self._timed() as call:
+            return list_models(self._session, call, retry)
 
     def quota(self) -> Quota:
         """Ask github.com for the account's plan, and for what it has left. One request, and nothing of it is kept.

@@ -342,6 +342,15 @@ def test_the_client_is_not_asked_to_wait_for_limits(emulator: Emulator) -> None:
         assert call(gateway, CHAT, question()).status == 429
 
 
+def test_the_list_of_models_is_not_waited_for_either(emulator: Emulator) -> None:
+    """Everybody who asks for it waits for the one who fetches it."""
+    with gateway_of(emulator, retry=RetryPolicy()) as gateway:
+        emulator.fail("models", Fault.rate_limit(2))
+        response = call(gateway, "/v1/models")
+    assert (response.status, response.headers["Retry-After"]) == (429, "2")
+    assert stages(emulator) == ["models"]
+
+
 def test_a_fault_of_its_own_is_in_the_log_alone(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

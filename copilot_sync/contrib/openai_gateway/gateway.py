@@ -26,9 +26,11 @@ from copilot_sync.contrib.openai_gateway.response_request import ResponseRequest
 from copilot_sync.contrib.openai_gateway.responses import Responses
 from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
 from copilot_sync.errors import CopilotError
+from copilot_sync.model_list import chat_models
 from copilot_sync.models import Answer, Model
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, pace_for
 from copilot_sync.secret import Secret
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
@@ -188,7 +190,8 @@ class Gateway:
     def _known_models(self) -> List[Model]:
         with self._models_lock:
             if self._models is None or time.monotonic() - self._models[0] > _MODELS_KEPT:
-                self._models = time.monotonic(), self._client.get().models()
+                client = self._client.get()
+                self._models = time.monotonic(), chat_models(client._models_with(_impatient(client)))
             return self._models[1]
 
     def _chat(self, environ: Mapping[str, Any]) -> _WsgiResponse:
@@ -248,9 +251,8 @@ class Gateway:
     def _answering(self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, **options: Any) -> Answering:
         """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
         client, limiter = self._client.get(), self._known_limiter()
-        retry = client.retry and dataclasses.replace(client.retry, wait_for_limits=False)
         try:
-            stream = client.stream(prompt, buffered=not is_streamed, retry=retry, **options)
+            stream = client.stream(prompt, buffered=not is_streamed, retry=_impatient(client), **options)
         except (TypeError, ValueError) as error:
             raise _wrong_prompt(error, param) from None
         take_turn(limiter, self._patience, has_left)
@@ -273,6 +275,11 @@ def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optio
         checked_count("concurrency", concurrency)
     at_once, a_minute = pace_for(api_url, concurrency, rate)
     return RateLimiter(at_once, rate=a_minute)
+
+
+def _impatient(client: Client) -> Optional[RetryPolicy]:
+    """The client's retries, but for the waits that the service asks for: whoever asks here is told of them at once."""
+    return client.retry and dataclasses.replace(client.retry, wait_for_limits=False)
 
 
 def _wrong_prompt(error: Exception, param: str) -> ApiError:
