@@ -526,6 +526,21 @@ def test_a_transcript_goes_on_in_its_conversation(emulator: Emulator) -> None:
         assert len({request.path for request in emulator.requests if request.stage == "message"}) == 4
 
 
+def test_a_transcript_that_had_no_turn_goes_on_in_its_conversation_later(emulator: Emulator) -> None:
+    """Clients ask again by themselves after 429: nothing was asked yet, so nothing has changed."""
+    with gateway_of(emulator, threads=True, concurrency=1, patience=0) as gateway:
+        transcript: List[Any] = [{"role": "user", "content": "first"}]
+        answer = call(gateway, CHAT, {"messages": transcript}).json["choices"][0]["message"]
+        transcript += [answer, {"role": "user", "content": "second"}]
+        _, _, other = open_response(gateway, environ_of(CHAT, question(stream=True)))
+        assert call(gateway, CHAT, {"messages": transcript}).status == 429
+        other.close()
+        assert call(gateway, CHAT, {"messages": transcript}).status == 200
+    sent = [request for request in emulator.requests if request.stage == "message"]
+    assert sent[-1].path == sent[0].path
+    assert json.loads(sent[-1].body)["content"] == "second"
+
+
 @pytest.mark.parametrize("message", ["text", None, {"role": "user", "content": 5}, {"role": "user", "content": [{}]}])
 def test_a_transcript_that_can_not_be_read_is_refused(emulator: Emulator, message: Any) -> None:
     """It is the request that is wrong, and not the gateway, also if transcripts are looked up."""

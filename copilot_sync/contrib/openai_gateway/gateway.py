@@ -209,14 +209,13 @@ class Gateway:
             if memory is not None:
                 memory.keep(request.model, request.messages, answer.text, answer.conversation)
 
-        answering = self._answering(
-            has_left,
-            "messages",
-            request.is_streamed,
-            request.messages,
-            model=request.model,
-            conversation=conversation,
-        )
+        options = {"model": request.model, "conversation": conversation}
+        try:
+            answering = self._answering(has_left, "messages", request.is_streamed, request.messages, **options)
+        except BaseException:
+            if memory is not None and conversation is not None:
+                memory.put_back(request.model, request.messages, conversation)
+            raise
         if request.is_streamed:
             events = AnswerEvents(answering, ChatWriter(objects, request.includes_usage, keep))
             events.begin()

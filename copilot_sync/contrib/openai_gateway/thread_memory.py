@@ -35,16 +35,26 @@ class ThreadMemory:
             TypeError: A message has the wrong type.
             ValueError: A message can't be sent.
         """
-        end = len(messages)
-        while end and _role(messages[end - 1]) == "user":
-            end -= 1
-        if end in (0, len(messages)) or _role(messages[end - 1]) != "assistant":
-            return None
-        return self._known.pop(_key(model, messages[:end]))
+        said = _up_to_answer(messages)
+        return self._known.pop(_key(model, said)) if said else None
+
+    def put_back(self, model: Optional[str], messages: List[Any], conversation: Conversation) -> None:
+        """Remember again what was taken for a transcript: it was not asked there after all."""
+        self._known.put(_key(model, _up_to_answer(messages)), conversation)
 
     def keep(self, model: Optional[str], messages: List[Any], text: str, conversation: Conversation) -> None:
         """Remember the conversation of a transcript and its answer."""
         self._known.put(_key(model, [*messages, {"role": "assistant", "content": text}]), conversation)
+
+
+def _up_to_answer(messages: List[Any]) -> List[Any]:
+    """Return a transcript without what the user said after the last answer; nothing if that is not how it ends."""
+    end = len(messages)
+    while end and _role(messages[end - 1]) == "user":
+        end -= 1
+    if end in (0, len(messages)) or _role(messages[end - 1]) != "assistant":
+        return []
+    return messages[:end]
 
 
 def _role(message: Any) -> Any:
