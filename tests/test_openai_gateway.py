@@ -233,6 +233,14 @@ def test_a_body_that_is_not_all_there_is_refused(gateway: Gateway, more: Dict[st
     assert response.status in (400, 411, 413)
 
 
+@pytest.mark.parametrize("depth", [250, 960, 20_000])
+def test_a_body_that_is_nested_too_deeply_is_refused(gateway: Gateway, depth: int) -> None:
+    """What Python's stack just takes when it is read, it may not take when it is written."""
+    message = '{"role": "user", "content": "hi", "x": %s}' % ("[" * depth + "]" * depth)
+    response = call(gateway, "/v1/responses", f'{{"input": [{message}]}}'.encode())
+    assert (response.status, response.error["code"]) == (400, "invalid_json")
+
+
 def test_a_body_without_a_length_is_read_to_its_end(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the server says where that is. It is bounded all the same."""
     chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}

@@ -8,6 +8,7 @@ import json
 from typing import Any, Dict, Mapping
 
 from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.safe_text import loads
 
 #: The most that a body may have, in bytes: a transcript with files of 1 MiB each.
 LIMIT = 16 * 1024 * 1024
@@ -22,8 +23,8 @@ def read_json(environ: Mapping[str, Any]) -> Dict[str, Any]:
     """
     data = _read(environ)
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        value = loads(data.decode(json.detect_encoding(data)))
+    except ValueError:
         raise ApiError(400, "the body is not JSON", code="invalid_json") from None
     if not isinstance(value, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
