@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, List
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -15,6 +16,7 @@ from command_line import environment, spawn
 from support import PATIENCE
 
 from copilot_sync.cli.program import run
+from copilot_sync.contrib.openai_gateway.request_body import LIMIT
 from copilot_sync.emulator import Emulator
 
 waitress_server = pytest.importorskip("waitress.server")
@@ -47,6 +49,22 @@ def test_it_serves_what_it_prints_and_ends_answers_with_itself(number: int) -> N
             assert process.wait(PATIENCE) == 0
             rest = b"".join(lines)
     assert b"[DONE]" not in rest
+
+
+@pytest.mark.parametrize("more, status", [(0, 401), (1, 413)], ids=["the largest", "one byte more"])
+def test_a_body_that_is_too_large_is_not_taken_in(more: int, status: int) -> None:
+    """Without a key somebody could fill the disk otherwise. The largest that may be sent is for the gateway."""
+    with spawn("serve", "--emulator", "--port", "0", environment=environment(), stdin=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            variables = exported("".join(process.stdout.readline().decode() for _ in range(2)))
+            address = urlsplit(variables["OPENAI_BASE_URL"])
+            head = f"POST /v1/responses HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {LIMIT + more}\r\n\r\n"
+            with socket.create_connection((address.hostname, address.port or 0), PATIENCE) as connection:
+                connection.sendall(head.encode() + bytes(0 if more else LIMIT))
+                assert int(connection.recv(12).split()[1]) == status
+        finally:
+            process.terminate()
 
 
 @pytest.fixture

@@ -120,12 +120,16 @@ def serve(
 
 
 def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
+    from copilot_sync.contrib.openai_gateway.request_body import LIMIT
+
     server = waitress.create_server(
         gateway,
         sockets=[listening],
         threads=_THREADS,
         # Without it, waitress does not notice that a client has left while nothing is sent.
         channel_request_lookahead=1,
+        # It takes a body in before the key is looked at, to the disk if it is large.
+        max_request_body_size=LIMIT + 1,
         # select() knows no descriptor above 1023.
         asyncore_use_poll=True,
         ident=None,
