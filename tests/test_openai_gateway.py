@@ -421,7 +421,10 @@ def test_a_client_that_was_given_stays_open(emulator: Emulator) -> None:
 @pytest.mark.parametrize(
     "options, error",
     [({"client": 5}, TypeError), ({"key": 5}, TypeError), ({"key": ""}, ValueError), ({"key": "a b"}, ValueError),
-     ({"key": "\xff"}, ValueError), ({"concurrency": 0}, ValueError), ({"rate": "5"}, TypeError)],
+     ({"key": "\xff"}, ValueError), ({"concurrency": 0}, ValueError), ({"rate": "5"}, TypeError),
+     ({"patience": "5"}, TypeError), ({"patience": None}, TypeError), ({"patience": -1}, ValueError),
+     ({"patience": float("nan")}, ValueError), ({"hosts": "example.org"}, TypeError), ({"hosts": 5}, TypeError),
+     ({"hosts": [None]}, TypeError)],
 )  # fmt: skip
 def test_wrong_settings_are_refused_at_once(options: Any, error: Any) -> None:
     """Not with the first request."""

@@ -110,10 +110,10 @@ class Gateway:
         self._client = LazyClient(make)
         self._has_own_client = client is None
         self._key = None if key is None else checked_key(key)
-        self._hosts = tuple(hosts)
+        self._hosts = _checked_hosts(hosts)
         self._pace = concurrency, rate
         _limiter_for(None, concurrency, rate)  # checks them
-        self._patience = patience
+        self._patience = _checked_patience(patience)
         self._memory = ThreadMemory() if threads else None
         self._responses = Responses()
         self._guard: Optional[Guard] = None
@@ -267,6 +267,24 @@ class Gateway:
         """End what is under way, and close the client if the gateway has made it. It can be used again afterwards."""
         if self._has_own_client:
             self._client.close()
+
+
+def _checked_hosts(hosts: object) -> Tuple[str, ...]:
+    if isinstance(hosts, str) or not isinstance(hosts, Iterable):
+        raise TypeError(f"hosts must be a list of names, not {type(hosts).__name__}")
+    names = tuple(hosts)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"hosts must be a list of strings, not of {type(name).__name__}")
+    return names
+
+
+def _checked_patience(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"patience must be a number of seconds, not {type(value).__name__}")
+    if not value >= 0:
+        raise ValueError(f"patience must be a number of seconds, zero at least, not {value}")
+    return float(value)
 
 
 def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optional[float]) -> RateLimiter:
