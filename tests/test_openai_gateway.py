@@ -359,6 +359,20 @@ def test_the_list_of_models_is_not_waited_for_either(emulator: Emulator) -> None
     assert stages(emulator) == ["models"]
 
 
+def test_whoever_waits_for_the_list_of_models_fails_with_it(emulator: Emulator) -> None:
+    """Each would try for as long as the first, one by one. Whoever comes later asks anew."""
+    with gateway_of(emulator) as gateway:
+        emulator.fail("models", Fault.stall())
+        first = Worker(lambda: call(gateway, "/v1/models"))
+        wait_until(lambda: emulator.stalled)
+        second = Worker(lambda: call(gateway, "/v1/models"))
+        assert not second.ended_within(0.5)
+        gateway._client.get().close()
+        assert first.result().status == second.result().status == 503
+        assert stages(emulator) == ["models"]
+        assert call(gateway, "/v1/models").status == 200
+
+
 def test_a_fault_of_its_own_is_in_the_log_alone(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

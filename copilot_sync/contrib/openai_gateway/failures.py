@@ -65,6 +65,10 @@ class ApiError(Exception):
         """Return the error object."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
+    def again(self) -> "ApiError":
+        """Return the same error for another request. One that was raised holds the frames it went through."""
+        return ApiError(self.status, str(self), kind=self.kind, code=self.code, param=self.param, headers=self.headers)
+
 
 class _ErrorForm(NamedTuple):
     status: int

@@ -119,6 +119,7 @@ class Gateway:
         self._guard: Optional[Guard] = None
         self._limiter: Optional[RateLimiter] = None
         self._models: Optional[Tuple[float, List[Model]]] = None
+        self._models_failure: Optional[ApiError] = None  # the last one
         self.after_fork_in_child()
         reset_after_fork(self)
 
@@ -188,11 +189,22 @@ class Gateway:
         raise ApiError(404, "there is no model of this name", code="model_not_found", param="model")
 
     def _known_models(self) -> List[Model]:
+        known = self._models_failure
         with self._models_lock:
             if self._models is None or time.monotonic() - self._models[0] > _MODELS_KEPT:
-                client = self._client.get()
-                self._models = time.monotonic(), chat_models(client._models_with(_impatient(client)))
+                failure = self._models_failure
+                if failure is not None and failure is not known:
+                    raise failure.again()  # else each that has waited tries for as long, one by one
+                self._models = time.monotonic(), self._fetched_models()
             return self._models[1]
+
+    def _fetched_models(self) -> List[Model]:
+        client = self._client.get()
+        try:
+            return chat_models(client._models_with(_impatient(client)))
+        except CopilotError as error:
+            self._models_failure = from_copilot(error)
+            raise
 
     def _chat(self, environ: Mapping[str, Any]) -> _WsgiResponse:
         request = ChatRequest.from_json(read_json(environ))
