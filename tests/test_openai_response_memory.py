@@ -1,8 +1,10 @@
 """What is remembered of the gateway's responses: each has one end, and the memory its bounds."""
 
-from typing import Callable, Tuple
+import weakref
+from typing import Any, Callable, Dict, Tuple
 
 import pytest
+from support import collect_garbage
 
 from copilot_sync import Answer, Conversation
 from copilot_sync.contrib.openai_gateway.failures import ApiError
@@ -54,6 +56,22 @@ def test_a_response_that_has_ended_can_not_be_cancelled(end: Callable[[KnownResp
     with pytest.raises(ApiError) as caught:
         response.cancel()
     assert (caught.value.status, response.value["status"], closings.count) == (400, status, 0)
+
+
+class Message(Dict[str, Any]):
+    """A message that can be seen to go."""
+
+
+def test_what_was_asked_is_remembered_as_the_bytes_that_are_counted() -> None:
+    """The objects of JSON take many times its bytes: an empty list alone takes fifty."""
+    message = Message(role="user", content="text", other=[[], []])
+    expected = [dict(message)]
+    response = KnownResponse(ResponseObjects("auto"), [message])
+    seen = weakref.ref(message)
+    del message
+    collect_garbage()
+    assert seen() is None
+    assert response.given == expected
 
 
 def test_so_many_responses_are_remembered() -> None:

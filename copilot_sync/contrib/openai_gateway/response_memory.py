@@ -9,6 +9,7 @@ conversation of its own, so that several can go on after the same answer: each b
 Threads: the memory is locked. The end of a response is a single step.
 """
 
+import json
 from typing import Any, Dict, List, Optional, Union
 
 from copilot_sync.contrib.openai_gateway.answering import Answering
@@ -33,17 +34,21 @@ class KnownResponse:
     def __init__(self, objects: ResponseObjects, given: Union[str, List[Dict[str, Any]]]) -> None:
         self._objects = objects
         self._answering: Optional[Answering] = None
-        self._given_size = len(json_body({"input": given}))
+        self._given = json_body({"input": given})  # objects take many times the bytes
         self._ends = [True]  # taken by whoever ends it
         self._conversation: Optional[Conversation] = None
-        self.given = given
         #: The response as it is now.
         self.value = objects.in_progress()
 
     @property
     def size(self) -> int:
         """Its bytes, about."""
-        return self._given_size + len(json_body(self.value))
+        return len(self._given) + len(json_body(self.value))
+
+    @property
+    def given(self) -> Union[str, List[Dict[str, Any]]]:
+        """What it was asked."""
+        return json.loads(self._given)["input"]  # type: ignore[no-any-return]
 
     def begin(self, answering: Answering) -> None:
         """Say which question is under way, so that it can be cancelled."""
