@@ -5,6 +5,7 @@ it goes to, and a ``PromptText`` from then on; neither is checked again. ``messa
 in role messages; a conversation gets those of the messages whose text it gets.
 """
 
+import itertools
 from typing import Any, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments, read_content
@@ -150,10 +151,9 @@ def _with_attachments(text: str, turns: List[_Turn], complaint: str) -> PromptTe
     attached = [attachments for _, _, attachments in turns if attachments is not NO_ATTACHMENTS]
     if not text.strip():
         raise ValueError(f"{complaint}, and images and files can't be sent alone" if attached else complaint)
-    prompt = PromptText(text)
-    for attachments in attached:
-        prompt = prompt.attach(attachments)
-    return prompt
+    references = itertools.chain.from_iterable(one.references for one in attached)
+    media = itertools.chain.from_iterable(one.media for one in attached)
+    return PromptText(text).attach(Attachments(tuple(references), tuple(media)))
 
 
 def _checked_text(prompt: object) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Type
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import Worker
 from wire import JSON_VALUES
 
 from copilot_sync.prompts import CheckedPrompt, PromptText, format_prompt, last_user_turn, prompt_text
@@ -271,6 +272,12 @@ MESSAGES = st.lists(
     | JSON_VALUES,
     max_size=3,
 )
+
+
+def test_a_great_many_messages_with_images_are_one_prompt_soon() -> None:
+    """The text and the images are not copied once for each message, which would take minutes."""
+    messages = [turn("user", ["text " * 10, {"type": "image_url", "image_url": "https://a/b.png"}])] * 100_000
+    assert len(Worker(lambda: format_prompt(messages)).result().attachments.media) == 100_000
 
 
 @given(MESSAGES | JSON_VALUES)
