@@ -126,6 +126,8 @@ def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
         gateway,
         sockets=[listening],
         threads=_THREADS,
+        # More than there are threads: one that sends nothing shall hold nobody up.
+        connection_limit=8 * _THREADS,
         # Without it, waitress does not notice that a client has left while nothing is sent.
         channel_request_lookahead=1,
         # It takes a body in before the key is looked at, to the disk if it is large.

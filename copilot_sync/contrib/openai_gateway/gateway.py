@@ -288,6 +288,8 @@ def _checked_hosts(hosts: object) -> Tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"hosts must be a list of strings, not of {type(name).__name__}")
+        if ":" in name or "/" in name:
+            raise ValueError("hosts must be names, without a port")
     return names
 
 

@@ -6,9 +6,11 @@
   this machine, or one that was allowed.
 """
 
+import contextlib
 import hmac
 import os
 import secrets
+import stat
 from typing import FrozenSet, Iterable, Mapping, Optional
 from urllib.parse import urlsplit
 
@@ -100,8 +102,17 @@ def key_of_user(environ: Mapping[str, str] = os.environ, folder: Optional[str] =
     with locked(path, _PATIENCE):
         with open(path, encoding="ascii", errors="replace") as file:
             found = file.read(1024).strip()
-        if not found:
+        if found:
+            _keep_private(path)
+        else:
             found = f"sk-copilot-sync-{secrets.token_urlsafe(32)}"
             with replacing(path, 0o600) as anew:
                 anew.write(f"{found}\n".encode("ascii"))
     return checked_key(found)
+
+
+def _keep_private(path: str) -> None:
+    """Take the file away from everybody but its owner, who may have copied it from somewhere."""
+    if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+        with contextlib.suppress(OSError):  # somebody else's, or a file system without permissions
+            os.chmod(path, 0o600)
