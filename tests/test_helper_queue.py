@@ -5,8 +5,8 @@ import threading
 from typing import Any, Awaitable, Callable, Iterator, List
 
 import pytest
-from loops import helpers
-from support import PATIENCE, collect_garbage, nothing_left_open, wait_for, wait_until
+from loops import helpers, until
+from support import collect_garbage, nothing_left_open, wait_for, wait_until
 
 from copilot_sync import AsyncClient
 from copilot_sync.aio import helper_queue
@@ -140,14 +140,6 @@ def test_a_queue_ends_with_its_loop() -> None:
     del loop
     collect_garbage()
     assert len(helper_queue._queues) < before
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait in the loop until something holds."""
-    end = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < end
-        await asyncio.sleep(0.001)
 
 
 class CountingCache:
