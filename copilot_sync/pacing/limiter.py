@@ -274,7 +274,7 @@ def pace_for(
     """
     is_local = api_url is not None and is_loopback(urlsplit(api_url).hostname or "")
     usual = _ON_THIS_MACHINE if is_local else _AGAINST_THE_SERVICE
-    return concurrency or usual[0], usual[1] if rate is BY_HOST else rate
+    return usual[0] if concurrency is None else concurrency, usual[1] if rate is BY_HOST else rate
 
 
 def checked_count(name: str, value: object) -> int:

@@ -28,7 +28,7 @@ from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
 from copilot_sync.errors import CopilotError
 from copilot_sync.model_list import chat_models
 from copilot_sync.models import Answer, Model
-from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, pace_for
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.fork import reset_after_fork
@@ -276,7 +276,7 @@ class Gateway:
             return self._limiter
 
     def close(self) -> None:
-        """End what is under way, and close the client if the gateway has made it. It can be used again afterwards."""
+        """Close the client, and thereby what is under way, if the gateway has made it. It can be used again."""
         if self._has_own_client:
             self._client.close()
 
@@ -302,8 +302,6 @@ def _checked_patience(value: object) -> float:
 
 
 def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optional[float]) -> RateLimiter:
-    if concurrency is not None:
-        checked_count("concurrency", concurrency)
     at_once, a_minute = pace_for(api_url, concurrency, rate)
     return RateLimiter(at_once, rate=a_minute)
 
