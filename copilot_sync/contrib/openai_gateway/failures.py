@@ -1,7 +1,7 @@
 """Errors as OpenAI's API says them: a status, an object with ``message``, ``type``, ``param`` and ``code``.
 
 The official clients try again by themselves after 408, 409, 429 and 5xx, unless ``x-should-retry`` says ``false``
-(openai 3.57, November 2026). Where this package has tried again already, or where it would be in vain, it says so. They
+(openai 3.57, November 2026). If this package has tried again already, or if that would be in vain, it says so. They
 sleep for as long as ``Retry-After`` tells, up to two minutes, so it is sent up to a minute only.
 """
 
@@ -99,14 +99,18 @@ def from_copilot(error: CopilotError) -> ApiError:
     """Translate an error of a call. Its message holds no secret."""
     form = next(_FORMS[kind] for kind in type(error).__mro__ if kind in _FORMS)
     message = str(error.args[0]) if error.args else form.code
-    headers = _waiting(error) if type(error) is RateLimitError else (_DO_NOT_RETRY,)
+    headers = _waiting(error) if _may_come_again(error) else (_DO_NOT_RETRY,)
     return ApiError(form.status, message, kind=form.kind, code=form.code, param=form.param, headers=headers)
 
 
-def _waiting(error: RateLimitError) -> Tuple[Tuple[str, str], ...]:
-    if error.retry_after is None:
-        return ()
-    return wait_headers(error.retry_after)
+def _may_come_again(error: CopilotError) -> bool:
+    """Whether the service has asked to come later, which nobody here has waited for."""
+    return type(error) is RateLimitError or (isinstance(error, ServerError) and error.not_processed)
+
+
+def _waiting(error: CopilotError) -> Tuple[Tuple[str, str], ...]:
+    seconds = getattr(error, "retry_after", None)
+    return () if seconds is None else wait_headers(seconds)
 
 
 def wait_headers(seconds: float) -> Tuple[Tuple[str, str], ...]:
