@@ -44,7 +44,7 @@ class Watch:
     #: Whether a socket is being watched.
     is_watching = False
     #: Whether a step may leave bytes, or the failure of the connection, for later: it is told of them again.
-    repeats = True
+    repeats = False
 
     def begin(self, sock: Any, time_left: Callable[[], float]) -> bool:
         """Watch a socket for bytes, and the time that is left. Return ``False`` if that can't be."""

@@ -202,6 +202,6 @@ def test_steps_without_pauses_return_what_comes_of_them() -> None:
 def test_a_watch_that_watches_nothing_says_so() -> None:
     """Whoever makes the call waits then."""
     watch = Watch()
-    assert (watch.begin(None, float), watch.closes(int), watch.repeats) == (False, False, True)
+    assert (watch.begin(None, float), watch.closes(int), watch.repeats) == (False, False, False)
     watch.call_soon()
     watch.end()

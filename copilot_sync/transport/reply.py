@@ -32,6 +32,13 @@ _RECEIVE = 65536
 _INTERIM_LIMIT = 256 * 1024
 #: The longest line of an interim reply, in bytes, as ``http.client`` has it for other heads.
 _LONGEST_LINE = 65536
+#: How many turns of a loop end with the first read, before one looks for more until there is none. As a rule there is
+#: no more, and to find that out takes longer than the read did; in a burst of TLS records, turns take longer still.
+_SHORT_TURNS = 15
+
+
+def _nothing() -> int:
+    return 0
 
 
 class ReplyReader(io.BufferedIOBase):
@@ -44,8 +51,12 @@ class ReplyReader(io.BufferedIOBase):
 
     def __init__(self, sock: socket.socket, call: CallContext) -> None:
         self._sock = sock
-        self._is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
-        self._receive: Callable[[int], bytes] = sock.recv if self._is_plain else functools.partial(receive, sock)
+        is_plain = isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
+        self._receive: Callable[[int], bytes] = sock.recv if is_plain else functools.partial(receive, sock)
+        # How many bytes the connection holds that the kernel knows nothing of, if that can be told. OpenSSL takes one
+        # record at a time out of the kernel, so these are what is left of it.
+        self._pending = _nothing if is_plain else sock.pending if isinstance(sock, ssl.SSLSocket) else None
+        self._short_turns = 0
         self.call = call
         # Holds the socket open until the reply is closed, as http.client expects of what makefile() gives.
         self._hold = sock.makefile("rb", buffering=0)
@@ -161,13 +172,16 @@ class ReplyReader(io.BufferedIOBase):
         try:
             data = self._receive(size)
         except WAITING:
+            self._short_turns = 0
             raise call.heard_nothing() from None
         self.received += len(data)
         self._has_ended = not data
-        if seconds or not self._is_plain or not call.watch.repeats:
+        looks_for_more = seconds or not call.watch.repeats or self._short_turns == _SHORT_TURNS
+        if looks_for_more or self._pending is None or self._pending():
             call.note_read(len(data), size)
         else:
-            call.turn_is_over = True  # the kernel says again if there is more; OpenSSL may hold some of it already
+            self._short_turns += 1
+            call.turn_is_over = True  # the kernel says again if there is more
         return data
 
     def mark(self) -> Tuple[bytes, int]:
