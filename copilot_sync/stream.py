@@ -52,7 +52,7 @@ class Stream:
         self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
-        driver = drive(session, message, options, self._call, self._builder)
+        driver = drive(session, message, options, self._call, self._builder, tells_begun=on_start is not None)
         self._steps = ThreadSteps(driver, self._call, self._builder, on_start, on_discard)
         self._session = session
         self._naming: Optional[ThreadNaming] = None

@@ -269,7 +269,7 @@ def test_no_thread_outlives_a_client(run: Run, emulator: Emulator, monkeypatch: 
     async def main() -> None:
         emulator.fail("thread", Fault.stall())
         async with client_of(emulator) as client:
-            asking = asyncio.ensure_future(client.ask("hi"))
+            asking = asyncio.ensure_future(client.ask("hi", on_start=bool))
             await until(lambda: emulator.stalled)
             assert helpers() != []
         assert helpers() == []

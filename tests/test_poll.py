@@ -433,7 +433,7 @@ def test_an_interrupted_poll_leaves_a_stream_that_can_be_closed(emulator: Emulat
 def test_a_poll_that_was_interrupted_while_a_thread_helps_goes_on(emulator: Emulator, client: Client) -> None:
     """Nothing of what the thread comes to is lost."""
     emulator.fail("thread", Fault.delay(0.3))
-    stream = client.stream("hi")
+    stream = client.stream("hi", on_start=bool)
     with pytest.raises(Interruption), interrupting(lambda: bool(helpers())):
         stream.poll(float("inf"))
     assert polled(stream) == ["one", "two"]
@@ -474,7 +474,7 @@ def test_a_handler_of_a_signal_may_poll_while_a_thread_helps(emulator: Emulator,
     At the moment in which the thread is started, the handler is refused.
     """
     emulator.fail("thread", Fault.delay(0.3))
-    stream = client.stream("hi")
+    stream = client.stream("hi", on_start=bool)
     seen: List[Any] = []
 
     def handle(*_: object) -> None:

@@ -5,13 +5,14 @@ import threading
 from typing import Any, Dict, List
 
 import pytest
-from driven import GOOD, service
+from driven import DRIVERS, GOOD, JSON, service
 from loops import Run
-from support import PATIENCE, Peer, Server, wait_for, wait_until
+from support import PATIENCE, Peer, Server, stages, wait_for, wait_until
 
-from copilot_sync import Client, Conversation
+from copilot_sync import Client, Conversation, RetryPolicy, StreamClosedError
 from copilot_sync.aio import iterate_stream
-from copilot_sync.emulator import Emulator
+from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.os_threads import ThreadResult
 from copilot_sync.stepping import Pause
 
 HELLO = "hi"
@@ -155,3 +156,62 @@ def test_a_stream_that_is_closed_before_its_refusal_is_read_frees_the_connection
         stream.close()
         wait_for(gone)
         assert Pause.NOTHING_YET in items  # the question went out
+
+
+def first_questions(peer: Peer) -> None:
+    """Create threads, and answer questions."""
+    created = b'{"thread_id":"t-2"}'
+    for request in iter(peer.receive, b""):
+        peer.send(GOOD if b"/messages" in request.split(b"\r\n")[0] else JSON % (len(created), created))
+
+
+@pytest.mark.parametrize("driver", [name for name in DRIVERS if name != "asyncio in threads"])
+@pytest.mark.parametrize("tells", [False, True], ids=["nobody is told", "somebody is told"])
+def test_a_warm_first_question_needs_no_thread(driver: str, tells: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless somebody is told of the conversation, in words of theirs that may block."""
+    begun: List[object] = []
+    begin = ThreadResult.__init__
+
+    def noted(result: "ThreadResult[Any]", *args: Any) -> None:
+        begun.append(result)
+        begin(result, *args)
+
+    with Server(first_questions) as server, Client("key", api_url=server.url, model="m") as client:
+        client.ask("Warm", **known())
+        monkeypatch.setattr(ThreadResult, "__init__", noted)
+        pieces: List[str] = []
+        DRIVERS[driver](client.stream("Hi", on_start=bool if tells else None), pieces)
+        assert "".join(pieces) == "onetwo"
+        assert len(begun) == tells
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("read_by", ["poll", "asyncio"])
+def test_another_attempt_to_create_a_thread_is_made_elsewhere(
+    read_by: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because it comes after a pause, and so does the question, which an outage may have to wait for."""
+    threads = Threads(monkeypatch)
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=RetryPolicy(base=0.001)) as client:
+        client.threads()
+        emulator.fail("thread", Fault.status(503))
+        pieces: List[str] = []
+        DRIVERS[read_by](client.stream("Hi"), pieces)
+    assert threads.senders == ["here", "here", "elsewhere", "elsewhere"]
+
+
+def test_a_stream_can_be_closed_while_its_thread_is_created() -> None:
+    """The connection is closed at once, and the next question has another one."""
+    with Emulator() as emulator, Client(emulator.api_key, api_url=emulator.api_url, retry=None) as client:
+        client.threads()
+        emulator.fail("thread", Fault.stall())
+        stream = client.stream("Hi")
+        wait_until(lambda: stream.poll(0) is None and bool(emulator.stalled))
+        closer = threading.Thread(target=stream.close)
+        closer.start()
+        closer.join()
+        with pytest.raises(StreamClosedError, match="another thread"):
+            stream.poll(0)
+        wait_until(lambda: not emulator.stalled)
+        assert client.ask("Hi").text == "Hi"
+        assert stages(emulator).count("message") == 1

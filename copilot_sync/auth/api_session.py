@@ -16,7 +16,7 @@ from copilot_sync.auth.api_host import ApiHost
 from copilot_sync.auth.headers import mask_of, send_token
 from copilot_sync.auth.tokens import TokenSource, Understand, known_error
 from copilot_sync.errors import CopilotError, WrongHostError
-from copilot_sync.pacing.backoff import retry
+from copilot_sync.pacing.backoff import retrying
 from copilot_sync.protocol.errors import error_of_status, name_host
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
@@ -179,12 +179,24 @@ class ApiSession:
         Raises:
             CopilotError: What the last attempt failed with.
         """
-        return retry(
-            lambda: self._transport.read(self.open(request, call, policy), understand),
-            policy,
-            call,
-            stage=request.stage,
-        )
+        return without_pauses(self.fetching(request, call, policy, understand, defers_reply=False))
+
+    def fetching(
+        self,
+        request: Request,
+        call: CallContext,
+        policy: Optional[RetryPolicy],
+        understand: Callable[[RawReply], T],
+        *,
+        defers_reply: bool,
+    ) -> Generator[Pause, None, T]:
+        """Do what ``fetch`` does, and return the same, in steps. ``defers_reply`` is that of ``Transport.opening``."""
+
+        def attempt() -> Generator[Pause, None, T]:
+            response = yield from self.opening(request, call, policy, defers_reply=defers_reply)
+            return (yield from self._transport.reading(response, understand))
+
+        return retrying(attempt, policy, call, stage=request.stage)
 
     def fetch_with_cookies(
         self, request: Request, call: CallContext, policy: Optional[RetryPolicy], understand: Understand[T]

@@ -62,15 +62,27 @@ Step = Union[Event, Pause]
 
 
 def drive(
-    session: ApiSession, message: PendingMessage, options: CallOptions, call: CallContext, builder: AnswerBuilder
+    session: ApiSession,
+    message: PendingMessage,
+    options: CallOptions,
+    call: CallContext,
+    builder: AnswerBuilder,
+    *,
+    tells_begun: bool = False,
 ) -> Generator[Item, None, None]:
-    """Go through a whole call: yield its conversation, then its events."""
+    """Go through a whole call: yield its conversation, then its events.
+
+    ``tells_begun`` says that somebody is told of a new conversation, which may take long: in a step that may block.
+    """
     call.begin()
     try:
         if builder.conversation is None:
-            yield from call.until_may_block()
-            thread = thread_request(session.urls)
-            builder.conversation = Conversation(session.fetch(thread, call, options.retry, read_thread_id))
+            if tells_begun:
+                yield from call.until_may_block()
+            steps = session.fetching(
+                thread_request(session.urls), call, options.retry, read_thread_id, defers_reply=not tells_begun
+            )
+            builder.conversation = Conversation((yield from steps))
         yield builder.conversation
         exchange = _Exchange(session, message, options, call, builder, builder.conversation)
         events = exchange.events()

@@ -7,11 +7,12 @@ the frames of the attempt in a cycle, so that a failed connection would stay ope
 """
 
 import logging
-from typing import TYPE_CHECKING, Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Callable, Generator, Optional, TypeVar
 
 from copilot_sync.errors import CopilotError
 from copilot_sync.pacing.policy import Resend, Signal, verdict_of
 from copilot_sync.settings import RetryPolicy
+from copilot_sync.stepping import Pause, without_pauses
 from copilot_sync.transport.call import CallContext
 
 if TYPE_CHECKING:
@@ -100,12 +101,33 @@ def retry(
     Raises:
         CopilotError: What the last attempt raised.
     """
+
+    def steps() -> Generator[Pause, None, T]:
+        return attempt()
+        yield  # pragma: no cover - it makes this a generator
+
+    return without_pauses(retrying(steps, policy, call, stage=stage))
+
+
+def retrying(
+    attempt: Callable[[], Generator[Pause, None, T]],
+    policy: Optional[RetryPolicy],
+    call: CallContext,
+    *,
+    stage: Optional[str] = None,
+) -> Generator[Pause, None, T]:
+    """Do what ``retry`` does, and return the same, in steps, for attempts in steps."""
     backoff = Backoff(policy, call)
     while True:
         try:
-            return attempt()
+            return (yield from attempt())
         except CopilotError as error:
             call.counted(error)
             if stage not in (None, error.stage) or verdict_of(error).resend is Resend.FINAL:
                 raise
-            backoff.after(error)
+            failure = error
+        try:
+            yield from call.until_may_block()
+            backoff.after(failure)
+        finally:
+            del failure  # or it would hold the frame that holds it

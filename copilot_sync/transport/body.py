@@ -16,7 +16,7 @@ from typing import Any, Callable, Generator, Iterator, List, TypeVar
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
-from copilot_sync.stepping import NothingYet, Pace, Pause
+from copilot_sync.stepping import NothingYet, Pace, Pause, without_pauses
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.reply import WatchedResponse
@@ -140,7 +140,15 @@ class Body:
         return bool(source.length == 0)
 
     def read(self, limit: int, understand: Callable[[bytes], T] = bytes) -> T:  # type: ignore[assignment]
-        """Read the whole body, and give what ``understand`` makes of it. Free the connection.
+        """Do what ``reading`` does, at once."""
+        return without_pauses(self.reading(limit, understand))
+
+    def reading(
+        self,
+        limit: int,
+        understand: Callable[[bytes], T] = bytes,  # type: ignore[assignment]
+    ) -> Generator[Pause, None, T]:
+        """Read the whole body in steps, and return what ``understand`` makes of it. Free the connection.
 
         If ``understand`` raises, the connection serves no other request.
 
@@ -152,6 +160,10 @@ class Body:
         size = 0
         try:
             for piece in self.pieces():
+                if not piece:
+                    yield Pause.NOTHING_YET
+                    continue
+                self._call.hear()
                 parts.append(piece)
                 size += len(piece)
                 if size > limit:

@@ -208,6 +208,14 @@ class Transport:
         After a reply that was not understood, nothing that its connection brings is trusted: it is closed. A stream of
         events is no document, and may have no end, so that nothing of it is read.
         """
+        return without_pauses(self.reading(response, understand))
+
+    def reading(
+        self,
+        response: Response,
+        understand: Callable[[RawReply], T] = _as_it_is,  # type: ignore[assignment]
+    ) -> Generator[Pause, None, T]:
+        """Do what ``read`` does, and return the same, in steps. An error's body is read in one that may block."""
         head, body = response.head, response.body
 
         def whole(content: bytes) -> T:
@@ -219,7 +227,7 @@ class Transport:
                 raise ProtocolError(
                     "a stream of events came instead of a document", stage=body.stage, status=head.status
                 )
-            return body.read(self.limits.reply, whole)
+            return (yield from body.reading(self.limits.reply, whole))
         return body.read_some(ERROR_BODY, whole)
 
     def close(self) -> None:
