@@ -139,6 +139,8 @@ class Client(AccountCalls):
         retry: Optional[RetryPolicy] = _DEFAULT,
         resume: Optional[bool] = None,
         on_start: Optional[Callable[[Conversation], None]] = None,
+        label: Optional[str] = None,
+        user: Optional[str] = None,
         **options: Any,
     ) -> Answer:
         """Ask, and wait for the whole answer.
@@ -157,6 +159,8 @@ class Client(AccountCalls):
             resume: Whether a cut answer's rest is fetched. Default: the client's.
             on_start: Called with the conversation once it is known, before the message is sent. It is not deleted if
                 its first question is refused, unless there is an ``on_discard`` as well.
+            label: What the call is for, in words of yours, for your own records. The service is not told.
+            user: For whom it is made, of those whom your program serves, for your own limits. The service is not told.
             **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
                 ``parent_message_id`` and ``extra``, as ``MessageOptions`` has them.
 
@@ -176,6 +180,8 @@ class Client(AccountCalls):
             retry=retry,
             resume=resume,
             on_start=on_start,
+            label=label,
+            user=user,
             buffered=True,
             **options,
         )
@@ -194,6 +200,8 @@ class Client(AccountCalls):
         retry: Optional[RetryPolicy] = _DEFAULT,
         resume: Optional[bool] = None,
         on_start: Optional[Callable[[Conversation], None]] = None,
+        label: Optional[str] = None,
+        user: Optional[str] = None,
         buffered: bool = False,
         handle: Optional[MessageHandle] = None,
         fallback_model: str = "",
@@ -212,6 +220,8 @@ class Client(AccountCalls):
             retry: As for ``ask``.
             resume: As for ``ask``.
             on_start: As for ``ask``.
+            label: As for ``ask``.
+            user: As for ``ask``.
             buffered: Yield the text in one piece when it is whole, instead of as it comes.
             handle: Where the message goes, instead of ``conversation``. Another process can resume it by its handle.
             fallback_model: The model to ask instead, once, if the service does not answer with ``model``.
@@ -236,6 +246,8 @@ class Client(AccountCalls):
             buffered=buffered,
             handle=handle,
             fallback_model=fallback_model,
+            label=_checked_word("label", label),
+            user=_checked_word("user", user),
         )
         stream = Stream(self._session, message, self._call_options(timeout, retry, resume), on_start, on_discard)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
@@ -299,6 +311,7 @@ class Client(AccountCalls):
             timeout=self._options.timeout if timeout is None else Timeout.from_value(timeout),
             retry=self._options.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
             resume=self._options.resume if resume is None else _checked_resume(resume),
+            guards=self._options.guards,
         )
 
 
@@ -320,6 +333,12 @@ def _checked_resume(resume: bool) -> bool:
     if not isinstance(resume, bool):
         raise TypeError(f"resume must be True or False, not {type(resume).__name__}")
     return resume
+
+
+def _checked_word(name: str, value: Optional[str]) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    return value or ""
 
 
 def _checked_model(model: Optional[str], default: str) -> str:

@@ -28,6 +28,7 @@ from typing import Generator, Iterator, Optional, Union
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder, AnswerParser, ReplyEnd, ReplyVerdict
+from copilot_sync.delivery.guards import Passage
 from copilot_sync.delivery.lookup import Lookup
 from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessage
 from copilot_sync.delivery.reading import Reading
@@ -75,7 +76,10 @@ def drive(
     ``tells_begun`` says that somebody is told of a new conversation, which may take long: in a step that may block.
     """
     call.begin()
+    passage = Passage(message, call, builder)
     try:
+        if options.guards:
+            yield from passage.entering(options.guards)
         if builder.conversation is None:
             if tells_begun:
                 yield from call.until_may_block()
@@ -98,7 +102,10 @@ def drive(
         # One that has an answer was used by somebody else meanwhile.
         if begun is not None and begun.message_id is None and discard_thread(error, begun, session, call):
             builder.conversation = None
+        passage.leave(error)
         raise
+    finally:
+        passage.leave()
 
 
 def _buffered(events: Iterator[Step], builder: AnswerBuilder) -> Iterator[Step]:

@@ -6,7 +6,7 @@ find its answer. The client itself chooses the id of the answer (``new_id``), wh
 """
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional, Tuple
 
 from copilot_sync.models import Conversation
 from copilot_sync.protocol.requests import ROOT, MessageOptions
@@ -43,6 +43,8 @@ class PendingMessage:
         buffered: Whether to hand out nothing of the answer before all of it is there.
         handle: The ids of the message and of its answer; ``None`` to find them out on the way.
         fallback_model: The model to ask instead, once, if the service does not answer with ``model``; ``""`` for none.
+        label: What the call is for, in the caller's words; ``""`` for none. The service is not told.
+        user: For whom it is made, of those that the caller serves; ``""`` for nobody. The service is not told.
     """
 
     content: str
@@ -52,15 +54,18 @@ class PendingMessage:
     buffered: bool = False
     handle: Optional[MessageHandle] = None
     fallback_model: str = ""
+    label: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True)
 class CallOptions:
-    """How a call behaves: its time limits, its retries, and whether the rest of a cut answer is fetched."""
+    """How a call behaves: its time limits, its retries, whether the rest of a cut answer is fetched, what it passes."""
 
     timeout: Timeout
     retry: Optional[RetryPolicy]
     resume: bool
+    guards: Tuple[Any, ...] = ()  # each is a ``CallGuard``
 
 
 @dataclass(frozen=True)

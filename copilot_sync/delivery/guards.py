@@ -1,0 +1,76 @@
+"""What a call passes before it sends anything, and what is told how it ended: a limit, a budget, a ledger.
+
+A client has its guards in an order. A call enters them one after the other, and leaves them the other way round, in
+whatever way it ends: with an answer, with an error, or because it was closed. One that is refused has sent nothing.
+
+Threads: a guard is entered and left by many threads at once. One call enters each once, and leaves it once.
+"""
+
+from typing import Callable, Generator, List, NamedTuple, Optional, Sequence
+
+from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.message import PendingMessage
+from copilot_sync.errors import CopilotError
+from copilot_sync.stepping import Pause
+from copilot_sync.transport.call import CallContext
+
+
+class CallEnd(NamedTuple):
+    """How a call ended.
+
+    Attributes:
+        message: What was asked.
+        call: Its time, and how many requests it has made.
+        builder: What came of the answer. Its ``answer`` is ``None`` if there is none.
+        error: What the call failed with; ``None`` if it did not, or was closed.
+    """
+
+    message: PendingMessage
+    call: CallContext
+    builder: AnswerBuilder
+    error: Optional[CopilotError]
+
+
+#: Told once how a call ended. It must neither raise nor wait for anything.
+Leave = Callable[[CallEnd], None]
+
+
+class CallGuard:
+    """What lets calls begin."""
+
+    def entering(self, message: PendingMessage, call: CallContext) -> Generator[Pause, None, Leave]:
+        """Wait, in steps, until the call may begin, and return what is to be told of its end.
+
+        A step that polls may not block: ``call.until_may_block`` comes first.
+
+        Raises:
+            CopilotError: It may not begin.
+        """
+        raise NotImplementedError
+
+
+class Passage:
+    """The guards that one call has entered.
+
+    Args:
+        message: What is asked.
+        call: The call.
+        builder: What comes of the answer.
+    """
+
+    def __init__(self, message: PendingMessage, call: CallContext, builder: AnswerBuilder) -> None:
+        self._message = message
+        self._call = call
+        self._builder = builder
+        self._leaving: List[Leave] = []
+
+    def entering(self, guards: Sequence[CallGuard]) -> Generator[Pause, None, None]:
+        """Enter all guards. Errors as in ``CallGuard.entering``."""
+        for guard in guards:
+            leave = yield from guard.entering(self._message, self._call)
+            self._leaving.append(leave)
+
+    def leave(self, error: Optional[CopilotError] = None) -> None:
+        """Leave those that were entered. After the first time it does nothing."""
+        while self._leaving:
+            self._leaving.pop()(CallEnd(self._message, self._call, self._builder, error))
