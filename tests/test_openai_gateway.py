@@ -12,7 +12,7 @@ from support import PATIENCE, Worker, collect_garbage, nothing_left_open, stages
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from copilot_sync import RetryPolicy
-from copilot_sync.contrib.openai_gateway import Gateway, application, chat_events, request_body
+from copilot_sync.contrib.openai_gateway import Gateway, answer_events, application, request_body
 from copilot_sync.contrib.openai_gateway.answering import Answering
 from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -499,8 +499,8 @@ def test_a_connection_of_gunicorns_tells_that_its_client_has_left(emulator: Emul
 
 def test_silence_is_filled_with_comments(emulator: Emulator, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """By which the server learns that the client has left. They are no events, over which clients stumble."""
-    monkeypatch.setattr(chat_events, "PATIENCE", 0.0)
-    monkeypatch.setattr(chat_events, "SHORT_HEARTBEAT", 0.01)
+    monkeypatch.setattr(answer_events, "PATIENCE", 0.0)
+    monkeypatch.setattr(answer_events, "SHORT_HEARTBEAT", 0.01)
     stalled(emulator)
     _, _, body = open_response(gateway, environ_of(CHAT, question(stream=True)))
     parts = [next(body)]
@@ -531,7 +531,7 @@ def test_a_body_that_nobody_wants_frees_its_turn(emulator: Emulator) -> None:
         del dropped
         collect_garbage()  # which CPython does not need
         assert call(gateway, CHAT, question()).status == 200
-    assert chat_events.AnswerEvents.__new__(chat_events.AnswerEvents).__del__() is None  # type: ignore[func-returns-value]
+    assert answer_events.AnswerEvents.__new__(answer_events.AnswerEvents).__del__() is None  # type: ignore[func-returns-value]
 
 
 def test_a_transcript_goes_on_in_its_conversation(emulator: Emulator) -> None:

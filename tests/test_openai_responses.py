@@ -10,9 +10,10 @@ from streams import client_of
 from support import Worker, nothing_left_open
 
 from copilot_sync import Client, Timeout
-from copilot_sync.contrib.openai_gateway import Gateway, chat_events
+from copilot_sync.contrib.openai_gateway import Gateway, answer_events
 from copilot_sync.contrib.openai_gateway.failures import ApiError
-from copilot_sync.contrib.openai_gateway.response_objects import EventObjects, ResponseObjects
+from copilot_sync.contrib.openai_gateway.response_events import ResponseWriter
+from copilot_sync.contrib.openai_gateway.response_objects import ResponseObjects
 from copilot_sync.emulator import Emulator, Fault, Reply
 
 KEY = "sk-test"
@@ -121,9 +122,9 @@ def gateway(client: Client) -> Gateway:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for: neither ahead of the first event, nor for a comment."""
-    monkeypatch.setattr(chat_events, "PATIENCE", 0.02)
-    monkeypatch.setattr(chat_events, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(chat_events, "SHORT_HEARTBEAT", 0.02)
+    monkeypatch.setattr(answer_events, "PATIENCE", 0.02)
+    monkeypatch.setattr(answer_events, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(answer_events, "SHORT_HEARTBEAT", 0.02)
 
 
 def test_a_response_has_all_that_a_strict_client_asks_for(gateway: Gateway) -> None:
@@ -511,7 +512,7 @@ def test_a_fault_of_the_gateways_own_ends_the_response(gateway: Gateway, monkeyp
     def broken(*args: object) -> bytes:
         raise KeyError("inside")
 
-    monkeypatch.setattr(EventObjects, "delta", broken)
+    monkeypatch.setattr(ResponseWriter, "delta", broken)
     for _ in range(3):  # each turn is given back
         body = b"".join(create(gateway, stream=True).parts)
         failed, error = events_of(body)[-2:]

@@ -4,45 +4,35 @@ Every object has ``id``, ``object``, ``created`` as a whole number and ``model``
 put pieces together, need them all.
 """
 
-import json
 import time
 import uuid
 from typing import Any, Callable, Dict, List, Optional
 
+from copilot_sync.contrib.openai_gateway.answer_writer import AnswerWriter, data_event
 from copilot_sync.models import Answer, Model
 from copilot_sync.usage import Usage
 
 #: The end of a stream. Whoever got this has got all of it.
 DONE = b"data: [DONE]\n\n"
-#: Sent while nothing else is. Clients stumble over an event of another type, but not over a comment.
-COMMENT = b": waiting\n\n"
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def data_event(value: Dict[str, Any]) -> bytes:
-    """Return a server-sent event."""
-    return b"data: %b\n\n" % _encode(value).encode("ascii")
-
-
-def json_body(value: Dict[str, Any]) -> bytes:
-    """Return the body of a response."""
-    return _encode(value).encode("ascii")
-
-
-class ChatObjects:
-    """The objects of one completion.
+class ChatCompletion(AnswerWriter):
+    """One completion, whole or as the events of a stream.
 
     Args:
         model: The model that was asked for.
-        clock: Returns the time, in seconds since 1970.
+        includes_usage: Whether a last chunk says what it cost.
+        on_answer: Called with the whole answer before its end is written.
     """
 
-    def __init__(self, model: str, clock: Callable[[], float] = time.time) -> None:
-        self._common = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(clock()), "model": model}
+    def __init__(self, model: str, includes_usage: bool, on_answer: Callable[[Answer], object]) -> None:
+        self._common = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._includes_usage = includes_usage
+        self._on_answer = on_answer
 
-    def completion(self, answer: Answer) -> Dict[str, Any]:
-        """Return a whole completion."""
+    def whole(self, answer: Answer) -> Dict[str, Any]:
+        """Return the completion."""
+        self._on_answer(answer)
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return {
@@ -61,20 +51,20 @@ class ChatObjects:
         """Return the chunk for a piece of text."""
         return self._chunk({"content": text})
 
-    def end(self) -> bytes:
-        """Return the chunk that says that the answer is whole."""
-        return self._chunk({}, "stop")
-
-    def usage(self, usage: Optional[Usage]) -> bytes:
-        """Return the chunk that says what the answer cost."""
-        return data_event({**self._common, "object": _CHUNK, "choices": [], "usage": usage_object(usage)})
+    def end(self, answer: Answer) -> bytes:
+        """Return the last chunks, and the end of the stream."""
+        self._on_answer(answer)
+        chunks = [self._chunk({}, "stop")]
+        if self._includes_usage:
+            chunks.append(self._event(choices=[], usage=usage_object(answer.usage)))
+        return b"".join([*chunks, DONE])
 
     def _chunk(self, delta: Dict[str, Any], finish_reason: Optional[str] = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return data_event({**self._common, "object": _CHUNK, "choices": [choice]})
+        return self._event(choices=[choice])
 
-
-_CHUNK = "chat.completion.chunk"
+    def _event(self, **fields: Any) -> bytes:
+        return data_event({**self._common, "object": "chat.completion.chunk", **fields})
 
 
 def usage_object(usage: Optional[Usage]) -> Optional[Dict[str, int]]:

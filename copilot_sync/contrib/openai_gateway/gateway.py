@@ -14,9 +14,10 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient
+from copilot_sync.contrib.openai_gateway.answer_events import AnswerEvents
+from copilot_sync.contrib.openai_gateway.answer_writer import json_body
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError, HasLeft, take_turn
-from copilot_sync.contrib.openai_gateway.chat_events import AnswerEvents, ChatWriter
-from copilot_sync.contrib.openai_gateway.chat_objects import ChatObjects, json_body, model_list, model_object
+from copilot_sync.contrib.openai_gateway.chat_objects import ChatCompletion, model_list, model_object
 from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest, ignored_header
 from copilot_sync.contrib.openai_gateway.failures import ApiError, Headers, from_copilot, internal
 from copilot_sync.contrib.openai_gateway.guard import Guard, checked_key, key_of_user
@@ -210,7 +211,6 @@ class Gateway:
         request = ChatRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
         has_left = watcher_of(environ)
-        objects = ChatObjects(request.model or self._client.get()._model)
         memory = self._memory
         try:
             conversation = None if memory is None else memory.take(request.model, request.messages)
@@ -221,6 +221,7 @@ class Gateway:
             if memory is not None:
                 memory.keep(request.model, request.messages, answer.text, answer.conversation)
 
+        completion = ChatCompletion(request.model or self._client.get()._model, request.includes_usage, keep)
         options = {"model": request.model, "conversation": conversation}
         try:
             answering = self._answering(has_left, "messages", request.is_streamed, request.messages, **options)
@@ -229,12 +230,10 @@ class Gateway:
                 memory.put_back(request.model, request.messages, conversation)
             raise
         if request.is_streamed:
-            events = AnswerEvents(answering, ChatWriter(objects, request.includes_usage, keep))
+            events = AnswerEvents(answering, completion)
             events.begin()
             return _WsgiResponse(200, {**_STREAMED, **headers}, events)
-        answer = answering.whole()
-        keep(answer)
-        return _json_response(objects.completion(answer), headers)
+        return _json_response(completion.whole(answering.whole()), headers)
 
     def _new_response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
         request = ResponseRequest.from_json(read_json(environ))

@@ -12,9 +12,9 @@ Threads: the memory is locked. The end of a response is a single step.
 import json
 from typing import Any, Dict, List, Optional, Union
 
+from copilot_sync.contrib.openai_gateway.answer_writer import json_body
 from copilot_sync.contrib.openai_gateway.answering import Answering
 from copilot_sync.contrib.openai_gateway.bounded_memory import BoundedMemory
-from copilot_sync.contrib.openai_gateway.chat_objects import json_body
 from copilot_sync.contrib.openai_gateway.failures import ApiError, cancelled
 from copilot_sync.contrib.openai_gateway.response_objects import ResponseObjects
 from copilot_sync.models import Answer, Conversation

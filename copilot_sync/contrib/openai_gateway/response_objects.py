@@ -1,14 +1,9 @@
-"""Responses and their events as OpenAI's API has them (openai 1.66 to 3.57, November 2026). Pure.
-
-Every event has a ``sequence_number``. An answer that failed ends with ``response.failed``, which is an event as any
-other for the official clients, and then with an error object, which is what makes them raise.
-"""
+"""Responses as OpenAI's API has them (openai 1.66 to 3.57, November 2026). Pure."""
 
 import time
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Union
 
-from copilot_sync.contrib.openai_gateway.chat_objects import data_event
 from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.models import Answer
 from copilot_sync.usage import Usage
@@ -118,55 +113,6 @@ def _usage_object(usage: Optional[Usage]) -> Optional[Dict[str, Any]]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
-
-
-class EventObjects:
-    """The events of one response, in order.
-
-    Args:
-        objects: The objects of the response.
-    """
-
-    def __init__(self, objects: ResponseObjects) -> None:
-        self._objects = objects
-        self._place = {"item_id": objects.message_id, "output_index": 0, "content_index": 0}
-        self._number = 0
-
-    def first(self) -> bytes:
-        """Return the events ahead of the text."""
-        response = self._objects.in_progress()
-        return b"".join(
-            [
-                self._event("response.created", response=response),
-                self._event("response.in_progress", response=response),
-                self._event("response.output_item.added", output_index=0, item=self._objects.message()),
-                self._event("response.content_part.added", **self._place, part=text_part("")),
-            ]
-        )
-
-    def delta(self, text: str) -> bytes:
-        """Return the event for a piece of text."""
-        return self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
-
-    def end(self, response: Dict[str, Any], text: str) -> bytes:
-        """Return the events that say that a response is whole."""
-        return b"".join(
-            [
-                self._event("response.output_text.done", **self._place, text=text, logprobs=[]),
-                self._event("response.content_part.done", **self._place, part=text_part(text)),
-                self._event("response.output_item.done", output_index=0, item=self._objects.message(text)),
-                self._event("response.completed", response=response),
-            ]
-        )
-
-    def failed(self, response: Dict[str, Any]) -> bytes:
-        """Return the event that says that a response has failed."""
-        return self._event("response.failed", response=response)
-
-    def _event(self, kind: str, **fields: Any) -> bytes:
-        event = data_event({"type": kind, "sequence_number": self._number, **fields})
-        self._number += 1
-        return b"event: %b\n%b" % (kind.encode("ascii"), event)
 
 
 def deleted(name: str) -> Dict[str, Any]:

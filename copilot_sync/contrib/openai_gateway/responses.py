@@ -15,7 +15,6 @@ from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.contrib.openai_gateway.response_events import ResponseEvents, ResponseWriter
 from copilot_sync.contrib.openai_gateway.response_memory import KnownResponse, ResponseMemory
 from copilot_sync.contrib.openai_gateway.response_objects import (
-    EventObjects,
     ResponseObjects,
     deleted,
     input_items,
@@ -75,7 +74,7 @@ class Responses:
             found = response.complete(answering.whole())
             self._keep(response, request)
             return found
-        writer = ResponseWriter(EventObjects(objects), response, self._memory.note_end)
+        writer = ResponseWriter(objects, response, self._memory.note_end)
         events = ResponseEvents(answering, writer, response)
         events.begin()
         self._keep(response, request)

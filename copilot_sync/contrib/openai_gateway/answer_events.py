@@ -1,4 +1,4 @@
-"""An answer as server-sent events, the body of a response; and those of a chat completion.
+"""An answer as server-sent events, the body of a response.
 
 An answer that is not whole ends with an error object, and without the event that says that it is whole; the clients
 raise then.
@@ -6,14 +6,12 @@ raise then.
 Threads: confined to the thread that iterates, but for ``close``.
 """
 
-import abc
 import logging
-from typing import Callable, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
+from copilot_sync.contrib.openai_gateway.answer_writer import COMMENT, AnswerWriter
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError
-from copilot_sync.contrib.openai_gateway.chat_objects import COMMENT, DONE, ChatObjects, data_event
 from copilot_sync.contrib.openai_gateway.failures import ApiError, internal
-from copilot_sync.models import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -25,30 +23,6 @@ PATIENCE = 2.5
 HEARTBEAT = 10.0
 #: The same if only writing tells that the client has left: the second write fails.
 SHORT_HEARTBEAT = 0.4
-
-
-class AnswerWriter(abc.ABC):
-    """What the events of an answer look like."""
-
-    @abc.abstractmethod
-    def first(self) -> bytes:
-        """Return what goes ahead of the text."""
-
-    @abc.abstractmethod
-    def delta(self, text: str) -> bytes:
-        """Return the event for a piece of text."""
-
-    @abc.abstractmethod
-    def end(self, answer: Answer) -> bytes:
-        """Return what says that the answer is whole.
-
-        Raises:
-            ApiError: It is not to be sent after all.
-        """
-
-    def failed(self, error: ApiError) -> bytes:
-        """Return what says that the answer has failed."""
-        return data_event(error.to_dict())
 
 
 class AnswerEvents(Iterator[bytes]):
@@ -116,32 +90,3 @@ def _events(answering: Answering, writer: AnswerWriter, pieces: Optional[List[st
         if pieces is not None:
             yield b"".join(map(writer.delta, pieces)) or COMMENT
     yield writer.end(answering.answer())
-
-
-class ChatWriter(AnswerWriter):
-    """Writes the events of one completion.
-
-    Args:
-        objects: The objects of the completion.
-        includes_usage: Whether a last chunk says what it cost.
-        on_answer: Called with the whole answer before its end is sent.
-    """
-
-    def __init__(self, objects: ChatObjects, includes_usage: bool, on_answer: Callable[[Answer], object]) -> None:
-        self._objects = objects
-        self._includes_usage = includes_usage
-        self._on_answer = on_answer
-
-    def first(self) -> bytes:
-        """Return the chunk that says who speaks."""
-        return self._objects.first()
-
-    def delta(self, text: str) -> bytes:
-        """Return the chunk for a piece of text."""
-        return self._objects.delta(text)
-
-    def end(self, answer: Answer) -> bytes:
-        """Return the last chunks, and the end of the stream."""
-        self._on_answer(answer)
-        usage = self._objects.usage(answer.usage) if self._includes_usage else b""
-        return b"".join([self._objects.end(), usage, DONE])
