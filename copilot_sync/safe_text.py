@@ -6,7 +6,7 @@ exhausts the stack. Here both are found before they do harm.
 
 import json
 import re
-from typing import Any
+from typing import Any, Callable
 
 #: Brackets inside of brackets; far more than any reply has, far fewer than Python's stack takes.
 DEEPEST = 200
@@ -14,15 +14,19 @@ DEEPEST = 200
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
-def loads(text: str) -> Any:
+def loads(text: str, decode: Callable[[str], Any] = json.loads) -> Any:
     """Read JSON of unknown origin.
+
+    Args:
+        text: The JSON.
+        decode: Reads it.
 
     Raises:
         ValueError: It is none, or it is nested too deeply.
     """
     if is_too_deep(text):
         raise ValueError("the JSON is nested too deeply")
-    return json.loads(text)
+    return decode(text)
 
 
 def is_too_deep(text: str) -> bool:

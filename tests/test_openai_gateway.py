@@ -93,12 +93,20 @@ def test_models_are_listed_and_looked_up(emulator: Emulator, gateway: Gateway) -
     assert stages(emulator) == ["models"]
 
 
-def test_head_asks_nobody(emulator: Emulator, gateway: Gateway) -> None:
+def test_head_of_the_models_asks_nobody(emulator: Emulator, gateway: Gateway) -> None:
     """Frameworks answer it by running the whole request otherwise."""
     response = call(gateway, "/v1/models", method="HEAD")
     assert (response.status, response.body) == (200, b"")
     assert call(gateway, CHAT, question(), method="HEAD").status == 405
     assert emulator.requests == []
+
+
+@pytest.mark.parametrize("name, status", [("gpt-4o", 200), ("gpt-99", 404)])
+def test_head_of_a_model_tells_whether_it_is_there(gateway: Gateway, name: str, status: int) -> None:
+    """As ``GET`` does, without the body."""
+    head, got = (call(gateway, f"/v1/models/{name}", method=method) for method in ("HEAD", "GET"))
+    assert (head.status, got.status, head.body) == (status, status, b"")
+    assert head.headers["Content-Length"] == str(len(got.body))
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/completions", "/v1/chat/completions/x", "/v1/modelsx", "/v1/\xff"])
@@ -156,6 +164,9 @@ def test_pages_of_browsers_are_refused(emulator: Emulator, gateway: Gateway, pag
         (b"[]", "invalid_json"),
         (b"[" * 100_000, "invalid_json"),
         (b"\xff", "invalid_json"),
+        (b'{"messages": [{"role": "user", "content": "hi", "x": [NaN]}]}', "invalid_json"),
+        (b'{"messages": [{"role": "user", "content": "hi"}], "temperature": -Infinity}', "invalid_json"),
+        (b'{"messages": [{"role": "user", "content": "hi"}], "temperature": 1e999}', "invalid_json"),
         ({}, "invalid_type"),
         ({"messages": "hi"}, "invalid_type"),
         ({"messages": []}, "invalid_type"),

@@ -172,7 +172,8 @@ class Gateway:
             return self._chat(environ)
         if path == "/v1/models" or path.startswith("/v1/models/"):
             _check_method(method, "GET", "HEAD")
-            return self._model(path[len("/v1/models/") :]) if method == "GET" else _WsgiResponse(200, _JSON, [])
+            name = path[len("/v1/models/") :]
+            return self._model(name) if name or method == "GET" else _WsgiResponse(200, _JSON, [])
         if path == "/v1/responses":
             _check_method(method, "POST")
             return self._new_response(environ)

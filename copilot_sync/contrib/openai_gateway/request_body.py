@@ -5,6 +5,7 @@ server may hand out nothing, or wait for ever, so it is refused (411).
 """
 
 import json
+import math
 from typing import Any, Dict, Mapping
 
 from copilot_sync.contrib.openai_gateway.failures import ApiError
@@ -15,15 +16,26 @@ LIMIT = 16 * 1024 * 1024
 _PIECE = 65536
 
 
+def _finite(text: str) -> float:
+    """Read a number. JSON has neither NaN nor infinities, so what is repeated to the client must have none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ApiError(400, "the body has a number that is not finite", code="invalid_json")
+    return value
+
+
+_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
+
+
 def read_json(environ: Mapping[str, Any]) -> Dict[str, Any]:
     """Read the JSON object of a request.
 
     Raises:
-        ApiError: There is none, or it is too large (413).
+        ApiError: There is none, a number in it is not finite (400), or it is too large (413).
     """
     data = _read(environ)
     try:
-        value = loads(data.decode(json.detect_encoding(data)))
+        value = loads(data.decode(json.detect_encoding(data)), _decode)
     except ValueError:
         raise ApiError(400, "the body is not JSON", code="invalid_json") from None
     if not isinstance(value, dict):
