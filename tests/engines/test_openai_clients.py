@@ -22,11 +22,15 @@ waitress = pytest.importorskip("waitress")
 KEY = "sk-test"
 #: Programs of openai_clients, and the requirements of each; the calls that it makes, but for lists of models.
 OFFICIAL = ("plain", "raw", "stream", "helper", "async plain", "async stream")
+RESPONSES = ("response", "response stream")
 CLIENTS: Mapping[str, Tuple[Callable[[], List[str]], Tuple[str, ...]]] = {
     "openai 1": (lambda: python_command("openai_python", "openai1"), OFFICIAL),
-    "openai 2": (lambda: python_command("openai_python", "openai2"), OFFICIAL),
-    "openai 3": (lambda: python_command("openai_python", "openai3"), OFFICIAL),
-    "openai of npm": (node_command, ("plain", "stream", "helper")),
+    "openai 2": (lambda: python_command("openai_python", "openai2"), (*OFFICIAL, *RESPONSES)),
+    "openai 3": (
+        lambda: python_command("openai_python", "openai3"),
+        (*OFFICIAL, *RESPONSES, "response helper", "async response stream"),
+    ),
+    "openai of npm": (node_command, ("plain", "stream", "helper", *RESPONSES)),
     "litellm": (lambda: python_command("litellm_calls", "openai2"), ("plain", "stream", "async stream")),
     "langchain": (lambda: python_command("langchain_calls", "openai2"), ("plain", "stream")),
     "pydantic-ai": (lambda: python_command("pydantic_ai_calls", "openai2"), ("plain", "stream")),
@@ -87,7 +91,7 @@ RAISED: Mapping[str, Mapping[str, Names]] = {
     ),
 }
 #: Calls that give the answer in one piece.
-WHOLE = ("plain", "raw", "async plain")
+WHOLE = ("plain", "raw", "async plain", "response")
 
 
 class Gateways:
@@ -107,8 +111,8 @@ class Gateways:
         return self._gateway(environ, start_response)
 
     @contextmanager
-    def over(self, fault: Union[None, Reply, Fault] = None) -> Iterator[Emulator]:
-        """A gateway over a service with this fault, which asks once."""
+    def over(self, fault: Union[None, Reply, Fault] = None, **options: Any) -> Iterator[Emulator]:
+        """A gateway with these options over a service with this fault, which asks once."""
         with Emulator(reply=fault if isinstance(fault, Reply) else Reply(WORDS)) as emulator:
             places = {"cookies": emulator.cookies, "github_url": emulator.github_url, "api_url": emulator.api_url}
             timeout = None
@@ -117,7 +121,7 @@ class Gateways:
                 emulator.choose_fault = lambda stage, request: lost.get(stage)
                 timeout = Timeout(read=0.5) if fault.action == "stall" else None
             with Client(**places, retry=None, timeout=timeout) as client:
-                self._gateway = Gateway(client, key=KEY)
+                self._gateway = Gateway(client, key=KEY, **options)
                 yield emulator
 
     def close(self) -> None:
@@ -191,6 +195,74 @@ def test_a_client_raises(gateways: Gateways, driver_of: DriverOf, name: str, fau
     raised = {call: told.get("raised", told) for call, told in found.items()}
     assert raised == {call: whole if call in WHOLE else stream for call in found}
     assert all(told["says"] for told in found.values())
+
+
+def sent(emulator: Emulator) -> List[str]:
+    """What has come to the service, in order. All of it has gone to one thread."""
+    asked = [request for request in emulator.requests if request.stage == "message"]
+    assert len({request.path for request in asked}) == 1
+    return [json.loads(request.body)["content"] for request in asked]
+
+
+@pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3", "openai of npm"])
+def test_a_transcript_of_an_official_client_goes_on_in_its_thread(
+    gateways: Gateways, driver_of: DriverOf, name: str
+) -> None:
+    """With the answers as the client has them, each with more fields than the gateway sent."""
+    with gateways.over(threads=True) as emulator:
+        told = driver_of(name).call("transcript")
+        assert told.get("whole") == "one two", told
+        assert sent(emulator) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("name", ["openai 2", "openai 3"])
+def test_an_official_client_reads_the_events_of_a_response(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """It takes them for what they are, in their order."""
+    with gateways.over():
+        told = driver_of(name).call("response stream")
+    text, events = told["whole"]
+    assert text == "one two"
+    assert [number for number, _ in events] == list(range(len(events)))
+    assert [kind for _, kind in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        *["response.output_text.delta"] * len(WORDS),
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+
+
+@pytest.mark.parametrize("name", ["openai 2", "openai 3"])
+def test_an_official_client_follows_a_response(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """It goes on after it, finds it as it was, reads what it was asked page by page, and has it forgotten."""
+    with gateways.over() as emulator:
+        told = driver_of(name).call("response life")
+        assert "whole" in told, told
+        assert told["whole"] == {
+            "goes on": True,
+            "is same": True,
+            "items": ["second", "third", "fourth"],
+            "gone": ["response_not_found"] * 4,
+        }
+        first, second = sent(emulator)
+    assert "first" in first
+    assert "first" not in second
+    assert "fourth" in second
+
+
+@pytest.mark.parametrize("name", ["openai 2", "openai 3"])
+def test_an_official_client_cancels_a_response(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """The stream raises, and the question has ended at the service."""
+    with gateways.over() as emulator:
+        emulator.fail("message", Fault.stall(("after_events", 1)))
+        told = driver_of(name).call("response cancelled")
+        assert told.get("whole") == ["cancelled", "APIError", "cancelled", "cancelled"], told
+        assert told["pieces"] == WORDS[:1]
+        assert emulator.wait_until(lambda: emulator.disconnects, PATIENCE)
 
 
 @pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3", "openai of npm"])

@@ -8,6 +8,7 @@ import readline from "node:readline";
 const require = createRequire(pathToFileURL(`${process.argv[2]}/`));
 const OpenAI = require("openai").OpenAI;
 const asked = { model: "auto", messages: [{ role: "user", content: "Say it" }] };
+const given = { model: "auto", input: "Say it" };
 
 const calls = {
   async plain(client) {
@@ -23,6 +24,25 @@ const calls = {
     const runner = client.chat.completions.stream(asked);
     runner.on("content", (piece) => take(piece));
     return await runner.finalContent();
+  },
+  async transcript(client) {
+    const messages = [{ role: "user", content: "first" }];
+    for (const text of ["second", "third"]) {
+      const completion = await client.chat.completions.create({ ...asked, messages });
+      messages.push(completion.choices[0].message, { role: "user", content: text });
+    }
+    return (await client.chat.completions.create({ ...asked, messages })).choices[0].message.content;
+  },
+  async response(client) {
+    return (await client.responses.create(given)).output_text;
+  },
+  async "response stream"(client, take) {
+    for await (const event of await client.responses.create({ ...given, stream: true })) {
+      if (event.type === "response.output_text.delta") {
+        take(event.delta);
+      }
+    }
+    return null;
   },
   async models(client) {
     const names = [];

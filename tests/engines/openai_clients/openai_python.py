@@ -7,6 +7,7 @@ from answering_lines import QUESTION, answer_lines
 
 Take = Callable[[str], None]
 ASKED: Any = {"model": "auto", "messages": [{"role": "user", "content": QUESTION}]}
+GIVEN: Any = {"model": "auto", "input": QUESTION}
 #: Answers of the wrong shape are errors then.
 STRICT: Any = {"_strict_response_validation": True}
 
@@ -60,6 +61,79 @@ async def async_stream(retries: int, take: Take) -> Any:
             take(chunk.choices[0].delta.content or "")
 
 
+def transcript(retries: int, take: Take) -> Any:
+    """Three questions, each with all that was said before: answers as they came, and put together."""
+    place: Any = client(retries).chat.completions
+    messages: Any = [{"role": "user", "content": "first"}]
+    first = place.create(model="auto", messages=messages).choices[0].message
+    messages += [first, {"role": "user", "content": "second"}]
+    pieces = [
+        chunk.choices[0].delta.content or "" for chunk in place.create(model="auto", messages=messages, stream=True)
+    ]
+    messages += [{"role": "assistant", "content": "".join(pieces)}, {"role": "user", "content": "third"}]
+    return place.create(model="auto", messages=messages).choices[0].message.content
+
+
+def response(retries: int, take: Take) -> Any:
+    return client(retries).responses.create(**GIVEN).output_text
+
+
+def response_stream(retries: int, take: Take) -> Any:
+    seen = []
+    for event in client(retries).responses.create(**GIVEN, stream=True):
+        seen.append(event)
+        if event.type == "response.output_text.delta":
+            take(event.delta)
+    return [seen[-1].response.output_text, [[event.sequence_number, event.type] for event in seen]]
+
+
+def response_helper(retries: int, take: Take) -> Any:
+    with client(retries).responses.stream(**GIVEN) as events:
+        for event in events:
+            if event.type == "response.output_text.delta":
+                take(event.delta)
+        return events.get_final_response().output_text
+
+
+async def async_response_stream(retries: int, take: Take) -> Any:
+    async with async_client(retries) as asking:
+        async for event in await asking.responses.create(**GIVEN, stream=True):
+            if event.type == "response.output_text.delta":
+                take(event.delta)
+
+
+def response_life(retries: int, take: Take) -> Any:
+    """Two responses, one after the other: what they are later, what they were asked, and that they are forgotten."""
+    place: Any = client(retries).responses
+    first = place.create(model="auto", input="first", instructions="Be brief")
+    given: Any = [{"role": "user", "content": text} for text in ("second", "third", "fourth")]
+    second = place.create(model="auto", input=given, previous_response_id=first.id)
+    items = [item.content[0].text for item in place.input_items.list(second.id, limit=1, order="asc")]
+    is_same = place.retrieve(second.id) == second
+    place.delete(second.id)
+    gone = []
+    for asked in (place.retrieve, place.delete, place.cancel, place.input_items.list):
+        try:
+            asked(second.id)
+        except openai.NotFoundError as error:
+            gone.append(error.code)
+    return {"goes on": second.previous_response_id == first.id, "is same": is_same, "items": items, "gone": gone}
+
+
+def response_cancelled(retries: int, take: Take) -> Any:
+    """One that is cancelled in the middle: what cancelling returns, what the stream raises, what it is then."""
+    place, name, status = client(retries).responses, "", None
+    try:
+        for event in place.create(**GIVEN, stream=True):
+            if event.type == "response.created":
+                name = event.response.id
+            elif event.type == "response.output_text.delta":
+                take(event.delta)
+                status = place.cancel(name).status
+    except openai.APIError as error:
+        return [status, type(error).__name__, error.code, place.retrieve(name).status]
+
+
 def models(retries: int, take: Take) -> Any:
     asking = client(retries)
     names = [model.id for model in asking.models.list()]
@@ -73,6 +147,13 @@ CALLS = {
     "helper": helper,
     "async plain": async_plain,
     "async stream": async_stream,
+    "transcript": transcript,
+    "response": response,
+    "response stream": response_stream,
+    "response helper": response_helper,
+    "async response stream": async_response_stream,
+    "response life": response_life,
+    "response cancelled": response_cancelled,
     "models": models,
 }
 
