@@ -109,11 +109,14 @@ def test_head_of_a_model_tells_whether_it_is_there(gateway: Gateway, name: str, 
     assert head.headers["Content-Length"] == str(len(got.body))
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/completions", "/v1/chat/completions/x", "/v1/modelsx", "/v1/\xff"])
+@pytest.mark.parametrize(
+    "path", ["/", "/chat/completions", "/v1", "/v1/completions", "/v1/chat/completions/x", "/v1/modelsx", "/v1/\xff"]
+)
 def test_what_is_not_there_is_not_found(gateway: Gateway, path: str) -> None:
-    """In JSON, as everything."""
+    """In JSON, as everything. Whoever has forgotten half of the base URL is told so."""
     response = call(gateway, path)
     assert (response.status, response.error["type"]) == (404, "invalid_request_error")
+    assert ("a base URL ends in /v1" in response.error["message"]) == (not path.startswith("/v1"))
 
 
 def test_another_method_is_refused(gateway: Gateway) -> None:

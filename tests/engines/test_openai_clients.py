@@ -5,8 +5,13 @@ nothing, for a whole one.
 """
 
 import json
+import os
+import re
+import subprocess
+import textwrap
 import threading
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import pytest
@@ -20,6 +25,7 @@ from copilot_sync.emulator import Emulator, Fault, Reply
 waitress = pytest.importorskip("waitress")
 
 KEY = "sk-test"
+PAGE = Path(__file__).parents[2].joinpath("docs", "gateway.rst").read_text(encoding="utf-8")
 #: Programs of openai_clients, and the requirements of each; the calls that it makes, but for lists of models.
 OFFICIAL = ("plain", "raw", "stream", "helper", "async plain", "async stream")
 RESPONSES = ("response", "response stream")
@@ -90,8 +96,22 @@ RAISED: Mapping[str, Mapping[str, Names]] = {
         error=("ModelHTTPError", "APIError"),
     ),
 }
+#: What each of the page's calls needs.
+IMPORTS = """
+import instructor, litellm
+from langchain_openai import ChatOpenAI
+from openai import OpenAI
+from pydantic_ai import Agent
+messages = [{"role": "user", "content": "Explain WSGI"}]
+"""
 #: Calls that give the answer in one piece.
 WHOLE = ("plain", "raw", "async plain", "response")
+
+
+def blocks(language: str) -> List[str]:
+    """The blocks in this language on the gateway's page."""
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?: {{4}}.*)?\n)+)", PAGE, re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
 
 
 class Gateways:
@@ -145,10 +165,9 @@ DriverOf = Callable[[str], Driver]
 def driver_of(gateways: Gateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverOf]:
     """Start the program of a client, once."""
     folder = tmp_path_factory.mktemp("llm")
-    (folder / "extra-openai-models.yaml").write_text(
-        f"- {{model_id: gateway, model_name: auto, api_base: '{gateways.url}', api_key_name: gateway}}"
-    )
-    (folder / "keys.json").write_text(json.dumps({"gateway": KEY}))
+    (models,) = blocks("yaml")
+    (folder / "extra-openai-models.yaml").write_text(models.replace("http://127.0.0.1:8765/v1", gateways.url))
+    (folder / "keys.json").write_text(json.dumps({"copilot": KEY}))
     environment = {"OPENAI_BASE_URL": gateways.url, "OPENAI_API_KEY": KEY, "LLM_USER_PATH": str(folder)}
     known: Dict[str, Driver] = {}
     with ExitStack() as stack:
@@ -195,6 +214,32 @@ def test_a_client_raises(gateways: Gateways, driver_of: DriverOf, name: str, fau
     raised = {call: told.get("raised", told) for call, told in found.items()}
     assert raised == {call: whole if call in WHOLE else stream for call in found}
     assert all(told["says"] for told in found.values())
+
+
+def output_of(gateways: Gateways, program: str, requirements: str) -> str:
+    """What a program prints that knows nothing but the two variables."""
+    command = [python_command("openai_python", requirements)[0], "-c", program]
+    variables = {"OPENAI_BASE_URL": gateways.url, "OPENAI_API_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(command, env={**os.environ, **variables}, check=False, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    return done.stdout
+
+
+def test_the_first_program_of_the_page_prints_the_answer(gateways: Gateways) -> None:
+    """It stands there whole."""
+    with gateways.over():
+        assert output_of(gateways, blocks("python")[0], "openai3") == "one two\n"
+
+
+def test_the_calls_of_the_page_are_answered(gateways: Gateways) -> None:
+    """As they stand in its table, with the two variables alone."""
+    calls = re.findall(r"^``[\w-]+`` +``(.*\(.*\))``$", PAGE, re.MULTILINE)
+    program = IMPORTS + "".join(f"print(repr({call}))\n" for call in calls)
+    with gateways.over() as emulator:
+        told = output_of(gateways, program, "openai2").splitlines()
+        assert questions(emulator) == len(calls) - 1
+    assert ["one two" in line for line in told] == [True, True, True, False]
+    assert "instructor" in told[-1]
 
 
 def sent(emulator: Emulator) -> List[str]:

@@ -179,7 +179,7 @@ class Gateway:
             return self._new_response(environ)
         if path.startswith("/v1/responses/"):
             return _json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
-        raise _unknown_url()
+        raise _unknown_url(path)
 
     def _model(self, name: str) -> _WsgiResponse:
         models = self._known_models()
@@ -257,7 +257,7 @@ class Gateway:
         if rest == "input_items":
             _check_method(method, "GET")
             return self._responses.input_items(name, query)
-        raise _unknown_url()
+        raise _unknown_url("/v1/responses")
 
     def _answering(self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, **options: Any) -> Answering:
         """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
@@ -315,8 +315,9 @@ def _wrong_prompt(error: Exception, param: str) -> ApiError:
     return ApiError(400, str(error), code="invalid_value", param=param)
 
 
-def _unknown_url() -> ApiError:
-    return ApiError(404, "there is nothing under this path", code="unknown_url")
+def _unknown_url(path: str) -> ApiError:
+    hint = "" if path.startswith("/v1") else ": a base URL ends in /v1"
+    return ApiError(404, f"there is nothing under this path{hint}", code="unknown_url")
 
 
 def _check_method(method: str, *allowed: str) -> None:

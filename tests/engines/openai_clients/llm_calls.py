@@ -12,7 +12,7 @@ Take = Callable[[str], None]
 def model(retries: int) -> Any:
     defaults: Any = openai.OpenAI.__init__.__kwdefaults__  # llm has no setting for it
     defaults["max_retries"] = retries
-    return llm.get_model("gateway")
+    return llm.get_model("copilot")
 
 
 def plain(retries: int, take: Take) -> Any:
