@@ -44,6 +44,7 @@ from copilot_sync.models import (
     Quota,
     Thread,
 )
+from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
 from copilot_sync.settings import Limits, RetryPolicy, Timeout
 from copilot_sync.stream import Stream
@@ -81,6 +82,7 @@ __all__ = [
     "ProviderModelMixin",
     "Quota",
     "QuotaExceededError",
+    "RateLimit",
     "RateLimitError",
     "RequestTimeoutError",
     "ResponseTooLargeError",

@@ -21,6 +21,7 @@ from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMes
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.prompts import PromptInput, PromptText, prompt_text
 from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.safe_text import check_id, check_text
@@ -80,6 +81,11 @@ class Client(AccountCalls):
             With ``auto``, the first request looks at the account's page for the host, which needs cookies.
         verify: Whether certificates are checked, or the file of a CA to check them with.
         limits: How much of a reply is kept in memory.
+        rate_limit: How many calls of the account may begin in a minute or a day, and be under way at once. Default: no
+            limit, but the pauses that the service asks for.
+        shared: Where the processes that use the account share that, and the pauses: a folder of this machine; a
+            ``redis.Redis`` (5 or newer) with a ``socket_timeout``; or a cache with ``get``, ``set``, ``add`` and
+            ``delete``, such as Django's on Redis or memcached. Default: this process alone.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -101,6 +107,8 @@ class Client(AccountCalls):
         api_url: Union[None, str, Secret[Any]] = None,
         verify: "Union[bool, str, os.PathLike[str]]" = True,
         limits: Optional[Limits] = None,
+        rate_limit: Optional[RateLimit] = None,
+        shared: Any = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -110,9 +118,11 @@ class Client(AccountCalls):
         urls = choose_urls(github_url, api_url, environment)
         transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
+        session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
+        guards = () if rate_limit is None and shared is None else (_rate_guard(session, rate_limit, shared),)
         super().__init__(
-            ApiSession(urls, transport, credentials.token_source(urls, transport, cache)),
-            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume)),
+            session,
+            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume), guards),
         )
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
@@ -290,6 +300,8 @@ class Client(AccountCalls):
             stream.close()
         for call in list(self._calls):
             call.cancel()
+        for guard in self._options.guards:
+            guard.close()
         self._session.close()
 
     def __enter__(self) -> "Client":
@@ -333,6 +345,12 @@ def _checked_resume(resume: bool) -> bool:
     if not isinstance(resume, bool):
         raise TypeError(f"resume must be True or False, not {type(resume).__name__}")
     return resume
+
+
+def _rate_guard(session: ApiSession, limit: Optional[RateLimit], shared: Any) -> Any:
+    from copilot_sync.delivery.rate_guard import RateGuard  # here, because few need it
+
+    return RateGuard(session, limit, shared)
 
 
 def _checked_word(name: str, value: Optional[str]) -> str:

@@ -22,7 +22,7 @@ class Noted(CallGuard):
         self.ends: List[CallEnd] = []
         self.waits: Optional[threading.Event] = None
 
-    def entering(self, message: Any, call: Any) -> Generator[Pause, None, Leave]:
+    def entering(self, message: Any, call: Any, policy: Any) -> Generator[Pause, None, Leave]:
         yield from call.until_may_block()
         if self.waits is not None:
             self.waits.set()

@@ -17,6 +17,7 @@ from copilot_sync.auth.headers import mask_of, send_token
 from copilot_sync.auth.tokens import TokenSource, Understand, known_error
 from copilot_sync.errors import CopilotError, WrongHostError
 from copilot_sync.pacing.backoff import retrying
+from copilot_sync.pacing.cooldown import Cooldown
 from copilot_sync.protocol.errors import error_of_status, name_host
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
@@ -63,6 +64,19 @@ class ApiSession:
     def limits(self) -> Limits:
         """How much of a reply is read."""
         return self._transport.limits
+
+    @property
+    def account(self) -> str:
+        """A name of the account that shows nothing of its secrets; ``""`` as long as nobody has looked whose it is."""
+        return self._tokens.cooldown.account
+
+    def find_account(self) -> Cooldown:
+        """Look for the credentials, and return what holds back the calls of their account.
+
+        Raises:
+            MissingCredentialsError: There are none.
+        """
+        return self._tokens.find_account()
 
     def open(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
         """Send a request once and give its successful reply, with the body still to be read.
@@ -125,10 +139,10 @@ class ApiSession:
         renewals = 0
         while True:
             token = self._tokens.known(call)
-            if token is None or self._tokens.cooldown.active:
+            if token is None or not self._tokens.cooldown.is_open:
                 yield from call.until_may_block()
                 token = self._tokens.get(call, policy)
-            if self._tokens.cooldown.active:
+            if not self._tokens.cooldown.is_open:
                 yield from call.until_may_block()  # another call may have set it off just now
                 self._tokens.cooldown.wait(policy, call, request.stage)
             auth = send_token(token, urls)

@@ -18,9 +18,9 @@ import logging
 import os
 import stat
 import time
-import traceback
 from typing import Any, Callable, Dict, Optional, Protocol, Union
 
+from copilot_sync.pacing.caches import is_interruption
 from copilot_sync.safe_files import AT_ONCE, locked, remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
@@ -75,18 +75,10 @@ def _tolerating(use: Callable[[], Any]) -> Any:
     try:
         return use()
     except Exception as error:  # a foreign cache may be anything, and what it raises has no common root
-        if _is_interruption(error):
+        if is_interruption(error):
             raise
         logger.warning("the token cache failed and is done without: %s", type(error).__name__)
         return None
-
-
-def _is_interruption(error: Exception) -> bool:
-    """Whether it was a signal handler that raised an exception, which then came in here by chance."""
-    import signal  # here, because it takes a while
-
-    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 class FileCache:

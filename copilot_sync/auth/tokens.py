@@ -53,6 +53,9 @@ class TokenSource(Protocol):
 
     cooldown: Cooldown
 
+    def find_account(self) -> Cooldown:
+        """Look for the credentials, and return ``cooldown``, which is that of their account from then on."""
+
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Return a token that should be valid."""
 
@@ -127,6 +130,10 @@ class StaticToken:
 
     def _share(self) -> None:
         self.cooldown = Cooldown() if self._urls is None else _cooldown("api_key", self._given.token, self._urls)
+
+    def find_account(self) -> Cooldown:
+        """Return the cool-down of the token's account."""
+        return self.cooldown
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Return the token.
@@ -213,6 +220,15 @@ class ExchangedTokens:
         self._proven: Optional[Secret[str]] = None
         self._flight = SingleFlight("token")
         self.cooldown = Cooldown()  # of nobody yet, because it is not known whose cookies there are
+
+    def find_account(self) -> Cooldown:
+        """Look for the cookies, and return the cool-down of their account.
+
+        Raises:
+            MissingCredentialsError: There are none.
+        """
+        self._look_for_cookies()
+        return self.cooldown
 
     def get(self, call: CallContext, policy: Optional[RetryPolicy]) -> Secret[str]:
         """Return a token that should be valid, fetching one if there is none.
@@ -331,7 +347,7 @@ class ExchangedTokens:
         understand: Understand[T],
     ) -> T:
         cooldown = self.cooldown
-        if cooldown.active:
+        if not cooldown.is_open:
             cooldown.wait(policy, call, request.stage)
         now, mask = self._now(), mask_of(cookies)
 

@@ -76,7 +76,7 @@ def drive(
     ``tells_begun`` says that somebody is told of a new conversation, which may take long: in a step that may block.
     """
     call.begin()
-    passage = Passage(message, call, builder)
+    passage = Passage(message, call, builder, options.retry)
     try:
         if options.guards:
             yield from passage.entering(options.guards)

@@ -11,6 +11,7 @@ from typing import Callable, Generator, List, NamedTuple, Optional, Sequence
 from copilot_sync.delivery.answer import AnswerBuilder
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import CopilotError
+from copilot_sync.settings import RetryPolicy
 from copilot_sync.stepping import Pause
 from copilot_sync.transport.call import CallContext
 
@@ -38,15 +39,20 @@ Leave = Callable[[CallEnd], None]
 class CallGuard:
     """What lets calls begin."""
 
-    def entering(self, message: PendingMessage, call: CallContext) -> Generator[Pause, None, Leave]:
+    def entering(
+        self, message: PendingMessage, call: CallContext, policy: Optional[RetryPolicy]
+    ) -> Generator[Pause, None, Leave]:
         """Wait, in steps, until the call may begin, and return what is to be told of its end.
 
-        A step that polls may not block: ``call.until_may_block`` comes first.
+        A step that polls may not block: ``call.until_may_block`` comes first. ``policy`` is how patient the call is.
 
         Raises:
             CopilotError: It may not begin.
         """
         raise NotImplementedError
+
+    def close(self) -> None:
+        """End what it keeps going by itself. It may be entered again afterwards."""
 
 
 class Passage:
@@ -56,18 +62,22 @@ class Passage:
         message: What is asked.
         call: The call.
         builder: What comes of the answer.
+        policy: How patient it is.
     """
 
-    def __init__(self, message: PendingMessage, call: CallContext, builder: AnswerBuilder) -> None:
+    def __init__(
+        self, message: PendingMessage, call: CallContext, builder: AnswerBuilder, policy: Optional[RetryPolicy]
+    ) -> None:
         self._message = message
         self._call = call
+        self._policy = policy
         self._builder = builder
         self._leaving: List[Leave] = []
 
     def entering(self, guards: Sequence[CallGuard]) -> Generator[Pause, None, None]:
         """Enter all guards. Errors as in ``CallGuard.entering``."""
         for guard in guards:
-            leave = yield from guard.entering(self._message, self._call)
+            leave = yield from guard.entering(self._message, self._call, self._policy)
             self._leaving.append(leave)
 
     def leave(self, error: Optional[CopilotError] = None) -> None:

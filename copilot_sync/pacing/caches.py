@@ -5,6 +5,7 @@ Threads: locked. To look a value up is atomic.
 
 import threading
 import time
+import traceback
 from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
 from copilot_sync.transport.fork import reset_after_fork
@@ -87,3 +88,11 @@ class RedisCache:
     def add(self, key: str, value: str, timeout: int) -> bool:
         """Keep a value if the key has none yet, and return whether it had none."""
         return bool(self._redis.set(key, value, ex=timeout, nx=True))
+
+
+def is_interruption(error: Exception) -> bool:
+    """Whether it was a signal handler that raised an exception, which then came in here by chance."""
+    import signal  # here, because it takes a while
+
+    handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))

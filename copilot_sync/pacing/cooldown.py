@@ -17,9 +17,10 @@ import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Dict, Optional, Tuple
+from typing import Deque, Dict, Optional, Protocol, Tuple
 
 from copilot_sync.errors import AuthenticationError, CopilotError, QuotaExceededError, RateLimitError, ServerError
+from copilot_sync.pacing.account_state import IS_CAREFUL
 from copilot_sync.pacing.policy import Signal, verdict_of
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
@@ -43,6 +44,8 @@ _QUOTA_PAUSE = 60.0
 _ON_QUOTA = ("token", "thread", "message")
 #: Accounts that are remembered though nothing uses them.
 _KEPT = 256
+#: Seconds by which two tell the end of the same pause differently.
+_SAME_PAUSE = 0.5
 #: Seconds that a call waits for its turn at least, however little its policy would wait for the service.
 _PATIENCE = 5.0
 
@@ -72,15 +75,39 @@ class _Failing:
     turns: Optional[_Turns] = None
 
 
+class PauseBoard(Protocol):
+    """Tells other processes of the account's pauses, and of theirs."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it was looked at a moment ago."""
+
+    def pause(self, seconds: float) -> None:
+        """Tell them of a pause that begins now."""
+
+    def look(self) -> float:
+        """Return the seconds that are left of a pause of anybody's, 0 for none, ``IS_CAREFUL`` soon after one."""
+
+    def take_turn(self) -> float:
+        """Let a request start, among those of all processes; else return the seconds until it may."""
+
+
 class Cooldown:
     """What the calls of one account know of refusals. Safe for any thread.
 
+    Args:
+        account: A name of the account that shows nothing of its secrets; ``""`` for that of nobody yet.
+
     Attributes:
+        account: The name.
+        board: Shares pauses with other processes; ``None`` if nothing does.
         active: Whether there is anything to obey. As long as nothing has failed, that is all that a call looks at.
         proven: Whether the service has accepted the credentials, for two calls at least.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, account: str = "") -> None:
+        self.account = account
+        self.board: Optional[PauseBoard] = None
         self.active = False
         self.proven = False
         self._first: Optional[weakref.ref[CallContext]] = None  # the first call for which it has
@@ -96,6 +123,11 @@ class Cooldown:
         self._lock = threading.RLock()
         reset_after_fork(self)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may start without ``wait``: there is nothing to obey, nor to look for."""
+        return not self.active and (self.board is None or self.board.is_fresh)
+
     def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: CallContext) -> None:
         """Take note of a request that failed."""
         signal = verdict_of(error).signal
@@ -103,20 +135,35 @@ class Cooldown:
             return
         now = call.clock()
         told: Optional[float] = getattr(error, "retry_after", None)
+        self._note_failure(error, error.stage, signal, told, policy, now)
+        if self.board is not None and signal in (Signal.QUOTA, Signal.REFUSED):
+            with self._lock:
+                seconds = max(self._until - now, told or 0.0 if signal is Signal.REFUSED else 0.0)
+            self.board.pause(min(seconds, _LONGEST_PAUSE))
+
+    def _note_failure(
+        self,
+        error: CopilotError,
+        stage: str,
+        signal: Signal,
+        told: Optional[float],
+        policy: Optional[RetryPolicy],
+        now: float,
+    ) -> None:
         with self._lock:
             if signal is Signal.QUOTA:
-                self._refused(error.stage, now, 0.0, told=False)
-                if error.stage in _ON_QUOTA and (error.status != 402 or told is not None):
+                self._refused(stage, now, 0.0, told=False)
+                if stage in _ON_QUOTA and (error.status != 402 or told is not None):
                     left = _QUOTA_PAUSE if told is None else told
                     self._quota = (str(error.args[0]), now + min(left, _LONGEST_PAUSE), now + left)
             elif signal is Signal.REFUSED:
                 floor = 0.0 if policy is None else min(policy.base, policy.cap)
                 seconds = max(floor, min(told or 0.0, _LONGEST_PAUSE))
-                self._refused(error.stage, now, seconds, told=told is not None)
+                self._refused(stage, now, seconds, told=told is not None)
             elif signal is Signal.DENIED:
-                self._deny(error.stage, str(error.args[0]), now)
+                self._deny(stage, str(error.args[0]), now)
             else:
-                self._count(error.stage, now)
+                self._count(stage, now)
 
     def _deny(self, stage: str, words: str, now: float) -> None:
         """Slow down like after a limit, until a request of this stage gets through: tokens may just have ended soon."""
@@ -170,15 +217,39 @@ class Cooldown:
             StreamClosedError: The call was stopped.
         """
         waited = 0.0
-        while self.active:
+        while True:
+            self._look(call.clock())
+            if not self.active:
+                return
             seconds, allowed, held = self._try_turn(call.clock(), policy, stage)
             if held is None:
+                self._take_turn_of_all(call)
                 return
             left = call.remaining()
             if waited + seconds > allowed or (left is not None and seconds >= left):
                 raise held
             call.sleep(seconds)
             waited += seconds
+
+    def _look(self, now: float) -> None:
+        """Take note of what other processes were told."""
+        if self.board is None or self.board.is_fresh:
+            return
+        seconds = self.board.look()
+        with self._lock:
+            if seconds > 0 and now + seconds > self._until + _SAME_PAUSE:
+                self._refused("", now, seconds, told=True)
+            elif seconds == IS_CAREFUL and self._turns is None:
+                self._turns = _Turns(now)
+                self.active = True
+
+    def _take_turn_of_all(self, call: CallContext) -> None:
+        """Keep the distance from the requests of other processes, too."""
+        while self.board is not None:
+            seconds = self.board.take_turn()
+            if seconds == 0:
+                return
+            call.sleep(seconds)
 
     def _try_turn(
         self, now: float, policy: Optional[RetryPolicy], stage: str
@@ -258,7 +329,7 @@ class _Accounts:
         with self._lock:
             found = self._known.get(account)
             if found is None:
-                found = self._known[account] = Cooldown()
+                found = self._known[account] = Cooldown(account)
                 self._lately.append(found)
             return found
 

@@ -226,6 +226,20 @@ class CallContext(CallLimits):
             self._end_sleep()
             self.check()
 
+    def sleep_until_woken(self, seconds: float) -> None:
+        """Wait, unless the call is stopped or woken meanwhile. It raises nothing."""
+        if self._running.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+            self.forget_wake(is_held=True)
+
+    def wake(self) -> None:
+        """End a ``sleep_until_woken``, or the next one."""
+        self._end_sleep()
+
+    def forget_wake(self, *, is_held: bool = False) -> None:
+        """Have no sleep end for having been woken before. ``is_held`` says that the lock was taken for it."""
+        if (is_held or self._running.acquire(False)) and self._stopped:
+            self._end_sleep()
+
     def _end_sleep(self) -> None:
         with contextlib.suppress(RuntimeError):  # it was released already
             self._running.release()

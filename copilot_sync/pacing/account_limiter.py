@@ -1,0 +1,301 @@
+"""Who may begin next: the calls of this process in their order, by the state that all processes share.
+
+- The first in the queue asks the store; the others wait for it, so that a thousand threads ask no more than one does.
+- A slot is held by a lease. A thread renews the leases of this process while there are any, and ends soon after. It
+  gives slots back as well, where an event loop may not wait for the store.
+- If the store fails, this process goes on by its memory at a quarter of the pace, one call at a time, and says so once.
+  It asks the store again every few seconds.
+
+Threads: locked, except that the store is asked outside of the lock, by the first in the queue alone.
+"""
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Callable, Deque, Optional, Set, Tuple
+
+from copilot_sync.errors import RateLimitError
+from copilot_sync.os_threads import start_thread
+from copilot_sync.pacing.account_state import RateRules
+from copilot_sync.pacing.shared_state import MemoryStore, Store, StoreError
+from copilot_sync.settings import RetryPolicy
+from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.fork import reset_after_fork
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the store while another process holds all slots.
+_LOOK_AGAIN = 0.1
+#: Seconds that the first in the queue sleeps at most, because what it waits for may be over sooner than it was told.
+_LONGEST_SLEEP = 5.0
+#: Seconds for which the state that was seen last is good for another request.
+FRESH = 0.08
+#: Seconds after which a store that failed is asked again.
+_AWAY = 5.0
+#: By how much the pace falls meanwhile.
+_SLOWER = 4
+#: The part of a lease after which it is renewed.
+_RENEWAL = 3.0
+#: Seconds after which a call that waits says so again.
+_TELL_AGAIN = 10.0
+#: Seconds to wait for the thread that keeps the slots.
+_JOIN = 1.0
+#: Tells the slots of this process from those of others.
+_slot_numbers = itertools.count()
+
+
+def _new_slot() -> str:
+    return f"{os.getpid()}-{next(_slot_numbers)}-{os.urandom(6).hex()}"
+
+
+class AccountLimiter:
+    """The limits of one account, for the calls of this process. Safe for any thread.
+
+    Args:
+        account: A name of the account that shows nothing of its secrets.
+        store: Where the state is.
+        rules: The limits.
+        clock: Gives the time by which calls are made, in seconds.
+    """
+
+    def __init__(
+        self, account: str, store: Store, rules: RateRules, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._account = account
+        self._store = store
+        self._rules = rules
+        self._clock = clock
+        # What this process goes by while the store is away.
+        self._spare = MemoryStore(clock=clock)
+        self._spare_rules = rules._replace(
+            per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
+            concurrency=1,
+            per_day=None if rules.per_day is None else max(1, rules.per_day // _SLOWER),
+        )
+        self._away_until = -math.inf
+        self._is_told = False
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with nobody in the queue, and no slot: those who are there are the parent's."""
+        self._lock = threading.RLock()
+        self._queue: Deque[CallContext] = deque()
+        self._held: Set[str] = set()  # slots
+        self._keeper: Optional[threading.Thread] = None
+        self._left: queue.SimpleQueue[Optional[Tuple[str, int]]] = queue.SimpleQueue()  # slots to be given back
+        self._seen_at = -math.inf
+        reset_after_fork(self)
+
+    @property
+    def is_instant(self) -> bool:
+        """Whether to ask waits for nothing."""
+        return self._store.is_instant
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the state was seen a moment ago."""
+        return self._clock() - self._seen_at < FRESH
+
+    def try_admit(self) -> Optional[str]:
+        """Let a call begin if it may at once, and nobody waits. Return its slot, else ``None``."""
+        if self._queue:
+            return None
+        slot = _new_slot()
+        return slot if self._ask("admit", slot) == 0 else None
+
+    def admit(self, call: CallContext, policy: Optional[RetryPolicy] = None) -> str:
+        """Wait until a call may begin, and return its slot.
+
+        Args:
+            call: The call. Its limit of time holds.
+            policy: How patient it is. It waits for the others of the account for any time, and for a longer pause, or
+                for the next day, as long as for the service.
+
+        Raises:
+            RateLimitError: It may not begin soon enough.
+            RequestTimeoutError: Its time is over.
+            StreamClosedError: It was stopped.
+        """
+        slot = _new_slot()
+        told_at = -math.inf
+        with self._lock:
+            self._queue.append(call)
+        try:
+            while True:
+                ahead = self._ahead_of(call)
+                seconds = math.inf if ahead else self._ask("admit", slot)
+                if seconds == 0:
+                    return slot
+                self._check_patience(seconds, policy, call)
+                if self._clock() >= told_at + _TELL_AGAIN:
+                    told_at = self._clock()
+                    logger.info("%s", in_words(seconds, ahead))
+                longest = _LONGEST_SLEEP if ahead else _LOOK_AGAIN
+                call.sleep_until_woken(longest if math.isinf(seconds) else min(seconds, _LONGEST_SLEEP))
+                call.check("limit")
+        finally:
+            self._leave_queue(call)
+
+    def _check_patience(self, seconds: float, policy: Optional[RetryPolicy], call: CallContext) -> None:
+        """Raise if a wait is longer than the call may take."""
+        if policy is not None and not policy.wait_for_limits:
+            most = 0.0
+        else:
+            most = max(self._rules.window, policy.max_wait if policy is not None else 0.0)
+        left = call.remaining()
+        if (most == 0 or seconds > most) and (most == 0 or not math.isinf(seconds)):
+            raise _too_long(seconds)
+        if left is not None and left <= seconds < math.inf:
+            raise _too_long(seconds)
+
+    def _ahead_of(self, call: CallContext) -> int:
+        with self._lock:
+            return self._queue.index(call)
+
+    def _leave_queue(self, call: CallContext) -> None:
+        with self._lock:
+            was_first = self._queue[0] is call
+            self._queue.remove(call)
+            call.forget_wake()
+            if was_first:
+                self._wake_first()
+
+    def _wake_first(self) -> None:
+        if self._queue:
+            self._queue[0].wake()
+
+    def leave(self, slot: str, again: int) -> None:
+        """Give a slot back.
+
+        Args:
+            slot: What ``admit`` has returned.
+            again: How many times the message was sent beyond the first.
+        """
+        if again or self._rules.concurrency is not None:
+            self._ask("leave", slot, again)
+        with self._lock:
+            self._held.discard(slot)
+            self._wake_first()
+
+    def leave_soon(self, slot: str, again: int) -> None:
+        """Give a slot back, and wait for nothing: a thread does it, unless the store is instant."""
+        if self.is_instant or not (again or self._rules.concurrency is not None):
+            self.leave(slot, again)
+            return
+        self._left.put((slot, again))
+        self._start_keeper()
+
+    def pause(self, seconds: float) -> None:
+        """Tell all who share the account that the service wants so many seconds of silence."""
+        self._ask("pause", number=max(0.0, seconds))
+
+    def look(self) -> float:
+        """Return the seconds that are left of a pause, 0 for none, ``IS_CAREFUL`` if requests take turns."""
+        return self._ask("look")
+
+    def take_turn(self) -> float:
+        """Let a request start, among those of all processes; else return the seconds until it may."""
+        return self._ask("turn")
+
+    def _ask(self, name: str, slot: str = "", number: float = 0.0) -> float:
+        if self._clock() >= self._away_until:
+            try:
+                seconds = self._store.apply(self._account, name, self._rules, slot, number)
+            except StoreError as error:
+                self._note_failure(error)
+            else:
+                self._note_success(name, slot, seconds)
+                return seconds
+        return self._spare.apply(self._account, name, self._spare_rules, slot, number)
+
+    def _note_failure(self, error: StoreError) -> None:
+        self._away_until = self._clock() + _AWAY
+        if not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "the limits of the account can't be shared (%s): this process goes on alone, at a quarter of the pace",
+                error,
+            )
+
+    def _note_success(self, name: str, slot: str, seconds: float) -> None:
+        self._is_told = False
+        self._seen_at = self._clock()
+        if name == "admit" and seconds == 0 and self._rules.concurrency is not None and not self.is_instant:
+            with self._lock:
+                self._held.add(slot)
+            self._start_keeper()
+
+    def _start_keeper(self) -> None:
+        with self._lock:
+            if self._keeper is not None:
+                return
+            self._keeper = thread = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
+        try:
+            start_thread(thread)
+        except RuntimeError:  # there can't be another thread: the leases end by themselves
+            with self._lock:
+                self._keeper = None
+
+    def _keep(self) -> None:
+        """Give slots back, and renew the others, as long as there are any."""
+        pause = self._rules.lease / _RENEWAL
+        due = self._clock() + pause
+        while True:
+            try:
+                left = self._left.get(timeout=max(0.0, due - self._clock()))
+            except queue.Empty:
+                with self._lock:
+                    slots = list(self._held)
+                    if not slots and self._left.empty():
+                        self._keeper = None
+                        return
+                for slot in slots:
+                    with contextlib.suppress(StoreError):
+                        self._store.apply(self._account, "renew", self._rules, slot)
+                        if slot not in self._held:  # it was given back meanwhile
+                            self._store.apply(self._account, "leave", self._rules, slot)
+                due = self._clock() + pause
+                continue
+            if left is not None:
+                self.leave(*left)
+            else:
+                due = self._clock()
+
+    def close(self) -> None:
+        """End the thread that keeps the slots, if there are none, and wait for it a moment."""
+        with self._lock:
+            keeper = self._keeper
+        if keeper is not None and keeper is not threading.current_thread():
+            self._left.put(None)
+            if not self._held:
+                keeper.join(_JOIN)
+
+
+_limiters: "weakref.WeakValueDictionary[Tuple[str, object, RateRules], AccountLimiter]" = weakref.WeakValueDictionary()
+
+
+def limiter_of(account: str, store: Store, rules: RateRules) -> AccountLimiter:
+    """Return the limiter that all of this process share who go by the same limits."""
+    key = (account, getattr(store, "place", store), rules)
+    return _limiters.setdefault(key, AccountLimiter(account, store, rules))
+
+
+def in_words(seconds: float, ahead: int) -> str:
+    """Say why a call waits, and how long."""
+    others = f"{ahead} ahead of it" if ahead else "it is the next"
+    if math.isinf(seconds):
+        return f"rate limited: a call waits for others to end, {others}"
+    return f"rate limited: a call waits for {seconds:.0f} s, {others}"
+
+
+def _too_long(seconds: float) -> RateLimitError:
+    when = "before another one has ended" if math.isinf(seconds) else f"for another {seconds:.1f} s"
+    words = f"the limits that were set for the account allow no call {when}"
+    return RateLimitError(words, retry_after=None if math.isinf(seconds) else seconds, stage="limit")

@@ -1,0 +1,159 @@
+"""The state of an account's limits in Redis: one script, which goes by the server's clock, and one round trip.
+
+The script has the rules of ``account_state`` once more, in the server's language, because nothing else is atomic there
+in one round trip. A test holds the two to each other, operation by operation.
+
+Threads: what the script does is atomic; a ``redis.Redis`` may be shared by threads.
+"""
+
+import hashlib
+import math
+from typing import Any
+
+from copilot_sync.pacing.account_state import CAREFUL, GAP, HOUR, HOURS, IS_CAREFUL, RateRules
+from copilot_sync.pacing.caches import is_interruption
+from copilot_sync.pacing.shared_state import StoreError
+
+_SCRIPT = f"""
+local starts, slots, hours, times = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local name, holder, number = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local per_minute, concurrency, per_day = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local window, lease, given = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local function exact(value) return string.format('%.17g', value) end
+
+local now = given
+if now < 0 then
+    local clock = redis.call('TIME')
+    now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
+end
+local function known(field) return tonumber(redis.call('HGET', times, field) or '-inf') end
+local at, until_, turn = known('at'), known('until'), known('turn')
+if now < at then
+    local by = now - at
+    for _, key in ipairs({{starts, slots}}) do
+        local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+        for place = 1, #members, 2 do
+            redis.call('ZADD', key, exact(tonumber(members[place + 1]) + by), members[place])
+        end
+    end
+    until_, turn = until_ + by, turn + by
+    local total = 0
+    for _, count in ipairs(redis.call('HVALS', hours)) do total = total + tonumber(count) end
+    redis.call('DEL', hours)
+    if total > 0 then redis.call('HSET', hours, exact(math.floor((at + by) / {HOUR})), total) end
+end
+
+local function forget()
+    redis.call('ZREMRANGEBYSCORE', starts, '-inf', exact(now - window))
+end
+local function start()
+    if per_minute then
+        local number_of = redis.call('HINCRBY', times, 'number', 1)
+        redis.call('ZADD', starts, exact(now), number_of)
+    end
+    if per_day then redis.call('HINCRBY', hours, exact(math.floor(now / {HOUR})), 1) end
+end
+local function is_careful() return now < until_ + {CAREFUL} end
+
+local function admit()
+    local wait = math.max(until_, is_careful() and turn or now) - now
+    if wait > 0 then return wait end
+    if concurrency then
+        redis.call('ZREMRANGEBYSCORE', slots, '-inf', exact(now))
+        if redis.call('ZCARD', slots) >= concurrency then return math.huge end
+    end
+    if per_minute then
+        forget()
+        if redis.call('ZCARD', starts) >= per_minute then
+            local first = redis.call('ZRANGE', starts, -per_minute, -per_minute, 'WITHSCORES')
+            return tonumber(first[2]) + window - now
+        end
+    end
+    if per_day then
+        local first, total, oldest = math.floor(now / {HOUR}) - {HOURS}, 0, math.huge
+        local all = redis.call('HGETALL', hours)
+        for place = 1, #all, 2 do
+            if tonumber(all[place]) > first then
+                total = total + tonumber(all[place + 1])
+                oldest = math.min(oldest, tonumber(all[place]))
+            else
+                redis.call('HDEL', hours, all[place])
+            end
+        end
+        if total >= per_day then return (oldest + {HOURS}) * {HOUR} - now end
+    end
+    start()
+    if concurrency then redis.call('ZADD', slots, exact(now + lease), holder) end
+    if is_careful() then turn = now + {GAP} end
+    return 0
+end
+
+local result = 0
+if name == 'admit' then
+    result = admit()
+elseif name == 'leave' then
+    redis.call('ZREM', slots, holder)
+    for _ = 1, number do start() end
+    forget()
+elseif name == 'renew' then
+    redis.call('ZADD', slots, exact(now + lease), holder)
+elseif name == 'pause' then
+    until_ = math.max(until_, now + number)
+    turn = math.max(turn, until_)
+elseif name == 'look' then
+    result = math.max(0, until_ - now)
+    if result == 0 and is_careful() then result = {IS_CAREFUL} end
+elseif name == 'turn' then
+    local wait = math.max(until_, turn) - now
+    if wait > 0 then
+        result = wait
+    elseif is_careful() then
+        turn = now + {GAP}
+    end
+end
+redis.call('HSET', times, 'at', exact(now), 'until', exact(until_), 'turn', exact(turn))
+local kept = math.ceil(math.max(25 * {HOUR}, until_ - now + {CAREFUL}))
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, kept) end
+return exact(result)
+"""
+_SHA = hashlib.sha1(_SCRIPT.encode()).hexdigest()  # noqa: S324 - it is how Redis names scripts
+
+
+class RedisStore:
+    """A Redis that several machines may share.
+
+    Args:
+        redis: A ``redis.Redis``. Its ``socket_timeout`` is how long a call can be held up if the server is away.
+    """
+
+    is_instant = False
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+
+    def apply(self, account: str, name: str, rules: RateRules, holder: str = "", number: float = 0.0) -> float:
+        """Do one operation.
+
+        Raises:
+            StoreError: Redis failed.
+        """
+        return self.apply_at(-1.0, account, name, rules, holder, number)
+
+    def apply_at(self, now: float, account: str, name: str, rules: RateRules, holder: str, number: float) -> float:
+        """Do one operation at a time that is given, instead of by the server's clock."""
+        keys = [f"copilot-sync-limits-{{{account}}}-{kind}" for kind in ("starts", "slots", "hours", "times")]
+        limits = ["" if limit is None else str(limit) for limit in (rules.per_minute, rules.concurrency, rules.per_day)]
+        given = [name, holder, repr(number), *limits, repr(rules.window), repr(rules.lease), repr(now)]
+        try:
+            try:
+                result = self._redis.evalsha(_SHA, len(keys), *keys, *given)
+            except Exception as error:  # its class is in a package that need not be there
+                if type(error).__name__ != "NoScriptError":
+                    raise
+                result = self._redis.eval(_SCRIPT, len(keys), *keys, *given)
+        except Exception as error:  # so is the class of these
+            if is_interruption(error):
+                raise
+            raise StoreError(type(error).__name__) from None
+        seconds = float(result)
+        return seconds if math.isfinite(seconds) or seconds > 0 else 0.0
