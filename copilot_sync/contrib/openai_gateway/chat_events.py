@@ -11,9 +11,9 @@ import logging
 from typing import Callable, Iterator, List, Optional
 
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError
-from copilot_sync.contrib.openai_gateway.chat_objects import COMMENT, DONE, ChatObjects, data_event
-from copilot_sync.contrib.openai_gateway.failures import ApiError, internal
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.chat_objects import COMMENT, DONE, ChatObjects, data_event
+from copilot_sync.openai_api.failures import ApiError, internal
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,6 @@ from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError, HasLeft, take_turn
 from copilot_sync.contrib.openai_gateway.chat_events import AnswerEvents, ChatWriter
-from copilot_sync.contrib.openai_gateway.chat_objects import ChatObjects, json_body, model_list, model_object
-from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest, ignored_header
-from copilot_sync.contrib.openai_gateway.failures import ApiError, Headers, from_copilot, internal
 from copilot_sync.contrib.openai_gateway.guard import Guard, checked_key, key_of_user
 from copilot_sync.contrib.openai_gateway.presence import watcher_of
 from copilot_sync.contrib.openai_gateway.request_body import read_json
@@ -28,6 +25,9 @@ from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
 from copilot_sync.errors import CopilotError
 from copilot_sync.model_list import chat_models
 from copilot_sync.models import Answer, Model
+from copilot_sync.openai_api.chat_objects import ChatObjects, json_body, model_list, model_object
+from copilot_sync.openai_api.chat_request import ChatRequest, ignored_header
+from copilot_sync.openai_api.failures import ApiError, Headers, from_copilot, internal
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy

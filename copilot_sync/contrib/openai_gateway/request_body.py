@@ -7,7 +7,7 @@ server may hand out nothing, or wait for ever, so it is refused (411).
 import json
 from typing import Any, Dict, Mapping
 
-from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.safe_text import loads
 
 #: The most that a body may have, in bytes: a transcript with files of 1 MiB each.

@@ -7,10 +7,10 @@ from typing import Callable
 
 from copilot_sync.contrib.openai_gateway.answering import Answering
 from copilot_sync.contrib.openai_gateway.chat_events import AnswerEvents, AnswerWriter
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.contrib.openai_gateway.response_memory import KnownResponse
 from copilot_sync.contrib.openai_gateway.response_objects import EventObjects
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.failures import ApiError
 
 
 class ResponseWriter(AnswerWriter):

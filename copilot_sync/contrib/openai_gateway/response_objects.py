@@ -8,9 +8,9 @@ import time
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Union
 
-from copilot_sync.contrib.openai_gateway.chat_objects import data_event
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.chat_objects import data_event
+from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.usage import Usage
 
 #: The codes that an error of a response may have.

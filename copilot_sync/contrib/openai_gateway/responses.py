@@ -10,8 +10,6 @@ from typing import Any, Callable, Dict, Optional, Union
 from urllib.parse import parse_qsl
 
 from copilot_sync.contrib.openai_gateway.answering import Answering
-from copilot_sync.contrib.openai_gateway.chat_request import wrong_type
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.contrib.openai_gateway.response_events import ResponseEvents, ResponseWriter
 from copilot_sync.contrib.openai_gateway.response_memory import KnownResponse, ResponseMemory
 from copilot_sync.contrib.openai_gateway.response_objects import (
@@ -22,6 +20,8 @@ from copilot_sync.contrib.openai_gateway.response_objects import (
     page_of,
 )
 from copilot_sync.contrib.openai_gateway.response_request import ResponseRequest
+from copilot_sync.openai_api.chat_request import wrong_type
+from copilot_sync.openai_api.failures import ApiError
 
 #: Digits of a number in a query.
 _LONGEST_NUMBER = 10
