@@ -7,9 +7,9 @@ put pieces together, need them all.
 import json
 import time
 import uuid
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Protocol
 
-from copilot_sync.models import Answer, Model
+from copilot_sync.models import Model
 from copilot_sync.usage import Usage
 
 #: The end of a stream. Whoever got this has got all of it.
@@ -30,6 +30,25 @@ def json_body(value: Dict[str, Any]) -> bytes:
     return _encode(value).encode("ascii")
 
 
+class WholeAnswer(Protocol):
+    """What a completion is made of: an ``Answer``, or what a batch has kept of one."""
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model that answered; empty if that is not known."""
+        ...
+
+    @property
+    def usage(self) -> Optional[Usage]:
+        """What it cost; ``None`` if that is not known."""
+        ...
+
+
 class ChatObjects:
     """The objects of one completion.
 
@@ -41,7 +60,7 @@ class ChatObjects:
     def __init__(self, model: str, clock: Callable[[], float] = time.time) -> None:
         self._common = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(clock()), "model": model}
 
-    def completion(self, answer: Answer) -> Dict[str, Any]:
+    def completion(self, answer: WholeAnswer) -> Dict[str, Any]:
         """Return a whole completion."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
