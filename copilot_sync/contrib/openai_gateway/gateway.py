@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from http import HTTPStatus
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient
@@ -22,10 +22,17 @@ from copilot_sync.contrib.openai_gateway.request_body import read_json
 from copilot_sync.contrib.openai_gateway.response_request import ResponseRequest
 from copilot_sync.contrib.openai_gateway.responses import Responses
 from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
+from copilot_sync.contrib.openai_gateway.wsgi_response import (
+    JSON,
+    WsgiResponse,
+    check_method,
+    json_response,
+    unknown_url,
+)
 from copilot_sync.errors import CopilotError
 from copilot_sync.model_list import chat_models
 from copilot_sync.models import Answer, Model
-from copilot_sync.openai_api.chat_objects import ChatObjects, json_body, model_list, model_object
+from copilot_sync.openai_api.chat_objects import ChatObjects, model_list, model_object
 from copilot_sync.openai_api.chat_request import ChatRequest, ignored_header
 from copilot_sync.openai_api.failures import ApiError, Headers, from_copilot, internal
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
@@ -46,18 +53,6 @@ _STREAMED = {
     "X-Accel-Buffering": "no",
     "Content-Encoding": "identity",
 }
-_JSON = {"Content-Type": "application/json"}
-
-
-class _WsgiResponse(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: Iterable[bytes]
-
-
-def _json_response(value: Dict[str, Any], headers: Mapping[str, str] = {}, status: int = 200) -> _WsgiResponse:
-    body = json_body(value)
-    return _WsgiResponse(status, {**_JSON, **headers, "Content-Length": str(len(body))}, [body])
 
 
 class Gateway:
@@ -142,7 +137,7 @@ class Gateway:
             raise
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else response.body
 
-    def _response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _response(self, environ: Mapping[str, Any]) -> WsgiResponse:
         try:
             self._known_guard().check(environ)
             return self._routed(environ)
@@ -151,11 +146,11 @@ class Gateway:
         except CopilotError as error:
             found = from_copilot(error)
         except ClientLeftError:
-            return _WsgiResponse(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
+            return WsgiResponse(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
         except Exception:
             logger.exception("the gateway failed")
             found = internal()
-        return _json_response(found.to_dict(), dict(found.headers), found.status)
+        return json_response(found.to_dict(), dict(found.headers), found.status)
 
     def _known_guard(self) -> Guard:
         with self._lock:
@@ -163,29 +158,29 @@ class Gateway:
                 self._guard = Guard(key_of_user() if self._key is None else self._key, self._hosts)
             return self._guard
 
-    def _routed(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _routed(self, environ: Mapping[str, Any]) -> WsgiResponse:
         path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace").rstrip("/")
         method = environ.get("REQUEST_METHOD", "GET")
         if path == "/v1/chat/completions":
-            _check_method(method, "POST")
+            check_method(method, "POST")
             return self._chat(environ)
         if path == "/v1/models" or path.startswith("/v1/models/"):
-            _check_method(method, "GET", "HEAD")
-            return self._model(path[len("/v1/models/") :]) if method == "GET" else _WsgiResponse(200, _JSON, [])
+            check_method(method, "GET", "HEAD")
+            return self._model(path[len("/v1/models/") :]) if method == "GET" else WsgiResponse(200, JSON, [])
         if path == "/v1/responses":
-            _check_method(method, "POST")
+            check_method(method, "POST")
             return self._new_response(environ)
         if path.startswith("/v1/responses/"):
-            return _json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
-        raise _unknown_url()
+            return json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
+        raise unknown_url()
 
-    def _model(self, name: str) -> _WsgiResponse:
+    def _model(self, name: str) -> WsgiResponse:
         models = self._known_models()
         if not name:
-            return _json_response(model_list(models))
+            return json_response(model_list(models))
         for model in models:
             if model.id == name:
-                return _json_response(model_object(model))
+                return json_response(model_object(model))
         raise ApiError(404, "there is no model of this name", code="model_not_found", param="model")
 
     def _known_models(self) -> List[Model]:
@@ -206,7 +201,7 @@ class Gateway:
             self._models_failure = from_copilot(error)
             raise
 
-    def _chat(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _chat(self, environ: Mapping[str, Any]) -> WsgiResponse:
         request = ChatRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
         has_left = watcher_of(environ)
@@ -231,33 +226,33 @@ class Gateway:
         if request.is_streamed:
             events = AnswerEvents(answering, ChatWriter(objects, request.includes_usage, keep))
             events.begin()
-            return _WsgiResponse(200, {**_STREAMED, **headers}, events)
+            return WsgiResponse(200, {**_STREAMED, **headers}, events)
         answer = answering.whole()
         keep(answer)
-        return _json_response(objects.completion(answer), headers)
+        return json_response(objects.completion(answer), headers)
 
-    def _new_response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _new_response(self, environ: Mapping[str, Any]) -> WsgiResponse:
         request = ResponseRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
         ask = functools.partial(self._answering, watcher_of(environ), "input", request.is_streamed)
         found = self._responses.create(request, self._client.get()._model, ask)
         if isinstance(found, AnswerEvents):
-            return _WsgiResponse(200, {**_STREAMED, **headers}, found)
-        return _json_response(found, headers)
+            return WsgiResponse(200, {**_STREAMED, **headers}, found)
+        return json_response(found, headers)
 
     def _known_response(self, path: str, method: str, environ: Mapping[str, Any]) -> Dict[str, Any]:
         name, _, rest = path.partition("/")
         query = str(environ.get("QUERY_STRING", ""))
         if not rest:
-            _check_method(method, "GET", "DELETE")
+            check_method(method, "GET", "DELETE")
             return self._responses.delete(name) if method == "DELETE" else self._responses.retrieve(name, query)
         if rest == "cancel":
-            _check_method(method, "POST")
+            check_method(method, "POST")
             return self._responses.cancel(name)
         if rest == "input_items":
-            _check_method(method, "GET")
+            check_method(method, "GET")
             return self._responses.input_items(name, query)
-        raise _unknown_url()
+        raise unknown_url()
 
     def _answering(self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, **options: Any) -> Answering:
         """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
@@ -313,17 +308,3 @@ def _impatient(client: Client) -> Optional[RetryPolicy]:
 
 def _wrong_prompt(error: Exception, param: str) -> ApiError:
     return ApiError(400, str(error), code="invalid_value", param=param)
-
-
-def _unknown_url() -> ApiError:
-    return ApiError(404, "there is nothing under this path", code="unknown_url")
-
-
-def _check_method(method: str, *allowed: str) -> None:
-    if method not in allowed:
-        raise ApiError(
-            405,
-            f"{method[:20]} is not for this path",
-            code="method_not_allowed",
-            headers=(("Allow", ", ".join(allowed)),),
-        )
