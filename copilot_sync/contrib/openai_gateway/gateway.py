@@ -3,9 +3,11 @@
 Threads: any number of threads call it. What they share is locked, or made once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import threading
 import time
 import uuid
@@ -15,6 +17,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError, HasLeft, take_turn
+from copilot_sync.contrib.openai_gateway.batches import Batches, no_folder
 from copilot_sync.contrib.openai_gateway.chat_events import AnswerEvents, ChatWriter
 from copilot_sync.contrib.openai_gateway.guard import Guard, checked_key, key_of_user
 from copilot_sync.contrib.openai_gateway.presence import watcher_of
@@ -35,6 +38,7 @@ from copilot_sync.models import Answer, Model
 from copilot_sync.openai_api.chat_objects import ChatObjects, model_list, model_object
 from copilot_sync.openai_api.chat_request import ChatRequest, ignored_header
 from copilot_sync.openai_api.failures import ApiError, Headers, from_copilot, internal
+from copilot_sync.pacing.background import BackgroundLimiter
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy
@@ -58,10 +62,10 @@ _STREAMED = {
 class Gateway:
     """A WSGI application that answers as OpenAI's API does, with the answers of a ``Client``.
 
-    It serves ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}`` and ``/v1/responses`` with its
-    ``{id}``, ``{id}/cancel`` and ``{id}/input_items``. Each request has to carry the key, ``Authorization: Bearer
-    KEY``. Pages of browsers are refused. Safe for any number of threads and for servers that fork, but each process
-    knows its own responses only.
+    It serves ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}``, ``/v1/responses`` with its
+    ``{id}``, ``{id}/cancel`` and ``{id}/input_items``, and ``/v1/files`` and ``/v1/batches``. Each request has to carry
+    the key, ``Authorization: Bearer KEY``. Pages of browsers are refused. Safe for any number of threads and for
+    servers that fork, but each process knows its own responses only.
 
     >>> application = Gateway(Client())  # doctest: +SKIP
 
@@ -79,6 +83,8 @@ class Gateway:
         patience: Seconds that a question waits for its turn, before it is answered with 429. Default 5.
         threads: Whether a transcript that begins as an earlier one did goes on in its conversation. Then only what the
             user said last is sent. Default ``False``: each request begins a conversation with the whole transcript.
+        batches: A folder for batches and their files. One process at a time runs the batches of a folder, in a thread
+            that begins with the first request, or with ``begin_batches``. Default: there are no batches.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -95,6 +101,7 @@ class Gateway:
         rate: Optional[float] = BY_HOST,
         patience: float = PATIENCE,
         threads: bool = False,
+        batches: "Union[None, str, os.PathLike[str]]" = None,
     ) -> None:
         if client is not None and not isinstance(client, Client):
             raise TypeError(f"client must be a Client, not {type(client).__name__}")
@@ -113,6 +120,8 @@ class Gateway:
         self._responses = Responses()
         self._guard: Optional[Guard] = None
         self._limiter: Optional[RateLimiter] = None
+        self._background: Optional[BackgroundLimiter] = None
+        self._batches = None if batches is None else Batches(batches, self._asking_batches)
         self._models: Optional[Tuple[float, List[Model]]] = None
         self._models_failure: Optional[ApiError] = None  # the last one
         self.after_fork_in_child()
@@ -140,6 +149,8 @@ class Gateway:
     def _response(self, environ: Mapping[str, Any]) -> WsgiResponse:
         try:
             self._known_guard().check(environ)
+            with contextlib.suppress(OSError):  # requests for batches are told
+                self.begin_batches()
             return self._routed(environ)
         except ApiError as error:
             found = error
@@ -172,6 +183,11 @@ class Gateway:
             return self._new_response(environ)
         if path.startswith("/v1/responses/"):
             return json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
+        if path.split("/")[1:3] in (["v1", "files"], ["v1", "batches"]):
+            if self._batches is None:
+                raise no_folder()
+            self.begin_batches()
+            return self._batches.respond(path[len("/v1/") :], method, environ)
         raise unknown_url()
 
     def _model(self, name: str) -> WsgiResponse:
@@ -261,7 +277,8 @@ class Gateway:
             stream = client.stream(prompt, buffered=not is_streamed, retry=_impatient(client), **options)
         except (TypeError, ValueError) as error:
             raise _wrong_prompt(error, param) from None
-        take_turn(limiter, self._patience, has_left)
+        with self._known_background().ahead():
+            take_turn(limiter, self._patience, has_left)
         return Answering(stream, limiter, has_left)
 
     def _known_limiter(self) -> RateLimiter:
@@ -270,8 +287,31 @@ class Gateway:
                 self._limiter = _limiter_for(self._client.get().api_url, *self._pace)
             return self._limiter
 
+    def _known_background(self) -> BackgroundLimiter:
+        with self._lock:
+            if self._background is None:
+                self._background = BackgroundLimiter(self._known_limiter())
+            return self._background
+
+    def _asking_batches(self) -> Tuple[Client, BackgroundLimiter]:
+        return self._client.get(), self._known_background()
+
+    def begin_batches(self) -> None:
+        """Go on with batches that are unfinished, as the first request does. May be called any number of times.
+
+        Raises:
+            OSError: The folder can't be made.
+        """
+        if self._batches is not None:
+            self._batches.begin()
+
     def close(self) -> None:
-        """Close the client, and thereby what is under way, if the gateway has made it. It can be used again."""
+        """End what is under way of batches, and close the client if the gateway has made it. It can be used again.
+
+        A batch goes on when the gateway is used again, in this process or another.
+        """
+        if self._batches is not None:
+            self._batches.close()
         if self._has_own_client:
             self._client.close()
 
