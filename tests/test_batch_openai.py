@@ -31,7 +31,10 @@ def request(custom_id: Any, text: str = "hi", **changes: Any) -> str:
 
 
 def lines_in(path: Path) -> Dict[str, Any]:
-    return {line["custom_id"]: line for line in map(json.loads, path.read_text().splitlines())}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = {line["custom_id"]: line for line in lines}
+    assert len(found) == len(lines)
+    return found
 
 
 def content_of(line: Any) -> Optional[str]:

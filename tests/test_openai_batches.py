@@ -75,7 +75,8 @@ def test_a_file_of_requests_becomes_files_of_results(emulator: Emulator, gateway
     assert codes(lines_of(gateway, batch["error_file_id"])) == {"b": "invalid_request"}
     output = call(gateway, f"/v1/files/{batch['output_file_id']}").json
     assert (output["purpose"], output["filename"]) == ("batch_output", f"{batch['id']}_output.jsonl")
-    assert sorted(path.suffix for path in (folder / "batches").iterdir()) == ["", "", ".json"]  # two are locks
+    # Two are locks.
+    wait_until(lambda: sorted(path.suffix for path in (folder / "batches").iterdir()) == ["", "", ".json"])
 
 
 def test_what_there_is_nothing_of_has_no_file(emulator: Emulator, gateway: Gateway) -> None:
@@ -143,6 +144,13 @@ def test_what_can_not_be_met_is_refused(gateway: Gateway, changes: Any, status: 
     response = begin_batch(gateway, batch_line("a"), **changes)
     assert (response.status, response.error["param"]) == (status, param)
     assert call(gateway, "/v1/batches").json["data"] == []
+
+
+def test_the_id_of_a_file_is_no_path(gateway: Gateway) -> None:
+    """Though a JSON body may have any text in its place."""
+    id = upload(gateway, b"{}").json["id"]
+    refused = begin_batch(gateway, batch_line("a"), input_file_id=f"../files/{id}")
+    assert (refused.status, refused.error["code"]) == (404, "not_found")
 
 
 def test_results_are_kept_as_long_as_is_said(gateway: Gateway) -> None:
@@ -403,6 +411,18 @@ def test_what_is_over_is_not_noted(gateway: Gateway, folder: Path) -> None:
     runner._note(record, 1, 1)
     runner._wait(record, ApiError(500, "no"), record.id)
     assert (folder / "batches" / f"{record.id}.json").read_bytes() == before
+
+
+def test_what_was_done_before_a_restart_still_counts(gateway: Gateway) -> None:
+    """Also while the next run has not come to it yet."""
+    runner = gateway._batches._runner  # type: ignore[union-attr]
+    runner._records.make_folder()
+    record = runner._records.create(CHAT, "file-x", None).moved("in_progress", 1.0, completed=5, failed=3)
+    runner._records.save(record)
+    for counts, expected in (((1, 1), (5, 3)), ((6, 2), (6, 3))):
+        runner._note(record, *counts)
+        noted = runner._records.get(record.id)
+        assert (noted.completed, noted.failed) == expected
 
 
 def test_how_far_it_is_is_not_written_for_each_result(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
