@@ -2,12 +2,15 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
 from batches import AT_ONCE, fail_on, sent
+from command_line import environment, spawn
 from journals import LINE, journal_of, refused
+from support import PATIENCE
 
 from copilot_sync import Client, batch
 from copilot_sync.batch.durable_file import JournalError
@@ -272,3 +275,19 @@ def test_a_file_says_its_format(requests: Path) -> None:
     """It is never told by a suffix: plain JSON Lines have the same."""
     found: List[PromptFile] = [batch.read("in.jsonl"), batch.read("in.jsonl", "openai")]
     assert [file.format for file in found] == ["jsonl", "openai"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_batch_that_was_killed_goes_on(served: Emulator, requests: Path) -> None:
+    """With ``kill -9``, in the middle of answers: nothing is asked twice, and each request has one line."""
+    texts = {f"request {number}": f"text {number}" for number in range(20)}
+    requests.write_text("\n".join(request(*pair) for pair in texts.items()))
+    served.reply = lambda prompt: Reply([prompt], first_delay=0.05)
+    arguments = [*COMMAND, "--workers", "2"]
+    with spawn(*arguments, environment=environment()) as process:
+        assert served.wait_until(lambda: len(sent(served)) >= 6, PATIENCE)
+        process.kill()
+    assert run(arguments) == 0
+    lines = lines_in(requests.with_name("out.jsonl"))
+    assert {name: content_of(line) for name, line in lines.items()} == texts
+    assert sorted(sent(served)) == sorted(texts.values())

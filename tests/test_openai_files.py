@@ -40,7 +40,7 @@ def kept(folder: Path) -> List[str]:
 
 def test_a_file_is_uploaded_and_read_again(gateway: Gateway) -> None:
     """Byte by byte as it was."""
-    data = b"{}\r\n\r\n--limit\n\xff" + bytes(range(256)) * 1000
+    data = b"{}\r\n\r\n--limi\n\xff" + bytes(range(256)) * 1000
     made = upload(gateway, data)
     assert made.status == 200
     file = made.json
