@@ -5,6 +5,8 @@ import io
 import json
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
+from support import wait_until
+
 from copilot_sync import Client
 from copilot_sync.contrib.openai_gateway import Gateway
 from copilot_sync.emulator import Emulator
@@ -77,3 +79,57 @@ def call(gateway: Any, path: str, body: Any = None, method: Optional[str] = None
 def question(text: str = "hello there", **more: Any) -> Dict[str, Any]:
     """The body of a request for a completion."""
     return {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
+
+
+#: What says that a body is a form of ``form``.
+FORM = {"CONTENT_TYPE": "multipart/form-data; boundary=limit"}
+
+
+def form(data: bytes, name: str = "in.jsonl", **fields: str) -> bytes:
+    """A form with a file, and other fields in front of it. What a name has in brackets is given with ``**``."""
+    parts = [(f'name="{key}"', value.encode()) for key, value in fields.items()]
+    parts.append((f'name="file"; filename="{name}"', data))
+    head = "--limit\r\nContent-Disposition: form-data; {}\r\n\r\n"
+    return b"".join(head.format(key).encode() + value + b"\r\n" for key, value in parts) + b"--limit--\r\n"
+
+
+def upload(gateway: Any, data: bytes, **fields: str) -> Response:
+    """Upload a file for batches."""
+    return call(gateway, "/v1/files", form(data, **{"purpose": "batch", **fields}), **FORM)
+
+
+def batch_line(custom_id: str, text: str = "hi", **body: Any) -> str:
+    """A line of a file for batches."""
+    fields = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions"}
+    return json.dumps({**fields, "body": question(text, **body)})
+
+
+def begin_batch(gateway: Any, *lines: str, **more: Any) -> Response:
+    """Upload lines, and begin a batch of them."""
+    file = upload(gateway, "\n".join(lines).encode())
+    body = {"input_file_id": file.json["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return call(gateway, "/v1/batches", {**body, **more})
+
+
+def batch_in(gateway: Any, batch_id: str, *statuses: str) -> Dict[str, Any]:
+    """Wait until a batch has one of some statuses."""
+    found: List[Dict[str, Any]] = []
+
+    def look() -> bool:
+        found.append(call(gateway, f"/v1/batches/{batch_id}").json)
+        return found[-1]["status"] in statuses
+
+    wait_until(look)
+    return found[-1]
+
+
+def lines_of(gateway: Any, file_id: str) -> Dict[str, Any]:
+    """The lines of a file of results, by the ids of their requests."""
+    body = call(gateway, f"/v1/files/{file_id}/content").body
+    return {line["custom_id"]: line for line in map(json.loads, body.splitlines())}
+
+
+def texts_of(gateway: Any, batch: Dict[str, Any]) -> Dict[str, str]:
+    """The answers of a batch, by the ids of their requests."""
+    lines = lines_of(gateway, batch["output_file_id"])
+    return {key: line["response"]["body"]["choices"][0]["message"]["content"] for key, line in lines.items()}

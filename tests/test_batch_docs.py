@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from copilot_sync import batch, settings
-from copilot_sync.batch import prompts
+from copilot_sync.batch import prompt_files
 from copilot_sync.cli.batch import batch as command
 from copilot_sync.pacing import triage
 
@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[1].joinpath("docs", "batch.rst").read_text(encodin
 def test_every_suffix_stands_beside_its_format() -> None:
     """And every format has a row."""
     rows = dict(re.findall(r"^``(\w+)`` +(\S.*?)   ", DOCS, re.MULTILINE))
-    told = {suffix: form for form in prompts.FORMATS for suffix in re.findall(r"``(\.\w+)``", rows[form])}
-    assert told == prompts._SUFFIXES
+    told = {suffix: form for form in prompt_files.FORMATS for suffix in re.findall(r"``(\.\w+)``", rows[form])}
+    assert told == prompt_files._SUFFIXES
 
 
 def test_every_option_that_is_named_exists() -> None:

@@ -10,8 +10,9 @@ from typing import Any, Dict, List, Union
 import pytest
 
 from copilot_sync import Conversation
-from copilot_sync.batch import prompts as prompts_module
-from copilot_sync.batch.prompts import BadLine, Prompt, read, read_prompt
+from copilot_sync.batch import prompt_files
+from copilot_sync.batch.prompt_files import read
+from copilot_sync.batch.prompts import BadLine, Prompt, read_prompt
 
 Read = List[Union[Prompt, BadLine]]
 
@@ -102,7 +103,7 @@ def test_lines_end_as_they_may(tmp_path: Path, end: bytes) -> None:
 
 def test_a_line_too_long_is_left_out_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is no text at all has no line ends, and would fill the memory."""
-    monkeypatch.setattr(prompts_module, "_LONGEST_LINE", 20)
+    monkeypatch.setattr(prompt_files, "_LONGEST_LINE", 20)
     fits, bad, last = read_file(tmp_path, "in.txt", b"x" * 19 + b"\n" + b"y" * 100 + b"\nlast\n")
     assert (fits, last) == (Prompt(1, "x" * 19), Prompt(3, "last"))
     assert bad == BadLine(2, 2, "line 2: it is longer than 20 bytes")
@@ -200,7 +201,7 @@ def test_a_cell_may_be_as_long_as_any_line(tmp_path: Path, monkeypatch: pytest.M
     content = f'id,prompt\na,"{text}"\nb,two\n'.encode()
     assert read_file(tmp_path, "in.csv", content) == [Prompt("a", text), Prompt("b", "two")]
     assert csv.field_size_limit() == before == 131_072
-    monkeypatch.setattr(prompts_module, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(prompt_files, "_LONGEST_LINE", 1000)
     with pytest.raises(ValueError, match="line 2: the row is longer than 1000 bytes; perhaps a quote is not closed"):
         read_file(tmp_path, "in.csv", content)
     with pytest.raises(ValueError, match=r"line 2: the row is longer than 1000 bytes.*\(201 lines\)"):
@@ -327,7 +328,7 @@ def test_a_format_wins_over_the_suffix(tmp_path: Path) -> None:
     path = written(tmp_path, "in.csv", b"one\n")
     with read(Path(path), "text") as prompts:
         assert list(prompts) == [Prompt(1, "one")]
-    with pytest.raises(ValueError, match="a format is one of jsonl, csv, text, not 'xml'"):
+    with pytest.raises(ValueError, match="a format is one of jsonl, csv, text, openai, not 'xml'"):
         read(path, "xml")
     with pytest.raises(ValueError, match="the suffix '.json' does not tell the format"):
         read(written(tmp_path, "in.json", b""))

@@ -173,3 +173,31 @@ def test_a_name_of_nobody_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """As a port that is taken is."""
     assert run(["serve", "--emulator", "--key", "mine", "--host", "nobody.invalid"]) == 1
     assert "nobody.invalid:8765 can't be used" in capsys.readouterr().err
+
+
+def test_batches_are_kept_in_the_state_folder(
+    served: List[Any], copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of an emulator are not: they would go on with the account the next time."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert run(["serve", "--emulator", "--port", "0"]) == 0
+    assert list(tmp_path.rglob("*")) == []
+    for name, value in copilot_emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", "--port", "0", "--key", "mine"]) == 0
+    place = tmp_path / "copilot-sync" / "gateway-batches"
+    assert sorted(path.name for path in place.iterdir()) == ["batches", "files"]
+    assert run(["serve", "--port", "0", "--key", "mine", "--batches", str(tmp_path / "other")]) == 0
+    assert (tmp_path / "other" / "files").is_dir()
+    assert len(served) == 3
+
+
+def test_a_folder_for_batches_that_can_not_be_made_is_said(
+    served: List[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is served."""
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "batches"
+    assert run(["serve", "--emulator", "--port", "0", "--batches", str(place)]) == 1
+    assert f"batches can't be kept in {place}: Not a directory" in capsys.readouterr().err
+    assert served == []

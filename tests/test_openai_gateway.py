@@ -14,8 +14,8 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from copilot_sync import RetryPolicy
 from copilot_sync.contrib.openai_gateway import Gateway, answer_events, application, request_body
 from copilot_sync.contrib.openai_gateway.answering import Answering
-from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.openai_api.chat_request import ChatRequest
 
 CHAT = "/v1/chat/completions"
 

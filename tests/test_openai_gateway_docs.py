@@ -11,8 +11,7 @@ import pytest
 from copilot_sync.contrib.openai_gateway import (
     answer_events,
     answering,
-    chat_request,
-    failures,
+    files,
     gateway,
     guard,
     response_memory,
@@ -20,6 +19,7 @@ from copilot_sync.contrib.openai_gateway import (
     response_request,
     responses,
 )
+from copilot_sync.openai_api import chat_request, failures
 from copilot_sync.pacing.limiter import pace_for
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,16 @@ def test_every_parameter_that_is_refused_is_named() -> None:
 
 def test_the_codes_are_those_that_are_sent() -> None:
     """None that the page names is gone."""
-    modules: Iterable[Any] = (failures, gateway, guard, chat_request, response_memory, response_objects, responses)
+    modules: Iterable[Any] = (
+        failures,
+        files,
+        gateway,
+        guard,
+        chat_request,
+        response_memory,
+        response_objects,
+        responses,
+    )
     source = "".join(map(inspect.getsource, modules))
     table = PAGE.split("status code meaning")[1].split("These clients")[0]
     codes = set(re.findall(r"``([a-z]+_[a-z_]+)``", table)) | {

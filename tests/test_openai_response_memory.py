@@ -7,9 +7,9 @@ import pytest
 from support import collect_garbage
 
 from copilot_sync import Answer, Conversation
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.contrib.openai_gateway.response_memory import KnownResponse, ResponseMemory
 from copilot_sync.contrib.openai_gateway.response_objects import ResponseObjects
+from copilot_sync.openai_api.failures import ApiError
 
 
 class Closings:

@@ -11,10 +11,10 @@ from support import Worker, nothing_left_open
 
 from copilot_sync import Client, Timeout
 from copilot_sync.contrib.openai_gateway import Gateway, answer_events
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.contrib.openai_gateway.response_events import ResponseWriter
 from copilot_sync.contrib.openai_gateway.response_objects import ResponseObjects
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.openai_api.failures import ApiError
 
 KEY = "sk-test"
 PATH = "/v1/responses"

@@ -9,7 +9,8 @@ prompt as done before its result is on the disk.
 """
 
 from copilot_sync.batch.durable_file import JournalError
-from copilot_sync.batch.prompts import BadLine, Prompt, PromptFile, read
+from copilot_sync.batch.prompt_files import PromptFile, read
+from copilot_sync.batch.prompts import BadLine, Prompt
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
 from copilot_sync.batch.scheduler import TooManyFailuresError

@@ -22,17 +22,13 @@ from typing import IO, Any, Dict, Iterable, Iterator, List, Optional, Union
 from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.durable_file import JournalError, check_is_file
 from copilot_sync.batch.line_files import LineFile
-from copilot_sync.batch.line_formats import JOURNAL, OUTPUT
+from copilot_sync.batch.line_formats import JOURNAL
+from copilot_sync.batch.output_forms import DONE, FAILED, OWN, UNCERTAIN, OutputForm
 from copilot_sync.batch.prompts import Id
 from copilot_sync.batch.results import Result
 from copilot_sync.delivery.message import MessageHandle
-from copilot_sync.delivery.recovery import may_have_answer
 
 logger = logging.getLogger(__name__)
-
-_DONE = "done"
-_FAILED = "failed"
-_UNCERTAIN = "uncertain"  # failed, but the answer may be in its conversation
 
 
 @dataclass(frozen=True)
@@ -108,19 +104,21 @@ class Journal:
     Args:
         path: The output.
         retry_failed: Remove the failures from the output, so that their prompts are asked again.
+        form: What the lines of the output are like.
 
     Raises:
         JournalError: Another batch writes to the output, a file can't be read or written, or it is not a batch's.
     """
 
-    def __init__(self, path: str, *, retry_failed: bool = False) -> None:
+    def __init__(self, path: str, *, retry_failed: bool = False, form: OutputForm = OWN) -> None:
         check_is_file(path)
+        self._form = form
         self.path = os.path.realpath(path)
         with contextlib.ExitStack() as stack:
-            self._outcomes = stack.enter_context(DiskDict())  # id of a prompt: _DONE, _FAILED or _UNCERTAIN
+            self._outcomes = stack.enter_context(DiskDict())  # id of a prompt: DONE, FAILED or UNCERTAIN
             self._intents = stack.enter_context(DiskDict())  # id of a prompt: the fields of its last intent, as JSON
             self._created = stack.enter_context(DiskDict())  # id of a conversation: id of the prompt it was begun for
-            self._output = stack.enter_context(LineFile(self.path, OUTPUT, self.path))
+            self._output = stack.enter_context(LineFile(self.path, form.lines, self.path))
             self._notes = stack.enter_context(LineFile(f"{self.path}.journal", JOURNAL, self.path))
             self._failures = 0  # prompts that have failed
             self._read()
@@ -140,7 +138,7 @@ class Journal:
                     self._apply(note)
 
             def take_result(number: int, fields: Dict[str, Any], line: bytes) -> None:
-                if checksums.get(str(fields["id"])) not in (None, str(zlib.crc32(line))):
+                if checksums.get(self._id_in(fields)) not in (None, str(zlib.crc32(line))):
                     changed.append(number)
                 self._count(fields)
 
@@ -158,7 +156,7 @@ class Journal:
     def failed(self, id: Id) -> Optional[bool]:
         """Return whether a prompt has failed; ``None`` if it has no result."""
         outcome = self._outcomes.get(str(id))
-        return None if outcome is None else outcome != _DONE
+        return None if outcome is None else outcome != DONE
 
     def intent(self, id: Id) -> Optional[Intent]:
         """Return what an earlier run was about to send for a prompt; ``None`` if there is nothing."""
@@ -182,11 +180,11 @@ class Journal:
         Raises:
             JournalError: They can't be written.
         """
-        fields = [result.to_dict() for result in results]
+        fields = [self._form.fields_of(result) for result in results]
         lines = self._output.append(fields, sync=True)
         for each in fields:
             self._count(each)
-        checksums = [{"result": each["id"], "sum": zlib.crc32(line)} for each, line in zip(fields, lines)]
+        checksums = [{"result": each[self._form.id_key], "sum": zlib.crc32(line)} for each, line in zip(fields, lines)]
         with contextlib.suppress(JournalError):  # the results are safe; the next call that needs the journal raises
             self._notes.append(checksums, sync=False)
 
@@ -208,9 +206,9 @@ class Journal:
         with DiskDict() as spans, self._output.reading() as file:  # id of a prompt: start and length of each line
             start = 0
             for line in file:
-                fields = OUTPUT.parse(line.strip())
+                fields = self._form.lines.parse(line.strip())
                 # A prompt may have two results. Blank lines share one key. No line is lost.
-                key = "" if fields is None else f"id {fields['id']}"
+                key = "" if fields is None else f"id {self._id_in(fields)}"
                 spans.set(key, f"{spans.get(key) or ''} {start} {len(line)}")
                 start += len(line)
             self._output.replace(_spans_in_order(file, spans, (f"id {id}" for id in ids)))
@@ -246,16 +244,16 @@ class Journal:
 
     def _count(self, line: Dict[str, Any]) -> None:
         """Take over a line of the output. If a prompt has two, an answer counts more than a failure."""
-        id, error = str(line["id"]), line.get("error")
+        id = self._id_in(line)
         before = self._outcomes.get(id)
-        if before == _DONE:
+        if before == DONE:
             return
-        outcome = _DONE if error is None else _UNCERTAIN if may_have_answer(error) else _FAILED
+        outcome = self._form.outcome_of(line)
         self._outcomes.set(id, outcome)
-        self._failures += (outcome != _DONE) - (before is not None)
+        self._failures += (outcome != DONE) - (before is not None)
 
     def _is_spare(self, conversation_id: str, id: str) -> bool:
-        if self._outcomes.get(id) in (_DONE, _FAILED):
+        if self._outcomes.get(id) in (DONE, FAILED):
             return True
         kept = self._intents.get(id)
         return kept is not None and Intent.from_dict(json.loads(kept)).handle.conversation_id != conversation_id
@@ -263,28 +261,30 @@ class Journal:
     def _forget_failures(self) -> None:
         """Remove the failures from the output. Note first whether their conversations may have the answer."""
         notes: List[Dict[str, Any]] = []
-        failed = [(id, outcome) for id, outcome in self._outcomes.items() if outcome != _DONE]
+        failed = [(id, outcome) for id, outcome in self._outcomes.items() if outcome != DONE]
         for id, outcome in failed:
             kept = self._intents.get(id)
             if kept is not None:
                 note = json.loads(kept)
-                notes.append({**note, "again": True} if outcome == _UNCERTAIN else {"dropped": note["id"]})
+                notes.append({**note, "again": True} if outcome == UNCERTAIN else {"dropped": note["id"]})
         self._notes.append(notes, sync=True)
         for note in notes:
             self._apply(note)
         with self._output.reading() as file:
-            self._output.replace(line for line in file if not _is_failure(line))
+            self._output.replace(line for line in file if not self._is_failure(line))
         for id, _ in failed:
             self._outcomes.remove(id)
         self._failures = 0
 
+    def _is_failure(self, line: bytes) -> bool:
+        fields = self._form.lines.parse(line.strip())
+        return fields is not None and self._form.outcome_of(fields) != DONE
+
+    def _id_in(self, fields: Dict[str, Any]) -> str:
+        return str(fields[self._form.id_key])
+
 
 AnyJournal = Union[Journal, NullJournal]
-
-
-def _is_failure(line: bytes) -> bool:
-    fields = OUTPUT.parse(line.strip())
-    return fields is not None and fields.get("error") is not None
 
 
 def _spans_in_order(file: IO[bytes], spans: DiskDict, keys: Iterable[str]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """What the lines of a batch's output and of its journal look like: how one is written, read, and told from other text.
 
-A line of the output is a result as JSON. A line of the journal is the checksum of a JSON object, and the object.
+A line of the output is a result as JSON, in one of two forms. A line of the journal is the checksum of a JSON object,
+and the object.
 """
 
 import json
@@ -9,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
-from copilot_sync.batch.results import is_result
+from copilot_sync.batch.results import is_openai_result, is_result
 from copilot_sync.safe_text import loads
 
 Fields = Dict[str, Any]
@@ -56,6 +57,13 @@ def _read_result(line: bytes) -> Fields:
     return fields
 
 
+def _read_openai_result(line: bytes) -> Fields:
+    fields: Fields = loads(line.decode("utf-8"))
+    if not is_openai_result(fields):
+        raise ValueError("it is no result")
+    return fields
+
+
 def _may_be_torn_result(start: bytes) -> bool:
     has_start = b'{"id": '.startswith(start) or _RESULT_START.fullmatch(start) is not None
     return has_start and not _is_json(start)
@@ -87,4 +95,5 @@ def _is_json(text: bytes) -> bool:
 
 
 OUTPUT = LineFormat(_write_json, _read_result, _may_be_torn_result)
+OPENAI_OUTPUT = LineFormat(_write_json, _read_openai_result, _may_be_torn_result)
 JOURNAL = LineFormat(_write_note, _read_note, _may_be_torn_note, _write_note({"journal": "copilot-sync batch"}) + b"\n")

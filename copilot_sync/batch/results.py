@@ -18,6 +18,9 @@ KEYS = (
     *("complete", "seconds", "attempts", "error"),
 )
 _EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error"}
+#: How the ids of lines of OpenAI's begin. It tells them from those that OpenAI wrote.
+OPENAI_ID_PREFIX = "batch_req_copilot_"
+_OPENAI_KEYS = {"id", "custom_id", "response", "error"}
 _ERROR_KEYS = {"type", "message", "stage", "status"}
 
 
@@ -34,7 +37,8 @@ class Result:
         seconds: How long the asking took, without the time that the prompt waited for its turn.
         attempts: How often this run sent the message. 0 if an earlier run had sent it and its answer was found in the
             conversation.
-        error: ``None`` for an answer. Otherwise a mapping with ``type``, ``message``, ``stage`` and ``status``.
+        error: ``None`` for an answer. Otherwise a mapping with ``type``, ``message``, ``stage`` and ``status``, and for
+            a faulty line of OpenAI's ``code`` and ``param``.
     """
 
     id: Id
@@ -83,6 +87,21 @@ def is_result(fields: object) -> bool:
     return set(fields) >= _EARLIER_KEYS and isinstance(fields["text"], (str, type(None)) if error else str)
 
 
+def is_openai_result(fields: object) -> bool:
+    """Whether a JSON value is a line of an output in the form of OpenAI's batches, as this package writes it."""
+    if not isinstance(fields, dict) or not set(fields) >= _OPENAI_KEYS:
+        return False
+    if not (isinstance(fields["custom_id"], str) and str(fields["id"]).startswith(OPENAI_ID_PREFIX)):
+        return False
+    response, error = fields["response"], fields["error"]
+    if response is None:
+        return isinstance(error, dict)
+    body = response.get("body") if isinstance(response, dict) else None
+    if not isinstance(body, dict):
+        return False
+    return response.get("status_code") == 200 or (isinstance(body.get("error"), dict) and "code" in body["error"])
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
@@ -99,4 +118,7 @@ def error_of(error: Exception, stage: Optional[str] = None) -> Dict[str, Any]:
 
 def result_of_bad_line(line: BadLine) -> Result:
     """Return the failure of a line that is no prompt."""
-    return Result(line.id, error={"type": BAD_LINE, "message": line.reason, "stage": "input", "status": None})
+    error: Dict[str, Any] = {"type": BAD_LINE, "message": line.reason, "stage": "input", "status": None}
+    if line.code is not None:
+        error.update(code=line.code, param=line.param)
+    return Result(line.id, error=error)

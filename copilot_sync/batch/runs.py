@@ -16,6 +16,7 @@ from typing import Any, Callable, Generator, Iterable, Mapping, Optional, Tuple,
 from copilot_sync.batch.disk_dict import DiskDict
 from copilot_sync.batch.intake import Intake
 from copilot_sync.batch.journal import AnyJournal, Journal, NullJournal
+from copilot_sync.batch.output_forms import FORMS
 from copilot_sync.batch.prompts import PromptSource
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.scheduler import Scheduler
@@ -46,6 +47,7 @@ def run(
     ordered: bool = False,
     delete_threads: bool = False,
     output: "Union[None, str, os.PathLike[str]]" = None,
+    output_format: str = "jsonl",
     retry_failed: bool = False,
     rate_limiter: Optional[RateLimiter] = None,
     executor: Optional[concurrent.futures.Executor] = None,
@@ -87,6 +89,8 @@ def run(
         output: A file that keeps the results as JSON Lines. A result is returned once it is on the disk. A prompt that
             has a result in the file is not asked again. A ``.journal`` lies beside the file until nothing is left to
             do. A file that was not written by a batch is refused and not changed.
+        output_format: What the lines of ``output`` are like: ``jsonl``, as ``Result.to_dict`` has them, or ``openai``,
+            the results of OpenAI's batches. There, an answer without text is a failure.
         retry_failed: Ask those prompts again whose result in ``output`` is a failure.
         rate_limiter: A limiter that several batches share. It replaces ``rate``, and ``workers`` defaults to its
             concurrency.
@@ -116,6 +120,9 @@ def run(
         checked_count("max_failures", max_failures)
     if retry_failed and output is None:
         raise ValueError("retry_failed needs the output that holds the failed results")
+    if output_format not in FORMS:
+        raise ValueError(f"an output_format is one of {', '.join(FORMS)}, not {output_format!r}")
+    form = FORMS[output_format]
     for name, text in (("model", model), ("system", system)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
@@ -143,6 +150,7 @@ def run(
         max_failures=math.inf if max_failures is None else max_failures,
         ordered=ordered,
         delete_threads=delete_threads,
+        judge=form.judge,
     )
 
     def results() -> Generator[Result, None, None]:
@@ -150,7 +158,7 @@ def run(
             intake.check_ids(stack.enter_context(DiskDict()), steps.check_stopped)
             journal: AnyJournal = NullJournal()
             if output is not None:
-                journal = stack.enter_context(Journal(output, retry_failed=retry_failed))
+                journal = stack.enter_context(Journal(output, retry_failed=retry_failed, form=form))
             stack.enter_context(pool)
             concurrency, limiter = pace(pool.api_url)
             pool.start(concurrency)

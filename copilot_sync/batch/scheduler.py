@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from typing import Deque, Iterator, List, Optional, Union
+from typing import Callable, Deque, Iterator, List, Optional, Union
 
 from copilot_sync.batch.intake import Intake
 from copilot_sync.batch.journal import AnyJournal
@@ -51,6 +51,7 @@ class Scheduler:
         max_failures: After so many failures no further prompt starts.
         ordered: Whether results are handed out in the order of the prompts.
         delete_threads: Whether the conversations that the batch began are deleted.
+        judge: Returns a result as it counts in the output.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Scheduler:
         max_failures: float,
         ordered: bool,
         delete_threads: bool,
+        judge: Callable[[Result], Result],
     ) -> None:
         self._intake = intake
         self._source = intake.items(journal)
@@ -76,6 +78,7 @@ class Scheduler:
         self._failures_left = max_failures
         self._ordered = ordered
         self._delete_threads = delete_threads
+        self._judge = judge
         self._unfinished = 0  # prompts that were read and whose result was not handed out
         self._slots = 0  # of the rate limiter, held by prompts
         self._ready: List[WorkItem] = []  # in the state READY
@@ -278,7 +281,7 @@ class Scheduler:
         follower = self._conversations.leave(item, message_id)
         if follower is not None:
             self._enqueue(follower, ItemEvent.TURN_CAME)
-        self._finished.put(FinishedItem(item.index, result, item, is_refused))
+        self._finished.put(FinishedItem(item.index, self._judge(result), item, is_refused))
 
     def _end(self, error: Exception) -> None:
         """Start no further prompt."""

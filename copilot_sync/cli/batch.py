@@ -15,7 +15,9 @@ from typing import Counter as CounterType
 import click
 
 from copilot_sync.batch.durable_file import JournalError
-from copilot_sync.batch.prompts import FORMATS, PromptFile, read
+from copilot_sync.batch.output_forms import FORMS as OUTPUT_FORMS
+from copilot_sync.batch.output_forms import OutputForm
+from copilot_sync.batch.prompt_files import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
 from copilot_sync.cli import options
@@ -38,6 +40,7 @@ _STDOUT = "-"
 Examples:
   copilot-sync batch prompts.jsonl -o results.jsonl --rate 20
   copilot-sync batch prompts.jsonl -o results.jsonl --retry-failed
+  copilot-sync batch requests.jsonl -o responses.jsonl --format openai
   cut -f 2 questions.tsv | copilot-sync batch - --format text -o results.jsonl
 """
 )
@@ -54,7 +57,7 @@ Examples:
     "form",
     metavar="NAME",
     type=click.Choice(FORMATS),
-    help="jsonl, csv or text.  [default: from IN's suffix]",
+    help="jsonl, csv, text or openai.  [default: from IN's suffix]",
 )
 @click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
@@ -91,9 +94,9 @@ def batch(
     """Ask every prompt of IN and write each result to OUT as a line of JSON.
 
     IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation", "files"}), CSV with columns
-    of these names, or text with one prompt per line; "-" is stdin, which is read to its end first. To continue a batch
-    that stopped, run the same command again; this needs an OUT other than "-". All prompts use one account, and a
-    burst of requests may get it suspended.
+    of these names, or text with one prompt per line; "-" is stdin, which is read to its end first. With --format
+    openai, IN and OUT are those of OpenAI's batches. To continue a batch that stopped, run the same command again;
+    this needs an OUT other than "-". All prompts use one account, and a burst of requests may get it suspended.
     """
     is_kept = output != _STDOUT
     _check_output(prompts, output, retry_failed)
@@ -101,6 +104,7 @@ def batch(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
         client = stack.enter_context(open_backend(emulated)).client
+        output_format = source.format if source.format in OUTPUT_FORMS else "jsonl"
         with report_usage_errors():
             results = run(
                 source,
@@ -108,11 +112,12 @@ def batch(
                 model=model,
                 files=attachments,
                 output=output if is_kept else None,
+                output_format=output_format,
                 retry_failed=retry_failed,
                 timeout=None if timeout is None else Timeout(total=timeout),
                 **{name: value for name, value in others.items() if value is not None},
             )
-        return _show_results(stack.enter_context(results), output)
+        return _show_results(stack.enter_context(results), output, OUTPUT_FORMS[output_format])
 
 
 def _check_output(prompts: str, output: str, retry_failed: bool) -> None:
@@ -127,7 +132,7 @@ def _open_prompts(prompts: str, form: Optional[str]) -> PromptFile:
         return read(sys.stdin.buffer if prompts == "-" else prompts, form)
 
 
-def _show_results(results: Run, output: str) -> int:
+def _show_results(results: Run, output: str, form: OutputForm) -> int:
     """Run the batch, show its progress, and return the exit status."""
     tally = Tally(results)
     shows_summary = True
@@ -135,7 +140,7 @@ def _show_results(results: Run, output: str) -> int:
         with _progress(tally, output == _STDOUT) as show, report_usage_errors():
             for result in results:
                 if output == _STDOUT:
-                    show_json(result.to_dict())
+                    show_json(form.fields_of(result))
                 tally.count(result)
                 show()
     except BrokenPipeError:  # the reader of the results wants no more of them

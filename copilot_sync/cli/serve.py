@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import os
 import secrets
 import shlex
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple
+import tempfile
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Tuple
 
 import click
 
@@ -15,6 +17,7 @@ from copilot_sync.cli.backend import open_backend
 from copilot_sync.cli.emulator import apply_script
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import is_loopback
+from copilot_sync.user_folders import state_folder
 
 if TYPE_CHECKING:
     from copilot_sync.emulator import Emulator
@@ -65,6 +68,13 @@ Examples:
     help="Questions a minute.",
 )
 @click.option("--threads", is_flag=True, help="Go on with conversations of transcripts.")
+@click.option(
+    "--batches",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    show_default="user's state folder",
+    help="Where batches are kept.",
+)
 def serve(
     emulator: bool,
     script: Optional[str],
@@ -75,6 +85,7 @@ def serve(
     concurrency: Optional[int],
     rate: Optional[float],
     threads: bool,
+    batches: Optional[str],
 ) -> None:
     """Serve OpenAI's API with the answers of Copilot, until Ctrl-C.
 
@@ -90,7 +101,10 @@ def serve(
     if script is not None and not emulator:
         raise click.UsageError("--script is for an emulator: use it with --emulator")
     prepare = functools.partial(_apply, script)
-    with open_backend(emulator, prepare=prepare) as backend:
+    with contextlib.ExitStack() as stack:
+        backend = stack.enter_context(open_backend(emulator, prepare=prepare))
+        if batches is None and emulator:  # the account's batches are nothing for an emulator
+            batches = stack.enter_context(tempfile.TemporaryDirectory())
         try:
             shown = key or (f"sk-copilot-sync-{secrets.token_urlsafe(32)}" if emulator else key_of_user().reveal())
             gateway = Gateway(
@@ -100,11 +114,13 @@ def serve(
                 concurrency=concurrency,
                 rate=BY_HOST if rate is None else rate,
                 threads=threads,
+                batches=os.path.join(state_folder(), "gateway-batches") if batches is None else batches,
             )
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         except OSError as error:
             raise click.ClickException(f"the key can't be kept: {error.strerror}") from error
+        stack.callback(gateway.close)
         with _listen(host, port) as listening:
             if not is_loopback(host):
                 click.echo(
@@ -114,9 +130,17 @@ def serve(
                 )
             click.echo(f"export OPENAI_BASE_URL={shlex.quote(f'http://{_address(listening)}/v1')}")
             click.echo(f"export OPENAI_API_KEY={shlex.quote(shown)}")
-            with _stopping(backend.client.close):
+            with _stopping(gateway.close, backend.client.close):
+                _begin_batches(gateway)
                 _run(waitress, gateway, listening)
         click.echo("stopped", err=True)
+
+
+def _begin_batches(gateway: Any) -> None:
+    try:
+        gateway.begin_batches()
+    except OSError as error:
+        raise click.ClickException(f"batches can't be kept in {error.filename}: {error.strerror}") from error
 
 
 def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
@@ -172,11 +196,12 @@ def _address(listening: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _stopping(end_answers: Any) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM end the answers under way, for which the server would wait, and then the server."""
+def _stopping(*ends: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end what is under way, for which the server would wait, and then the server."""
 
     def stop(*args: object) -> None:
-        end_answers()
+        for end in ends:
+            end()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

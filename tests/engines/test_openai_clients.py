@@ -141,8 +141,8 @@ class Gateways:
                 emulator.choose_fault = lambda stage, request: lost.get(stage)
                 timeout = Timeout(read=0.5) if fault.action == "stall" else None
             with Client(**places, retry=None, timeout=timeout) as client:
-                self._gateway = Gateway(client, key=KEY, **options)
-                yield emulator
+                with closing(Gateway(client, key=KEY, **options)) as self._gateway:
+                    yield emulator
 
     def close(self) -> None:
         """End the server."""
@@ -318,6 +318,47 @@ def test_an_official_client_lists_models(gateways: Gateways, driver_of: DriverOf
         names, first = told["whole"]
         assert names[0] == first
         assert len(set(names)) == len(names) > 1
+
+
+@pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3", "openai of npm"])
+def test_an_official_client_gets_the_results_of_a_batch(
+    gateways: Gateways, driver_of: DriverOf, tmp_path: Path, name: str
+) -> None:
+    """From the upload to the files with answers and failures, each of the shape that it checks."""
+    driver = driver_of(name)
+    with gateways.over(batches=tmp_path) as emulator:
+        told = driver.call("batch")
+        assert questions(emulator) == 1
+    assert told.get("whole") == {
+        "answers": {"good": "one two"},
+        "failures": {"bad": "n"},
+        "counts": [2, 1, 1],
+        "metadata": {"for": "test"},
+        "deleted": True,
+    }, told
+
+
+@pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3"])
+def test_an_official_client_is_told_which_lines_are_wrong(
+    gateways: Gateways, driver_of: DriverOf, tmp_path: Path, name: str
+) -> None:
+    """In the batch, which has failed and can't be cancelled."""
+    driver = driver_of(name)
+    with gateways.over(batches=tmp_path) as emulator:
+        told = driver.call("async batch")
+        assert questions(emulator) == 0
+    assert told.get("whole") == ["failed", 2, "missing_required_parameter", "invalid_status"], told
+
+
+@pytest.mark.parametrize("name", ["openai 1", "openai 2", "openai 3", "openai of npm"])
+def test_an_official_client_raises_if_there_is_no_folder_for_batches(
+    gateways: Gateways, driver_of: DriverOf, name: str
+) -> None:
+    """And it says what is missing."""
+    with gateways.over():
+        told = driver_of(name).call("batch", retries=2)
+    assert told["raised"] == "InternalServerError"
+    assert "batches=" in told["says"]
 
 
 @pytest.mark.parametrize(

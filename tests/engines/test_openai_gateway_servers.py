@@ -2,11 +2,16 @@
 
 import http.client
 import json
+import os
+import signal
 import time
-from typing import Any, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Dict, List
 
 import pytest
-from support import PATIENCE
+import requests
+from support import PATIENCE, wait_until
 
 from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -76,3 +81,60 @@ def test_a_client_that_leaves_while_it_waits_ends_the_question(
     """Nothing has been written to it, and nothing will be."""
     connection = ask(served(emulator, serve, SEEING[name]), is_streamed=False)
     check_end(emulator, connection.close)
+
+
+def holders_of(path: Path) -> List[int]:
+    """The processes that have a file open."""
+    found = []
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(str(descriptor)) == str(path):
+                found.append(int(descriptor.parts[2]))
+    return found
+
+
+@pytest.mark.parametrize("options", ["--worker-class gthread --threads 4 --preload", "--worker-class gevent"])
+def test_another_worker_goes_on_with_the_batches_of_one_that_was_killed(
+    emulator: Emulator, serve: Callable[..., int], tmp_path: Path, options: str
+) -> None:
+    """Whichever is asked knows of all files and batches; one runs them, and nothing is asked twice."""
+    emulator.reply = lambda prompt: Reply([prompt], first_delay=0.1)
+    variables = {"COPILOT_SYNC_GATEWAY_KEY": KEY, "BATCHES": str(tmp_path)}
+    port = serve(f"gunicorn --workers 3 {options} batches_program:application", env=variables)
+
+    def ask_any(method: str, path: str, **more: Any) -> Any:
+        found: List[requests.Response] = []
+
+        def is_answered() -> bool:
+            with suppress(requests.ConnectionError):  # by the one that was killed
+                url, headers = f"http://127.0.0.1:{port}/v1/{path}", {"Authorization": f"Bearer {KEY}"}
+                found.append(requests.request(method, url, headers=headers, timeout=PATIENCE, **more))
+            return bool(found)
+
+        wait_until(is_answered)
+        return found[0]
+
+    prompts = [f"prompt {number}" for number in range(20)]
+    lines = [
+        json.dumps({"custom_id": text, "method": "POST", "url": "/v1/chat/completions", "body": body_of(text)})
+        for text in prompts
+    ]
+    file = ask_any("POST", "files", files={"file": ("a.jsonl", "\n".join(lines))}, data={"purpose": "batch"}).json()
+    wanted = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = ask_any("POST", "batches", json=wanted).json()
+    assert emulator.wait_until(lambda: sent(emulator)[3:], PATIENCE)
+    [holder] = holders_of(tmp_path / "batches" / "running")
+    os.kill(holder, signal.SIGKILL)
+    # A worker takes part from its first request on.
+    wait_until(lambda: ask_any("GET", f"batches/{batch['id']}").json()["status"] == "completed")
+    output = ask_any("GET", f"batches/{batch['id']}").json()["output_file_id"]
+    answers = [json.loads(line)["custom_id"] for line in ask_any("GET", f"files/{output}/content").text.splitlines()]
+    assert sorted(answers) == sorted(sent(emulator)) == sorted(prompts)
+
+
+def body_of(text: str) -> Dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def sent(emulator: Emulator) -> List[str]:
+    return [request.json["content"] for request in emulator.requests if request.stage == "message"]

@@ -9,9 +9,9 @@ Threads: confined to the thread that iterates, but for ``close``.
 import logging
 from typing import Iterator, List, Optional
 
-from copilot_sync.contrib.openai_gateway.answer_writer import COMMENT, AnswerWriter
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError
-from copilot_sync.contrib.openai_gateway.failures import ApiError, internal
+from copilot_sync.openai_api.answer_writer import COMMENT, AnswerWriter
+from copilot_sync.openai_api.failures import ApiError, internal
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import math
 import time
 from typing import Callable, List, Optional
 
-from copilot_sync.contrib.openai_gateway.failures import empty, from_copilot, incomplete, too_busy
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.failures import empty, from_copilot, incomplete, too_busy
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
 from copilot_sync.pacing.policy import Scope, verdict_of
 from copilot_sync.stream import Stream

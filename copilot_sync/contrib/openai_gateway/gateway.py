@@ -3,32 +3,42 @@
 Threads: any number of threads call it. What they share is locked, or made once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import threading
 import time
 import uuid
 from http import HTTPStatus
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import LazyClient
 from copilot_sync.contrib.openai_gateway.answer_events import AnswerEvents
-from copilot_sync.contrib.openai_gateway.answer_writer import json_body
 from copilot_sync.contrib.openai_gateway.answering import Answering, ClientLeftError, HasLeft, take_turn
-from copilot_sync.contrib.openai_gateway.chat_objects import ChatCompletion, model_list, model_object
-from copilot_sync.contrib.openai_gateway.chat_request import ChatRequest, ignored_header
-from copilot_sync.contrib.openai_gateway.failures import ApiError, Headers, from_copilot, internal
+from copilot_sync.contrib.openai_gateway.batches import Batches, no_folder
 from copilot_sync.contrib.openai_gateway.guard import Guard, checked_key, key_of_user
 from copilot_sync.contrib.openai_gateway.presence import watcher_of
 from copilot_sync.contrib.openai_gateway.request_body import read_json
 from copilot_sync.contrib.openai_gateway.response_request import ResponseRequest
 from copilot_sync.contrib.openai_gateway.responses import Responses
 from copilot_sync.contrib.openai_gateway.thread_memory import ThreadMemory
+from copilot_sync.contrib.openai_gateway.wsgi_response import (
+    JSON,
+    WsgiResponse,
+    check_method,
+    json_response,
+    unknown_url,
+)
 from copilot_sync.errors import CopilotError
 from copilot_sync.model_list import chat_models
 from copilot_sync.models import Answer, Model
+from copilot_sync.openai_api.chat_objects import ChatCompletion, model_list, model_object
+from copilot_sync.openai_api.chat_request import ChatRequest, ignored_header
+from copilot_sync.openai_api.failures import ApiError, Headers, from_copilot, internal
+from copilot_sync.pacing.background import BackgroundLimiter
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy
@@ -47,27 +57,15 @@ _STREAMED = {
     "X-Accel-Buffering": "no",
     "Content-Encoding": "identity",
 }
-_JSON = {"Content-Type": "application/json"}
-
-
-class _WsgiResponse(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: Iterable[bytes]
-
-
-def _json_response(value: Dict[str, Any], headers: Mapping[str, str] = {}, status: int = 200) -> _WsgiResponse:
-    body = json_body(value)
-    return _WsgiResponse(status, {**_JSON, **headers, "Content-Length": str(len(body))}, [body])
 
 
 class Gateway:
     """A WSGI application that answers as OpenAI's API does, with the answers of a ``Client``.
 
-    It serves ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}`` and ``/v1/responses`` with its
-    ``{id}``, ``{id}/cancel`` and ``{id}/input_items``. Each request has to carry the key, ``Authorization: Bearer
-    KEY``. Pages of browsers are refused. Safe for any number of threads and for servers that fork, but each process
-    knows its own responses only.
+    It serves ``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /v1/models/{id}``, ``/v1/responses`` with its
+    ``{id}``, ``{id}/cancel`` and ``{id}/input_items``, and ``/v1/files`` and ``/v1/batches``. Each request has to carry
+    the key, ``Authorization: Bearer KEY``. Pages of browsers are refused. Safe for any number of threads and for
+    servers that fork, but each process knows its own responses only.
 
     >>> application = Gateway(Client())  # doctest: +SKIP
 
@@ -85,6 +83,8 @@ class Gateway:
         patience: Seconds that a question waits for its turn, before it is answered with 429. Default 5.
         threads: Whether a transcript that begins as an earlier one did goes on in its conversation. Then only what the
             user said last is sent. Default ``False``: each request begins a conversation with the whole transcript.
+        batches: A folder for batches and their files. One process at a time runs the batches of a folder, in a thread
+            that begins with the first request, or with ``begin_batches``. Default: there are no batches.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -101,6 +101,7 @@ class Gateway:
         rate: Optional[float] = BY_HOST,
         patience: float = PATIENCE,
         threads: bool = False,
+        batches: "Union[None, str, os.PathLike[str]]" = None,
     ) -> None:
         if client is not None and not isinstance(client, Client):
             raise TypeError(f"client must be a Client, not {type(client).__name__}")
@@ -119,6 +120,8 @@ class Gateway:
         self._responses = Responses()
         self._guard: Optional[Guard] = None
         self._limiter: Optional[RateLimiter] = None
+        self._background: Optional[BackgroundLimiter] = None
+        self._batches = None if batches is None else Batches(batches, self._asking_batches)
         self._models: Optional[Tuple[float, List[Model]]] = None
         self._models_failure: Optional[ApiError] = None  # the last one
         self.after_fork_in_child()
@@ -143,20 +146,22 @@ class Gateway:
             raise
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else response.body
 
-    def _response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _response(self, environ: Mapping[str, Any]) -> WsgiResponse:
         try:
             self._known_guard().check(environ)
+            with contextlib.suppress(OSError):  # requests for batches are told
+                self.begin_batches()
             return self._routed(environ)
         except ApiError as error:
             found = error
         except CopilotError as error:
             found = from_copilot(error)
         except ClientLeftError:
-            return _WsgiResponse(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
+            return WsgiResponse(HTTPStatus.REQUEST_TIMEOUT, {}, [])  # nobody reads it
         except Exception:
             logger.exception("the gateway failed")
             found = internal()
-        return _json_response(found.to_dict(), dict(found.headers), found.status)
+        return json_response(found.to_dict(), dict(found.headers), found.status)
 
     def _known_guard(self) -> Guard:
         with self._lock:
@@ -164,30 +169,35 @@ class Gateway:
                 self._guard = Guard(key_of_user() if self._key is None else self._key, self._hosts)
             return self._guard
 
-    def _routed(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _routed(self, environ: Mapping[str, Any]) -> WsgiResponse:
         path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace").rstrip("/")
         method = environ.get("REQUEST_METHOD", "GET")
         if path == "/v1/chat/completions":
-            _check_method(method, "POST")
+            check_method(method, "POST")
             return self._chat(environ)
         if path == "/v1/models" or path.startswith("/v1/models/"):
-            _check_method(method, "GET", "HEAD")
+            check_method(method, "GET", "HEAD")
             name = path[len("/v1/models/") :]
-            return self._model(name) if name or method == "GET" else _WsgiResponse(200, _JSON, [])
+            return self._model(name) if name or method == "GET" else WsgiResponse(200, JSON, [])
         if path == "/v1/responses":
-            _check_method(method, "POST")
+            check_method(method, "POST")
             return self._new_response(environ)
         if path.startswith("/v1/responses/"):
-            return _json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
-        raise _unknown_url(path)
+            return json_response(self._known_response(path[len("/v1/responses/") :], method, environ))
+        if path.split("/")[1:3] in (["v1", "files"], ["v1", "batches"]):
+            if self._batches is None:
+                raise no_folder()
+            self.begin_batches()
+            return self._batches.respond(path[len("/v1/") :], method, environ)
+        raise unknown_url(path)
 
-    def _model(self, name: str) -> _WsgiResponse:
+    def _model(self, name: str) -> WsgiResponse:
         models = self._known_models()
         if not name:
-            return _json_response(model_list(models))
+            return json_response(model_list(models))
         for model in models:
             if model.id == name:
-                return _json_response(model_object(model))
+                return json_response(model_object(model))
         raise ApiError(404, "there is no model of this name", code="model_not_found", param="model")
 
     def _known_models(self) -> List[Model]:
@@ -208,7 +218,7 @@ class Gateway:
             self._models_failure = from_copilot(error)
             raise
 
-    def _chat(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _chat(self, environ: Mapping[str, Any]) -> WsgiResponse:
         request = ChatRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
         has_left = watcher_of(environ)
@@ -233,31 +243,31 @@ class Gateway:
         if request.is_streamed:
             events = AnswerEvents(answering, completion)
             events.begin()
-            return _WsgiResponse(200, {**_STREAMED, **headers}, events)
-        return _json_response(completion.whole(answering.whole()), headers)
+            return WsgiResponse(200, {**_STREAMED, **headers}, events)
+        return json_response(completion.whole(answering.whole()), headers)
 
-    def _new_response(self, environ: Mapping[str, Any]) -> _WsgiResponse:
+    def _new_response(self, environ: Mapping[str, Any]) -> WsgiResponse:
         request = ResponseRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
         ask = functools.partial(self._answering, watcher_of(environ), "input", request.is_streamed)
         found = self._responses.create(request, self._client.get()._model, ask)
         if isinstance(found, AnswerEvents):
-            return _WsgiResponse(200, {**_STREAMED, **headers}, found)
-        return _json_response(found, headers)
+            return WsgiResponse(200, {**_STREAMED, **headers}, found)
+        return json_response(found, headers)
 
     def _known_response(self, path: str, method: str, environ: Mapping[str, Any]) -> Dict[str, Any]:
         name, _, rest = path.partition("/")
         query = str(environ.get("QUERY_STRING", ""))
         if not rest:
-            _check_method(method, "GET", "DELETE")
+            check_method(method, "GET", "DELETE")
             return self._responses.delete(name) if method == "DELETE" else self._responses.retrieve(name, query)
         if rest == "cancel":
-            _check_method(method, "POST")
+            check_method(method, "POST")
             return self._responses.cancel(name)
         if rest == "input_items":
-            _check_method(method, "GET")
+            check_method(method, "GET")
             return self._responses.input_items(name, query)
-        raise _unknown_url("/v1/responses")
+        raise unknown_url("/v1/responses")
 
     def _answering(self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, **options: Any) -> Answering:
         """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
@@ -266,7 +276,8 @@ class Gateway:
             stream = client.stream(prompt, buffered=not is_streamed, retry=_impatient(client), **options)
         except (TypeError, ValueError) as error:
             raise _wrong_prompt(error, param) from None
-        take_turn(limiter, self._patience, has_left)
+        with self._known_background().ahead():
+            take_turn(limiter, self._patience, has_left)
         return Answering(stream, limiter, has_left)
 
     def _known_limiter(self) -> RateLimiter:
@@ -275,8 +286,31 @@ class Gateway:
                 self._limiter = _limiter_for(self._client.get().api_url, *self._pace)
             return self._limiter
 
+    def _known_background(self) -> BackgroundLimiter:
+        with self._lock:
+            if self._background is None:
+                self._background = BackgroundLimiter(self._known_limiter())
+            return self._background
+
+    def _asking_batches(self) -> Tuple[Client, BackgroundLimiter]:
+        return self._client.get(), self._known_background()
+
+    def begin_batches(self) -> None:
+        """Go on with batches that are unfinished, as the first request does. May be called any number of times.
+
+        Raises:
+            OSError: The folder can't be made.
+        """
+        if self._batches is not None:
+            self._batches.begin()
+
     def close(self) -> None:
-        """Close the client, and thereby what is under way, if the gateway has made it. It can be used again."""
+        """End what is under way of batches, and close the client if the gateway has made it. It can be used again.
+
+        A batch goes on when the gateway is used again, in this process or another.
+        """
+        if self._batches is not None:
+            self._batches.close()
         if self._has_own_client:
             self._client.close()
 
@@ -313,18 +347,3 @@ def _impatient(client: Client) -> Optional[RetryPolicy]:
 
 def _wrong_prompt(error: Exception, param: str) -> ApiError:
     return ApiError(400, str(error), code="invalid_value", param=param)
-
-
-def _unknown_url(path: str) -> ApiError:
-    hint = "" if path.startswith("/v1") else ": a base URL ends in /v1"
-    return ApiError(404, f"there is nothing under this path{hint}", code="unknown_url")
-
-
-def _check_method(method: str, *allowed: str) -> None:
-    if method not in allowed:
-        raise ApiError(
-            405,
-            f"{method[:20]} is not for this path",
-            code="method_not_allowed",
-            headers=(("Allow", ", ".join(allowed)),),
-        )

@@ -14,7 +14,7 @@ import stat
 from typing import FrozenSet, Iterable, Mapping, Optional
 from urllib.parse import urlsplit
 
-from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.safe_files import locked, replacing
 from copilot_sync.secret import Secret
 from copilot_sync.settings import is_address, is_loopback

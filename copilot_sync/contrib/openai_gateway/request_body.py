@@ -1,4 +1,4 @@
-"""The JSON object that a request brings, read from a WSGI server.
+"""The body that a request brings, read from a WSGI server: a JSON object, or pieces of something else.
 
 A body without a length is read to its end if the server says where that is (``wsgi.input_terminated``); else the
 server may hand out nothing, or wait for ever, so it is refused (411).
@@ -6,9 +6,9 @@ server may hand out nothing, or wait for ever, so it is refused (411).
 
 import json
 import math
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Iterator, Mapping
 
-from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.safe_text import loads
 
 #: The most that a body may have, in bytes: a transcript with files of 1 MiB each.
@@ -33,7 +33,7 @@ def read_json(environ: Mapping[str, Any]) -> Dict[str, Any]:
     Raises:
         ApiError: There is none, a number in it is not finite (400), or it is too large (413).
     """
-    data = _read(environ)
+    data = b"".join(pieces_of(environ))
     try:
         value = loads(data.decode(json.detect_encoding(data)), _decode)
     except ValueError:
@@ -43,22 +43,31 @@ def read_json(environ: Mapping[str, Any]) -> Dict[str, Any]:
     return value
 
 
-def _read(environ: Mapping[str, Any]) -> bytes:
+def pieces_of(environ: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the body of a request piece by piece.
+
+    Raises:
+        ApiError: It has no length, is too large (413), or ends early.
+    """
     length = environ.get("CONTENT_LENGTH") or ""
     if length:
         if not (length.isascii() and length.isdigit()):
             raise ApiError(400, "the length of the body makes no sense", code="invalid_length")
-        size = int(length[:20])
-        _check_size(size)
-        data = _pieces(environ, size)
-        if len(data) < size:
+        left = int(length[:20])
+        _check_size(left)
+        for piece in _pieces(environ, left):
+            left -= len(piece)
+            yield piece
+        if left:
             raise ApiError(400, "the body ended early", code="incomplete_body")
-        return data
-    if environ.get("wsgi.input_terminated"):
-        data = _pieces(environ, LIMIT + 1)
-        _check_size(len(data))
-        return data
-    raise ApiError(411, "the body needs a Content-Length", code="length_required")
+    elif environ.get("wsgi.input_terminated"):
+        size = 0
+        for piece in _pieces(environ, LIMIT + 1):
+            size += len(piece)
+            _check_size(size)
+            yield piece
+    else:
+        raise ApiError(411, "the body needs a Content-Length", code="length_required")
 
 
 def _check_size(size: int) -> None:
@@ -66,15 +75,14 @@ def _check_size(size: int) -> None:
         raise ApiError(413, f"the body is larger than {LIMIT} bytes", code="body_too_large")
 
 
-def _pieces(environ: Mapping[str, Any], size: int) -> bytes:
-    source, parts = environ["wsgi.input"], []
+def _pieces(environ: Mapping[str, Any], size: int) -> Iterator[bytes]:
+    source = environ["wsgi.input"]
     while size:
         try:
-            part = source.read(min(size, _PIECE))
+            piece = source.read(min(size, _PIECE))
         except OSError:  # the client has left
-            break
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+            return
+        if not piece:
+            return
+        size -= len(piece)
+        yield piece

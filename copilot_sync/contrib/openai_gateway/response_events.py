@@ -9,12 +9,12 @@ Threads: confined to the thread that iterates, but for ``close``.
 from typing import Any, Callable
 
 from copilot_sync.contrib.openai_gateway.answer_events import AnswerEvents
-from copilot_sync.contrib.openai_gateway.answer_writer import AnswerWriter, data_event
 from copilot_sync.contrib.openai_gateway.answering import Answering
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.contrib.openai_gateway.response_memory import KnownResponse
 from copilot_sync.contrib.openai_gateway.response_objects import ResponseObjects, text_part
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.answer_writer import AnswerWriter, data_event
+from copilot_sync.openai_api.failures import ApiError
 
 
 class ResponseWriter(AnswerWriter):

@@ -12,12 +12,12 @@ Threads: the memory is locked. The end of a response is a single step.
 import json
 from typing import Any, Dict, List, Optional, Union
 
-from copilot_sync.contrib.openai_gateway.answer_writer import json_body
 from copilot_sync.contrib.openai_gateway.answering import Answering
 from copilot_sync.contrib.openai_gateway.bounded_memory import BoundedMemory
-from copilot_sync.contrib.openai_gateway.failures import ApiError, cancelled
 from copilot_sync.contrib.openai_gateway.response_objects import ResponseObjects
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.openai_api.answer_writer import json_body
+from copilot_sync.openai_api.failures import ApiError, cancelled
 
 #: Responses that are remembered, and bytes of their JSON and of what they were asked.
 MOST, MOST_BYTES = 1000, 64 * 1024 * 1024

@@ -4,14 +4,12 @@ import time
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Union
 
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.usage import Usage
 
 #: The codes that an error of a response may have.
 _CODES = ("server_error", "rate_limit_exceeded")
-#: The most items that a page of a list may have.
-_MOST_ITEMS = 100
 
 
 class ResponseObjects:
@@ -152,26 +150,3 @@ def _stored_part(part: Dict[str, Any], role: str) -> Dict[str, Any]:
         text = part.get("text", "")
         return text_part(text) if role == "assistant" else {"type": "input_text", "text": text}
     return {"detail": "auto", **part} if kind == "input_image" else part
-
-
-def page_of(items: List[Dict[str, Any]], *, is_ascending: bool, after: Optional[str], limit: int) -> Dict[str, Any]:
-    """Return a page of a list of items.
-
-    Raises:
-        ApiError: ``after`` is none of them, or ``limit`` is out of its range (400).
-    """
-    if not 1 <= limit <= _MOST_ITEMS:
-        raise ApiError(400, f"limit must be from 1 to {_MOST_ITEMS}", code="invalid_value", param="limit")
-    ordered = items if is_ascending else items[::-1]
-    names = [item["id"] for item in ordered]
-    if after is not None and after not in names:
-        raise ApiError(400, "after must be the id of an item of this response", code="invalid_value", param="after")
-    begin = 0 if after is None else names.index(after) + 1
-    data = ordered[begin : begin + limit]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": begin + limit < len(ordered),
-    }

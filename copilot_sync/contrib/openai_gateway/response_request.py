@@ -20,7 +20,7 @@ An item of ``input`` has to be a message; its parts are those that ``message_par
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
-from copilot_sync.contrib.openai_gateway.chat_request import (
+from copilot_sync.openai_api.chat_request import (
     NOTHING,
     ignored_of,
     read_flag,
@@ -28,7 +28,7 @@ from copilot_sync.contrib.openai_gateway.chat_request import (
     read_text,
     wrong_type,
 )
-from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.prompts import PromptInput, format_prompt
 
 #: Parameters that would change what comes back, and the values with which they change nothing.

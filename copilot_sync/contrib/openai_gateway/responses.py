@@ -7,23 +7,18 @@ Threads: any number of threads may call.
 """
 
 from typing import Any, Callable, Dict, Optional, Union
-from urllib.parse import parse_qsl
 
 from copilot_sync.contrib.openai_gateway.answering import Answering
-from copilot_sync.contrib.openai_gateway.chat_request import wrong_type
-from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.contrib.openai_gateway.pages import PageQuery, values_of
 from copilot_sync.contrib.openai_gateway.response_events import ResponseEvents, ResponseWriter
 from copilot_sync.contrib.openai_gateway.response_memory import KnownResponse, ResponseMemory
 from copilot_sync.contrib.openai_gateway.response_objects import (
     ResponseObjects,
     deleted,
     input_items,
-    page_of,
 )
 from copilot_sync.contrib.openai_gateway.response_request import ResponseRequest
-
-#: Digits of a number in a query.
-_LONGEST_NUMBER = 10
+from copilot_sync.openai_api.failures import ApiError
 
 
 class Responses:
@@ -90,7 +85,7 @@ class Responses:
         Raises:
             ApiError: It is not known (404), or is to be streamed, which it can be but once (400).
         """
-        if _values_of(query).get("stream", "false") != "false":
+        if values_of(query).get("stream", "false") != "false":
             raise ApiError(
                 400, "a response that was begun can't be streamed again", code="unsupported_parameter", param="stream"
             )
@@ -119,20 +114,5 @@ class Responses:
         Raises:
             ApiError: It is not known (404), or the query makes no sense (400).
         """
-        values = _values_of(query)
-        limit = values.get("limit", "20")
-        if not (limit.isascii() and limit.isdigit() and len(limit) < _LONGEST_NUMBER):
-            raise wrong_type("limit", "a number")
-        if values.get("order", "desc") not in ("asc", "desc"):
-            raise ApiError(400, "order must be asc or desc", code="invalid_value", param="order")
-        return page_of(
-            input_items(name, self._memory.get(name).given),
-            is_ascending=values.get("order") == "asc",
-            after=values.get("after"),
-            limit=int(limit),
-        )
-
-
-def _values_of(query: str) -> Dict[str, str]:
-    """Return the values of a query; of several under one name the last."""
-    return dict(parse_qsl(query, keep_blank_values=True))
+        page = PageQuery.from_values(values_of(query), usual=20, most=100)
+        return page.page_of(input_items(name, self._memory.get(name).given))

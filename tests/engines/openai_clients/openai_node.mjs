@@ -6,7 +6,7 @@ import readline from "node:readline";
 
 // Packages are looked up from the folder that is given, not from this file's.
 const require = createRequire(pathToFileURL(`${process.argv[2]}/`));
-const OpenAI = require("openai").OpenAI;
+const { OpenAI, toFile } = require("openai");
 const asked = { model: "auto", messages: [{ role: "user", content: "Say it" }] };
 const given = { model: "auto", input: "Say it" };
 
@@ -50,6 +50,32 @@ const calls = {
       names.push(model.id);
     }
     return [names, (await client.models.retrieve(names[0])).id];
+  },
+  async batch(client) {
+    const url = "/v1/chat/completions";
+    const lines = [
+      { custom_id: "good", method: "POST", url, body: asked },
+      { custom_id: "bad", method: "POST", url, body: { ...asked, n: 2 } },
+    ];
+    const data = Buffer.from(lines.map((line) => JSON.stringify(line)).join("\n"));
+    const file = await client.files.create({ file: await toFile(data, "requests.jsonl"), purpose: "batch" });
+    let made = await client.batches.create({
+      input_file_id: file.id, endpoint: url, completion_window: "24h", metadata: { for: "test" },
+    });
+    while (!["completed", "failed"].includes(made.status)) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      made = await client.batches.retrieve(made.id);
+    }
+    const answer = JSON.parse(await (await client.files.content(made.output_file_id)).text());
+    const failure = JSON.parse(await (await client.files.content(made.error_file_id)).text());
+    const counts = made.request_counts;
+    return {
+      answers: { [answer.custom_id]: answer.response.body.choices[0].message.content },
+      failures: { [failure.custom_id]: failure.response.body.error.param },
+      counts: [counts.total, counts.completed, counts.failed],
+      metadata: made.metadata,
+      deleted: (await client.files.delete(file.id)).deleted,
+    };
   },
 };
 

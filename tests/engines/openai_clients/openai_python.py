@@ -1,5 +1,8 @@
 """The official client for Python, of any version: sync and async, whole and as a stream."""
 
+import asyncio
+import json
+import time
 from typing import Any, Callable
 
 import openai
@@ -140,6 +143,62 @@ def models(retries: int, take: Take) -> Any:
     return [names, asking.models.retrieve(names[0]).id]
 
 
+LINES = [
+    {"custom_id": "good", "method": "POST", "url": "/v1/chat/completions", "body": ASKED},
+    {"custom_id": "bad", "method": "POST", "url": "/v1/chat/completions", "body": {**ASKED, "n": 2}},
+]
+BATCH: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+ENDED = ("completed", "failed")
+
+
+def jsonl(*lines: Any) -> Any:
+    return ("requests.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def batch(retries: int, take: Take) -> Any:
+    asking = client(retries)
+    file = asking.files.create(file=jsonl(*LINES), purpose="batch")
+    asking.files.wait_for_processing(file.id)
+    made = asking.batches.create(input_file_id=file.id, metadata={"for": "test"}, **BATCH)
+    while made.status not in ENDED:
+        time.sleep(0.02)
+        made = asking.batches.retrieve(made.id)
+    assert made.output_file_id is not None
+    assert made.error_file_id is not None
+    [answer] = map(json.loads, asking.files.content(made.output_file_id).text.splitlines())
+    [failure] = map(json.loads, asking.files.content(made.error_file_id).text.splitlines())
+    parsed = openai.types.chat.ChatCompletion.model_validate(answer["response"]["body"], strict=True)
+    assert made.id in [each.id for each in asking.batches.list(limit=1)]
+    names = {each.id for each in asking.files.list(limit=1)}
+    assert {file.id, made.output_file_id, made.error_file_id} <= names
+    assert asking.files.retrieve(file.id) == file
+    deleted = asking.files.delete(file.id)
+    counts = made.request_counts
+    assert counts is not None
+    return {
+        "answers": {answer["custom_id"]: parsed.choices[0].message.content},
+        "failures": {failure["custom_id"]: failure["response"]["body"]["error"]["param"]},
+        "counts": [counts.total, counts.completed, counts.failed],
+        "metadata": made.metadata,
+        "deleted": deleted.deleted,
+    }
+
+
+async def async_batch(retries: int, take: Take) -> Any:
+    async with async_client(retries) as asking:
+        file = await asking.files.create(file=jsonl(LINES[0], {}), purpose="batch")
+        made = await asking.batches.create(input_file_id=file.id, **BATCH)
+        while made.status not in ENDED:
+            await asyncio.sleep(0.02)
+            made = await asking.batches.retrieve(made.id)
+        assert made.errors is not None
+        assert made.errors.data is not None
+        try:
+            await asking.batches.cancel(made.id)
+        except openai.BadRequestError as error:
+            return [made.status, made.errors.data[0].line, made.errors.data[0].code, error.code]
+
+
 CALLS = {
     "plain": plain,
     "raw": raw,
@@ -155,6 +214,8 @@ CALLS = {
     "response life": response_life,
     "response cancelled": response_cancelled,
     "models": models,
+    "batch": batch,
+    "async batch": async_batch,
 }
 
 if __name__ == "__main__":

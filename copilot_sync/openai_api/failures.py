@@ -8,6 +8,7 @@ sleep for as long as ``Retry-After`` tells, up to two minutes, so it is sent up 
 import math
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type
 
+from copilot_sync import errors
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -93,14 +94,37 @@ _FORMS: Mapping[Type[BaseException], _ErrorForm] = {
     StreamClosedError: _ErrorForm(503, "server_error", "stopped"),
     CopilotError: _ErrorForm(502, "server_error", "failed"),
 }
+#: What is no error of ours: a line, a text or an id that can't be sent.
+_WRONG = _ErrorForm(400, "invalid_request_error", "invalid_request")
+#: The name of the error of an answer without text, which is raised nowhere.
+EMPTY_ANSWER = "EmptyAnswerError"
+EMPTY_MESSAGE = "the answer is empty"
+_BY_NAME: Mapping[str, _ErrorForm] = {EMPTY_ANSWER: _ErrorForm(502, "server_error", "empty_answer")}
 
 
 def from_copilot(error: CopilotError) -> ApiError:
     """Translate an error of a call. Its message holds no secret."""
-    form = next(_FORMS[kind] for kind in type(error).__mro__ if kind in _FORMS)
+    form = _form_of(type(error))
     message = str(error.args[0]) if error.args else form.code
     headers = _waiting(error) if _may_come_again(error) else (_DO_NOT_RETRY,)
     return ApiError(form.status, message, kind=form.kind, code=form.code, param=form.param, headers=headers)
+
+
+def _form_of(kind: Type[BaseException]) -> _ErrorForm:
+    return next(_FORMS[base] for base in kind.__mro__ if base in _FORMS)
+
+
+def from_record(record: Mapping[str, Any]) -> ApiError:
+    """Translate what a batch has kept of an error.
+
+    Args:
+        record: Its ``type``, by name, and its ``message``. If it has a ``code`` and a ``param``, they count.
+    """
+    kind = getattr(errors, str(record["type"]), None)
+    is_known = isinstance(kind, type) and issubclass(kind, CopilotError)
+    form = _form_of(kind) if is_known else _BY_NAME.get(record["type"], _WRONG)  # type: ignore[arg-type]
+    code, param = record.get("code", form.code), record.get("param", form.param)
+    return ApiError(form.status, str(record["message"]), kind=form.kind, code=code, param=param)
 
 
 def _may_come_again(error: CopilotError) -> bool:
@@ -154,7 +178,7 @@ def empty() -> ApiError:
     """The error for an answer without text, which clients would take for a whole one."""
     return ApiError(
         502,
-        "the answer is empty",
+        EMPTY_MESSAGE,
         kind="server_error",
         code="empty_answer",
         headers=(_DO_NOT_RETRY,),

@@ -6,14 +6,33 @@ put pieces together, need them all.
 
 import time
 import uuid
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Protocol
 
-from copilot_sync.contrib.openai_gateway.answer_writer import AnswerWriter, data_event
 from copilot_sync.models import Answer, Model
+from copilot_sync.openai_api.answer_writer import AnswerWriter, data_event
 from copilot_sync.usage import Usage
 
 #: The end of a stream. Whoever got this has got all of it.
 DONE = b"data: [DONE]\n\n"
+
+
+class WholeAnswer(Protocol):
+    """What a completion is made of: an ``Answer``, or what a batch has kept of one."""
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model that answered; empty if that is not known."""
+        ...
+
+    @property
+    def usage(self) -> Optional[Usage]:
+        """What it cost; ``None`` if that is not known."""
+        ...
 
 
 class ChatCompletion(AnswerWriter):
@@ -25,14 +44,18 @@ class ChatCompletion(AnswerWriter):
         on_answer: Called with the whole answer before its end is written.
     """
 
-    def __init__(self, model: str, includes_usage: bool, on_answer: Callable[[Answer], object]) -> None:
+    def __init__(self, model: str, includes_usage: bool = False, on_answer: Callable[[Answer], object] = bool) -> None:
         self._common = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._includes_usage = includes_usage
         self._on_answer = on_answer
 
     def whole(self, answer: Answer) -> Dict[str, Any]:
-        """Return the completion."""
+        """Return the completion, after ``on_answer``."""
         self._on_answer(answer)
+        return self.completion(answer)
+
+    def completion(self, answer: WholeAnswer) -> Dict[str, Any]:
+        """Return a whole completion."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         return {

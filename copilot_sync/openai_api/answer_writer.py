@@ -4,8 +4,8 @@ import abc
 import json
 from typing import Any, Dict
 
-from copilot_sync.contrib.openai_gateway.failures import ApiError
 from copilot_sync.models import Answer
+from copilot_sync.openai_api.failures import ApiError
 
 #: Sent while nothing else is. Clients stumble over an event of another type, but not over a comment.
 COMMENT = b": waiting\n\n"

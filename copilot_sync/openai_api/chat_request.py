@@ -6,7 +6,7 @@ as ``temperature``, are ignored, and the response names them. Those that would c
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from copilot_sync.contrib.openai_gateway.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError
 
 #: What says nothing, whatever it is a value of.
 NOTHING: Tuple[Any, ...] = (None, False, [], {}, "")
