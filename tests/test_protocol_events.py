@@ -121,7 +121,8 @@ def test_a_torn_document_is_told_from_a_broken_one(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{nonsense", b'{"message" 42}', b"{oops}", b'{"a":1}}', b"[" * 1000, b"[1, 2]", b'{"a": abc']
+    "body",
+    [b"{nonsense", b'{"message" 42}', b"{oops}", b'{"a":1}}', b"[" * 1000, b"[1, 2]", b'{"a": abc', rb'{"a": "\u-123'],
 )
 def test_a_broken_document_is_words(body: bytes) -> None:
     """Somebody's, who does not speak this protocol."""

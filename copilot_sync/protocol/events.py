@@ -88,8 +88,8 @@ def read_document(body: bytes) -> Optional[Tuple[Event, ...]]:
     text = decoded(body)
     try:
         data = loads(text)
-    except ValueError as failure:
-        return None if _is_torn(failure, text) else (read_error(text),)
+    except ValueError:
+        return None if _is_torn(text) else (read_error(text),)
     message = data.get("message") if isinstance(data, Mapping) else None
     if isinstance(message, Mapping) and isinstance(message.get("content"), str) and not data.get("error"):
         complete = _complete(message, data)
@@ -104,12 +104,21 @@ def read_document(body: bytes) -> Optional[Tuple[Event, ...]]:
 #: The beginning of a word, a number or an escape of JSON, or nothing.
 _TORN = re.compile(r"(?:t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|\.|[eE][+-]?|u[0-9a-fA-F]{0,4}|)\s*")
 
+#: On PyPy, the errors of ``json.loads`` have other words, and other places.
+_find_json_error = json.JSONDecoder(parse_int=float).raw_decode
 
-def _is_torn(failure: ValueError, text: str) -> bool:
-    """Whether JSON can't be read because its end is missing, and not for what is there."""
-    if not isinstance(failure, json.JSONDecodeError):
+
+def _is_torn(text: str) -> bool:
+    """Whether JSON that can't be read is good as far as it goes."""
+    if is_too_deep(text):
         return False
-    return failure.msg.startswith("Unterminated") or _TORN.fullmatch(text, failure.pos) is not None
+    try:
+        _find_json_error(text)
+    except ValueError as failure:  # on PyPy, "\u-123" raises one that is not of JSON
+        return isinstance(failure, json.JSONDecodeError) and (
+            failure.msg.startswith("Unterminated") or _TORN.fullmatch(text, failure.pos) is not None
+        )
+    return False
 
 
 _read_json_at_start = json.JSONDecoder(strict=False).raw_decode
