@@ -14,6 +14,7 @@ _MODULES = ("html", "pickle", "signal", "tenacity", "uuid")
 _CODECS = (
     "ascii",
     "latin-1",
+    "iso-8859-1",  # the same, as http.client has it: PyPy looks up each name by itself
     "utf-8",
     "utf-8-sig",
     "utf-16",
