@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import json
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
@@ -10,7 +11,10 @@ from urllib.parse import urlsplit
 
 from support import MESSAGE
 
-from copilot_sync.emulator import Emulator
+from copilot_sync.emulator import Emulator, Fault
+
+#: The class methods of ``Fault``. On PyPy a class has two more, which every class inherits.
+FAULTS = [name for name, _ in inspect.getmembers(Fault, inspect.ismethod) if not name.startswith("_")]
 
 NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
 VERIFIED = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from emulated import api, events_of, new_thread, post
+from emulated import FAULTS, api, events_of, new_thread, post
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,7 +129,7 @@ def test_a_script_comes_behind_what_is_queued() -> None:
     assert faults(emulator) == [None, Fault.drop()]
 
 
-@pytest.mark.parametrize("name", [name for name, _ in inspect.getmembers(Fault, inspect.ismethod)])
+@pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_takes_its_arguments_by_name(name: str) -> None:
     """All of them; the fault is the one that the call in Python makes."""
     maker = getattr(Fault, name)
