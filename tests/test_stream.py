@@ -286,7 +286,7 @@ def test_a_stream_closes_as_soon_as_nobody_holds_it(emulator: Emulator, client: 
         assert next(stream) == "one"
         del stream
         if platform.python_implementation() != "CPython":  # pragma: no cover - only there it needs a collection
-            gc.collect()
+            collect_garbage()
         assert emulator.wait_until(lambda: emulator.disconnects)
     finally:
         gc.enable()
