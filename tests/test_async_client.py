@@ -5,12 +5,12 @@ import inspect
 import pickle
 import threading
 import typing
-from typing import TYPE_CHECKING, Any, Coroutine, Iterator, List
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List
 
 import pytest
 from loops import KINDS, THREADS, Run, have_patience_with_threads, runner, until
 from streams import AT_ONCE
-from support import nothing_left_open, stages
+from support import nothing_left_open, stages, wait_for
 
 from copilot_sync import (
     AsyncChat,
@@ -28,7 +28,9 @@ from copilot_sync import (
     Thread,
 )
 from copilot_sync.aio import client as client_module
+from copilot_sync.aio.loop_watch import LoopWatch
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.os_threads import ThreadResult
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
@@ -277,6 +279,41 @@ def test_no_thread_outlives_a_client(run: Run, emulator: Emulator, monkeypatch: 
             await asking
 
     run(main())
+
+
+def test_a_thread_that_has_nothing_more_to_do_is_waited_for(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells the loop what it came to before it ends, and closing the client may come in between."""
+    told, is_joined = threading.Event(), threading.Event()
+
+    def tell(watch: LoopWatch, tell: Callable[[LoopWatch], None] = LoopWatch.call_on_help) -> None:
+        tell(watch)
+        told.set()
+        wait_for(is_joined)
+
+    def join(result: "ThreadResult[Any]", join: Callable[[Any], None] = ThreadResult.join) -> None:
+        is_joined.set()
+        join(result)
+
+    def close(client: AsyncClient, close: Callable[[AsyncClient], None] = AsyncClient.close) -> None:
+        close(client)
+        wait_for(told)
+
+    async def main() -> None:
+        emulator.fail("thread", Fault.stall())
+        async with client_of(emulator) as client:
+            asking = asyncio.ensure_future(client.ask("hi"))
+            await until(lambda: emulator.stalled)
+        assert helpers() == []
+        with pytest.raises(StreamClosedError):
+            await asking
+
+    have_patience_with_threads(monkeypatch)
+    monkeypatch.setattr(LoopWatch, "call_on_help", tell)
+    monkeypatch.setattr(ThreadResult, "join", join)
+    monkeypatch.setattr(AsyncClient, "close", close)
+    asyncio.run(main())
 
 
 def test_a_client_serves_one_loop_after_the_other(emulator: Emulator) -> None:

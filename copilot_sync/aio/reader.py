@@ -15,7 +15,19 @@ Threads: confined to the loop, but for ``close``.
 import asyncio
 import contextvars
 from collections import deque
-from typing import Any, AsyncGenerator, AsyncIterator, Callable, Deque, Generic, List, Optional, TypeVar, Union
+from typing import (
+    Any,
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Deque,
+    Generic,
+    List,
+    Optional,
+    TypeVar,
+    Union,
+)
 
 from copilot_sync.aio.loop_watch import LoopWatch
 from copilot_sync.errors import StreamClosedError
@@ -300,14 +312,19 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         self.close()
         await self.join()
 
-    async def join(self) -> None:
-        """Wait a moment for a thread that helps, after the stream was closed."""
-        helper, loop = self._helper, self._loop
-        if helper is not None and loop is not None and asyncio._get_running_loop() is loop:
+    def join(self) -> Awaitable[None]:
+        """Wait a moment for the thread that helps when this is called, after the stream was closed."""
+        return self._join(self._helper)
+
+    async def _join(self, helper: Optional[ThreadResult[List[Any]]]) -> None:
+        loop = self._loop
+        if helper is None or loop is None or asyncio._get_running_loop() is not loop:
+            return
+        if self._helper is helper:  # else what it came to was taken meanwhile
             self._helper_ended = self._helper_ended or loop.create_future()
             await asyncio.wait({self._helper_ended}, timeout=JOIN_TIMEOUT)
-            if self._helper_ended.done():  # else the loop would wait inside of it
-                helper.join()
+        if helper.wait(0.0):  # else the loop would wait inside of it
+            helper.join()
 
     def close(self) -> None:
         """Close the stream, and wait for nothing. Safe from any thread."""
