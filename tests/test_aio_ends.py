@@ -471,7 +471,13 @@ def test_a_stream_that_is_closed_while_its_events_are_taken_is_over(
     emulator: Emulator, client: Client, run: Run
 ) -> None:
     """By another thread, which leaves what is open to the loop."""
-    emulator.reply = Reply(["one", "two", "three"], pace=0.05)
+    closed = threading.Event()
+
+    def script() -> Iterator[str]:
+        yield from ("one", "two", "three")
+        wait_for(closed)
+
+    emulator.reply = Reply(script())
 
     async def main() -> None:
         stream = client.stream("hi")
@@ -480,6 +486,7 @@ def test_a_stream_that_is_closed_while_its_events_are_taken_is_over(
             text = text_of(item)
             if text == "two":
                 Worker(stream.close).result()
+                closed.set()
             return text
 
         pieces = AsyncReader(stream, pick)

@@ -14,7 +14,7 @@ from typing import Any, Callable, List, Union
 
 import pytest
 from command_line import Keys, environment, spawn
-from support import PATIENCE, Worker, wait_for
+from support import PATIENCE, Worker, wait_for, wait_until
 from terminals import CTRL_C, CTRL_D, UP, OwnTerminal, Terminal, has_colours
 
 from copilot_sync.cli import chat
@@ -556,7 +556,7 @@ def test_a_name_holds_up_nobody(served: Emulator, monkeypatch: pytest.MonkeyPatc
     assert run(["chat"]) == 0
     assert time.monotonic() - began < NAMING_TIMEOUT / 2
     assert sent(served) == ["one", "two", "three"]
-    assert {thread for thread in threading.enumerate() if "naming" in thread.name} - before == set()
+    wait_until(lambda: not {thread for thread in threading.enumerate() if "naming" in thread.name} - before)
 
 
 def test_a_name_that_could_not_be_had_is_not_spoken_of(

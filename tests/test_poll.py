@@ -112,7 +112,8 @@ def test_there_is_nothing_yet_between_two_pieces(emulator: Emulator, client: Cli
     with client.stream("hi") as stream:
         assert stream.poll(PATIENCE) == "one"
         assert [stream.poll(0.01), stream.poll(0)] == [None, None]
-        assert (stream.text, helpers()) == ("one", [])
+        assert stream.text == "one"
+        wait_until(lambda: not helpers())  # the one that sent the question may need a moment on a busy machine
 
 
 @pytest.mark.parametrize("fault", [Fault.stall(), Fault.stall(("after_events", 1))], ids=["head", "piece"])

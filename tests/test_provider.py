@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, Iterator, List, Union
 
 import pytest
-from support import collect_garbage, stages
+from loops import helpers
+from support import collect_garbage, stages, wait_until
 
 import copilot_sync
 from copilot_sync import (
@@ -445,7 +446,7 @@ def test_leaving_the_async_loop_frees_the_connection(emulator: Emulator, way: st
 
     asyncio.run(run())
     assert emulator.wait_until(lambda: emulator.disconnects)
-    assert "copilot-sync-stream" not in {thread.name for thread in threading.enumerate()}
+    wait_until(lambda: not helpers())
 
 
 def test_calls_with_the_same_credentials_share_a_client(emulator: Emulator) -> None:
