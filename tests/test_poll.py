@@ -180,13 +180,15 @@ def test_what_came_between_two_polls_is_there_however_late_it_is_taken(how: str,
     script = service([[sent(before), rest]], "")
     with Server(script) as server, client_of(server, Timeout(read=0.3, stall=0.3)) as client:
         stream = client.stream("hi", conversation=conversation())
+
+        def is_asked() -> bool:
+            return bool(server.received) and not stream._steps.is_helped
+
         if how == "poll_all":
             is_silent = ONE not in before
-            wait_until(
-                lambda: bool(stream._steps.poll_all(0)) or (is_silent and bool(server.received) and not helpers())
-            )
+            wait_until(lambda: bool(stream._steps.poll_all(0)) or (is_silent and is_asked()))
         else:
-            wait_until(lambda: stream.poll(0) is None and bool(server.received) and not helpers())
+            wait_until(lambda: stream.poll(0) is None and is_asked())
         go_on.set()
         time.sleep(0.4)
         if how == "next":
