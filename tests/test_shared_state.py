@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import stat
-import sys
 import threading
 import time
 from pathlib import Path
@@ -93,7 +92,7 @@ def test_threads_get_in_one_after_the_other(store: Store) -> None:
     assert got.count(0) == 50
 
 
-def _asked(folder: str, count: int, results: Any) -> None:
+def _asked(folder: str, count: int, results: Any) -> None:  # pragma: no cover - in other processes
     store = FileStore(folder)
     results.put([store.apply("a", "admit", MANY, f"{os.getpid()}-{number}") for number in range(count)].count(0))
 
@@ -231,6 +230,14 @@ def test_a_forked_child_has_a_lock_of_its_own(kind: str, tmp_path: Path) -> None
     assert store.apply("x", "admit", ONE, "s2") == math.inf
 
 
+def test_memory_that_is_forked_has_no_slots() -> None:
+    """As the child sees it: what holds them is not there."""
+    store = MemoryStore()
+    store.apply("x", "admit", ONE, "s1")
+    store.after_fork_in_child()
+    assert store.apply("x", "admit", ONE, "s2") == 0
+
+
 def test_memory_forgets_the_oldest_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that are renewed each hour would fill it."""
     monkeypatch.setattr(shared_state, "_MOST", 2)
@@ -299,7 +306,7 @@ def test_a_cache_that_fails_is_an_error_and_an_interruption_passes() -> None:
     class Interrupted(Cache):
         def get(self, key: str) -> Optional[str]:
             signal.raise_signal(signal.SIGUSR1)
-            return None
+            raise AssertionError
 
     with interrupting(), pytest.raises(InterruptedHereError):
         CacheStore(Interrupted()).apply("x", "look", ONE)
@@ -399,6 +406,3 @@ def test_a_redis_that_fails_is_an_error_and_an_interruption_passes() -> None:
 
     with interrupting(), pytest.raises(InterruptedHereError):
         RedisStore(Interrupted()).apply("x", "look", ONE)
-
-
-assert sys.platform != "win32"  # the signals above
