@@ -96,7 +96,7 @@ def test_after_a_pause_starts_keep_a_distance_for_a_while() -> None:
     """Calls and requests take the same turns."""
     state = state_at()
     state.pause(T, 30)
-    assert begun(state, FREE, [30, 30.1]) == [0, pytest.approx(GAP - 0.1)]
+    assert begun(state, FREE, [30, 30.1]) == [IS_CAREFUL, pytest.approx(GAP - 0.1)]
     assert state.take_turn(T + 30.2) == pytest.approx(GAP - 0.2)
     assert state.take_turn(T + 30 + GAP) == 0
     assert begun(state, FREE, [30 + GAP]) == [pytest.approx(GAP)]
@@ -112,7 +112,7 @@ def test_time_that_went_backwards_has_not_gone_by() -> None:
     state = state_at()
     rules = RateRules(per_minute=1, concurrency=1, per_day=2)
     state.pause(T, 100)
-    assert begun(state, rules, [100]) == [0]
+    assert begun(state, rules, [100]) == [IS_CAREFUL]
     moved = at(state, T - 5000)
     assert moved.look(T - 5000) == IS_CAREFUL
     assert moved.slots == {"s100": T - 5000 + 30}

@@ -23,7 +23,7 @@ from typing import Callable, Deque, Optional, Set, Tuple
 
 from copilot_sync.errors import RateLimitError
 from copilot_sync.os_threads import start_thread
-from copilot_sync.pacing.account_state import RateRules
+from copilot_sync.pacing.account_state import IS_CAREFUL, RateRules
 from copilot_sync.pacing.shared_state import MemoryStore, Store, StoreError
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
@@ -108,7 +108,7 @@ class AccountLimiter:
         if self._queue:
             return None
         slot = _new_slot()
-        return slot if self._ask("admit", slot) == 0 else None
+        return slot if self._ask("admit", slot) <= 0 else None
 
     def admit(self, call: CallContext, policy: Optional[RetryPolicy] = None) -> str:
         """Wait until a call may begin, and return its slot.
@@ -131,7 +131,7 @@ class AccountLimiter:
             while True:
                 ahead = self._ahead_of(call)
                 seconds = math.inf if ahead else self._ask("admit", slot)
-                if seconds == 0:
+                if seconds <= 0:
                     return slot
                 self._check_patience(seconds, policy, call)
                 if self._clock() >= told_at + _TELL_AGAIN:
@@ -226,8 +226,9 @@ class AccountLimiter:
 
     def _note_success(self, name: str, slot: str, seconds: float) -> None:
         self._is_told = False
-        self._seen_at = self._clock()
-        if name == "admit" and seconds == 0 and self._rules.concurrency is not None and not self.is_instant:
+        # Soon after a pause, each request takes a turn, so what was seen is good for none.
+        self._seen_at = -math.inf if seconds == IS_CAREFUL else self._clock()
+        if name == "admit" and seconds <= 0 and self._rules.concurrency is not None and not self.is_instant:
             with self._lock:
                 self._held.add(slot)
             self._start_keeper()

@@ -26,7 +26,7 @@ LEASE = 30.0
 #: Seconds for which starts keep a distance after a pause, and that distance.
 CAREFUL = 60.0
 GAP = 0.3
-#: What ``look`` says if there is no pause, but starts keep a distance.
+#: What an operation says if nothing has to wait, but starts keep a distance.
 IS_CAREFUL = -1.0
 
 
@@ -102,7 +102,8 @@ class AccountState:
         """Let a call begin, if it may.
 
         Returns:
-            0 if it has begun; else the seconds until it may, infinity if a slot has to be given back first.
+            0 if it has begun, ``IS_CAREFUL`` if it has and a pause is not long over; else the seconds until it may,
+            infinity if a slot has to be given back first.
         """
         wait = max(self.until, self.turn if self.is_careful(now) else now) - now
         if wait > 0:
@@ -122,6 +123,7 @@ class AccountState:
             self.slots[holder] = now + rules.lease
         if self.is_careful(now):
             self.turn = now + GAP
+            return IS_CAREFUL
         return 0.0
 
     def _forget(self, now: float, rules: RateRules) -> None:

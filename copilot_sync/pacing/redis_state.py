@@ -84,7 +84,10 @@ local function admit()
     end
     start()
     if concurrency then redis.call('ZADD', slots, exact(now + lease), holder) end
-    if is_careful() then turn = now + {GAP} end
+    if is_careful() then
+        turn = now + {GAP}
+        return {IS_CAREFUL}
+    end
     return 0
 end
 
