@@ -8,7 +8,7 @@ Threads: the set of streams is atomic. Everything else is set when the client is
 
 import os
 import weakref
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Union
 
 from copilot_sync.account import AccountCalls
@@ -17,6 +17,7 @@ from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.chat import Chat
+from copilot_sync.delivery.answer_cache import AnswerCache
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import NO_ATTACHMENTS
@@ -80,6 +81,9 @@ class Client(AccountCalls):
             With ``auto``, the first request looks at the account's page for the host, which needs cookies.
         verify: Whether certificates are checked, or the file of a CA to check them with.
         limits: How much of a reply is kept in memory.
+        answer_cache: Where whole answers are kept, for 30 days: a folder, or an object with ``get`` and ``set``. The
+            same question in a new conversation is then answered without a request, for whichever account; see
+            ``Answer.cached``. One that fails is logged and done without. Default: nowhere.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -101,6 +105,7 @@ class Client(AccountCalls):
         api_url: Union[None, str, Secret[Any]] = None,
         verify: "Union[bool, str, os.PathLike[str]]" = True,
         limits: Optional[Limits] = None,
+        answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -110,9 +115,10 @@ class Client(AccountCalls):
         urls = choose_urls(github_url, api_url, environment)
         transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
+        options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
         super().__init__(
             ApiSession(urls, transport, credentials.token_source(urls, transport, cache)),
-            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume)),
+            replace(options, answers=AnswerCache.from_value(answer_cache)),
         )
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
@@ -141,6 +147,7 @@ class Client(AccountCalls):
         on_start: Optional[Callable[[Conversation], None]] = None,
         label: Optional[str] = None,
         user: Optional[str] = None,
+        answer_cache: Optional[bool] = None,
         **options: Any,
     ) -> Answer:
         """Ask, and wait for the whole answer.
@@ -161,6 +168,7 @@ class Client(AccountCalls):
                 its first question is refused, unless there is an ``on_discard`` as well.
             label: What the call is for, in words of yours, for your own records. The service is not told.
             user: For whom it is made, of those whom your program serves, for your own limits. The service is not told.
+            answer_cache: ``False`` neither asks the client's cache of answers nor keeps the answer there.
             **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
                 ``parent_message_id`` and ``extra``, as ``MessageOptions`` has them.
 
@@ -182,6 +190,7 @@ class Client(AccountCalls):
             on_start=on_start,
             label=label,
             user=user,
+            answer_cache=answer_cache,
             buffered=True,
             **options,
         )
@@ -202,6 +211,7 @@ class Client(AccountCalls):
         on_start: Optional[Callable[[Conversation], None]] = None,
         label: Optional[str] = None,
         user: Optional[str] = None,
+        answer_cache: Optional[bool] = None,
         buffered: bool = False,
         handle: Optional[MessageHandle] = None,
         fallback_model: str = "",
@@ -222,6 +232,7 @@ class Client(AccountCalls):
             on_start: As for ``ask``.
             label: As for ``ask``.
             user: As for ``ask``.
+            answer_cache: As for ``ask``.
             buffered: Yield the text in one piece when it is whole, instead of as it comes.
             handle: Where the message goes, instead of ``conversation``. Another process can resume it by its handle.
             fallback_model: The model to ask instead, once, if the service does not answer with ``model``.
@@ -249,7 +260,10 @@ class Client(AccountCalls):
             label=_checked_word("label", label),
             user=_checked_word("user", user),
         )
-        stream = Stream(self._session, message, self._call_options(timeout, retry, resume), on_start, on_discard)
+        call_options = self._call_options(timeout, retry, resume)
+        if answer_cache is not None:
+            call_options = _with_answers(call_options, answer_cache)
+        stream = Stream(self._session, message, call_options, on_start, on_discard)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
         self._streams.add(weakref.ref(stream, self._streams.discard))
         return stream
@@ -312,6 +326,7 @@ class Client(AccountCalls):
             retry=self._options.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
             resume=self._options.resume if resume is None else _checked_resume(resume),
             guards=self._options.guards,
+            answers=self._options.answers,
         )
 
 
@@ -333,6 +348,12 @@ def _checked_resume(resume: bool) -> bool:
     if not isinstance(resume, bool):
         raise TypeError(f"resume must be True or False, not {type(resume).__name__}")
     return resume
+
+
+def _with_answers(options: CallOptions, answer_cache: object) -> CallOptions:
+    if not isinstance(answer_cache, bool):
+        raise TypeError(f"answer_cache of a call must be True or False, not {type(answer_cache).__name__}")
+    return options if answer_cache else replace(options, answers=None)
 
 
 def _checked_word(name: str, value: Optional[str]) -> str:

@@ -75,13 +75,13 @@ def _tolerating(use: Callable[[], Any]) -> Any:
     try:
         return use()
     except Exception as error:  # a foreign cache may be anything, and what it raises has no common root
-        if _is_interruption(error):
+        if is_interruption(error):
             raise
         logger.warning("the token cache failed and is done without: %s", type(error).__name__)
         return None
 
 
-def _is_interruption(error: Exception) -> bool:
+def is_interruption(error: Exception) -> bool:
     """Whether it was a signal handler that raised an exception, which then came in here by chance."""
     import signal  # here, because it takes a while
 
