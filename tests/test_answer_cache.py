@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +120,7 @@ REFERENCE = {"type": "file", "path": "a.py"}
         {"mode": "assistive"},
         {"custom_instructions": "Be kind."},
         {"media": [{"name": "a.png", "url": "https://a.example/a.png"}]},
+        {"fallback_model": "auto"},
         {"extra": {"other": [{5: None, "a": 1}]}},
     ],
     ids=lambda options: next(iter(options)),
@@ -126,7 +129,8 @@ def test_everything_that_decides_an_answer_is_in_its_key(emulator: Emulator, opt
     """What differs is asked, and then kept as well."""
     with client_of(emulator, Memory()) as client:
         client.ask("Hi")
-        assert [client.ask("Hi", **options).cached for _ in range(2)] == [False, True]
+        answers = [client.stream("Hi", **options).read() for _ in range(2)]
+    assert [answer.cached for answer in answers] == [False, True]
     assert sent(emulator) == 2
 
 
@@ -409,6 +413,10 @@ class Waiting(Memory):
         wait_for(self.go)
         return super().get(key)
 
+    def set(self, key: str, value: str, timeout: int) -> None:
+        self.threads.append(threading.current_thread())
+        super().set(key, value, timeout)
+
 
 def kept_answer(emulator: Emulator) -> Waiting:
     """A slow cache that has an answer."""
@@ -432,9 +440,11 @@ def test_a_cache_does_not_hold_up_the_event_loop(emulator: Emulator) -> None:
             while not cache.asked.is_set():
                 await asyncio.sleep(0.001)
             cache.go.set()
+            assert not (await client.ask("Ho")).cached
             return await asking
 
     assert asyncio.run(ask()).cached
+    assert len(cache.threads) == 3
     assert threading.main_thread() not in cache.threads
 
 
@@ -457,6 +467,30 @@ def test_a_message_that_answers_another_is_sent(emulator: Emulator) -> None:
         first = client.ask("Hi")
         with pytest.raises(CopilotError, match="no message"):
             client.ask("Hi", parent_message_id=first.message_id)
+
+
+FORKED = """
+import os, sys
+from copilot_sync import Client
+
+folder, api_url = sys.argv[1:]
+stream = Client("key", api_url=api_url, answer_cache=folder).stream("Hi")
+child = os.fork()
+if not child:
+    pieces = [stream.poll(60), stream.poll(60)]
+    os._exit(0 if pieces == ["Hi", ""] else 1)
+sys.exit(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_is_answered_from_the_cache(emulator: Emulator, tmp_path: Path) -> None:
+    """Through a stream that was made before the fork."""
+    with client_of(emulator, tmp_path) as client:
+        client.ask("Hi")
+    arguments = [sys.executable, "-W", "error", "-c", FORKED, str(tmp_path), emulator.api_url]
+    done = subprocess.run(arguments, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert sent(emulator) == 1
 
 
 @pytest.mark.parametrize("is_read", [False, True])

@@ -184,12 +184,12 @@ def test_a_sender_asks_the_cache_first(emulator: Emulator, tmp_path: Path, monke
     """As a task of Celery's does: before it waits for the limiter, and when a conversation would begin."""
     with client_of(tmp_path) as client:
         assert [Plain(client, "a").send().cached for _ in range(2)] == [False, True]
+        handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), "root")
+        assert not Plain(client, "a", handle).send().cached
         sender = Plain(client, "a")
         monkeypatch.setattr(Worker, "recall", lambda self, task: None)  # another process was faster
         assert sender.send().cached
         assert (sender.notes, sender.limiter.try_acquire()) == ([], 0)
-        handle = MessageHandle(client.create_thread().conversation_id, str(uuid.uuid4()), "root")
-        assert not Plain(client, "a", handle).send().cached
     assert sent(emulator) == ["a", "a"]
 
 

@@ -178,7 +178,6 @@ def _replayed(answer: Answer, builder: AnswerBuilder, limit: int) -> Generator[A
 def key_of(urls: Urls, message: PendingMessage) -> str:
     """Return a text that differs if anything differs that decides the answer to a first message."""
     options = {field.name: getattr(message.options, field.name) for field in dataclasses.fields(message.options)}
-    options["parent_message_id"] = None
     # The host that the page names is not known yet: the account's page stands for it.
     service = [urls.api, urls.github if urls.is_auto else ""]
     parts = [_SHAPE, service, message.model, message.fallback_model, message.content, options]
