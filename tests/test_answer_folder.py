@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import resource
 import stat
 import threading
 from pathlib import Path
@@ -206,6 +207,21 @@ def test_a_folder_that_can_not_be_used_raises(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(ValueError, match="answer_cache must be a path"):
         AnswerFolder("a\0b")
+
+
+def test_a_full_disk_leaves_the_old_value(tmp_path: Path) -> None:
+    """And nothing of the new one; whoever asks the cache does without."""
+    folder = AnswerFolder(tmp_path)
+    folder.set("key", "old", 10)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            folder.set("key", "new" * 1000, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert folder.get("key") == "old"
+    assert len(os.listdir(tmp_path)) == 1
 
 
 def test_a_use_that_can_not_be_noted_is_one_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
