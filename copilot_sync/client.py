@@ -8,7 +8,7 @@ Threads: the set of streams is atomic. Everything else is set when the client is
 
 import os
 import weakref
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Union
 
 from copilot_sync.account import AccountCalls
@@ -17,6 +17,7 @@ from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.chat import Chat
+from copilot_sync.delivery.answer_cache import AnswerCache
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import NO_ATTACHMENTS
@@ -86,6 +87,9 @@ class Client(AccountCalls):
         shared: Where the processes that use the account share that, and the pauses: a folder of this machine; a
             ``redis.Redis`` (5 or newer) with a ``socket_timeout``; or a cache with ``get``, ``set``, ``add`` and
             ``delete``, such as Django's on Redis or memcached. Default: this process alone.
+        answer_cache: Where whole answers are kept, for 30 days: a folder, or an object with ``get`` and ``set``. The
+            same question in a new conversation is then answered without a request, for whichever account; see
+            ``Answer.cached``. One that fails is logged and done without. Default: nowhere.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -109,6 +113,7 @@ class Client(AccountCalls):
         limits: Optional[Limits] = None,
         rate_limit: Optional[RateLimit] = None,
         shared: Any = None,
+        answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -120,10 +125,8 @@ class Client(AccountCalls):
         cache = cache_of(token_cache, environment.token_cache)
         session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         guards = () if rate_limit is None and shared is None else (_rate_guard(session, rate_limit, shared),)
-        super().__init__(
-            session,
-            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume), guards),
-        )
+        options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
+        super().__init__(session, replace(options, guards=guards, answers=AnswerCache.from_value(answer_cache)))
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
 
@@ -151,6 +154,7 @@ class Client(AccountCalls):
         on_start: Optional[Callable[[Conversation], None]] = None,
         label: Optional[str] = None,
         user: Optional[str] = None,
+        answer_cache: Optional[bool] = None,
         **options: Any,
     ) -> Answer:
         """Ask, and wait for the whole answer.
@@ -171,6 +175,7 @@ class Client(AccountCalls):
                 its first question is refused, unless there is an ``on_discard`` as well.
             label: What the call is for, in words of yours, for your own records. The service is not told.
             user: For whom it is made, of those whom your program serves, for your own limits. The service is not told.
+            answer_cache: ``False`` neither asks the client's cache of answers nor keeps the answer there.
             **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
                 ``parent_message_id`` and ``extra``, as ``MessageOptions`` has them.
 
@@ -192,6 +197,7 @@ class Client(AccountCalls):
             on_start=on_start,
             label=label,
             user=user,
+            answer_cache=answer_cache,
             buffered=True,
             **options,
         )
@@ -212,6 +218,7 @@ class Client(AccountCalls):
         on_start: Optional[Callable[[Conversation], None]] = None,
         label: Optional[str] = None,
         user: Optional[str] = None,
+        answer_cache: Optional[bool] = None,
         buffered: bool = False,
         handle: Optional[MessageHandle] = None,
         fallback_model: str = "",
@@ -232,6 +239,7 @@ class Client(AccountCalls):
             on_start: As for ``ask``.
             label: As for ``ask``.
             user: As for ``ask``.
+            answer_cache: As for ``ask``.
             buffered: Yield the text in one piece when it is whole, instead of as it comes.
             handle: Where the message goes, instead of ``conversation``. Another process can resume it by its handle.
             fallback_model: The model to ask instead, once, if the service does not answer with ``model``.
@@ -259,7 +267,10 @@ class Client(AccountCalls):
             label=_checked_word("label", label),
             user=_checked_word("user", user),
         )
-        stream = Stream(self._session, message, self._call_options(timeout, retry, resume), on_start, on_discard)
+        call_options = self._call_options(timeout, retry, resume)
+        if answer_cache is not None:
+            call_options = _with_answers(call_options, answer_cache)
+        stream = Stream(self._session, message, call_options, on_start, on_discard)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
         self._streams.add(weakref.ref(stream, self._streams.discard))
         return stream
@@ -324,6 +335,7 @@ class Client(AccountCalls):
             retry=self._options.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
             resume=self._options.resume if resume is None else _checked_resume(resume),
             guards=self._options.guards,
+            answers=self._options.answers,
         )
 
 
@@ -351,6 +363,12 @@ def _rate_guard(session: ApiSession, limit: Optional[RateLimit], shared: Any) ->
     from copilot_sync.delivery.rate_guard import RateGuard  # here, because few need it
 
     return RateGuard(session, limit, shared)
+
+
+def _with_answers(options: CallOptions, answer_cache: object) -> CallOptions:
+    if not isinstance(answer_cache, bool):
+        raise TypeError(f"answer_cache of a call must be True or False, not {type(answer_cache).__name__}")
+    return options if answer_cache else replace(options, answers=None)
 
 
 def _checked_word(name: str, value: Optional[str]) -> str:

@@ -110,6 +110,9 @@ class Answer:
             together; a warning says if more came. Not compared.
         data: The closing event as it came, the whole document if the reply was one, or the stored message if the
             answer was read from its thread. ``{}`` if none came. Not compared.
+        cached: Whether it came from the ``answer_cache``. Then nothing was sent: there are no ``events``, no ``data``
+            and no ``message_id``, ``usage`` is what the answer cost at first, and going on with the conversation
+            raises ``ValueError``.
     """
 
     text: str
@@ -122,6 +125,7 @@ class Answer:
     references: Tuple[Mapping[str, Any], ...] = ()
     events: Tuple[UnknownEvent, ...] = field(default=(), compare=False, repr=False)
     data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    cached: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -129,7 +133,8 @@ class Answer:
     def to_dict(self) -> Dict[str, Any]:
         """Return the answer as plain JSON, with the id of its conversation.
 
-        The annotations, the events and the raw data are left out.
+        The annotations, the events and the raw data are left out. Only an answer from the cache has ``cached``, which
+        is ``True`` then.
         """
         return {
             "text": self.text,
@@ -139,6 +144,7 @@ class Answer:
             "usage": None if self.usage is None else asdict(self.usage),
             "complete": self.complete,
             "references": [dict(reference) for reference in self.references],
+            **({"cached": True} if self.cached else {}),
         }
 
 

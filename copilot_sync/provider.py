@@ -52,7 +52,7 @@ _CALL_OPTIONS = (
     "resume",
 )
 _URLS = ("github_url", "api_url")
-_CLIENT_OPTIONS = ("api_key", "cookies", "proxy", *_URLS, "token_cache", "verify")
+_CLIENT_OPTIONS = ("api_key", "cookies", "proxy", *_URLS, "token_cache", "answer_cache", "verify")
 
 #: Clients that are kept for later calls. The one that was used longest ago makes room.
 _KEPT_CLIENTS = 64
@@ -165,7 +165,8 @@ class GithubCopilot(AsyncGeneratorProvider, ProviderModelMixin):
             return_conversation: Yield the ``Conversation`` first, and send the user's last turn alone.
             **kwargs: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
                 ``parent_message_id``, ``system``, ``files``, ``extra``, ``timeout``, ``retry``, ``resume``,
-                ``github_url``, ``api_url``, ``token_cache`` and ``verify``, as ``Client`` has them. Others are ignored.
+                ``github_url``, ``api_url``, ``token_cache``, ``answer_cache`` and ``verify``, as ``Client`` has them.
+                Others are ignored.
 
         Yields:
             Text, and before it the ``Conversation`` if that is wanted.
@@ -255,6 +256,11 @@ def _as_secrets(
     return Secret.coerce(api_key), Secret.coerce(cookies), Secret.coerce(proxy), {**options, **urls}
 
 
+def _place_of(cache: Any) -> Any:
+    """Return what tells one cache from another."""
+    return os.fspath(cache) if isinstance(cache, (str, os.PathLike)) else id(cache)
+
+
 class _SharedClients:
     """The clients of the provider, told apart by whose they are and where they go. Safe for any thread."""
 
@@ -272,9 +278,8 @@ class _SharedClients:
         urls = settings.choose_urls(options.get("github_url"), options.get("api_url"), environment)
         credentials = Credentials(options["api_key"], options["cookies"], environment)
         identity = fingerprint(credentials.fingerprint(), repr(options["proxy"].reveal()))
-        cache = options.get("token_cache")
-        place = os.fspath(cache) if isinstance(cache, (str, os.PathLike)) else id(cache)
-        key = (identity, urls, str(options.get("verify", True)), place, environment.token_cache)
+        places = [_place_of(options.get(name)) for name in ("token_cache", "answer_cache")]
+        key = (identity, urls, str(options.get("verify", True)), *places, environment.token_cache)
         with self._lock:
             client = self._clients.pop(key, None) or Client(
                 **{**options, "github_url": urls.github, "api_url": urls.api}

@@ -13,6 +13,9 @@ DEEPEST = 200
 #: The brackets of JSON, and the strings, in which brackets mean nothing.
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
+#: Stands for the conversation of an answer that came from the cache.
+CACHED_ID = "answer-from-cache"
+
 
 def loads(text: str, decode: Callable[[str], Any] = json.loads) -> Any:
     """Read JSON of unknown origin.
@@ -63,8 +66,13 @@ def check_id(identifier: str) -> str:
     """Check that an id can be one segment of a URL's path, and return it.
 
     Raises:
-        ValueError: The id is empty, a path of its own (``.``, ``..``), or not valid text.
+        ValueError: The id is empty, a path of its own (``.``, ``..``), not valid text, or that of no conversation.
     """
+    if identifier == CACHED_ID:
+        raise ValueError(
+            "an answer from the answer cache has no conversation to go on with: ask its question again with "
+            "answer_cache=False, or send the question and the answer along as role messages"
+        )
     if identifier in ("", ".", ".."):
         raise ValueError(f"{identifier!r} is not an id")
     try:

@@ -17,6 +17,7 @@ from typing import Callable, Iterator, NoReturn, Optional
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder, Closed
+from copilot_sync.delivery.answer_cache import CachedQuestion
 from copilot_sync.delivery.exchange import drive
 from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
 from copilot_sync.errors import StreamClosedError
@@ -53,6 +54,11 @@ class Stream:
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
         driver = drive(session, message, options, self._call, self._builder, tells_begun=on_start is not None)
+        self._cached = CachedQuestion.from_message(
+            options.answers, session.urls, message, wants_conversation=on_start is not None
+        )
+        if self._cached is not None:
+            driver = self._cached.driving(driver, self._call, self._builder, session.limits.answer)
         self._steps = ThreadSteps(driver, self._call, self._builder, on_start, on_discard)
         self._session = session
         self._naming: Optional[ThreadNaming] = None
@@ -99,6 +105,10 @@ class Stream:
             while not self._steps.started:
                 self._steps.block()
         return self._started_conversation()
+
+    def _recall(self) -> Optional[Answer]:
+        """Return the answer if the cache has it, without beginning anything. It may block."""
+        return None if self._cached is None else self._cached.recall()
 
     def _started_conversation(self) -> Conversation:
         if not self._steps.started or self.conversation is None:
@@ -195,13 +205,13 @@ class Stream:
         return self.answer
 
     def naming(self) -> Optional[ThreadNaming]:
-        """Return what asks the service to name the conversation; ``None`` until there is a whole answer.
+        """Return what asks the service to name the conversation; ``None`` until there is a whole answer of its own.
 
         Nothing is sent before its ``run``. A later ``close`` cancels it. ``Client.name_thread`` does the same at once,
         and raises errors.
         """
         answer = self.answer
-        if answer is None or not answer.complete:
+        if answer is None or not answer.complete or answer.cached:
             return None
         self._naming = ThreadNaming(self._session, answer.conversation)
         return self._naming

@@ -13,7 +13,7 @@ from copilot_sync import RateLimit, RateLimitError, RequestTimeoutError, RetryPo
 from copilot_sync.pacing import account_limiter
 from copilot_sync.pacing.account_limiter import AccountLimiter, in_words, limiter_of
 from copilot_sync.pacing.account_state import IS_CAREFUL, RateRules
-from copilot_sync.pacing.shared_state import FileStore, MemoryStore, StoreError
+from copilot_sync.pacing.shared_state import FolderStore, MemoryStore, StoreError
 from copilot_sync.transport.call import CallContext
 
 KEEPER = "copilot-sync-limits"
@@ -294,7 +294,7 @@ def test_without_its_store_a_process_goes_on_alone_and_slowly(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_has_no_slot_of_its_parent_s(tmp_path: Any) -> None:
     """It renews none, and nobody waits there."""
-    one = AccountLimiter("x", FileStore(tmp_path), RateRules(concurrency=1))
+    one = AccountLimiter("x", FolderStore(tmp_path), RateRules(concurrency=1))
     slot = one.try_admit()
     with one._lock:
         child = fork()
@@ -309,10 +309,10 @@ def test_a_forked_child_has_no_slot_of_its_parent_s(tmp_path: Any) -> None:
 def test_all_who_have_the_same_limits_share_a_queue(tmp_path: Any) -> None:
     """By the place of a store."""
     rules = RateRules(concurrency=1)
-    one = limiter_of("x", FileStore(tmp_path), rules)
-    assert limiter_of("x", FileStore(str(tmp_path)), rules) is one
-    assert limiter_of("y", FileStore(tmp_path), rules) is not one
-    assert limiter_of("x", FileStore(tmp_path), RateRules()) is not one
+    one = limiter_of("x", FolderStore(tmp_path), rules)
+    assert limiter_of("x", FolderStore(str(tmp_path)), rules) is one
+    assert limiter_of("y", FolderStore(tmp_path), rules) is not one
+    assert limiter_of("x", FolderStore(tmp_path), RateRules()) is not one
     store = MemoryStore()
     assert limiter_of("x", store, rules) is limiter_of("x", store, rules)
 

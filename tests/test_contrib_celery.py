@@ -13,6 +13,7 @@ import time
 import uuid
 import warnings
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -118,6 +119,19 @@ def test_a_task_gives_the_whole_answer_as_json(emulator: Emulator, task: Any) ->
     }
     assert "rename" not in [request.stage for request in emulator.requests]
     assert sent(emulator)["model"] == "o1-mini"
+
+
+def test_a_client_with_a_cache_answers_without_a_request(emulator: Emulator, app: Any, tmp_path: Path) -> None:
+    """And nobody goes on with such an answer."""
+    app.conf.copilot_sync_client = lambda: Client(retry=AT_ONCE, answer_cache=tmp_path)
+    task = app.tasks["copilot_sync.ask"]
+    first, second = run(task, "Hello"), run(task, "Hello")
+    assert (first["attempts"], second["attempts"], second["seconds"]) == (1, 0, 0.0)
+    assert ("cached" in first, second["cached"], second["text"]) == (False, True, "Hello")
+    for known in (second["conversation_id"], {"conversation_id": second["conversation_id"], "message_id": None}):
+        with pytest.raises(ValueError, match="has no conversation to go on with"):
+            run(task, "And?", conversation=known)
+    assert asked(emulator) == {"Hello": 1}
 
 
 @pytest.mark.parametrize(("status", "left"), [(422, 0), (402, 0), (424, 1)])

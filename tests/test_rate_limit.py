@@ -29,7 +29,7 @@ from copilot_sync import (
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing import account_state
 from copilot_sync.pacing.account_state import RateRules
-from copilot_sync.pacing.shared_state import FileStore
+from copilot_sync.pacing.shared_state import FolderStore
 
 ONE = RateLimit(concurrency=1)
 
@@ -224,7 +224,7 @@ def test_a_pause_of_another_process_is_obeyed_in_mid_call(emulator: Emulator, tm
     with client_of(emulator, shared=tmp_path) as client:
         client.ask("hi")
         account = account_of(client)
-        other = FileStore(tmp_path)
+        other = FolderStore(tmp_path)
         stream = client.stream(
             "hi", on_start=lambda _: (other.apply(account, "pause", RateRules(), "", 1.0), time.sleep(0.1))
         )
@@ -242,7 +242,7 @@ def test_a_refusal_is_told_to_others(emulator: Emulator, tmp_path: Path) -> None
         emulator.fail("message", Fault.rate_limit(40))
         with pytest.raises(RateLimitError):
             client.ask("hi")
-        left = FileStore(tmp_path).apply(account_of(client), "look", RateRules())
+        left = FolderStore(tmp_path).apply(account_of(client), "look", RateRules())
         assert 35 < left <= 40
     with client_of(emulator, shared=tmp_path, retry=RetryPolicy(wait_for_limits=False)) as other:
         with pytest.raises(RateLimitError):

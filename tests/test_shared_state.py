@@ -19,7 +19,7 @@ from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.redis_state import RedisStore
 from copilot_sync.pacing.shared_state import (
     CacheStore,
-    FileStore,
+    FolderStore,
     MemoryStore,
     SteadyClock,
     Store,
@@ -53,7 +53,7 @@ class Cache:
 
 
 def stores(folder: Path) -> Dict[str, Callable[[], Store]]:
-    return {"memory": MemoryStore, "file": lambda: FileStore(folder / "limits"), "cache": lambda: CacheStore(Cache())}
+    return {"memory": MemoryStore, "file": lambda: FolderStore(folder / "limits"), "cache": lambda: CacheStore(Cache())}
 
 
 @pytest.fixture(params=["memory", "file", "cache"])
@@ -93,7 +93,7 @@ def test_threads_get_in_one_after_the_other(store: Store) -> None:
 
 
 def _asked(folder: str, count: int, results: Any) -> None:  # pragma: no cover - in other processes
-    store = FileStore(folder)
+    store = FolderStore(folder)
     results.put([store.apply("a", "admit", MANY, f"{os.getpid()}-{number}") for number in range(count)].count(0))
 
 
@@ -113,7 +113,7 @@ def test_processes_get_in_one_after_the_other(method: str, tmp_path: Path) -> No
 
 def test_a_file_is_its_owner_s_alone(tmp_path: Path) -> None:
     """So is its folder. It is made with the first operation, not before."""
-    store = FileStore(tmp_path / "a" / "limits")
+    store = FolderStore(tmp_path / "a" / "limits")
     assert not (tmp_path / "a").exists()
     assert store.apply("x", "look", ONE) == 0
     assert os.listdir(tmp_path / "a" / "limits") == []
@@ -129,7 +129,7 @@ def test_a_file_that_can_not_be_read_counts_as_full(
 ) -> None:
     """For a window. Nobody knows what began."""
     (tmp_path / "limits-x.json").write_bytes(content)
-    store = FileStore(tmp_path)
+    store = FolderStore(tmp_path)
     assert store.apply("x", "look", ONE) == 0  # somebody may be writing it just now
     assert 60 < store.apply("x", "admit", ONE, "s1") < 62
     assert "can't be read: nothing begins for 6" in caplog.text
@@ -140,7 +140,7 @@ def test_a_file_that_can_not_be_read_counts_as_full(
 def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
     """A process may have been killed when it had made it."""
     (tmp_path / "limits-x.json").write_bytes(b"\n")
-    store = FileStore(tmp_path)
+    store = FolderStore(tmp_path)
     assert store.apply("x", "look", ONE) == 0
     assert store.apply("x", "admit", ONE, "s1") == 0
 
@@ -150,7 +150,7 @@ def test_a_folder_that_can_not_be_made_is_an_error(name: str, tmp_path: Path) ->
     """Its type alone is told."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match=r"^(NotADirectoryError|FileExistsError)$"):
-        FileStore(tmp_path / "file" / "limits").apply("x", name, ONE, "s1")
+        FolderStore(tmp_path / "file" / "limits").apply("x", name, ONE, "s1")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
@@ -158,7 +158,7 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     """Whatever the system says then."""
     (tmp_path / "limits-x.json").symlink_to("/dev/full")
     with pytest.raises(StoreError):
-        FileStore(tmp_path).apply("x", "admit", ONE, "s1")
+        FolderStore(tmp_path).apply("x", "admit", ONE, "s1")
 
 
 def test_a_write_that_was_cut_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_write_that_was_cut_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(shared_state, "open", Short, raising=False)
     with pytest.raises(StoreError, match="the disk is full"):
-        FileStore(tmp_path).apply("x", "admit", ONE, "s1")
+        FolderStore(tmp_path).apply("x", "admit", ONE, "s1")
 
 
 @may_fork
@@ -197,7 +197,7 @@ def test_one_that_was_stopped_does_not_stop_the_others_for_ever(
     from copilot_sync.safe_files import locked
 
     monkeypatch.setattr(shared_state, "_PATIENCE", 0.05)
-    store = FileStore(tmp_path)
+    store = FolderStore(tmp_path)
     store.apply("x", "admit", ONE, "s1")
     child = fork()
     if child == 0:  # pragma: no cover - in the child
@@ -340,8 +340,8 @@ def test_caches_that_do_not_do_are_refused_by_name(name: str) -> None:
 def test_shared_may_be_one_of_these(tmp_path: Path) -> None:
     """Nothing else."""
     assert isinstance(store_of(None), MemoryStore)
-    assert isinstance(store_of(tmp_path), FileStore)
-    assert isinstance(store_of(str(tmp_path)), FileStore)
+    assert isinstance(store_of(tmp_path), FolderStore)
+    assert isinstance(store_of(str(tmp_path)), FolderStore)
     assert isinstance(store_of(Cache()), CacheStore)
     assert isinstance(store_of(Redis()), RedisStore)
     mine = MemoryStore()

@@ -37,6 +37,7 @@ class Result:
         seconds: How long the asking took, without the time that the prompt waited for its turn.
         attempts: How often this run sent the message. 0 if an earlier run had sent it and its answer was found in the
             conversation.
+        cached: Whether the answer came from the client's ``answer_cache``, without a request.
         error: ``None`` for an answer. Otherwise a mapping with ``type``, ``message``, ``stage`` and ``status``, and for
             a faulty line of OpenAI's ``code`` and ``param``.
     """
@@ -49,6 +50,7 @@ class Result:
     seconds: float = 0.0
     attempts: int = 0
     error: Optional[Mapping[str, Any]] = None
+    cached: bool = False
 
     @property
     def complete(self) -> bool:
@@ -56,7 +58,10 @@ class Result:
         return self.error is None
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``."""
+        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``.
+
+        Only a line whose answer came from the cache has one more, ``cached``, which is ``True``.
+        """
         return {
             "id": self.id,
             "text": self.text if self.text or self.complete else None,
@@ -68,6 +73,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "attempts": self.attempts,
             "error": None if self.error is None else dict(self.error),
+            **({"cached": True} if self.cached else {}),
         }
 
 

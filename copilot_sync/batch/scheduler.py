@@ -138,6 +138,10 @@ class Scheduler:
             self._unfinished += 1
             if isinstance(item, FinishedItem):
                 self._finished.put(item)
+                continue
+            recalled = self._steps.recall(item)
+            if recalled is not None:
+                self._finish(item, ItemEvent.RECALLED, item.answer(recalled))
             elif self._conversations.enter(item):
                 self._enqueue(item, ItemEvent.TURN_CAME)
         return self._unfinished > before
@@ -226,6 +230,9 @@ class Scheduler:
     def _after_begin(self, item: WorkItem, step: StepResult) -> None:
         if step.error is not None:
             self._failed(item, step.error)
+            return
+        if step.answer is not None:
+            self._finish(item, ItemEvent.RECALLED, item.answer(step.answer))
             return
         item.begun(str(step.conversation_id))
         self._make_ready(item, ItemEvent.BEGUN)

@@ -46,7 +46,10 @@ class Task:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of one step: of beginning a conversation, of asking, or of deleting a conversation."""
+    """The result of one step: of beginning a conversation, of asking, or of deleting a conversation.
+
+    Beginning a conversation has an answer if the cache has it; then there is no conversation.
+    """
 
     conversation_id: Optional[str] = None
     answer: Optional[Answer] = None
@@ -75,8 +78,17 @@ class Worker:
         """The API that is asked."""
         return self._client.api_url
 
+    def recall(self, task: Task) -> Optional[Answer]:
+        """Return the answer if the client's cache has it. Nothing is sent."""
+        if self._client._options.answers is None:
+            return None
+        try:
+            return self._stream(dataclasses.replace(task, handle=None))._recall()
+        except (TypeError, ValueError):  # whoever asks will meet it again
+            return None
+
     def begin(self, task: Task) -> StepResult:
-        """Begin an empty conversation."""
+        """Begin an empty conversation, unless the cache has the answer."""
         return self._step(task, _begun)
 
     def ask(self, task: Task) -> StepResult:
@@ -233,6 +245,9 @@ class Sender(abc.ABC):
         Raises:
             CopilotError: The prompt failed.
         """
+        recalled = None if self._submission.handle else self._worker.recall(self._submission.task)
+        if recalled is not None:
+            return recalled
         while True:
             self._acquire()
             try:
@@ -283,7 +298,7 @@ class Sender(abc.ABC):
         if submission.handle is None:
             step = self._worker.begin(submission.task)
             submission.count(step)
-            if step.error is not None:
+            if step.error is not None or step.answer is not None:
                 return step
             self._has_begun = True
             self.note(submission.target(str(step.conversation_id), ROOT))
@@ -309,8 +324,11 @@ class Sender(abc.ABC):
             self._worker.delete(handle.conversation_id)
 
 
-def _begun(stream: Stream) -> None:
-    stream.start()
+def _begun(stream: Stream) -> Optional[Answer]:
+    answer = stream._recall()
+    if answer is None:
+        stream.start()
+    return answer
 
 
 def _without_waits_for_limits(policy: Optional[RetryPolicy], max_wait: Optional[float]) -> Optional[RetryPolicy]:

@@ -48,6 +48,7 @@ class ItemEvent(enum.Enum):
     BEGIN = "it has no conversation yet"
     ASK = "it has a conversation, and the journal knows of the message"
     BEGUN = "its conversation is there"
+    RECALLED = "the cache has its answer"
     ANSWERED = "its answer is complete"
     FAILED = "it fails"
     REFUSED = "everybody has to wait, and it is tried again"
@@ -63,11 +64,13 @@ _S, _E = ItemState, ItemEvent
 #: The next state, by the present one and by what happens.
 TRANSITIONS: Dict[Tuple[ItemState, ItemEvent], ItemState] = {
     (_S.WAITING, _E.TURN_CAME): _S.QUEUED,
+    (_S.WAITING, _E.RECALLED): _S.FINISHED,
     (_S.QUEUED, _E.ADMITTED): _S.READY,
     (_S.READY, _E.PAUSED): _S.QUEUED,
     (_S.READY, _E.BEGIN): _S.BEGINNING,
     (_S.READY, _E.ASK): _S.ASKING,
     (_S.BEGINNING, _E.BEGUN): _S.READY,
+    (_S.BEGINNING, _E.RECALLED): _S.FINISHED,
     (_S.BEGINNING, _E.REFUSED): _S.QUEUED,
     (_S.BEGINNING, _E.FAILED): _S.FINISHED,
     (_S.BEGINNING, _E.STOPPED): _S.STOPPED,

@@ -12,6 +12,7 @@ from copilot_sync.batch.sender import StepResult, Task
 from copilot_sync.batch.work_items import WorkItem
 from copilot_sync.batch.workers import WorkerPool
 from copilot_sync.errors import StreamClosedError
+from copilot_sync.models import Answer
 
 #: Seconds between two chances for a Ctrl-C, which does not end a wait on Windows.
 _WAKE = 1.0
@@ -37,6 +38,10 @@ class StepRunner:
     def may_duplicate(self) -> bool:
         """Whether a step may run twice without this process knowing."""
         return self._pool.may_duplicate
+
+    def recall(self, item: WorkItem) -> Optional[Answer]:
+        """Return the answer to a prompt that begins a conversation, if a cache in this process has it."""
+        return None if item.given_conversation_id is not None else self._pool.recall(item.task)
 
     def submit(self, item: WorkItem, step: str, subject: Union[Task, str]) -> None:
         """Start a step of a prompt: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation."""

@@ -117,9 +117,10 @@ class WorkItem(Submission):
             text=answer.text,
             model=answer.model,
             usage=answer.usage,
-            conversation_id=answer.conversation.conversation_id,
+            conversation_id=None if answer.cached else answer.conversation.conversation_id,
             seconds=self.seconds,
             attempts=self.attempts,
+            cached=answer.cached,
         )
 
     def is_refused(self, error: Exception) -> bool:

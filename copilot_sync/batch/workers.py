@@ -29,6 +29,7 @@ from copilot_sync.batch.sender import StepResult, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.delivery.message import new_id
 from copilot_sync.errors import CopilotError
+from copilot_sync.models import Answer
 from copilot_sync.os_threads import start_thread
 from copilot_sync.settings import Environment
 
@@ -78,6 +79,11 @@ class ThreadWorkers:
         """The API that is asked; ``None`` if that is not known here."""
         assert self._worker is not None  # noqa: S101 - __enter__ makes it
         return self._worker.api_url
+
+    def recall(self, task: Task) -> Optional[Answer]:
+        """Return the answer to a task if the client's cache has it. It may block for a moment."""
+        assert self._worker is not None  # noqa: S101 - __enter__ makes it
+        return self._worker.recall(task)
 
     def start(self, workers: int) -> None:
         """Allow so many threads. Each starts when there is a step for it."""
@@ -178,6 +184,10 @@ class ExecutorWorkers:
 
     def __enter__(self) -> "ExecutorWorkers":
         return self
+
+    def recall(self, task: Task) -> Optional[Answer]:
+        """Return ``None``: only the executor's workers have clients, which look when they begin a conversation."""
+        return None
 
     def start(self, workers: int) -> None:
         """Do nothing: the executor has its own workers."""

@@ -26,6 +26,7 @@ from copilot_sync.cli.output import show_json
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.settings import Timeout
+from copilot_sync.user_folders import cache_folder
 
 FAILED = 1
 SOME_FAILED = 3
@@ -33,6 +34,8 @@ SOME_FAILED = 3
 _BETWEEN_LINES = 10.0
 #: Stands for stdout. A file of that name is ``./-``.
 _STDOUT = "-"
+#: Stands for the user's own folder of answers.
+_OWN_CACHE = ""
 
 
 @click.command(
@@ -79,6 +82,14 @@ Examples:
 @click.option("--ordered", is_flag=True, help="Write results in IN's order.  [default: as they come in]")
 @click.option("--retry-failed", is_flag=True, help="Ask failed prompts again.  [default: skip them]")
 @click.option("--delete-threads", is_flag=True, help="Delete the new conversations.  [default: keep them]")
+@click.option(
+    "--cache",
+    metavar="[FOLDER]",
+    is_flag=False,
+    flag_value=_OWN_CACHE,
+    type=click.Path(file_okay=False),
+    help="Reuse answers that were kept, and keep new ones.",
+)
 @click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account.")
 def batch(
     prompts: str,
@@ -88,6 +99,7 @@ def batch(
     files: Tuple[str, ...],
     timeout: Optional[float],
     retry_failed: bool,
+    cache: Optional[str],
     emulated: bool,
     **others: Any,
 ) -> int:
@@ -103,7 +115,7 @@ def batch(
     attachments = read_attachments(files)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
-        client = stack.enter_context(open_backend(emulated)).client
+        client = stack.enter_context(open_backend(emulated, answer_cache=_answer_cache(cache, emulated))).client
         output_format = source.format if source.format in OUTPUT_FORMS else "jsonl"
         with report_usage_errors():
             results = run(
@@ -118,6 +130,13 @@ def batch(
                 **{name: value for name, value in others.items() if value is not None},
             )
         return _show_results(stack.enter_context(results), output, OUTPUT_FORMS[output_format])
+
+
+def _answer_cache(folder: Optional[str], emulated: bool) -> Optional[str]:
+    """Return the folder of answers. Those of an emulator are not kept."""
+    if emulated:
+        return None
+    return os.path.join(cache_folder(), "answers") if folder == _OWN_CACHE else folder
 
 
 def _check_output(prompts: str, output: str, retry_failed: bool) -> None:
@@ -170,6 +189,7 @@ class Tally:
         self._began = clock()
         self._seconds: CounterType[float] = Counter()
         self.answered = 0
+        self.cached = 0
         self.failed = 0
         self.input_tokens = 0
         self.output_tokens = 0
@@ -180,6 +200,9 @@ class Tally:
             self.failed += 1
             return
         self.answered += 1
+        if result.cached:  # it took no time and no tokens
+            self.cached += 1
+            return
         # Rounded to three digits, so that a million answers take little memory.
         self._seconds[float(f"{result.seconds:.3g}")] += 1
         if result.usage is not None:
@@ -217,7 +240,7 @@ class Tally:
 
     def percentile(self, share: float) -> float:
         """The seconds within which the given share of the answers came."""
-        wanted = share * self.answered
+        wanted = share * (self.answered - self.cached)
         count = 0
         for seconds in sorted(self._seconds):
             count += self._seconds[seconds]
@@ -236,8 +259,9 @@ class Tally:
         """The lines to print at the end."""
         before = f", done before: {self._results.skipped}" if self._results.skipped else ""
         took = _duration(self._clock() - self._began)
-        yield f"answered: {self.answered}, failed: {self.failed}{before}, in {took}"
-        if self.answered:
+        cached = f" ({self.cached} from the cache)" if self.cached else ""
+        yield f"answered: {self.answered}{cached}, failed: {self.failed}{before}, in {took}"
+        if self.answered > self.cached:
             p50, p95 = self.percentile(0.5), self.percentile(0.95)
             yield f"seconds for an answer: p50 {p50:g}, p95 {p95:g}"
             yield f"tokens: {self.input_tokens} in, {self.output_tokens} out"

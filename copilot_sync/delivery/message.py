@@ -60,12 +60,16 @@ class PendingMessage:
 
 @dataclass(frozen=True)
 class CallOptions:
-    """How a call behaves: its time limits, its retries, whether the rest of a cut answer is fetched, what it passes."""
+    """How a call behaves: its time limits, its retries, whether the rest of a cut answer is fetched, what it passes.
+
+    ``answers`` is where whole answers are kept, if anywhere.
+    """
 
     timeout: Timeout
     retry: Optional[RetryPolicy]
     resume: bool
     guards: Tuple[Any, ...] = ()  # each is a ``CallGuard``
+    answers: Any = None  # an ``AnswerCache``
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.pacing.account_limiter import AccountLimiter, limiter_of
 from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.rate_limit import RateLimit
-from copilot_sync.pacing.shared_state import in_memory, store_of
+from copilot_sync.pacing.shared_state import in_memory
+from copilot_sync.pacing.stores import store_of
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stepping import Pace, Pause
 from copilot_sync.transport.call import CallContext

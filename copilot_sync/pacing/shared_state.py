@@ -135,7 +135,7 @@ def _open_or_make(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o600)
 
 
-class FileStore:
+class FolderStore:
     """A file for each account in a folder, readable by its owner alone.
 
     Args:
@@ -304,26 +304,3 @@ class CacheStore:
         if self._cache.get(key) != mark:
             raise StoreError("its add excludes nobody")
         return mark
-
-
-def store_of(shared: Any) -> Store:
-    """Choose the store: memory, a folder, a Redis, or a cache.
-
-    Raises:
-        TypeError: It is none of them.
-        ValueError: It is a cache that excludes nobody, or a path that can't be.
-    """
-    if shared is None:
-        return in_memory
-    if isinstance(shared, (str, os.PathLike)):
-        return FileStore(shared)
-    if callable(getattr(shared, "apply", None)):
-        return shared  # type: ignore[no-any-return]
-    if callable(getattr(shared, "evalsha", None)):
-        from copilot_sync.pacing.redis_state import RedisStore
-
-        return RedisStore(shared)
-    if all(callable(getattr(shared, name, None)) for name in ("get", "set", "add", "delete")):
-        return CacheStore(shared)
-    kinds = "a folder, a Redis client, or a cache with get, set, add and delete"
-    raise TypeError(f"shared must be {kinds}, not {type(shared).__name__}")

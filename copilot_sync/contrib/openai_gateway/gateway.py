@@ -229,7 +229,7 @@ class Gateway:
             raise _wrong_prompt(error, "messages") from None
 
         def keep(answer: Answer) -> None:
-            if memory is not None:
+            if memory is not None and not answer.cached:  # else there is no conversation to go on with
                 memory.keep(request.model, request.messages, answer.text, answer.conversation)
 
         completion = ChatCompletion(request.model or self._client.get()._model, request.includes_usage, keep)
@@ -249,7 +249,9 @@ class Gateway:
     def _new_response(self, environ: Mapping[str, Any]) -> WsgiResponse:
         request = ResponseRequest.from_json(read_json(environ))
         headers = ignored_header(request.ignored)
-        ask = functools.partial(self._answering, watcher_of(environ), "input", request.is_streamed)
+        ask = functools.partial(
+            self._answering, watcher_of(environ), "input", request.is_streamed, answer_cache=False
+        )  # a response may be gone on with, and one from the cache has no conversation
         found = self._responses.create(request, self._client.get()._model, ask)
         if isinstance(found, AnswerEvents):
             return WsgiResponse(200, {**_STREAMED, **headers}, found)
