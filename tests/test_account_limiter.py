@@ -101,10 +101,13 @@ def test_one_that_is_closed_leaves_the_queue() -> None:
     slot = one.try_admit()
     assert slot is not None
     first, second = call_of(), call_of()
-    workers = [Worker(lambda: one.admit(first)), Worker(lambda: one.admit(second))]
-    wait_until(lambda: len(one._queue) == 2)
-    first.cancel()
+    workers = [Worker(lambda: one.admit(first))]
+    wait_until(lambda: len(one._queue) == 1)
+    workers.append(Worker(lambda: one.admit(second)))
+    wait_until(lambda: list(one._queue) == [first, second])
     second.cancel()
+    wait_until(lambda: list(one._queue) == [first])
+    first.cancel()
     for worker in workers:
         with pytest.raises(StreamClosedError):
             worker.result()

@@ -26,7 +26,10 @@ from copilot_sync.errors import (
     StreamClosedError,
 )
 from copilot_sync.pacing import cooldown as module
+from copilot_sync.pacing.account_limiter import AccountLimiter
+from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.cooldown import Cooldown, cooldown_of
+from copilot_sync.pacing.shared_state import MemoryStore
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Timeout, Urls
 from copilot_sync.transport import fork
@@ -569,3 +572,61 @@ def test_a_refusal_of_one_account_is_not_anothers(emulator: Emulator) -> None:
         with pytest.raises(RateLimitError, match="another"):
             same.models()
     assert stages(emulator) == ["models", "models"]
+
+
+def two_processes(clock: Clock) -> List[Cooldown]:
+    """The cool-downs of one account in two processes, as far as they know of each other."""
+    store = MemoryStore(clock=clock)
+    sharing = [Cooldown("x"), Cooldown("x")]
+    for cooldown in sharing:
+        cooldown.board = AccountLimiter("x", store, RateRules(), clock=clock)
+    return sharing
+
+
+def test_a_refusal_holds_for_other_processes(clock: Clock, call: Patient) -> None:
+    """Each looks before a request, if nobody has a moment ago."""
+    one, other = two_processes(clock)
+    one.failed(refusal(30), PATIENT, call)
+    assert (other.active, other.is_open) == (False, False)
+    other.wait(PATIENT, call, "message")
+    assert clock.now == pytest.approx(1030.3, abs=0.4)
+    assert other.active
+
+
+def test_what_was_seen_a_moment_ago_is_not_looked_at_again(clock: Clock, call: Patient) -> None:
+    """There was no pause."""
+    one, other = two_processes(clock)
+    other.wait(PATIENT, call, "message")
+    assert other.is_open
+    one.failed(refusal(30), PATIENT, call)
+    other.wait(PATIENT, call, "message")
+    assert call.slept == []
+    clock.now += 0.1
+    other.wait(PATIENT, call, "message")
+    assert clock.now >= 1030
+
+
+def test_soon_after_a_pause_processes_take_turns(clock: Clock, call: Patient) -> None:
+    """Also one that has heard of the pause only now. A request of the other one has just begun."""
+    one, other = two_processes(clock)
+    assert one.board is not None
+    one.board.pause(5)
+    clock.now += 20
+    other.wait(PATIENT, call, "message")
+    begun = clock.now
+    one.wait(PATIENT, call, "message")
+    assert clock.now - begun > 0.29
+    assert other.active and one.active
+    clock.now += 10  # their own turns have come
+    begun = clock.now
+    other.wait(PATIENT, call, "message")
+    one.wait(PATIENT, call, "message")
+    assert clock.now - begun == pytest.approx(0.3)
+
+
+def test_a_quota_of_another_process_slows_this_one_down(clock: Clock, call: Patient) -> None:
+    """It is not told which quota it was, and asks for itself."""
+    one, other = two_processes(clock)
+    one.failed(QuotaExceededError("used up", stage="message", status=402, retry_after=4000), PATIENT, call)
+    other.wait(PATIENT, call, "message")
+    assert other.active
