@@ -1,6 +1,5 @@
 """Who may begin next among the calls of this process: in their order, and by what all processes know."""
 
-import math
 import os
 import threading
 import time
@@ -175,8 +174,9 @@ def test_a_pause_is_seen_and_its_end_is_spread() -> None:
     assert one.take_turn() > 0.2
 
 
-def test_who_waits_says_why_and_how_long(caplog: pytest.LogCaptureFixture) -> None:
-    """Once in a while."""
+def test_who_waits_says_why_and_how_long(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a moment, and again once in a while."""
+    monkeypatch.setattr(account_limiter, "_TELL_AFTER", 0.05)
     caplog.set_level("INFO", logger="copilot_sync")
     one = limiter(RateRules(concurrency=1))
     slot = one.try_admit()
@@ -184,12 +184,16 @@ def test_who_waits_says_why_and_how_long(caplog: pytest.LogCaptureFixture) -> No
     for number in range(2):
         workers.append(Worker(lambda: one.leave(one.admit(call_of()), 0)))
         wait_until(lambda number=number: len(one._queue) == number + 1)  # type: ignore[misc]
-    wait_until(lambda: "1 ahead of it" in caplog.text)
+    first = one._queue[0]
+    wait_until(lambda: "rate limited: waiting for others to end" in caplog.text)
+    one._queue[1].wake()
+    wait_until(lambda: one._queue[1].wake() or "waiting for others to end, 1 ahead of you" in caplog.text)  # type: ignore[func-returns-value]
+    assert one._queue[0] is first
     one.leave(str(slot), 0)
     for worker in workers:
         worker.result()
-    assert "rate limited: a call waits for others to end, it is the next" in caplog.text
-    assert in_words(41.6, 3) == "rate limited: a call waits for 42 s, 3 ahead of it"
+    assert in_words(41.6, 3) == "rate limited: next in 42 s, 3 ahead of you"
+    assert in_words(-0.1, 0) == "rate limited: next in 0 s"
 
 
 def test_slots_are_renewed_while_they_are_held() -> None:
@@ -327,8 +331,3 @@ def test_a_limit_is_a_whole_number(name: str, value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         RateLimit(**{name: value})
     assert getattr(RateLimit(**{name: 3}), name) == 3
-
-
-def test_a_wait_may_be_without_an_end() -> None:
-    """The words say so."""
-    assert in_words(math.inf, 0).endswith("waits for others to end, it is the next")

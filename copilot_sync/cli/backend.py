@@ -3,12 +3,18 @@
 The client for the service is configured by the environment. It keeps its token in the user's cache folder, because
 fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. An emulator ends with the
 process, so nothing of it is saved.
+
+All commands of the user's share one limit against the service, by a file in the state folder, and say so when they wait
+for it. There is none against this machine.
 """
 
 import contextlib
+import logging
+import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Tuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,8 +22,11 @@ from copilot_sync.auth.caches import FileCache
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation
+from copilot_sync.pacing import account_limiter
+from copilot_sync.pacing.limiter import BY_HOST, pace_for
+from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.safe_text import check_id
-from copilot_sync.settings import Environment, choose_urls
+from copilot_sync.settings import Environment, Urls, choose_urls, is_loopback
 from copilot_sync.user_folders import cache_folder, state_folder
 
 if TYPE_CHECKING:
@@ -60,20 +69,25 @@ def _conversation_of_id(identifier: str) -> Conversation:
 
 @contextlib.contextmanager
 def open_backend(
-    emulated: bool = False, *, prepare: "Callable[[Emulator, float], object]" = lambda *_: None, **options: Any
+    emulated: bool = False,
+    *,
+    prepare: "Callable[[Emulator, float], object]" = lambda *_: None,
+    pace: "Tuple[Optional[int], Optional[float]]" = (None, BY_HOST),
+    **options: Any,
 ) -> Iterator[Backend]:
     """Open a client, and close it at the end.
 
     Args:
         emulated: Talk to an emulator inside this process.
         prepare: Called with the emulator before it serves, and with the seconds between two of its words.
+        pace: How many questions may be under way at once, and how many may begin in a minute, as ``pace_for`` takes it.
         **options: Further arguments of ``Client``.
 
     Raises:
         click.ClickException: The environment holds a value that can't be used.
     """
     with contextlib.ExitStack() as stack:
-        yield _emulated(stack, prepare, **options) if emulated else _real(stack, **options)
+        yield _emulated(stack, prepare, **options) if emulated else _real(stack, pace, **options)
 
 
 @contextlib.contextmanager
@@ -85,17 +99,50 @@ def report_usage_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
-def _real(stack: contextlib.ExitStack, **options: Any) -> Backend:
+def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[float]]", **options: Any) -> Backend:
     environment = Environment.read()
     try:
-        client = Client(token_cache=token_cache_file(environment), **options)
         urls = choose_urls(None, None, environment)
+        client = Client(token_cache=token_cache_file(environment), **_limits(urls, pace), **options)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
+    stack.enter_context(_told_of_waits())
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
     # The host that the page names is not known yet: the account's page stands for it.
     service = f"{urls.api} {urls.github}" if urls.is_auto else urls.api
     return Backend(stack.enter_context(client), LastConversation(store, service))
+
+
+def _limits(urls: Urls, pace: "Tuple[Optional[int], Optional[float]]") -> Dict[str, Any]:
+    """Return the arguments of ``Client`` for the limit that all commands share."""
+    if not urls.is_auto and is_loopback(urlsplit(urls.api).hostname or ""):
+        return {}
+    concurrency, rate = pace_for(None, *pace)
+    limit = RateLimit(per_minute=None if rate is None else math.ceil(rate), concurrency=concurrency)
+    return {"rate_limit": limit, "shared": os.path.join(state_folder(), "limits")}
+
+
+class _Teller(logging.Handler):
+    """Tells the user what a question waits for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"copilot-sync: {record.getMessage()}", err=True)
+
+
+@contextlib.contextmanager
+def _told_of_waits() -> Iterator[None]:
+    """Have the user told while the block lasts."""
+    logger, teller = account_limiter.logger, _Teller()
+    before, passes_on = logger.level, logger.propagate
+    logger.addHandler(teller)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # or its warnings would come twice
+    try:
+        yield
+    finally:
+        logger.removeHandler(teller)
+        logger.setLevel(before)
+        logger.propagate = passes_on
 
 
 def token_cache_file(environment: Environment) -> Optional[str]:

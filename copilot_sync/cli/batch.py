@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import Any, Callable, ContextManager, Iterator, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
 import click
@@ -21,10 +21,11 @@ from copilot_sync.batch.prompt_files import FORMATS, PromptFile, read
 from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
 from copilot_sync.cli import options
-from copilot_sync.cli.backend import open_backend, report_usage_errors
+from copilot_sync.cli.backend import Backend, open_backend, report_usage_errors
 from copilot_sync.cli.output import show_json
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import is_terminal
+from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import Timeout
 from copilot_sync.user_folders import cache_folder
 
@@ -88,7 +89,7 @@ Examples:
     is_flag=False,
     flag_value=_OWN_CACHE,
     type=click.Path(file_okay=False),
-    help="Reuse answers that were kept, and keep new ones.",
+    help="Reuse kept answers, keep new ones.  [default: neither]",
 )
 @click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account.")
 def batch(
@@ -115,7 +116,7 @@ def batch(
     attachments = read_attachments(files)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
-        client = stack.enter_context(open_backend(emulated, answer_cache=_answer_cache(cache, emulated))).client
+        client = stack.enter_context(_backend(emulated, cache, others)).client
         output_format = source.format if source.format in OUTPUT_FORMS else "jsonl"
         with report_usage_errors():
             results = run(
@@ -130,6 +131,11 @@ def batch(
                 **{name: value for name, value in others.items() if value is not None},
             )
         return _show_results(stack.enter_context(results), output, OUTPUT_FORMS[output_format])
+
+
+def _backend(emulated: bool, cache: Optional[str], others: Dict[str, Any]) -> ContextManager[Backend]:
+    pace = others.get("workers"), BY_HOST if others.get("rate") is None else others["rate"]
+    return open_backend(emulated, pace=pace, answer_cache=_answer_cache(cache, emulated))
 
 
 def _answer_cache(folder: Optional[str], emulated: bool) -> Optional[str]:

@@ -102,7 +102,8 @@ def serve(
         raise click.UsageError("--script is for an emulator: use it with --emulator")
     prepare = functools.partial(_apply, script)
     with contextlib.ExitStack() as stack:
-        backend = stack.enter_context(open_backend(emulator, prepare=prepare))
+        pace = concurrency, BY_HOST if rate is None else rate
+        backend = stack.enter_context(open_backend(emulator, prepare=prepare, pace=pace))
         if batches is None and emulator:  # the account's batches are nothing for an emulator
             batches = stack.enter_context(tempfile.TemporaryDirectory())
         try:
@@ -111,8 +112,8 @@ def serve(
                 backend.client,
                 key=shown,
                 hosts=allow_host,
-                concurrency=concurrency,
-                rate=BY_HOST if rate is None else rate,
+                concurrency=pace[0],
+                rate=pace[1],
                 threads=threads,
                 batches=os.path.join(state_folder(), "gateway-batches") if batches is None else batches,
             )

@@ -43,8 +43,8 @@ _AWAY = 5.0
 _SLOWER = 4
 #: The part of a lease after which it is renewed.
 _RENEWAL = 3.0
-#: Seconds after which a call that waits says so again.
-_TELL_AGAIN = 10.0
+#: Seconds after which a call that waits says so, and says so again.
+_TELL_AFTER, _TELL_AGAIN = 2.0, 10.0
 #: Seconds to wait for the thread that keeps the slots.
 _JOIN = 1.0
 #: Tells the slots of this process from those of others.
@@ -91,6 +91,7 @@ class AccountLimiter:
         self._keeper: Optional[threading.Thread] = None
         self._left: queue.SimpleQueue[Optional[Tuple[str, int]]] = queue.SimpleQueue()  # slots to be given back
         self._seen_at = -math.inf
+        self._next_at = math.inf  # when the first in the queue may begin, as far as it is known
         reset_after_fork(self)
 
     @property
@@ -124,7 +125,7 @@ class AccountLimiter:
             StreamClosedError: It was stopped.
         """
         slot = _new_slot()
-        told_at = -math.inf
+        tell_at = self._clock() + _TELL_AFTER
         with self._lock:
             self._queue.append(call)
         try:
@@ -134,9 +135,11 @@ class AccountLimiter:
                 if seconds <= 0:
                     return slot
                 self._check_patience(seconds, policy, call)
-                if self._clock() >= told_at + _TELL_AGAIN:
-                    told_at = self._clock()
-                    logger.info("%s", in_words(seconds, ahead))
+                if not ahead:
+                    self._next_at = self._clock() + seconds
+                if self._clock() >= tell_at:
+                    tell_at = self._clock() + _TELL_AGAIN
+                    logger.info("%s", in_words(self._next_at - self._clock(), ahead))
                 longest = _LONGEST_SLEEP if ahead else _LOOK_AGAIN
                 call.sleep_until_woken(longest if math.isinf(seconds) else min(seconds, _LONGEST_SLEEP))
                 call.check("limit")
@@ -290,10 +293,8 @@ def limiter_of(account: str, store: Store, rules: RateRules) -> AccountLimiter:
 
 def in_words(seconds: float, ahead: int) -> str:
     """Say why a call waits, and how long."""
-    others = f"{ahead} ahead of it" if ahead else "it is the next"
-    if math.isinf(seconds):
-        return f"rate limited: a call waits for others to end, {others}"
-    return f"rate limited: a call waits for {seconds:.0f} s, {others}"
+    when = "waiting for others to end" if math.isinf(seconds) else f"next in {max(0.0, seconds):.0f} s"
+    return f"rate limited: {when}, {ahead} ahead of you" if ahead else f"rate limited: {when}"
 
 
 def _too_long(seconds: float) -> RateLimitError:
