@@ -19,6 +19,8 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.chat import Chat
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.inline_files import FileInput, inline_files, read_files
+from copilot_sync.ledger.recorder import Recorder
+from copilot_sync.ledger.sqlite_ledger import ledger_of
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput, PromptText, prompt_text
@@ -80,6 +82,8 @@ class Client(AccountCalls):
             With ``auto``, the first request looks at the account's page for the host, which needs cookies.
         verify: Whether certificates are checked, or the file of a CA to check them with.
         limits: How much of a reply is kept in memory.
+        ledger: Where each call is noted: a ``Ledger``, the path of one, or ``True`` for the one in the user's state
+            folder. One that can't be written is logged and done without. Default ``COPILOT_SYNC_LEDGER``, else nowhere.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -101,6 +105,7 @@ class Client(AccountCalls):
         api_url: Union[None, str, Secret[Any]] = None,
         verify: "Union[bool, str, os.PathLike[str]]" = True,
         limits: Optional[Limits] = None,
+        ledger: "Union[None, bool, str, os.PathLike[str], Recorder]" = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -110,9 +115,12 @@ class Client(AccountCalls):
         urls = choose_urls(github_url, api_url, environment)
         transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
+        self._ledger = ledger_of(ledger, environment.ledger)
+        # The first that a call enters, and the last that it leaves: it counts what the others cost.
+        guards = () if self._ledger is None else (self._ledger,)
         super().__init__(
             ApiSession(urls, transport, credentials.token_source(urls, transport, cache)),
-            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume)),
+            CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume), guards),
         )
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
@@ -284,8 +292,13 @@ class Client(AccountCalls):
         """End every call under way and close the connections.
 
         In the threads that wait for these calls, ``StreamClosedError`` is raised at once. Call it from any thread, any
-        number of times; the client can be used again afterwards.
+        number of times; the client can be used again afterwards. It waits until the ledger, if any, is written.
         """
+        self._end_calls()
+        if self._ledger is not None:
+            self._ledger.flush()
+
+    def _end_calls(self) -> None:
         for stream in filter(None, [reference() for reference in list(self._streams)]):
             stream.close()
         for call in list(self._calls):
