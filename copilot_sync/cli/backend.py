@@ -1,7 +1,8 @@
 """The backend that a command talks to: the service, or an emulator inside this process.
 
 The client for the service is configured by the environment. It keeps its token in the user's cache folder, because
-fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. An emulator ends with the
+fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. Each question to the service
+is noted in the ledger of the user's state folder; ``COPILOT_SYNC_LEDGER`` changes that. An emulator ends with the
 process, so nothing of it is saved.
 """
 
@@ -9,6 +10,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,7 +19,7 @@ from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation
 from copilot_sync.safe_text import check_id
-from copilot_sync.settings import Environment, choose_urls
+from copilot_sync.settings import Environment, Urls, choose_urls, is_loopback
 from copilot_sync.user_folders import cache_folder, state_folder
 
 if TYPE_CHECKING:
@@ -88,14 +90,21 @@ def report_usage_errors() -> Iterator[None]:
 def _real(stack: contextlib.ExitStack, **options: Any) -> Backend:
     environment = Environment.read()
     try:
-        client = Client(token_cache=token_cache_file(environment), **options)
         urls = choose_urls(None, None, environment)
+        # One that the environment names is the client's own business, and so is "off".
+        ledger = None if environment.ledger else _is_service(urls)
+        client = Client(token_cache=token_cache_file(environment), ledger=ledger, **options)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
     # The host that the page names is not known yet: the account's page stands for it.
     service = f"{urls.api} {urls.github}" if urls.is_auto else urls.api
     return Backend(stack.enter_context(client), LastConversation(store, service))
+
+
+def _is_service(urls: Urls) -> bool:
+    """Whether these are hosts of the service, and not of an emulator on this machine."""
+    return not any(is_loopback(urlsplit(url).hostname or "") for url in urls.hosts)
 
 
 def token_cache_file(environment: Environment) -> Optional[str]:
@@ -116,6 +125,7 @@ def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float],
         github_url=emulator.github_url,
         api_url=emulator.api_url,
         token_cache=_NullCache(),
+        ledger=False,
         **options,
     )
     return Backend(stack.enter_context(client), LastConversation(_NullCache(), emulator.api_url))

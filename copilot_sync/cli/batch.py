@@ -76,6 +76,7 @@ Examples:
 @click.option("--ordered", is_flag=True, help="Write results in IN's order.  [default: as they come in]")
 @click.option("--retry-failed", is_flag=True, help="Ask failed prompts again.  [default: skip them]")
 @click.option("--delete-threads", is_flag=True, help="Delete the new conversations.  [default: keep them]")
+@options.label
 @click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account.")
 def batch(
     prompts: str,
