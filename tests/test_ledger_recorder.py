@@ -51,14 +51,48 @@ def environment_of(emulator: Emulator) -> Any:
     return {"COPILOT_SYNC_API_KEY": emulator.api_key, "COPILOT_SYNC_API_URL": emulator.api_url}
 
 
-def test_a_recorder_has_to_say_where_it_writes(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no thread start, as at the end of an interpreter."""
+
+    def start(*arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+
+
+@pytest.mark.parametrize("has_threads", [True, False])
+def test_a_recorder_has_to_say_where_it_writes(
+    has_threads: bool, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """There is no default. What is raised is logged by its type, once."""
+    if not has_threads:
+        refuse_threads(monkeypatch)
     recorder = Recorder()
     with asking(emulator, recorder) as client:
         for _ in range(3):
             client.ask("Hi")
             recorder.flush()
     assert caplog.messages == ["the ledger can't be written and is done without: NotImplementedError"]
+
+
+def test_one_thread_writes_all_that_waits(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes too late finds nothing, and one that comes too soon waits for nobody."""
+    threads: List[Any] = []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: threads.append(function))
+    recorder = Kept()
+    client = asking(emulator, recorder)
+    for label in "ab":
+        client.ask("Hi", label=label)
+    first, second = threads
+    assert recorder.try_to_hold()
+    first()
+    assert recorder.batches == []
+    recorder.release()
+    second()
+    first()
+    assert recorder.batches == [2]
+    assert len(threads) == 3  # whoever releases the lock looks at what waits
+    client.close()
 
 
 def test_a_call_does_not_wait_for_the_ledger(emulator: Emulator) -> None:
@@ -119,11 +153,7 @@ def test_without_another_thread_it_is_written_by_whoever_waits(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the end of an interpreter there are none."""
-
-    def start(*arguments: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(_thread, "start_new_thread", start)
+    refuse_threads(monkeypatch)
     recorder = Kept()
     with asking(emulator, recorder) as client:
         client.ask("Hi", label="a")
