@@ -517,7 +517,8 @@ NO_LEDGERS = [
     (another_database, "is not a ledger, and is left as it is: name another file"),
     (a_later_ledger, "was written by a later version of copilot_sync: update it, or name another file"),
     (a_damaged_ledger, "can't be read as a ledger: database disk image is malformed"),
-    (os.mkdir, "can't be read as a ledger: unable to open database file"),
+    (os.mkdir, "is not a ledger, and is left as it is: name another file"),
+    (os.mkfifo, "is not a ledger, and is left as it is: name another file"),
 ]
 
 

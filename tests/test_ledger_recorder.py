@@ -75,10 +75,22 @@ def test_a_recorder_has_to_say_where_it_writes(
     assert caplog.messages == ["the ledger can't be written and is done without: NotImplementedError"]
 
 
+def test_a_thread_that_can_not_start_another_writes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits in vain."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    seen: List[str] = []
+    recording._start_and_end(seen.append, ("written",))
+    assert seen == ["written"]
+
+
 def test_one_thread_writes_all_that_waits(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that comes too late finds nothing, and one that comes too soon waits for nobody."""
     threads: List[Any] = []
-    monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: threads.append(function))
+    monkeypatch.setattr(_thread, "start_new_thread", lambda _, arguments: threads.append(arguments[0]))
     recorder = Kept()
     client = asking(emulator, recorder)
     for label in "ab":

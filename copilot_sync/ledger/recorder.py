@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Generator, List, Sequence
+from typing import Any, Callable, Deque, Dict, Generator, List, Sequence, Tuple
 
 from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
 from copilot_sync.delivery.message import PendingMessage
@@ -86,7 +86,7 @@ class Recorder(CallGuard):
         """Start a thread that writes what waits, unless there is one."""
         # Whoever holds the lock looks at the queue once more after it has released it.
         if not self._writing.locked():
-            self._start_thread(self._write_waiting)
+            _start_thread(self._write_waiting)
 
     def try_to_hold(self) -> bool:
         """Wait a moment for the thread that writes, and have none write until ``release``. Return whether none does."""
@@ -98,14 +98,6 @@ class Recorder(CallGuard):
         if self._waiting:
             self.write_soon()
 
-    def _start_thread(self, function: Callable[..., object], *args: Any) -> bool:
-        """Start a thread without waiting for it, as ``Thread.start`` does, and return whether there is one."""
-        try:
-            _thread.start_new_thread(function, args)
-        except RuntimeError:  # there can't be one more, or the interpreter ends: what waits is written later
-            return False
-        return True
-
     def flush(self) -> None:
         """Wait until the calls that have ended are written down, or can't be. For ten seconds at most.
 
@@ -116,7 +108,7 @@ class Recorder(CallGuard):
         done = threading.Lock()
         done.acquire()
         # In another thread, so that what a handler of a signal raises here is not taken for a failure of the ledger.
-        if self._start_thread(self._write_all, done):
+        if _start_thread(self._write_all, done):
             done.acquire(timeout=_PATIENCE)
         else:
             self._write_all(done)
@@ -158,6 +150,26 @@ class Recorder(CallGuard):
         if not self._is_worker and process is not None and util is not None and process.parent_process() is not None:
             self._is_worker = True
             util.Finalize(None, flush_all, exitpriority=0)
+
+
+def _start_thread(function: Callable[..., object], *args: Any) -> bool:
+    """Start a thread, and return whether there is one.
+
+    ``Thread.start`` waits for the thread, under a lock of its module that whoever ends a call may hold. So a thread
+    calls it that is none of that module's.
+    """
+    try:
+        _thread.start_new_thread(_start_and_end, (function, args))
+    except RuntimeError:  # there can't be one more, or the interpreter ends: what waits is written later
+        return False
+    return True
+
+
+def _start_and_end(function: Callable[..., object], args: Tuple[Any, ...]) -> None:
+    try:
+        threading.Thread(target=function, args=args, name="copilot-sync-ledger", daemon=False).start()
+    except RuntimeError:
+        function(*args)
 
 
 _recorders: "weakref.WeakSet[Recorder]" = weakref.WeakSet()

@@ -112,8 +112,7 @@ class Ledger(Recorder):
         if self._keep_days is None:
             return
         limit = self._now() - self._keep_days * _DAY
-        ((oldest,),) = connection.execute("SELECT min(began_at) FROM calls")
-        if oldest < limit - _DAY:
+        if _value(connection, "SELECT min(began_at) FROM calls") < limit - _DAY:
             connection.execute("DELETE FROM calls WHERE began_at < ?", (limit,))
 
     def entries(
@@ -176,6 +175,7 @@ class Ledger(Recorder):
     def _select(self, query: str, values: Sequence[Any]) -> Iterator[Tuple[Any, ...]]:
         self.flush()
         if os.path.exists(self.path):
+            _check_is_file(self.path)
             with _reading(self.path) as connection:
                 if not _is_empty(connection):
                     _check(connection, self.path)
@@ -242,8 +242,8 @@ def _writing(path: str) -> Iterator["sqlite3.Connection"]:
     is_missing = not os.path.exists(path)
     if is_missing:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    elif not os.path.isfile(path):
-        _refuse(path)
+    else:
+        _check_is_file(path)
     with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as connection:
         if is_missing:  # it is empty now; what SQLite puts beside it gets the same permissions
             os.chmod(path, 0o600)
@@ -268,7 +268,7 @@ def _use_wal(connection: "sqlite3.Connection") -> None:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _value(connection, "PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError:
             if time.monotonic() > until:
@@ -296,16 +296,25 @@ def _reading(path: str) -> Iterator["sqlite3.Connection"]:
 
 
 def _is_empty(connection: "sqlite3.Connection") -> bool:
-    ((count,),) = connection.execute("SELECT count(*) FROM sqlite_master")
-    return not count
+    return not _value(connection, "SELECT count(*) FROM sqlite_master")
+
+
+def _value(connection: "sqlite3.Connection", query: str) -> Any:
+    """Return the one value of a query. A statement whose rows are not read to their end would hold up others."""
+    ((value,),) = connection.execute(query).fetchall()
+    return value
+
+
+def _check_is_file(path: str) -> None:
+    """Refuse a folder, a pipe and a device: opening one may have effects."""
+    if not os.path.isfile(path):
+        _refuse(path)
 
 
 def _check(connection: "sqlite3.Connection", path: str) -> None:
-    ((application,),) = connection.execute("PRAGMA application_id")
-    ((version,),) = connection.execute("PRAGMA user_version")
-    if application != _APPLICATION:
+    if _value(connection, "PRAGMA application_id") != _APPLICATION:
         _refuse(path)
-    if version > _VERSION:
+    if _value(connection, "PRAGMA user_version") > _VERSION:
         raise LedgerError(f"{path} was written by a later version of copilot_sync: update it, or name another file")
 
 
