@@ -11,10 +11,13 @@ from support import Worker, collect_garbage, configure_django, nothing_left_open
 
 pytest.importorskip("django")
 
+import django
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient as BrowserOfLoop
 from django.test import Client, override_settings
 from django.urls import path
 
@@ -26,7 +29,7 @@ from django.contrib.auth.models import Permission, User  # noqa: E402
 
 from copilot_sync import AsyncClient, LedgerEntry, LedgerUsage  # noqa: E402
 from copilot_sync import Client as CopilotClient  # noqa: E402
-from copilot_sync.contrib.django import get_client  # noqa: E402
+from copilot_sync.contrib.django import astream_response, get_client, stream_response  # noqa: E402
 from copilot_sync.contrib.django.ledger import DjangoLedger  # noqa: E402
 from copilot_sync.contrib.django.ledger.models import Call  # noqa: E402
 from copilot_sync.emulator import Emulator  # noqa: E402
@@ -45,7 +48,22 @@ def ask(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-urlpatterns = [path("admin/", admin.site.urls), path("ask", ask)]
+def stream(request: HttpRequest) -> Any:
+    """Stream an answer."""
+    return stream_response(request, "Hi", label="WSGI", user="ann")
+
+
+async def stream_asynchronously(request: HttpRequest) -> Any:
+    """The same, as a coroutine."""
+    return await astream_response(request, "Hi", label="ASGI", user="bob")
+
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("ask", ask),
+    path("stream", stream),
+    path("async", stream_asynchronously),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,6 +127,33 @@ def test_the_sites_client_notes_its_calls() -> None:
     assert (found.input_tokens, found.output_tokens) == (1, 1)
     assert abs(datetime.datetime.now(UTC) - found.began_at) < datetime.timedelta(minutes=5)
     assert str(found) == f"{found.began_at:%Y-%m-%d %H:%M} auto: answered"
+
+
+def test_a_streamed_answer_is_noted() -> None:
+    """When it has ended."""
+    response: Any = Client().get("/stream")
+    assert b'"complete"' in b"".join(response.streaming_content)
+    response.close()
+    get_client().close()
+    (found,) = Call.objects.all()
+    assert (found.label, found.user, found.outcome) == ("WSGI", "ann", "answered")
+
+
+@pytest.mark.skipif(django.VERSION < (4, 2), reason="Django 4.2 brought asynchronous bodies")
+def test_a_streamed_answer_is_noted_under_asgi() -> None:
+    """Though the event loop reads it."""
+
+    async def main() -> bytes:
+        response: Any = await BrowserOfLoop().get("/async")
+        body = b"".join([part async for part in response.streaming_content])
+        await sync_to_async(response.close)()
+        await sync_to_async(connections.close_all)()
+        return body
+
+    assert b'"complete"' in asyncio.run(main())
+    get_client().close()
+    (found,) = Call.objects.all()
+    assert (found.label, found.user, found.outcome) == ("ASGI", "bob", "answered")
 
 
 @pytest.mark.parametrize("setting", [None, False])
