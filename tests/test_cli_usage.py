@@ -12,11 +12,12 @@ from support import FORGERIES, Sink
 from terminals import run_in_terminal
 
 from copilot_sync import Ledger, LedgerEntry
+from copilot_sync.cli import usage as cli_usage
 from copilot_sync.cli.backend import open_backend
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator
 
-TODAY = datetime.now(timezone.utc)
+TODAY = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = [f"{TODAY - timedelta(days):%Y-%m-%d}" for days in range(40)]
 
 
@@ -31,6 +32,21 @@ CALLS = [
     *entry(0, 1, input_tokens=1, seconds=0.25),
     *entry(35, 1, label="old"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _it_stays_the_same_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the tests run."""
+    monkeypatch.setattr(cli_usage, "_today", lambda: TODAY)
+
+
+def test_a_day_begins_at_midnight_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the user is."""
+    monkeypatch.undo()
+    before = datetime.now(timezone.utc)
+    today = cli_usage._today()
+    assert before - timedelta(1) < today <= datetime.now(timezone.utc)
+    assert today.timestamp() % 86400 == 0
 
 
 @pytest.fixture

@@ -33,9 +33,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "ledger.sqlite3"
 
 
+def keeping(path: "os.PathLike[str]") -> Ledger:
+    """A ledger that keeps the calls of November 2026, however long ago that is."""
+    return Ledger(path, keep_days=None)
+
+
 @pytest.fixture
 def ledger(path: Path) -> Ledger:
-    return Ledger(path)
+    return keeping(path)
 
 
 @pytest.fixture
@@ -412,7 +417,7 @@ def test_threads_and_ledgers_write_at_the_same_time(path: Path) -> None:
     together = threading.Barrier(8)
 
     def write(number: int) -> None:
-        ledger = Ledger(path)
+        ledger = keeping(path)
         together.wait(PATIENCE)
         for _ in range(10):
             ledger.write([entry(number)])
@@ -474,7 +479,7 @@ print(len(list(ledger.entries())))
 def test_a_read_only_folder_is_done_without(served: Emulator, tmp_path: Path) -> None:
     """What stands there can still be read."""
     folder = tmp_path / "fixed"
-    ledger = Ledger(folder / "ledger.sqlite3")
+    ledger = keeping(folder / "ledger.sqlite3")
     ledger.write(MANY)
     os.chmod(ledger.path, 0o444)
     folder.chmod(0o555)
@@ -499,14 +504,14 @@ def another_database(path: Path) -> None:
 
 
 def a_later_ledger(path: Path) -> None:
-    Ledger(path).write([entry()])
+    keeping(path).write([entry()])
     with sqlite3.connect(path, isolation_level=None) as connection:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
 
 
 def a_damaged_ledger(path: Path) -> None:
-    Ledger(path).write([entry()] * 100)
+    keeping(path).write([entry()] * 100)
     with open(path, "r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 5000)
@@ -542,7 +547,7 @@ def test_what_is_no_ledger_is_left_as_it_is(
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("the ledger can't be written and is done without: ")
     with pytest.raises((LedgerError, sqlite3.Error)):
-        Ledger(path).write([entry()])
+        keeping(path).write([entry()])
     for read in (lambda: list(Ledger(path).entries()), Ledger(path).usage):
         with pytest.raises(LedgerError) as caught:
             read()
@@ -556,13 +561,13 @@ def test_an_empty_file_becomes_a_ledger(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
     assert list(Ledger(path).entries()) == []
-    Ledger(path).write([entry()])
+    keeping(path).write([entry()])
     assert list(Ledger(path).entries()) == [entry()]
 
 
 def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     """It is no address."""
-    ledger = Ledger(tmp_path / "a ?mode=memory#é%41")
+    ledger = keeping(tmp_path / "a ?mode=memory#é%41")
     ledger.write([entry()])
     assert list(ledger.entries()) == [entry()]
     assert os.path.exists(ledger.path)
@@ -586,7 +591,7 @@ def test_whoever_writes_a_new_file_waits_for_another(path: Path) -> None:
     path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    writer = Worker(lambda: Ledger(path).write([entry()]))
+    writer = Worker(lambda: keeping(path).write([entry()]))
     assert not writer.ended_within(0.2)
     other.execute("ROLLBACK")
     other.close()
@@ -601,5 +606,5 @@ def test_nobody_waits_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        Ledger(path).write([entry()])
+        keeping(path).write([entry()])
     other.close()

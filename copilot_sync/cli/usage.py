@@ -78,14 +78,17 @@ def usage(by: str, since: Optional[str], days: Optional[int], as_json: bool) -> 
 
 def _first_moment(since: Optional[str], days: Optional[int]) -> datetime:
     if since is None:
-        today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
-        return today - timedelta((days or _DAYS) - 1)
+        return _today() - timedelta((days or _DAYS) - 1)
     if days is not None:
         raise click.UsageError("--since and --days exclude each other: use one of them")
     moment = read_date(since)
     if moment is None:
         raise click.UsageError(f"--since takes a date such as 2026-11-30, not {one_line(since)}")
     return datetime.fromtimestamp(moment, timezone.utc)
+
+
+def _today() -> datetime:
+    return datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _numbers(row: LedgerUsage) -> List[str]:
