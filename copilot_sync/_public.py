@@ -33,6 +33,8 @@ from copilot_sync.events import (
     RoutedModelEvent,
     UnknownEvent,
 )
+from copilot_sync.ledger.entries import LedgerEntry, LedgerError, LedgerUsage
+from copilot_sync.ledger.sqlite_ledger import Ledger
 from copilot_sync.models import (
     Answer,
     BaseConversation,
@@ -68,6 +70,10 @@ __all__ = [
     "Event",
     "GithubCopilot",
     "InvalidRequestError",
+    "Ledger",
+    "LedgerEntry",
+    "LedgerError",
+    "LedgerUsage",
     "Limits",
     "Message",
     "MessageHandle",

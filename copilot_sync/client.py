@@ -9,7 +9,7 @@ Threads: the set of streams is atomic. Everything else is set when the client is
 import os
 import weakref
 from dataclasses import fields, replace
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Union
 
 from copilot_sync.account import AccountCalls
 from copilot_sync.auth.api_session import ApiSession
@@ -18,8 +18,11 @@ from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.chat import Chat
 from copilot_sync.delivery.answer_cache import AnswerCache
+from copilot_sync.delivery.guards import CallGuard
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.inline_files import FileInput, inline_files, read_files
+from copilot_sync.ledger.recorder import Recorder
+from copilot_sync.ledger.sqlite_ledger import ledger_of
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.pacing.rate_limit import RateLimit
@@ -90,6 +93,8 @@ class Client(AccountCalls):
         answer_cache: Where whole answers are kept, for 30 days: a folder, or an object with ``get`` and ``set``. The
             same question in a new conversation is then answered without a request, for whichever account; see
             ``Answer.cached``. One that fails is logged and done without. Default: nowhere.
+        ledger: Where each call is noted: a ``Ledger``, the path of one, or ``True`` for the one in the user's state
+            folder. One that can't be written is logged and done without. Default ``COPILOT_SYNC_LEDGER``, else nowhere.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -114,6 +119,7 @@ class Client(AccountCalls):
         rate_limit: Optional[RateLimit] = None,
         shared: Any = None,
         answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
+        ledger: "Union[None, bool, str, os.PathLike[str], Recorder]" = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -124,8 +130,8 @@ class Client(AccountCalls):
         transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
         session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
-        guards = () if rate_limit is None and shared is None else (_rate_guard(session, rate_limit, shared),)
         options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
+        guards = _guards(session, ledger_of(ledger, environment.ledger), rate_limit, shared)
         super().__init__(session, replace(options, guards=guards, answers=AnswerCache.from_value(answer_cache)))
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
@@ -305,15 +311,21 @@ class Client(AccountCalls):
         """End every call under way and close the connections.
 
         In the threads that wait for these calls, ``StreamClosedError`` is raised at once. Call it from any thread, any
-        number of times; the client can be used again afterwards.
+        number of times; the client can be used again afterwards. It waits until the ledger, if any, is written.
         """
+        self._end_calls()
+        self._close_guards()
+
+    def _end_calls(self) -> None:
         for stream in filter(None, [reference() for reference in list(self._streams)]):
             stream.close()
         for call in list(self._calls):
             call.cancel()
+        self._session.close()
+
+    def _close_guards(self) -> None:
         for guard in self._options.guards:
             guard.close()
-        self._session.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -359,10 +371,17 @@ def _checked_resume(resume: bool) -> bool:
     return resume
 
 
-def _rate_guard(session: ApiSession, limit: Optional[RateLimit], shared: Any) -> Any:
-    from copilot_sync.delivery.rate_guard import RateGuard  # here, because few need it
+def _guards(
+    session: ApiSession, ledger: Optional[Recorder], limit: Optional[RateLimit], shared: Any
+) -> Tuple[CallGuard, ...]:
+    guards: List[CallGuard] = []
+    if ledger is not None:
+        guards.append(ledger)  # the last that a call leaves: it counts what the others cost
+    if limit is not None or shared is not None:
+        from copilot_sync.delivery.rate_guard import RateGuard  # here, because few need it
 
-    return RateGuard(session, limit, shared)
+        guards.append(RateGuard(session, limit, shared))
+    return tuple(guards)
 
 
 def _with_answers(options: CallOptions, answer_cache: object) -> CallOptions:

@@ -31,6 +31,7 @@ GITHUB_URL_VARIABLE = "COPILOT_SYNC_GITHUB_URL"
 API_URL_VARIABLE = "COPILOT_SYNC_API_URL"
 MODEL_VARIABLE = "COPILOT_SYNC_MODEL"
 TOKEN_CACHE_VARIABLE = "COPILOT_SYNC_TOKEN_CACHE"
+LEDGER_VARIABLE = "COPILOT_SYNC_LEDGER"
 ALLOW_HTTP_VARIABLE = "COPILOT_SYNC_ALLOW_HTTP"
 
 #: Seconds before a token's end at which a new one is fetched.
@@ -138,6 +139,7 @@ class Environment:
     api_url: Optional[str]
     model: Optional[str]
     token_cache: Optional[str]
+    ledger: Optional[str]
     allow_http: Optional[str]
 
     def __repr__(self) -> str:
@@ -158,6 +160,7 @@ class Environment:
             api_url=value(API_URL_VARIABLE),
             model=value(MODEL_VARIABLE),
             token_cache=value(TOKEN_CACHE_VARIABLE),
+            ledger=value(LEDGER_VARIABLE),
             allow_http=value(ALLOW_HTTP_VARIABLE),
         )
 

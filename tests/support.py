@@ -344,14 +344,39 @@ def configure_django() -> None:
         CACHES={name: {"BACKEND": memory, "LOCATION": name} for name in ("default", "tokens")},
         COPILOT_SYNC={},
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "of each test"}},
-        INSTALLED_APPS=["django.contrib.sessions", "copilot_sync.contrib.django"],
+        DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        INSTALLED_APPS=[
+            "django.contrib.admin",
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.messages",
+            "django.contrib.sessions",
+            "copilot_sync.contrib.django",
+            "copilot_sync.contrib.django.ledger",
+        ],
         LOGGING_CONFIG=None,
         MIDDLEWARE=[
             "django.middleware.gzip.GZipMiddleware",
             "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+            "django.contrib.messages.middleware.MessageMiddleware",
         ],
         ROOT_URLCONF="test_contrib_django",
         SECRET_KEY="a key for signing",
+        STATIC_URL="/static/",
+        TEMPLATES=[
+            {
+                "BACKEND": "django.template.backends.django.DjangoTemplates",
+                "APP_DIRS": True,
+                "OPTIONS": {
+                    "context_processors": [
+                        "django.template.context_processors.request",
+                        "django.contrib.auth.context_processors.auth",
+                        "django.contrib.messages.context_processors.messages",
+                    ]
+                },
+            }
+        ],
         USE_TZ=True,
     )
     django.setup()

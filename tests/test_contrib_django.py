@@ -132,7 +132,7 @@ def emulator() -> Iterator[Emulator]:
 
 def configuration(emulator: Emulator, **options: Any) -> Dict[str, Any]:
     urls = {"GITHUB_URL": emulator.github_url, "API_URL": emulator.api_url}
-    return {**urls, "COOKIES": emulator.cookies, "RETRY": None, **options}
+    return {**urls, "COOKIES": emulator.cookies, "RETRY": None, "LEDGER": False, **options}
 
 
 @pytest.fixture(autouse=True)

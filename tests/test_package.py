@@ -89,7 +89,16 @@ def loaded() -> List[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["asyncio", "click", "rich", "tenacity", "concurrent.futures", "copilot_sync.emulator", "copilot_sync.aio"],
+    [
+        "asyncio",
+        "click",
+        "rich",
+        "sqlite3",
+        "tenacity",
+        "concurrent.futures",
+        "copilot_sync.emulator",
+        "copilot_sync.aio",
+    ],
 )
 def test_importing_the_package_does_not_load_what_is_not_needed_yet(module: str, loaded: List[str]) -> None:
     """It stays quick to import, works where extras are missing, and the blocking face never meets asyncio."""

@@ -104,6 +104,7 @@ ALL = {
     "COPILOT_SYNC_API_URL": "https://api.example",
     "COPILOT_SYNC_MODEL": "o1-mini",
     "COPILOT_SYNC_TOKEN_CACHE": "off",
+    "COPILOT_SYNC_LEDGER": "off",
     "COPILOT_SYNC_ALLOW_HTTP": "1",
 }
 

@@ -126,7 +126,7 @@ class AsyncClient:
         """End every call under way, close the connections, and wait a moment for the threads of this event loop.
 
         Tasks that wait for these calls get ``StreamClosedError``. May be called any number of times; the client can be
-        used again afterwards.
+        used again afterwards. It waits until the ledger, if there is one, is written.
         """
         loop = asyncio.get_running_loop()
         streams = self._open_streams()
@@ -135,6 +135,8 @@ class AsyncClient:
         await asyncio.gather(*(stream._items.join() for stream in streams))
         if running:
             await asyncio.wait(running, timeout=JOIN_TIMEOUT)
+        if self._client._options.guards:
+            await run_in_thread(self._client._close_guards, bool)
 
     def close(self) -> None:
         """End every call under way and close the connections, and wait for nothing.
@@ -144,7 +146,7 @@ class AsyncClient:
         """
         for stream in self._open_streams():
             stream.close()
-        self._client.close()
+        self._client._end_calls()
 
     def _open_streams(self) -> List[AsyncStream]:
         return [stream for stream in [reference() for reference in list(self._streams)] if stream is not None]

@@ -43,6 +43,7 @@ def run(
     system: Optional[str] = None,
     files: Optional[Iterable[FileInput]] = None,
     extra: Optional[Mapping[str, Any]] = None,
+    label: Optional[str] = None,
     timeout: TimeoutValue = None,
     ordered: bool = False,
     delete_threads: bool = False,
@@ -83,6 +84,7 @@ def run(
         files: Text files to attach to every prompt, behind its own, of at most 1 MiB each: paths, which are read by
             this call, or pairs of a name and a text.
         extra: Further fields of every message, as ``Client.ask`` takes them.
+        label: What the batch is for, in words of yours, for your own records. The service is not told.
         timeout: The timeout of each prompt: seconds of silence, or a ``Timeout``. Default: the client's.
         ordered: Return the results in the order of the prompts. A slow prompt holds up the results behind it.
         delete_threads: Delete the conversations that the batch began, each once its answer is written.
@@ -123,7 +125,7 @@ def run(
     if output_format not in FORMS:
         raise ValueError(f"an output_format is one of {', '.join(FORMS)}, not {output_format!r}")
     form = FORMS[output_format]
-    for name, text in (("model", model), ("system", system)):
+    for name, text in (("model", model), ("system", system), ("label", label)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
     Timeout.from_value(timeout)
@@ -141,7 +143,7 @@ def run(
         concurrency, per_minute = pace_for(api_url, workers, rate)
         return concurrency, RateLimiter(concurrency, rate=per_minute)
 
-    intake = Intake(prompts, PromptDefaults(model, system, timeout, attachments, extra))
+    intake = Intake(prompts, PromptDefaults(model, system, timeout, attachments, extra, label))
     steps = StepRunner(pool)
     make_scheduler = functools.partial(
         Scheduler,

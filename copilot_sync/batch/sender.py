@@ -42,6 +42,7 @@ class Task:
     timeout: TimeoutValue = None
     handle: Optional[MessageHandle] = None
     extra: Optional[Mapping[str, Any]] = None
+    label: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class Worker:
             buffered=True,
             handle=task.handle,
             extra=task.extra,
+            label=task.label,
         )
 
     def _note(self, end: Callable[[], None]) -> None:

@@ -34,11 +34,12 @@ class PromptDefaults:
     timeout: TimeoutValue
     attachments: Attachments = NO_ATTACHMENTS
     extra: Optional[Mapping[str, Any]] = None
+    label: Optional[str] = None
 
     def task_for(self, prompt: Prompt) -> Task:
         """Return the task that asks a prompt."""
         content = prompt.content(self.system).attach(self.attachments)
-        return Task(content, prompt.model or self.model, self.timeout, extra=self.extra)
+        return Task(content, prompt.model or self.model, self.timeout, extra=self.extra, label=self.label)
 
 
 class WorkItem(Submission):

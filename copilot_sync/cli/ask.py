@@ -30,6 +30,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as one JSON object.")
 @click.option("--no-stream", is_flag=True, help="Wait for the whole answer.  [default: stream it]")
 @options.raw
+@options.label
 @options.emulated
 def ask(
     prompt: Tuple[str, ...],
@@ -41,6 +42,7 @@ def ask(
     as_json: bool,
     no_stream: bool,
     raw: bool,
+    label: Optional[str],
     emulated: bool,
 ) -> None:
     """Ask PROMPT and print the answer.
@@ -59,6 +61,7 @@ def ask(
                 system=well_formed(system or ""),
                 files=attachments,
                 conversation=known,
+                label=label,
                 buffered=no_stream or as_json,
                 on_start=backend.last_conversation.save,
                 on_discard=backend.last_conversation.discard,

@@ -1,7 +1,8 @@
 """The backend that a command talks to: the service, or an emulator inside this process.
 
 The client for the service is configured by the environment. It keeps its token in the user's cache folder, because
-fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. An emulator ends with the
+fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. Each question to the service
+is noted in the ledger of the user's state folder; ``COPILOT_SYNC_LEDGER`` changes that. An emulator ends with the
 process, so nothing of it is saved.
 
 All commands of the user's share one limit against the service, by a file in the state folder, and say so when they wait
@@ -103,7 +104,9 @@ def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[floa
     environment = Environment.read()
     try:
         urls = choose_urls(None, None, environment)
-        client = Client(token_cache=token_cache_file(environment), **_limits(urls, pace), **options)
+        # One that the environment names is the client's own business, and so is "off".
+        ledger = None if environment.ledger else _is_service(urls)
+        client = Client(token_cache=token_cache_file(environment), ledger=ledger, **_limits(urls, pace), **options)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
     stack.enter_context(_told_of_waits())
@@ -113,9 +116,14 @@ def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[floa
     return Backend(stack.enter_context(client), LastConversation(store, service))
 
 
+def _is_service(urls: Urls) -> bool:
+    """Whether these are hosts of the service, and not of an emulator on this machine."""
+    return not any(is_loopback(urlsplit(url).hostname or "") for url in urls.hosts)
+
+
 def _limits(urls: Urls, pace: "Tuple[Optional[int], Optional[float]]") -> Dict[str, Any]:
     """Return the arguments of ``Client`` for the limit that all commands share."""
-    if not urls.is_auto and is_loopback(urlsplit(urls.api).hostname or ""):
+    if not _is_service(urls):
         return {}
     concurrency, rate = pace_for(None, *pace)
     limit = RateLimit(per_minute=None if rate is None else math.ceil(rate), concurrency=concurrency)
@@ -163,6 +171,7 @@ def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float],
         github_url=emulator.github_url,
         api_url=emulator.api_url,
         token_cache=_NullCache(),
+        ledger=False,
         **options,
     )
     return Backend(stack.enter_context(client), LastConversation(_NullCache(), emulator.api_url))

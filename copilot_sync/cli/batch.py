@@ -91,6 +91,7 @@ Examples:
     type=click.Path(file_okay=False),
     help="Reuse kept answers, keep new ones.  [default: neither]",
 )
+@options.label
 @click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account.")
 def batch(
     prompts: str,

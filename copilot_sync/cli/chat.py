@@ -59,9 +59,16 @@ Examples:
 @options.conversation
 @options.go_on
 @options.raw
+@options.label
 @options.emulated
 def chat(
-    model: Optional[str], system: Optional[str], conversation: Optional[str], go_on: bool, raw: bool, emulated: bool
+    model: Optional[str],
+    system: Optional[str],
+    conversation: Optional[str],
+    go_on: bool,
+    raw: bool,
+    label: Optional[str],
+    emulated: bool,
 ) -> None:
     """Hold a conversation.
 
@@ -70,7 +77,7 @@ def chat(
     """
     model = model or Environment.read().model or MODEL
     with open_backend(emulated) as backend:
-        loop = _ChatLoop(backend, backend.conversation(conversation, go_on), model, system, raw)
+        loop = _ChatLoop(backend, backend.conversation(conversation, go_on), model, system, raw, label)
         try:
             loop.run()
         finally:
@@ -93,7 +100,13 @@ class _ChatLoop:
     """Runs one chat."""
 
     def __init__(
-        self, backend: Backend, conversation: Optional[Conversation], model: str, system: Optional[str], raw: bool
+        self,
+        backend: Backend,
+        conversation: Optional[Conversation],
+        model: str,
+        system: Optional[str],
+        raw: bool,
+        label: Optional[str] = None,
     ) -> None:
         self._backend = backend
         self._system = well_formed(system or "")
@@ -107,7 +120,7 @@ class _ChatLoop:
         self._turns: List[_ChatTurn] = []
         self._saved: List[str] = []
         last = backend.last_conversation
-        self._callbacks: Dict[str, Any] = {"on_start": last.save, "on_discard": last.discard}
+        self._options: Dict[str, Any] = {"on_start": last.save, "on_discard": last.discard, "label": label}
 
     def run(self) -> None:
         """Read questions and commands until the end of input, and act on them."""
@@ -156,13 +169,13 @@ class _ChatLoop:
         return True
 
     def _ask(self, question: str) -> None:
-        stream = self._chat.stream(question, model=self._model, **self._callbacks)
+        stream = self._chat.stream(question, model=self._model, **self._options)
         self._answer(question, stream)
 
     def _retry(self, model: str) -> None:
         """Ask the last question again, of the model that is named or else of the one of the chat."""
         self._is_editing = False
-        stream = self._in_place(lambda: self._chat.stream_retry(model or self._model, **self._callbacks))
+        stream = self._in_place(lambda: self._chat.stream_retry(model or self._model, **self._options))
         if stream is not None:
             question = self._turns[-1].question if self._turns else self._chat.question or ""
             self._answer(question, stream, in_place=True)
@@ -182,7 +195,7 @@ class _ChatLoop:
         if not question.strip():
             _note("nothing was changed")
             return
-        stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **self._callbacks))
+        stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **self._options))
         if stream is not None:
             self._answer(question, stream, in_place=True)
 

@@ -14,6 +14,7 @@ conversation = click.option("--conversation", metavar="ID", help="Continue a con
 go_on = click.option(
     "-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.  [default: a new one]"
 )
+label = click.option("--label", metavar="TEXT", help='A name for "usage" to add up by.  [default: none]')
 raw = click.option("--raw", is_flag=True, help="Print Markdown as it is.  [default: drawn in a terminal]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 script = click.option(

@@ -28,6 +28,7 @@ COMMANDS = {
     "quota": "Show the account's plan, and what is left of its limits.",
     "serve": "Serve OpenAI's API with the answers of Copilot.",
     "threads": "List, show, rename and delete conversations.",
+    "usage": "Show how much was asked, and how many tokens that took.",
 }
 
 _HELP = """GitHub Copilot Chat in the terminal.

@@ -1,17 +1,20 @@
 """The setting ``COPILOT_SYNC``, and the client that it configures. Each process creates its client when it needs it.
 
-Django's cache keeps the token, so that all processes of a site share one. If a test overrides the settings, the next
+Django's cache keeps the token, so that all processes of a site share one. If the application of the ledger is
+installed, calls are noted there. If a test overrides the settings, the next
 use creates another client.
 """
 
 from typing import Any, Dict, Optional
 
+from django.apps import apps
 from django.conf import settings
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from copilot_sync.client import Client
+from copilot_sync.contrib.django.ledger import DjangoLedger
 from copilot_sync.contrib.lazy_client import LazyClient, option_names
 from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
 from copilot_sync.secret import Secret
@@ -19,6 +22,7 @@ from copilot_sync.secret import Secret
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
 _OTHERS = ("heartbeat", "name_threads")
+_LEDGER = "copilot_sync.contrib.django.ledger"
 
 
 def get_client() -> Client:
@@ -85,6 +89,8 @@ def make_client() -> Client:
 def _options() -> Dict[str, Any]:
     cache = _cache(client_settings().get("token_cache", "default"))
     options = {name: value for name, value in client_settings().items() if name not in _OTHERS}
+    if "ledger" not in options and apps.is_installed(_LEDGER):
+        options["ledger"] = DjangoLedger()
     return {**options, "token_cache": cache}
 
 
