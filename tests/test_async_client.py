@@ -244,7 +244,7 @@ def test_closing_ends_every_call(run: Run, way: str, emulator: Emulator, monkeyp
         assert await stream.__anext__() == "one"
         emulator.fail("thread", Fault.stall())
         calls: List[Any] = [client.threads() for _ in range(4)]
-        tasks = list(map(asyncio.ensure_future, [*calls, stream.read(), client.ask("hi")]))
+        tasks = list(map(asyncio.ensure_future, [*calls, stream.read(), client.ask("hi", on_start=bool)]))
         # Each call has a thread, and so has a stream that the loop can't read. Another one may be about to end.
         threads = 3 if loop_watch.watches_sockets(asyncio.get_running_loop()) else 4
         await until(lambda: emulator.stalled == 4 and len(helpers()) == threads)
@@ -306,7 +306,7 @@ def test_a_thread_that_has_nothing_more_to_do_is_waited_for(
     async def main() -> None:
         emulator.fail("thread", Fault.stall())
         async with client_of(emulator) as client:
-            asking = asyncio.ensure_future(client.ask("hi"))
+            asking = asyncio.ensure_future(client.ask("hi", on_start=bool))
             await until(lambda: emulator.stalled)
         assert helpers() == []
         with pytest.raises(StreamClosedError):

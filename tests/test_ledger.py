@@ -21,6 +21,7 @@ from support import PATIENCE, Worker, wait_for, wait_until
 from copilot_sync import AsyncClient, Client, CopilotError, Ledger, LedgerEntry, LedgerError, LedgerUsage, batch
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.ledger import sqlite_ledger
+from copilot_sync.ledger.recorder import Recorder
 
 UTC = datetime.timezone.utc
 #: The first of November 2026, in seconds since 1970.
@@ -218,6 +219,11 @@ def test_without_a_ledger_nothing_is_written(emulator: Emulator) -> None:
     assert list(Ledger().entries()) == []
 
 
+def ledger_in(client: Client) -> Any:
+    """The ledger of a client; ``None`` if it has none."""
+    return next((guard for guard in client._options.guards if isinstance(guard, Recorder)), None)
+
+
 @pytest.mark.parametrize(
     "argument, variable, name",
     [
@@ -236,13 +242,13 @@ def test_a_ledger_is_named_by_the_argument_or_the_environment(
     monkeypatch.chdir(tmp_path)
     if variable is not None:
         monkeypatch.setenv("COPILOT_SYNC_LEDGER", variable)
-    found: Any = Client("key", ledger=argument)._ledger
+    found: Any = ledger_in(Client("key", ledger=argument))
     assert (None if found is None else found.path) == (None if name is None else str(tmp_path / name))
 
 
 def test_a_ledger_is_in_the_state_folder_by_default() -> None:
     """As ``True`` says."""
-    found: Any = Client("key", ledger=True)._ledger
+    found: Any = ledger_in(Client("key", ledger=True))
     assert found.path == os.path.join(os.environ["XDG_STATE_HOME"], "copilot-sync", "ledger.sqlite3")
     assert repr(found) == f"<Ledger {found.path}>"
 

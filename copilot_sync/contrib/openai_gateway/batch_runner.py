@@ -7,7 +7,7 @@
   its time is over. Meanwhile it says why.
 
 Threads: ``begin``, ``wake`` and ``close`` may be called from any thread, ``close`` from a signal handler as well. The
-rest runs in the thread that ``begin`` starts, and what watches a run in one of its own.
+rest is confined to the thread that ``begin`` starts, and what watches a run to one of its own.
 """
 
 import atexit
