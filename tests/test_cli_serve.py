@@ -1,5 +1,6 @@
 """``copilot-sync serve``."""
 
+import logging
 import os
 import re
 import signal
@@ -100,6 +101,12 @@ def test_the_key_is_made_once_and_kept(
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", first["OPENAI_BASE_URL"])
     assert len(served) == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_a_request_that_waits_for_a_thread_is_no_news(served: List[Any]) -> None:
+    """waitress would warn of each, on stderr."""
+    assert run(["serve", "--emulator", "--port", "0"]) == 0
+    assert not logging.getLogger("waitress.queue").isEnabledFor(logging.WARNING)
 
 
 def test_a_key_can_be_given(served: List[Any], capsys: pytest.CaptureFixture[str]) -> None:

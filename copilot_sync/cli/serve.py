@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import os
 import secrets
 import shlex
@@ -162,6 +163,7 @@ def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
         ident=None,
         clear_untrusted_proxy_headers=True,
     )
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that finds no thread free
     click.echo("serving until Ctrl-C", err=True)
     try:
         server.run()
