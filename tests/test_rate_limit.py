@@ -58,6 +58,8 @@ def emulator() -> Iterator[Emulator]:
 @pytest.mark.parametrize("is_shared", [False, True], ids=["memory", "folder"])
 def test_no_more_than_the_limit_are_under_way(driver: str, is_shared: bool, emulator: Emulator, tmp_path: Path) -> None:
     """However they are read. The next begins when one has ended."""
+    if driver == "uvloop":
+        pytest.importorskip("uvloop")
     shared = tmp_path if is_shared else None
     with client_of(emulator, rate_limit=ONE, shared=shared) as client, client_of(
         emulator, rate_limit=ONE, shared=shared
