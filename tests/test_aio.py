@@ -17,6 +17,7 @@ from support import PATIENCE, Peer, Server, authority_file, nothing_left_open, s
 from copilot_sync import Client, RequestTimeoutError, ServerError, Stream, Timeout
 from copilot_sync.aio import AsyncReader, iterate_stream, loop_watch
 from copilot_sync.aio.reader import text_of, text_or_conversation
+from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.stream_steps import READ_AHEAD
 
@@ -456,3 +457,39 @@ def test_the_blocking_face_works_inside_a_running_loop(client: Client, run: Run)
         assert list(client.stream("hi")) == ["one", "two"]
 
     run(main())
+
+
+def test_bytes_that_come_while_a_thread_helps_are_its_business(client: Client, emulator: Emulator) -> None:
+    """Its end goes on."""
+    emulator.fail("thread", Fault.delay(0.2))
+
+    async def main() -> None:
+        pieces = iterate_stream(client.stream("hi", on_start=bool))
+        waiting = asyncio.ensure_future(pieces.__anext__())
+        while not helpers():
+            await asyncio.sleep(0.01)
+        pieces.on_ready()
+        assert not waiting.done()
+        assert await waiting == "one"
+        await pieces.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_function_that_has_ended_when_it_is_cancelled_is_not_waited_for() -> None:
+    """Its thread has."""
+    may_end = threading.Event()
+
+    def cancel() -> None:
+        may_end.set()
+        wait_until(lambda: not helpers())
+
+    async def main() -> None:
+        running = asyncio.ensure_future(run_in_thread(may_end.wait, cancel))
+        while not helpers():
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(main())

@@ -87,8 +87,8 @@ def test_one_that_is_closed_leaves_them(emulator: Emulator) -> None:
     """There is neither an answer nor an error."""
     client, (guard,), notes = guarded(emulator, a=None)
     with client:
-        for _ in client.stream("one two"):
-            break
+        with client.stream("one two") as stream:
+            next(stream)
         client.stream("never begun").close()
     wait_until(lambda: bool(guard.ends))
     assert (guard.ends[0].error, guard.ends[0].builder.answer) == (None, None)

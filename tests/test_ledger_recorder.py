@@ -315,3 +315,15 @@ def test_a_process_that_is_killed_leaves_whole_entries(rounds: int, tmp_path: Pa
     assert len(list(ledger.entries())) in (10 * written, 10 * written + 10)
     ledger.write([LedgerEntry(next(ledger.entries()).began_at, "auto")])
     assert len(list(ledger.entries())) % 10 == 1
+
+
+def test_the_end_of_a_process_writes_what_waits_in_all_ledgers(emulator: Emulator) -> None:
+    """Python calls this then."""
+    kept = [Kept(), Kept()]
+    clients = [asking(emulator, each) for each in kept]
+    for client in clients:
+        client.ask("Hi", label="here")
+    recording.flush_all()
+    assert [each.labels for each in kept] == [["here"], ["here"]]
+    for client in clients:
+        client.close()

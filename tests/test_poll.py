@@ -562,3 +562,42 @@ def test_an_error_right_behind_pieces_comes_after_them(cut: Any) -> None:
         assert [stream.poll(PATIENCE), stream.poll(PATIENCE)] == ["one", "two"]
         with pytest.raises(ServerError, match="words"):
             stream.poll(PATIENCE)
+
+
+def helped(stream: Stream, emulator: Emulator) -> None:
+    """Poll until a thread creates the conversation's thread, because somebody is told of it."""
+    wait_until(lambda: stream.poll(0) is None and bool(emulator.stalled))
+    assert len(helpers()) == 1
+
+
+def test_iterating_goes_on_with_what_a_thread_came_to(emulator: Emulator, client: Client) -> None:
+    """The conversation, here."""
+    emulator.fail("thread", Fault.delay(0.2))
+    begun: List[object] = []
+    stream = client.stream("hi", on_start=begun.append)
+    assert stream.poll(0) is None
+    assert list(stream) == ["one", "two"]
+    assert len(begun) == 1
+
+
+def test_two_threads_can_not_wait_for_a_thread_that_helps(emulator: Emulator, client: Client) -> None:
+    """As they can't read."""
+    emulator.fail("thread", Fault.stall())
+    stream = client.stream("hi", on_start=bool)
+    helped(stream, emulator)
+    worker = Worker(lambda: stream.poll(PATIENCE))
+    wait_until(lambda: not stream._steps._waiting.acquire(False) or stream._steps._waiting.release())
+    with pytest.raises(RuntimeError, match="one thread at a time"):
+        stream.poll(0)
+    stream.close()
+    assert worker.result() == ""  # this thread has read before, and closed it
+
+
+def test_whoever_closes_can_wait_for_a_thread_that_helps(emulator: Emulator, client: Client) -> None:
+    """A moment."""
+    emulator.fail("thread", Fault.stall())
+    stream = client.stream("hi", on_start=bool)
+    helped(stream, emulator)
+    stream.close()
+    stream._steps.join()
+    wait_until(lambda: helpers() == [])

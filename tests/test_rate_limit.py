@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 import time
+import uuid
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -117,6 +118,17 @@ def test_accounts_have_limits_of_their_own(emulator: Emulator) -> None:
         with one.stream("hi") as stream:
             next(stream)
             assert two.ask("hi").text == "hi"
+
+
+def test_a_token_is_an_account_as_well(emulator: Emulator) -> None:
+    """Two clients that were given the same one share its limit."""
+    given: Any = {"api_url": emulator.api_url, "rate_limit": RateLimit(per_minute=1), "retry": None}
+    key = f"key-{uuid.uuid4()}"
+    with Client(key, **given) as one, Client(key, **given) as two:
+        with contextlib.suppress(CopilotError):
+            one.ask("hi")
+        with pytest.raises(RateLimitError):
+            two.ask("hi", retry=RetryPolicy(wait_for_limits=False))
 
 
 def test_a_client_may_go_to_another_process(emulator: Emulator, tmp_path: Path) -> None:

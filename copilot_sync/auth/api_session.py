@@ -78,20 +78,16 @@ class ApiSession:
         """
         return self._tokens.find_account()
 
-    def open(self, request: Request, call: CallContext, policy: Optional[RetryPolicy]) -> Response:
-        """Send a request once and give its successful reply, with the body still to be read.
+    def opening(
+        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], *, defers_reply: bool = False
+    ) -> Generator[Pause, None, Response]:
+        """Send a request once, in steps, and return its successful reply, with the body still to be read.
 
-        ``policy`` is for the token alone.
+        ``policy`` is for the token alone, ``defers_reply`` that of ``Transport.opening``.
 
         Raises:
             CopilotError: There was no reply, or it was not one of success.
         """
-        return without_pauses(self.opening(request, call, policy))
-
-    def opening(
-        self, request: Request, call: CallContext, policy: Optional[RetryPolicy], *, defers_reply: bool = False
-    ) -> Generator[Pause, None, Response]:
-        """Do what ``open`` does, and return the same, in steps. ``defers_reply`` is that of ``Transport.opening``."""
         try:
             return (yield from self._sent(request, call, policy, defers_reply))
         except CopilotError as error:
