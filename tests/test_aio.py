@@ -464,7 +464,7 @@ def test_bytes_that_come_while_a_thread_helps_are_its_business(client: Client, e
     emulator.fail("thread", Fault.delay(0.2))
 
     async def main() -> None:
-        pieces = iterate_stream(client.stream("hi", on_start=bool))
+        pieces = AsyncReader(client.stream("hi", on_start=bool), text_of)
         waiting = asyncio.ensure_future(pieces.__anext__())
         while not helpers():
             await asyncio.sleep(0.01)
