@@ -169,3 +169,20 @@ def test_the_rules_of_another_process_may_differ(limit: Optional[int]) -> None:
     state = state_at()
     assert begun(state, RateRules(per_minute=limit), [0]) == [0]
     assert begun(state, RateRules(per_minute=1), [1]) == [0 if limit is None else 60.5]
+
+
+BROKEN = [
+    {"hours": {"x": 1}},
+    {"at": 10**400},
+    {"at": 5.0, "starts": [6.0]},
+    {"at": 5.0, "until": 90_000.0},
+    {"at": 5.0, "turn": 90_000.0},
+]
+
+
+@pytest.mark.parametrize("kept", BROKEN, ids=str)
+def test_a_state_that_can_not_be_is_none(kept: Any) -> None:
+    """Or it would be an error of another kind, or keep all out for years."""
+    with pytest.raises(ValueError, match=r"."):
+        AccountState.checked(kept)
+    AccountState.checked({"at": 5.0, "starts": [5.0], "until": 3605.0, "hours": {"-1": 2}})

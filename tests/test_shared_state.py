@@ -404,3 +404,33 @@ def test_a_redis_that_fails_is_an_error_and_an_interruption_passes() -> None:
 
     with interrupting(), pytest.raises(InterruptedHereError):
         RedisStore(Interrupted()).apply("x", "look", ONE)
+
+
+def test_who_is_killed_while_it_writes_leaves_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter one is there before the file is cut."""
+    store = FolderStore(tmp_path)
+    for number in range(5):
+        store.apply("x", "admit", RateRules(concurrency=9), f"s{number}")
+
+    class Uncut:
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._file = open(*args, **options)  # noqa: SIM115 - it is closed by the block below
+
+        def __enter__(self) -> "Uncut":
+            return self
+
+        def __exit__(self, *exc_info: object) -> None:
+            self._file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "truncate":
+                raise OSError("it was killed")
+            return getattr(self._file, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_state, "open", Uncut, raising=False)
+        with pytest.raises(StoreError):
+            store.apply("x", "leave", RateRules(concurrency=9), "s0")
+    rules = RateRules(concurrency=5)
+    assert store.apply("x", "admit", rules, "s5") == 0
+    assert store.apply("x", "admit", rules, "s6") == math.inf

@@ -3,13 +3,14 @@
 Threads: safe for any thread.
 """
 
-import functools
+import os
 from typing import Any, Generator, Optional
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
 from copilot_sync.delivery.message import PendingMessage
-from copilot_sync.pacing.account_limiter import AccountLimiter, limiter_of
+from copilot_sync.errors import CopilotError
+from copilot_sync.pacing.account_limiter import AccountLimiter, limiter_of, new_slot
 from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.pacing.shared_state import in_memory
@@ -57,11 +58,15 @@ class RateGuard(CallGuard):
         if limiter is None or self._account != self._session.account or not limiter.is_instant:
             yield from call.until_may_block()
             limiter = self._find()
-        slot = limiter.try_admit()
-        if slot is None:
-            yield from call.until_may_block()
-            slot = limiter.admit(call, policy)
-        return functools.partial(_leave, limiter, slot)
+        place = _Place(limiter)
+        try:
+            if limiter.try_admit(place.slot) is None:
+                yield from call.until_may_block()
+                limiter.admit(call, policy, place.slot)
+        except BaseException as error:
+            place.drop(was_taken=not isinstance(error, CopilotError))
+            raise
+        return place
 
     def _find(self) -> AccountLimiter:
         cooldown = self._session.find_account()
@@ -85,9 +90,42 @@ class RateGuard(CallGuard):
         self.__init__(*state)  # type: ignore[misc]
 
 
-def _leave(limiter: AccountLimiter, slot: str, end: CallEnd) -> None:
-    again = max(0, end.call.attempts["message"] - 1)
-    if end.call.pace is Pace.POLLING:
-        limiter.leave_soon(slot, again)
-    else:
-        limiter.leave(slot, again)
+class _Place:
+    """A call's place among those that are under way.
+
+    It is there before it is taken, and one that is dropped is given back: whatever a call is interrupted by, and
+    wherever, its slot is not lost.
+    """
+
+    _is_left = True  # as long as it is being made
+
+    def __init__(self, limiter: AccountLimiter) -> None:
+        self.slot = new_slot()
+        self._limiter = limiter
+        self._process = os.getpid()
+        self._is_left = False
+
+    def __call__(self, end: CallEnd) -> None:
+        """Give it back. A forked child has a copy: the place is its parent's."""
+        try:
+            if os.getpid() == self._process:
+                again = max(0, end.call.attempts["message"] - 1)
+                if end.call.pace is Pace.POLLING:
+                    self._limiter.leave_soon(self.slot, again)
+                else:
+                    self._limiter.leave(self.slot, again)
+            self._is_left = True
+        finally:
+            self.drop()
+
+    def drop(self, was_taken: bool = True) -> None:
+        """Have it given back soon, unless it was, or was never taken: the call may have been interrupted in between."""
+        if was_taken and not self._is_left and os.getpid() == self._process:
+            self._limiter.lose(self.slot)
+        self._is_left = True
+
+    def __del__(self) -> None:
+        try:
+            self.drop()
+        finally:
+            self.drop()  # the first time may have been interrupted

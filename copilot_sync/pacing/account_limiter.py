@@ -5,6 +5,8 @@
   gives slots back as well, where an event loop may not wait for the store.
 - If the store fails, this process goes on by its memory at a quarter of the pace, one call at a time, and says so once.
   It asks the store again every few seconds.
+- A signal handler and a destructor may give a slot back in the middle of anything, also of an operation of the store.
+  What they give back then waits for the next one, or for the thread.
 
 Threads: locked, except that the store is asked outside of the lock, by the first in the queue alone.
 """
@@ -51,7 +53,18 @@ _JOIN = 1.0
 _slot_numbers = itertools.count()
 
 
-def _new_slot() -> str:
+class _Here(threading.local):
+    """What this thread is doing."""
+
+    #: Whether it is inside of a store.
+    is_asking = False
+
+
+_here = _Here()
+
+
+def new_slot() -> str:
+    """Make up the name of a slot that nobody has."""
     return f"{os.getpid()}-{next(_slot_numbers)}-{os.urandom(6).hex()}"
 
 
@@ -70,7 +83,8 @@ class AccountLimiter:
     ) -> None:
         self._account = account
         self._store = store
-        self._rules = rules
+        # What is in memory ends with the process: its leases need neither an end nor a renewal.
+        self._rules = rules._replace(lease=math.inf) if store.is_instant else rules
         self._clock = clock
         # What this process goes by while the store is away.
         self._spare = MemoryStore(clock=clock)
@@ -78,7 +92,9 @@ class AccountLimiter:
             per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
             concurrency=1,
             per_day=None if rules.per_day is None else max(1, rules.per_day // _SLOWER),
+            lease=math.inf,
         )
+        self._was_alone = False
         self._away_until = -math.inf
         self._is_told = False
         self.after_fork_in_child()
@@ -89,6 +105,7 @@ class AccountLimiter:
         self._queue: Deque[CallContext] = deque()
         self._held: Set[str] = set()  # slots
         self._keeper: Optional[threading.Thread] = None
+        self._is_closing = False
         self._left: queue.SimpleQueue[Optional[Tuple[str, int]]] = queue.SimpleQueue()  # slots to be given back
         self._seen_at = -math.inf
         self._next_at = math.inf  # when the first in the queue may begin, as far as it is known
@@ -104,31 +121,32 @@ class AccountLimiter:
         """Whether the state was seen a moment ago."""
         return self._clock() - self._seen_at < FRESH
 
-    def try_admit(self) -> Optional[str]:
+    def try_admit(self, slot: str = "") -> Optional[str]:
         """Let a call begin if it may at once, and nobody waits. Return its slot, else ``None``."""
         if self._queue:
             return None
-        slot = _new_slot()
+        slot = slot or new_slot()
         return slot if self._ask("admit", slot) <= 0 else None
 
-    def admit(self, call: CallContext, policy: Optional[RetryPolicy] = None) -> str:
+    def admit(self, call: CallContext, policy: Optional[RetryPolicy] = None, slot: str = "") -> str:
         """Wait until a call may begin, and return its slot.
 
         Args:
             call: The call. Its limit of time holds.
             policy: How patient it is. It waits for the others of the account for any time, and for a longer pause, or
                 for the next day, as long as for the service.
+            slot: The name of the slot that it is to get, from ``new_slot``. Default: a new one.
 
         Raises:
             RateLimitError: It may not begin soon enough.
             RequestTimeoutError: Its time is over.
             StreamClosedError: It was stopped.
         """
-        slot = _new_slot()
+        slot = slot or new_slot()
         tell_at = self._clock() + _TELL_AFTER
-        with self._lock:
-            self._queue.append(call)
         try:
+            with self._lock:
+                self._queue.append(call)
             while True:
                 ahead = self._ahead_of(call)
                 seconds = math.inf if ahead else self._ask("admit", slot)
@@ -140,11 +158,15 @@ class AccountLimiter:
                 if self._clock() >= tell_at:
                     tell_at = self._clock() + _TELL_AGAIN
                     logger.info("%s", in_words(self._next_at - self._clock(), ahead))
-                longest = _LONGEST_SLEEP if ahead else _LOOK_AGAIN
-                call.sleep_until_woken(longest if math.isinf(seconds) else min(seconds, _LONGEST_SLEEP))
+                longest = _LOOK_AGAIN if not ahead and math.isinf(seconds) else _LONGEST_SLEEP
+                left = call.remaining()
+                call.sleep_until_woken(min(seconds, longest, longest if left is None else left))
                 call.check("limit")
         finally:
-            self._leave_queue(call)
+            try:
+                self._leave_queue(call)
+            finally:
+                self._leave_queue(call)  # the first time may have been interrupted, and all would wait for ever
 
     def _check_patience(self, seconds: float, policy: Optional[RetryPolicy], call: CallContext) -> None:
         """Raise if a wait is longer than the call may take."""
@@ -163,9 +185,11 @@ class AccountLimiter:
             return self._queue.index(call)
 
     def _leave_queue(self, call: CallContext) -> None:
+        """Leave it, if the call is in there. It is not in that of a forked child."""
         with self._lock:
-            was_first = self._queue[0] is call
-            self._queue.remove(call)
+            was_first = bool(self._queue) and self._queue[0] is call
+            with contextlib.suppress(ValueError):
+                self._queue.remove(call)
             call.forget_wake()
             if was_first:
                 self._wake_first()
@@ -181,11 +205,32 @@ class AccountLimiter:
             slot: What ``admit`` has returned.
             again: How many times the message was sent beyond the first.
         """
+        self._held.discard(slot)  # first, or it may be renewed when it was given back
+        if _here.is_asking:
+            self._left.put((slot, again))
+            return
         if again or self._rules.concurrency is not None:
             self._ask("leave", slot, again)
+            if self._was_alone:
+                self._spare.apply(self._account, "leave", self._spare_rules, slot)
         with self._lock:
-            self._held.discard(slot)
             self._wake_first()
+            if self._is_closing and not self._held:
+                self._left.put(None)
+
+    def lose(self, slot: str) -> None:
+        """Have a slot given back that may never have been taken. It may be called anywhere, and waits for nothing."""
+        if self._rules.concurrency is not None:
+            self._held.discard(slot)
+            self._left.put((slot, 0))
+
+    def _find_lost(self) -> None:
+        """Give back what was left in a hurry, if there is no thread that does."""
+        while self._keeper is None and not self._left.empty():
+            with contextlib.suppress(queue.Empty):  # another thread was faster
+                left = self._left.get_nowait()
+                if left is not None:
+                    self.leave(*left)
 
     def leave_soon(self, slot: str, again: int) -> None:
         """Give a slot back, and wait for nothing: a thread does it, unless the store is instant."""
@@ -208,6 +253,15 @@ class AccountLimiter:
         return self._ask("turn")
 
     def _ask(self, name: str, slot: str = "", number: float = 0.0) -> float:
+        if name == "admit":
+            self._find_lost()
+        try:
+            _here.is_asking = True
+            return self._asked(name, slot, number)
+        finally:
+            _here.is_asking = False
+
+    def _asked(self, name: str, slot: str, number: float) -> float:
         if self._clock() >= self._away_until:
             try:
                 seconds = self._store.apply(self._account, name, self._rules, slot, number)
@@ -216,6 +270,7 @@ class AccountLimiter:
             else:
                 self._note_success(name, slot, seconds)
                 return seconds
+        self._was_alone = True
         return self._spare.apply(self._account, name, self._spare_rules, slot, number)
 
     def _note_failure(self, error: StoreError) -> None:
@@ -237,15 +292,20 @@ class AccountLimiter:
             self._start_keeper()
 
     def _start_keeper(self) -> None:
-        with self._lock:
-            if self._keeper is not None:
-                return
-            self._keeper = thread = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
+        thread: Optional[threading.Thread] = None
         try:
-            start_thread(thread)
-        except RuntimeError:  # there can't be another thread: the leases end by themselves
             with self._lock:
+                if self._keeper is not None:
+                    return
+                self._is_closing = False
+                self._keeper = thread = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
+            start_thread(thread)
+        except BaseException as error:
+            if thread is not None and not thread.is_alive():
                 self._keeper = None
+            if not isinstance(error, RuntimeError):  # an interruption
+                raise
+            # There can't be another thread: the leases end by themselves.
 
     def _keep(self) -> None:
         """Give slots back, and renew the others, as long as there are any."""
@@ -273,9 +333,9 @@ class AccountLimiter:
                 due = self._clock()
 
     def close(self) -> None:
-        """End the thread that keeps the slots, if there are none, and wait for it a moment."""
+        """End the thread that keeps the slots, and wait for it a moment. If there are some, it ends after the last."""
         with self._lock:
-            keeper = self._keeper
+            keeper, self._is_closing = self._keeper, True
         if keeper is not None and keeper is not threading.current_thread():
             self._left.put(None)
             if not self._held:

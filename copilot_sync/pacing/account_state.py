@@ -26,6 +26,9 @@ LEASE = 30.0
 #: Seconds for which starts keep a distance after a pause, and that distance.
 CAREFUL = 60.0
 GAP = 0.3
+#: Seconds for which a pause lasts at most, and a number that is no time any more.
+_LONGEST_PAUSE = 24 * HOUR
+_END_OF_TIME = 1e300
 #: What an operation says if nothing has to wait, but starts keep a distance.
 IS_CAREFUL = -1.0
 
@@ -76,9 +79,17 @@ class AccountState:
                 raise ValueError(f"{name} is no {kind.__name__}")
             numbers.extend(values.values() if isinstance(values, dict) else values)
         for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) < _END_OF_TIME:
                 raise ValueError(f"{number!r:.20} is no time")
-        return cls(kept)
+        for hour in kept.get("hours", {}):
+            int(hour)
+        state = cls(kept)
+        if (
+            max([*state.starts, state.until - _LONGEST_PAUSE, state.turn - _LONGEST_PAUSE], default=-math.inf)
+            > state.at
+        ):
+            raise ValueError("it is of a time that has not come")
+        return state
 
     def settle(self, now: float) -> None:
         """Go on to a time."""

@@ -173,13 +173,16 @@ class FolderStore:
                     raise StoreError("another process does not let go of its lock")
                 with open(path, "r+b", buffering=0, opener=_open_or_make) as file:
                     now = self._clock()
-                    state = _read(file.read(_LARGEST), now, rules)
+                    before = file.read(_LARGEST)
+                    state = _read(before, now, rules)
                     result = _applied(state, now, name, rules, holder, number)
                     content = json.dumps(state.to_dict(), separators=(",", ":")).encode()
+                    # A longer one is overwritten whole: this process may be killed before the next step.
+                    whole = content.ljust(len(before))
                     file.seek(0)
-                    if file.write(content) != len(content):
+                    if file.write(whole) != len(whole):
                         raise StoreError("the disk is full")
-                    file.truncate()
+                    file.truncate(len(content))
                     return result
         except OSError as error:
             raise StoreError(type(error).__name__) from None
