@@ -2,7 +2,7 @@
 
 - The first in the queue asks the store; the others wait for it, so that a thousand threads ask no more than one does.
 - A slot is held by a lease. A thread renews the leases of this process while there are any, and ends soon after. It
-  gives slots back as well, where an event loop may not wait for the store.
+  gives slots back as well, and counts what was spent, where an event loop may not wait for the store.
 - If the store fails, this process goes on by its memory at a quarter of the pace, one call at a time, and says so once.
   It asks the store again every few seconds.
 
@@ -10,6 +10,7 @@ Threads: locked, except that the store is asked outside of the lock, by the firs
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -55,6 +56,14 @@ def _new_slot() -> str:
     return f"{os.getpid()}-{next(_slot_numbers)}-{os.urandom(6).hex()}"
 
 
+def _slower(rules: RateRules) -> RateRules:
+    return rules._replace(
+        per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
+        concurrency=1,
+        per_day=None if rules.per_day is None else max(1, rules.per_day // _SLOWER),
+    )
+
+
 class AccountLimiter:
     """The limits of one account, for the calls of this process. Safe for any thread.
 
@@ -74,11 +83,7 @@ class AccountLimiter:
         self._clock = clock
         # What this process goes by while the store is away.
         self._spare = MemoryStore(clock=clock)
-        self._spare_rules = rules._replace(
-            per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
-            concurrency=1,
-            per_day=None if rules.per_day is None else max(1, rules.per_day // _SLOWER),
-        )
+        self._spare_rules = _slower(rules)
         self._away_until = -math.inf
         self._is_told = False
         self.after_fork_in_child()
@@ -89,7 +94,7 @@ class AccountLimiter:
         self._queue: Deque[CallContext] = deque()
         self._held: Set[str] = set()  # slots
         self._keeper: Optional[threading.Thread] = None
-        self._left: queue.SimpleQueue[Optional[Tuple[str, int]]] = queue.SimpleQueue()  # slots to be given back
+        self._later: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()  # may wait for the store
         self._seen_at = -math.inf
         self._next_at = math.inf  # when the first in the queue may begin, as far as it is known
         reset_after_fork(self)
@@ -189,10 +194,17 @@ class AccountLimiter:
 
     def leave_soon(self, slot: str, again: int) -> None:
         """Give a slot back, and wait for nothing: a thread does it, unless the store is instant."""
-        if self.is_instant or not (again or self._rules.concurrency is not None):
+        if again or self._rules.concurrency is not None:
+            self.soon(functools.partial(self.leave, slot, again))
+        else:
             self.leave(slot, again)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Do what may wait for the store, and wait for nothing: a thread does it, unless the store is instant."""
+        if self.is_instant:
+            work()
             return
-        self._left.put((slot, again))
+        self._later.put(work)
         self._start_keeper()
 
     def pause(self, seconds: float) -> None:
@@ -207,16 +219,50 @@ class AccountLimiter:
         """Let a request start, among those of all processes; else return the seconds until it may."""
         return self._ask("turn")
 
-    def _ask(self, name: str, slot: str = "", number: float = 0.0) -> float:
-        if self._clock() >= self._away_until:
+    def spend(self, budget: str, limit: Optional[int], number: int) -> float:
+        """Spend a part of a budget of the account, if it is not used up.
+
+        Args:
+            budget: Its name.
+            limit: How much of it there is in a day; ``None`` to spend whatever there is.
+            number: How much is spent. A number below zero is given back.
+
+        Returns:
+            0 if it is spent; else the seconds until some of what was spent counts no more.
+        """
+        return self._ask("spend", number=number, budget=budget, rules=RateRules(per_day=limit))
+
+    def spent(self, budget: str) -> int:
+        """Return how much of a budget was spent in a day."""
+        return int(self._ask("spent", budget=budget, rules=RateRules()))
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store has failed a moment ago, so that this process goes on alone."""
+        return self._clock() < self._away_until
+
+    def _ask(
+        self,
+        name: str,
+        slot: str = "",
+        number: float = 0.0,
+        *,
+        budget: str = "",
+        rules: Optional[RateRules] = None,
+    ) -> float:
+        account = f"{self._account}-{budget}" if budget else self._account
+        if not self.is_away:
             try:
-                seconds = self._store.apply(self._account, name, self._rules, slot, number)
+                seconds = self._store.apply(account, name, rules or self._rules, slot, number)
             except StoreError as error:
                 self._note_failure(error)
             else:
-                self._note_success(name, slot, seconds)
+                self._is_told = False
+                if not budget:
+                    self._note_success(name, slot, seconds)
                 return seconds
-        return self._spare.apply(self._account, name, self._spare_rules, slot, number)
+        spare_rules = self._spare_rules if rules is None else _slower(rules)
+        return self._spare.apply(account, name, spare_rules, slot, number)
 
     def _note_failure(self, error: StoreError) -> None:
         self._away_until = self._clock() + _AWAY
@@ -228,7 +274,6 @@ class AccountLimiter:
             )
 
     def _note_success(self, name: str, slot: str, seconds: float) -> None:
-        self._is_told = False
         # Soon after a pause, each request takes a turn, so what was seen is good for none.
         self._seen_at = -math.inf if seconds == IS_CAREFUL else self._clock()
         if name == "admit" and seconds <= 0 and self._rules.concurrency is not None and not self.is_instant:
@@ -253,11 +298,11 @@ class AccountLimiter:
         due = self._clock() + pause
         while True:
             try:
-                left = self._left.get(timeout=max(0.0, due - self._clock()))
+                work = self._later.get(timeout=max(0.0, due - self._clock()))
             except queue.Empty:
                 with self._lock:
                     slots = list(self._held)
-                    if not slots and self._left.empty():
+                    if not slots and self._later.empty():
                         self._keeper = None
                         return
                 for slot in slots:
@@ -267,8 +312,8 @@ class AccountLimiter:
                             self._store.apply(self._account, "leave", self._rules, slot)
                 due = self._clock() + pause
                 continue
-            if left is not None:
-                self.leave(*left)
+            if work is not None:
+                work()
             else:
                 due = self._clock()
 
@@ -277,7 +322,7 @@ class AccountLimiter:
         with self._lock:
             keeper = self._keeper
         if keeper is not None and keeper is not threading.current_thread():
-            self._left.put(None)
+            self._later.put(None)
             if not self._held:
                 keeper.join(_JOIN)
 
