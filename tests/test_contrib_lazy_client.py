@@ -58,5 +58,5 @@ def test_names_are_those_of_the_client() -> None:
     """In upper case, as configurations have them; others have to be announced."""
     assert option_names(["API_KEY", "BEAT"], ("beat",), "it") == {"API_KEY": "api_key", "BEAT": "beat"}
     assert {"api_key", "cookies", "model", "verify"} <= set(CLIENT_OPTIONS)
-    with pytest.raises(ValueError, match="it has no 'api_key'; there are API_KEY, API_URL, BEAT, "):
+    with pytest.raises(ValueError, match="it has no 'api_key'; there are ANSWER_CACHE, API_KEY, API_URL, BEAT, "):
         option_names(["api_key"], ("beat",), "it")
