@@ -188,6 +188,7 @@ class AccountLimiter:
         """
         if again or self._rules.concurrency is not None:
             self._ask("leave", slot, again)
+        self._spare.apply(self._account, "leave", self._spare_rules, slot)  # it may be there, if the store was away
         with self._lock:
             self._held.discard(slot)
             self._wake_first()
