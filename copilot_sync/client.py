@@ -9,7 +9,7 @@ Threads: the set of streams is atomic. Everything else is set when the client is
 import os
 import weakref
 from dataclasses import fields, replace
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Union
 
 from copilot_sync.account import AccountCalls
 from copilot_sync.auth.api_session import ApiSession
@@ -22,6 +22,7 @@ from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMes
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.pacing.budget import Budget
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.prompts import PromptInput, PromptText, prompt_text
 from copilot_sync.protocol.requests import MessageOptions
@@ -90,6 +91,8 @@ class Client(AccountCalls):
         answer_cache: Where whole answers are kept, for 30 days: a folder, or an object with ``get`` and ``set``. The
             same question in a new conversation is then answered without a request, for whichever account; see
             ``Answer.cached``. One that fails is logged and done without. Default: nowhere.
+        budget: How many requests and tokens the account, and each ``user`` of a call, may use in a day. It is counted
+            where ``shared`` says. Default: any number.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -114,6 +117,7 @@ class Client(AccountCalls):
         rate_limit: Optional[RateLimit] = None,
         shared: Any = None,
         answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
+        budget: Optional[Budget] = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -124,7 +128,7 @@ class Client(AccountCalls):
         transport = Transport(proxy=check_proxy(proxy), verify=check_verify(verify), limits=limits)
         cache = cache_of(token_cache, environment.token_cache)
         session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
-        guards = () if rate_limit is None and shared is None else (_rate_guard(session, rate_limit, shared),)
+        guards = _guards(session, budget, rate_limit, shared)
         options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
         super().__init__(session, replace(options, guards=guards, answers=AnswerCache.from_value(answer_cache)))
         self._model = _checked_model(model, environment.model or MODEL)
@@ -359,10 +363,17 @@ def _checked_resume(resume: bool) -> bool:
     return resume
 
 
-def _rate_guard(session: ApiSession, limit: Optional[RateLimit], shared: Any) -> Any:
-    from copilot_sync.delivery.rate_guard import RateGuard  # here, because few need it
+def _guards(session: ApiSession, budget: Optional[Budget], limit: Optional[RateLimit], shared: Any) -> Tuple[Any, ...]:
+    guards: List[Any] = []  # their modules are loaded here, because few need them
+    if budget is not None:
+        from copilot_sync.delivery.budget_guard import BudgetGuard
 
-    return RateGuard(session, limit, shared)
+        guards.append(BudgetGuard(session, budget, shared))
+    if limit is not None or shared is not None:
+        from copilot_sync.delivery.rate_guard import RateGuard
+
+        guards.append(RateGuard(session, limit, shared))
+    return tuple(guards)
 
 
 def _with_answers(options: CallOptions, answer_cache: object) -> CallOptions:
