@@ -503,7 +503,7 @@ def test_overridden_settings_make_another_client(emulator: Emulator) -> None:
     "setting, message",
     [
         ([], "COPILOT_SYNC must be a dictionary"),
-        ({"MODLE": "gpt-4o"}, r"COPILOT_SYNC has no 'MODLE'; there are API_KEY, .*, HEARTBEAT, .*, VERIFY"),
+        ({"MODLE": "gpt-4o"}, r"COPILOT_SYNC has no 'MODLE'; there are ANSWER_CACHE, API_KEY, .*, HEARTBEAT, .*, VERIFY"),
         ({"model": "gpt-4o"}, "COPILOT_SYNC has no 'model'"),
         ({"TIMEOUT": "long"}, "COPILOT_SYNC: timeout connect must be a number"),
         ({"TOKEN_CACHE": "elsewhere"}, "COPILOT_SYNC: there is no cache 'elsewhere' in CACHES"),

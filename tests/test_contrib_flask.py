@@ -278,7 +278,7 @@ def test_an_unknown_name_in_the_configuration_is_named() -> None:
     """At once, with those that there are."""
     app = flask.Flask("wrong")
     app.config["COPILOT_SYNC_MODLE"] = "gpt-4o"
-    with pytest.raises(ValueError, match="COPILOT_SYNC_, has no 'MODLE'; there are API_KEY, .*, MODEL, "):
+    with pytest.raises(ValueError, match="COPILOT_SYNC_, has no 'MODLE'; there are ANSWER_CACHE, API_KEY, .*, MODEL, "):
         CopilotSync(app)
 
 
