@@ -7,6 +7,7 @@ from copilot_sync.client import Client
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.errors import (
     AuthenticationError,
+    BudgetExceededError,
     CopilotError,
     InvalidRequestError,
     MissingCredentialsError,
@@ -46,6 +47,7 @@ from copilot_sync.models import (
     Quota,
     Thread,
 )
+from copilot_sync.pacing.budget import Budget
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
 from copilot_sync.settings import Limits, RetryPolicy, Timeout
@@ -59,6 +61,8 @@ __all__ = [
     "AsyncResult",
     "AuthenticationError",
     "BaseConversation",
+    "Budget",
+    "BudgetExceededError",
     "Chat",
     "Client",
     "CompleteEvent",

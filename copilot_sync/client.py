@@ -25,6 +25,7 @@ from copilot_sync.ledger.recorder import Recorder
 from copilot_sync.ledger.sqlite_ledger import ledger_of
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.pacing.budget import Budget
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.prompts import PromptInput, PromptText, prompt_text
 from copilot_sync.protocol.requests import MessageOptions
@@ -95,6 +96,8 @@ class Client(AccountCalls):
             ``Answer.cached``. One that fails is logged and done without. Default: nowhere.
         ledger: Where each call is noted: a ``Ledger``, the path of one, or ``True`` for the one in the user's state
             folder. One that can't be written is logged and done without. Default ``COPILOT_SYNC_LEDGER``, else nowhere.
+        budget: How many requests and tokens the account, and each ``user`` of a call, may use in a day. It is counted
+            where ``shared`` says. Default: any number.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -120,6 +123,7 @@ class Client(AccountCalls):
         shared: Any = None,
         answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
         ledger: "Union[None, bool, str, os.PathLike[str], Recorder]" = None,
+        budget: Optional[Budget] = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -131,7 +135,7 @@ class Client(AccountCalls):
         cache = cache_of(token_cache, environment.token_cache)
         session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
-        guards = _guards(session, ledger_of(ledger, environment.ledger), rate_limit, shared)
+        guards = _guards(session, ledger_of(ledger, environment.ledger), budget, rate_limit, shared)
         super().__init__(session, replace(options, guards=guards, answers=AnswerCache.from_value(answer_cache)))
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
@@ -372,13 +376,17 @@ def _checked_resume(resume: bool) -> bool:
 
 
 def _guards(
-    session: ApiSession, ledger: Optional[Recorder], limit: Optional[RateLimit], shared: Any
+    session: ApiSession, ledger: Optional[Recorder], budget: Optional[Budget], limit: Optional[RateLimit], shared: Any
 ) -> Tuple[CallGuard, ...]:
-    guards: List[CallGuard] = []
+    guards: List[CallGuard] = []  # the modules of the others are loaded here, because few need them
     if ledger is not None:
         guards.append(ledger)  # the last that a call leaves: it counts what the others cost
+    if budget is not None:
+        from copilot_sync.delivery.budget_guard import BudgetGuard
+
+        guards.append(BudgetGuard(session, budget, shared))
     if limit is not None or shared is not None:
-        from copilot_sync.delivery.rate_guard import RateGuard  # here, because few need it
+        from copilot_sync.delivery.rate_guard import RateGuard
 
         guards.append(RateGuard(session, limit, shared))
     return tuple(guards)

@@ -130,6 +130,13 @@ class QuotaExceededError(RateLimitError):
     """
 
 
+class BudgetExceededError(RateLimitError):
+    """A ``Budget`` of the client's is used up. Nothing was sent.
+
+    ``retry_after`` is how long it takes until some of what was spent counts no more.
+    """
+
+
 class ServerError(CopilotError):
     """The service failed (5xx), or said so in the middle of an answer.
 

@@ -297,6 +297,18 @@ def test_without_its_store_a_process_goes_on_alone_and_slowly(
     one.close()
 
 
+def test_while_the_store_is_away_a_slot_comes_back_whatever_the_limits_are() -> None:
+    """It is taken then even if there is no limit of what may be under way."""
+    store = Slow()
+    store.is_away = True
+    one = limiter(RateRules(), store)
+    for _ in range(3):
+        slot = one.try_admit()
+        assert slot is not None
+        assert one.try_admit() is None
+        one.leave_soon(slot, 0)
+
+
 @may_fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_has_no_slot_of_its_parent_s(tmp_path: Any) -> None:

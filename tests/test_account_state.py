@@ -82,6 +82,39 @@ def test_so_many_begin_in_a_day() -> None:
     assert begun(state, rules, [0, 0, HOUR, 5000, ends, ends, ends + 1]) == [0, 0, 0, ends - 5000, 0, 0, HOUR - 1]
 
 
+def test_so_much_is_spent_in_a_day() -> None:
+    """What reaches the limit is the last that is let in, however much it is; so much counts until its hour has gone."""
+    state, rules = state_at(), RateRules(per_day=10)
+    assert [state.spend(T, rules, number) for number in (0, 9, 5)] == [0, 0, 0]
+    ends = (math.floor(T / HOUR) + 24) * HOUR - T
+    assert [at(state, T + 5000).spend(T + 5000, rules, number) for number in (0, 1, -9)] == [ends - 5000] * 3
+    assert state.spent(T + 5000) == 14
+    assert state.spend(T + 5000, FREE, 3) == 0
+    assert (state.spent(T + ends - 1), state.spent(T + ends)) == (17, 3)
+    assert at(state, T + ends).spend(T + ends, rules, 1) == 0
+
+
+def test_what_an_hour_has_spent_can_be_given_back() -> None:
+    """No more than that, and what was spent before counts on."""
+    state = state_at()
+    state.spend(T, FREE, 3)
+    later = T + HOUR
+    for number, left in ((2, 5), (-1, 4), (-1, 3), (-1, 3)):
+        at(state, later).spend(later, FREE, number)
+        assert state.spent(later) == left
+    assert len(state.hours) == 1
+
+
+def test_nothing_is_spent_in_a_pause_but_what_was_used_already() -> None:
+    """A state that could not be read begins with one."""
+    state = state_at()
+    state.pause(T, 30)
+    assert state.spend(T, RateRules(per_day=5), 1) == 30
+    assert state.spend(T, FREE, 2) == 0
+    assert state.spend(T + 30, RateRules(per_day=5), 1) == 0
+    assert state.spent(T + 30) == 3
+
+
 def test_nothing_begins_in_a_pause() -> None:
     """A shorter one later takes nothing away."""
     state = state_at()

@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import threading
+from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -33,6 +34,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 
+from copilot_sync import Budget
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.django import (
     aretry_response,
@@ -641,3 +643,50 @@ def test_the_command_says_what_is_wrong(emulator: Emulator, arguments: List[str]
     emulator.fail("thread", Fault.status(503))
     with pytest.raises(CommandError, match=words):
         call_command("copilot_ask", *arguments)
+
+
+def test_each_visitor_of_a_site_has_a_budget(emulator: Emulator, engine: str) -> None:
+    """Who has a session, that is. Without one, with one that was made up, or in a cookie, there is the site's alone."""
+    with override_settings(COPILOT_SYNC=configuration(emulator, BUDGET=Budget(per_user={"requests": 1}))):
+        ann, bob, mallory = Client(), Client(), Client()
+        mallory.cookies["sessionid"] = "a" * 32
+        assert [ask(page, prompt="hi")[-1]["type"] for page in (ann, ann, mallory, mallory)] == ["complete"] * 4
+        for page in (ann, bob):
+            page.post("/write")
+            assert ask(page, prompt="hi")[-1]["type"] == "complete"
+        *_, end = ask(ann, prompt="hi")
+        assert end.get("code") == (None if engine == "signed_cookies" else "quota_exceeded")
+
+
+def asked_by(who: Any, **options: Any) -> Dict[str, Any]:
+    """The end of an answer, or of another one, to a user who may have logged in."""
+    request = RequestFactory().post("/chat")
+    request.user = who
+    respond = retry_response(request, **options) if "conversation" in options else None
+    response: Any = respond or stream_response(request, "hi", **options)
+    body = b"".join(response)
+    response.close()
+    return events(body)[-1]
+
+
+def test_each_user_who_has_logged_in_has_a_budget(emulator: Emulator) -> None:
+    """Whatever the session. A view may say who it is."""
+    ann, bob, nobody = (SimpleNamespace(is_authenticated=pk is not None, pk=pk) for pk in (1, 2, None))
+    with override_settings(COPILOT_SYNC=configuration(emulator, BUDGET=Budget(per_user={"requests": 1}))):
+        conversation = asked_by(ann)["conversation_id"]
+        assert [asked_by(user)["type"] for user in (bob, nobody, nobody)] == ["complete"] * 3
+        assert asked_by(ann)["code"] == "quota_exceeded"
+        assert asked_by(ann, conversation=conversation)["code"] == "quota_exceeded"
+        assert [asked_by(ann, user=user)["type"] for user in (None, "ann")] == ["complete"] * 2
+        assert asked_by(bob, user="ann")["code"] == "quota_exceeded"
+
+
+def test_without_a_budget_nobody_looks_who_asks(emulator: Emulator) -> None:
+    """To look may ask the database."""
+
+    class Unasked:
+        is_authenticated: Any = property(lambda self: pytest.fail("it was asked"))
+
+    for budget in (None, Budget(per_day={"requests": 9})):
+        with override_settings(COPILOT_SYNC=configuration(emulator, BUDGET=budget)):
+            assert asked_by(Unasked())["type"] == "complete"

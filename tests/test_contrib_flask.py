@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -14,8 +15,10 @@ pytest.importorskip("flask")
 
 import flask
 from cachelib import SimpleCache
+from flask.sessions import SessionInterface, SessionMixin
 from flask_caching import Cache
 
+from copilot_sync import Budget
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.flask import KEY, CopilotSync
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -384,3 +387,62 @@ def test_a_switch_that_is_none_is_found_when_the_application_starts(emulator: Em
     app.config.update(configuration(emulator), COPILOT_SYNC_NAME_THREADS="no")
     with pytest.raises(TypeError, match="name_thread must be True or False, not str"):
         copilot.init_app(app)
+
+
+class KeptSession(Dict[str, Any], SessionMixin):
+    """A session that the server keeps."""
+
+    sid: str = ""
+
+
+class KeptSessions(SessionInterface):
+    """Sessions by the key in a cookie, as Flask-Session has them."""
+
+    def __init__(self) -> None:
+        self.kept: Dict[str, Dict[str, Any]] = {}
+
+    def open_session(self, app: flask.Flask, request: Any) -> Any:
+        sid = request.cookies.get("sid", "")
+        session = KeptSession(self.kept.get(sid, {}))
+        session.sid = sid or "a new one for each request"
+        return session
+
+    def save_session(self, app: flask.Flask, session: Any, response: Any) -> None:
+        if session:
+            self.kept[session.sid] = dict(session)
+
+
+def test_each_visitor_has_a_budget_if_the_server_keeps_the_sessions(app: flask.Flask) -> None:
+    """One that is empty is not kept, and so nobody's."""
+    app.config["COPILOT_SYNC_BUDGET"] = Budget(per_user={"requests": 2})
+    app.session_interface = KeptSessions()
+    ann, bob, nobody = (app.test_client(use_cookies=False) for _ in range(3))
+    for page, sid in ((ann, "1"), (bob, "2")):
+        page.environ_base["HTTP_COOKIE"] = f"sid={sid}"
+        ask(page, prompt="hi", name="chat")  # this one's session is empty
+        assert [ask(page, prompt="hi", name="chat")[-1]["type"] for _ in range(2)] == ["complete"] * 2
+    assert again(ann, name="chat")[-1]["code"] == "quota_exceeded"
+    assert [ask(nobody, prompt="hi")[-1]["type"] for _ in range(4)] == ["complete"] * 4
+
+
+def test_each_user_who_has_logged_in_has_a_budget(app: flask.Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Flask-Login knows them. Others are nobody, if the session is in a cookie."""
+    app.config["COPILOT_SYNC_BUDGET"] = Budget(per_user={"requests": 1})
+    login: Any = ModuleType("flask_login")
+    monkeypatch.setitem(sys.modules, "flask_login", login)
+    app.login_manager = login  # type: ignore[attr-defined]
+    page = app.test_client()
+    for number in (1, 2):
+        login.current_user = SimpleNamespace(is_authenticated=True, get_id=lambda number=number: number)
+        assert ask(page, prompt="hi", name="chat")[-1]["type"] == "complete"
+        assert ask(page, prompt="hi", name="chat")[-1]["code"] == "quota_exceeded"
+    login.current_user = SimpleNamespace(is_authenticated=False)
+    assert [ask(page, prompt="hi", name="chat")[-1]["type"] for _ in range(3)] == ["complete"] * 3
+
+
+def test_a_view_may_say_who_asks(app: flask.Flask, copilot: CopilotSync) -> None:
+    """Whoever that is."""
+    app.config["COPILOT_SYNC_BUDGET"] = Budget(per_user={"requests": 1})
+    with app.test_request_context():
+        ends = [events(copilot.stream_response("hi", user="ann").get_data())[-1] for _ in range(2)]
+    assert [end.get("code") for end in ends] == [None, "quota_exceeded"]

@@ -209,6 +209,7 @@ ERRORS = [
     (errors.NotFoundError, "not_found"),
     (errors.QuotaExceededError, "quota_exceeded"),
     (errors.RateLimitError, "rate_limited"),
+    (errors.BudgetExceededError, "quota_exceeded"),
     (errors.RequestTimeoutError, "timeout"),
     (errors.NetworkError, "unreachable"),
     (errors.ServerError, "unavailable"),

@@ -10,6 +10,7 @@ import pytest
 from copilot_sync import errors
 from copilot_sync.errors import (
     AuthenticationError,
+    BudgetExceededError,
     CopilotError,
     InvalidRequestError,
     MissingCredentialsError,
@@ -48,6 +49,7 @@ FAMILY: List[Tuple[Type[CopilotError], type, Dict[str, Any]]] = [
     (NotFoundError, CopilotError, {}),
     (WrongHostError, CopilotError, {}),
     (RateLimitError, CopilotError, {"retry_after": 1.5}),
+    (BudgetExceededError, RateLimitError, {"retry_after": 4.5}),
     (QuotaExceededError, RateLimitError, {"retry_after": 2.5}),
     (ServerError, CopilotError, {"retry_after": 3.5, "not_processed": True}),
     (NetworkError, CopilotError, {"may_have_been_sent": False, "permanent": True}),

@@ -6,6 +6,7 @@ import pytest
 
 from copilot_sync.errors import (
     AuthenticationError,
+    BudgetExceededError,
     CopilotError,
     InvalidRequestError,
     MissingCredentialsError,
@@ -44,6 +45,7 @@ ROWS: List[Tuple[str, CopilotError, Scope, Verdict]] = [
     ("a quota", QuotaExceededError("", status=402, stage="message"), STOP, Verdict(NEVER, STOP, QUOTA)),
     ("a quota", QuotaExceededError("", status=429, stage="message"), STOP, Verdict(NEVER, STOP, QUOTA)),
     ("our own limiter", RateLimitError("", stage="message"), WAIT, Verdict(NEVER, WAIT, not_asked=True)),
+    ("our own limiter", BudgetExceededError("", stage="limit"), WAIT, Verdict(NEVER, WAIT, not_asked=True)),
     ("our own limiter", ServerError("", stage="message"), WAIT, Verdict(NEVER, WAIT, not_asked=True)),
     ("a limit in an answer", RateLimitError("", stage="stream"), WAIT, Verdict(NEVER, WAIT, in_answer=True)),
     ("a limit", RateLimitError("", status=429, stage="message"), WAIT, Verdict(AGAIN, WAIT, REFUSED)),

@@ -71,6 +71,10 @@ def test_it_keeps_what_was_done(store: Store) -> None:
     assert store.apply("a", "admit", ONE, "s2") == 0
     assert store.apply("a", "look", ONE) == 0
     assert store.apply("a", "turn", ONE) == 0
+    assert store.apply("c", "spent", ONE) == 0
+    assert store.apply("c", "spend", ONE, number=3) == 0
+    assert store.apply("c", "spend", RateRules(per_day=3), number=1) > 0
+    assert store.apply("c", "spent", ONE) == 3
     assert store.apply("a", "pause", ONE, number=30) == 0
     assert 29 < store.apply("a", "look", ONE) <= 30
     assert 29 < store.apply("a", "turn", ONE) <= 30
@@ -246,6 +250,15 @@ def test_memory_forgets_the_oldest_account(monkeypatch: pytest.MonkeyPatch) -> N
         store.apply(account, "admit", ONE, "s1")
     assert store.apply("b", "admit", ONE, "s2") == math.inf
     assert store.apply("a", "admit", ONE, "s2") == 0
+
+
+def test_memory_keeps_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many users with budgets of their own push out one who has not asked for long, and not the account."""
+    monkeypatch.setattr(shared_state, "_MOST", 2)
+    store = MemoryStore()
+    for name in ("account", "ann", "account", "bob"):
+        store.apply(name, "spend", MANY, number=1)
+    assert [store.apply(name, "spent", MANY) for name in ("account", "ann")] == [2, 0]
 
 
 def test_a_cache_whose_add_excludes_nobody_is_found_out() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from copilot_sync.errors import (
     AuthenticationError,
+    BudgetExceededError,
     CopilotError,
     InvalidRequestError,
     NetworkError,
@@ -66,6 +67,8 @@ def decisions(triage: Triage, error: CopilotError, times: int, **facts: Any) -> 
         (ValueError("no text"), Decision.FAIL),
         (QuotaExceededError("", status=402, stage="message"), Decision.STOP),
         (RateLimitError("", status=429, stage="message", retry_after=LONGEST_WAIT + 1), Decision.STOP),
+        (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT + 1), Decision.STOP),
+        (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT - 1), Decision.WAIT),
     ],
     ids=repr,
 )
@@ -141,12 +144,14 @@ def test_a_limit_in_an_answer_needs_another_conversation(can_restart: bool, deci
     ("error", "made"),
     [
         (OURS, [Decision.WAIT_ALONE] * 20),
+        (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT - 1), [Decision.WAIT_ALONE] * 20),
+        (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT + 1), [Decision.STOP]),
         (EXPIRED, [Decision.STOP]),
         (OUTAGE, [*[Decision.WAIT] * (MAX_OUTAGES - 1), Decision.FAIL]),
         (LIMIT, [*[Decision.WAIT] * (MAX_REFUSALS - 1), Decision.FAIL]),
         (IN_ANSWER, [Decision.FAIL]),
     ],
-    ids=["our own limiter", "401", "outage", "limit", "limit in an answer"],
+    ids=["our own limiter", "a budget", "a budget for hours", "401", "outage", "limit", "limit in an answer"],
 )
 def test_a_message_alone_can_not_see_what_others_meet(error: CopilotError, made: List[Decision]) -> None:
     """It takes them for answered, never ends a batch, and waits by itself if nothing was asked."""

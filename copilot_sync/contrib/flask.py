@@ -15,7 +15,7 @@ import sys
 from typing import Any, Dict, Optional, Union
 
 from copilot_sync.client import Client
-from copilot_sync.contrib.lazy_client import LazyClient, option_names
+from copilot_sync.contrib.lazy_client import LazyClient, limits_users, option_names, user_of_session
 from copilot_sync.contrib.sse import (
     HEADERS,
     HEARTBEAT,
@@ -113,7 +113,9 @@ class CopilotSync:
             conversation: A conversation or its id. Default: the one in the session, else a new one. Don't trust an id
                 that comes from the page: all users of a site share one account.
             **options: Options of ``Client.stream``: ``model``, ``timeout``, ``parent_message_id`` … The last is ignored
-                if the session does not hold the conversation (any more), so that a new one starts.
+                if the session does not hold the conversation (any more), so that a new one starts. ``user`` is who
+                asks, if there is a budget for each user. Default: the user of Flask-Login, else the session, if the
+                server keeps it.
 
         Raises:
             werkzeug.exceptions.BadRequest: The prompt is empty.
@@ -126,7 +128,7 @@ class CopilotSync:
             conversation = self.conversations().get(name)
             if conversation is None:  # the page may still show one that the session has lost
                 options.pop("parent_message_id", None)
-        stream = self.client.stream(prompt, conversation=conversation, **options)
+        stream = self.client.stream(prompt, conversation=conversation, **_with_user(options))
         return self._respond(stream, name)
 
     def retry_response(
@@ -157,7 +159,7 @@ class CopilotSync:
         if conversation is None:
             raise BadRequest("there is no question to answer again")
         try:
-            stream = self.client.chat(conversation).stream_retry(model, **options)
+            stream = self.client.chat(conversation).stream_retry(model, **_with_user(options))
         except CopilotError as error:
             log_failure(error)
             return Response(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
@@ -207,6 +209,21 @@ def _client_settings(app: Flask) -> Dict[str, Any]:
     given = [name[len(_PREFIX) :] for name in app.config if name.startswith(_PREFIX)]
     names = option_names(given, _OTHERS, f"app.config, behind {_PREFIX},")
     return {names[name]: app.config[_PREFIX + name] for name in given}
+
+
+def _with_user(options: Dict[str, Any]) -> Dict[str, Any]:
+    if "user" in options or not limits_users(_client_settings(current_app)):
+        return options
+    return {**options, "user": _user()}
+
+
+def _user() -> Optional[str]:
+    """Return who asks: the user who has logged in, else the visitor whose session was kept before; else ``None``."""
+    if hasattr(current_app, "login_manager"):
+        user = sys.modules["flask_login"].current_user  # it is there, as it has set that
+        if user.is_authenticated:
+            return str(user.get_id())
+    return user_of_session(getattr(session, "sid", None)) if session else None  # an empty one is not kept
 
 
 def _remember(name: str, conversation: Conversation) -> None:

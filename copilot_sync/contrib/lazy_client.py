@@ -6,9 +6,10 @@ early. ``option_names`` checks the names in a configuration. This module knows n
 Threads: the client is locked.
 """
 
+import hashlib
 import inspect
 import threading
-from typing import Callable, Dict, Iterable, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple
 
 from copilot_sync.client import Client
 from copilot_sync.transport.fork import reset_after_fork
@@ -39,6 +40,16 @@ def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> D
         if name not in known:
             raise ValueError(f"{place} has no {name!r}; there are {', '.join(sorted(known))}")
     return {name: known[name] for name in names}
+
+
+def limits_users(settings: Mapping[str, Any]) -> bool:
+    """Whether the arguments of a client have a budget for each user. If not, nobody looks who asks."""
+    return bool(getattr(settings.get("budget"), "per_user", None))
+
+
+def user_of_session(key: Optional[str]) -> Optional[str]:
+    """Name the user of a session by its key, which is a secret and not shown; ``None`` if there is none."""
+    return f"session-{hashlib.sha256(key.encode()).hexdigest()[:32]}" if key else None
 
 
 class LazyClient:

@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional,
 
 from copilot_sync.errors import (
     AuthenticationError,
+    BudgetExceededError,
     CopilotError,
     InvalidRequestError,
     MissingCredentialsError,
@@ -81,6 +82,7 @@ _MESSAGES: Mapping[Type[BaseException], PublicMessage] = {
     InvalidRequestError: PublicMessage("invalid_request", "The service did not accept this question."),
     NotFoundError: PublicMessage("not_found", "This conversation does not exist any more. Please begin a new one."),
     QuotaExceededError: PublicMessage("quota_exceeded", "The allowance of answers is used up for now."),
+    BudgetExceededError: PublicMessage("quota_exceeded", "The allowance of answers is used up for now."),
     RateLimitError: PublicMessage(
         "rate_limited", "There are too many questions at the moment. Please try again later."
     ),

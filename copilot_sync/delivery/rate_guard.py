@@ -7,20 +7,21 @@ import os
 from typing import Any, Generator, Optional
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
+from copilot_sync.delivery.account_guard import AccountGuard
+from copilot_sync.delivery.guards import CallEnd, Leave
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import CopilotError
-from copilot_sync.pacing.account_limiter import AccountLimiter, limiter_of, new_slot
+from copilot_sync.pacing.account_limiter import AccountLimiter, new_slot
 from copilot_sync.pacing.account_state import RateRules
+from copilot_sync.pacing.cooldown import Cooldown
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.pacing.shared_state import in_memory
-from copilot_sync.pacing.stores import store_of
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stepping import Pace, Pause
 from copilot_sync.transport.call import CallContext
 
 
-class RateGuard(CallGuard):
+class RateGuard(AccountGuard):
     """Lets calls begin as the limits of their account have it.
 
     Args:
@@ -36,14 +37,9 @@ class RateGuard(CallGuard):
     def __init__(self, session: ApiSession, limit: Optional[RateLimit], shared: Any) -> None:
         if limit is not None and not isinstance(limit, RateLimit):
             raise TypeError(f"rate_limit must be a RateLimit, not {type(limit).__name__}")
-        self._session = session
-        self._limit = limit
-        self._shared = shared
-        self._store = store_of(shared)
         limits = limit or RateLimit()
-        self._rules = RateRules(limits.per_minute, limits.concurrency, limits.per_day)
-        self._limiter: Optional[AccountLimiter] = None
-        self._account = ""
+        super().__init__(session, RateRules(limits.per_minute, limits.concurrency, limits.per_day), shared)
+        self._arguments = (session, limit, shared)
 
     def entering(
         self, message: PendingMessage, call: CallContext, policy: Optional[RetryPolicy]
@@ -54,10 +50,7 @@ class RateGuard(CallGuard):
             RateLimitError: It may not begin soon enough.
             CopilotError: There are no credentials, or the call was stopped.
         """
-        limiter = self._limiter
-        if limiter is None or self._account != self._session.account or not limiter.is_instant:
-            yield from call.until_may_block()
-            limiter = self._find()
+        limiter = yield from self.finding(call)
         place = _Place(limiter)
         try:
             if limiter.try_admit(place.slot) is None:
@@ -68,26 +61,11 @@ class RateGuard(CallGuard):
             raise
         return place
 
-    def _find(self) -> AccountLimiter:
-        cooldown = self._session.find_account()
-        limiter, account = self._limiter, cooldown.account
-        if limiter is None or self._account != account:
-            limiter = limiter_of(account, self._store, self._rules)
-            self._limiter, self._account = limiter, account
+    def _find(self, cooldown: Cooldown) -> AccountLimiter:
+        limiter = super()._find(cooldown)
         if self._store is not in_memory:
             cooldown.board = limiter
         return limiter
-
-    def close(self) -> None:
-        """End what keeps the slots of this process, if there are none."""
-        if self._limiter is not None:
-            self._limiter.close()
-
-    def __getstate__(self) -> Any:
-        return self._session, self._limit, self._shared
-
-    def __setstate__(self, state: Any) -> None:
-        self.__init__(*state)  # type: ignore[misc]
 
 
 class _Place:

@@ -128,8 +128,9 @@ def from_record(record: Mapping[str, Any]) -> ApiError:
 
 
 def _may_come_again(error: CopilotError) -> bool:
-    """Whether the service has asked to come later, which nobody here has waited for."""
-    return type(error) is RateLimitError or (isinstance(error, ServerError) and error.not_processed)
+    """Whether the service, or a budget, has asked to come later, which nobody here has waited for."""
+    is_limit = isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError)
+    return is_limit or (isinstance(error, ServerError) and error.not_processed)
 
 
 def _waiting(error: CopilotError) -> Tuple[Tuple[str, str], ...]:

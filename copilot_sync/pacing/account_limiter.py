@@ -2,7 +2,7 @@
 
 - The first in the queue asks the store; the others wait for it, so that a thousand threads ask no more than one does.
 - A slot is held by a lease. A thread renews the leases of this process while there are any, and ends soon after. It
-  gives slots back as well, where an event loop may not wait for the store.
+  gives slots back as well, and counts what was spent, where an event loop may not wait for the store.
 - If the store fails, this process goes on by its memory at a quarter of the pace, one call at a time, and says so once.
   It asks the store again every few seconds.
 - A signal handler and a destructor may give a slot back in the middle of anything, also of an operation of the store.
@@ -12,6 +12,7 @@ Threads: locked, except that the store is asked outside of the lock, by the firs
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -68,6 +69,15 @@ def new_slot() -> str:
     return f"{os.getpid()}-{next(_slot_numbers)}-{os.urandom(6).hex()}"
 
 
+def _slower(rules: RateRules) -> RateRules:
+    return rules._replace(
+        per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
+        concurrency=1,
+        per_day=None if rules.per_day is None else max(1, rules.per_day // _SLOWER),
+        lease=math.inf,
+    )
+
+
 class AccountLimiter:
     """The limits of one account, for the calls of this process. Safe for any thread.
 
@@ -88,12 +98,7 @@ class AccountLimiter:
         self._clock = clock
         # What this process goes by while the store is away.
         self._spare = MemoryStore(clock=clock)
-        self._spare_rules = rules._replace(
-            per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
-            concurrency=1,
-            per_day=None if rules.per_day is None else max(1, rules.per_day // _SLOWER),
-            lease=math.inf,
-        )
+        self._spare_rules = _slower(rules)
         self._was_alone = False
         self._away_until = -math.inf
         self._is_told = False
@@ -106,7 +111,7 @@ class AccountLimiter:
         self._held: Set[str] = set()  # slots
         self._keeper: Optional[threading.Thread] = None
         self._is_closing = False
-        self._left: queue.SimpleQueue[Optional[Tuple[str, int]]] = queue.SimpleQueue()  # slots to be given back
+        self._later: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()  # may wait for the store
         self._seen_at = -math.inf
         self._next_at = math.inf  # when the first in the queue may begin, as far as it is known
         reset_after_fork(self)
@@ -152,7 +157,7 @@ class AccountLimiter:
                 seconds = math.inf if ahead else self._ask("admit", slot)
                 if seconds <= 0:
                     return slot
-                self._check_patience(seconds, policy, call)
+                _check_patience(seconds, self._rules, policy, call)
                 if not ahead:
                     self._next_at = self._clock() + seconds
                 if self._clock() >= tell_at:
@@ -167,18 +172,6 @@ class AccountLimiter:
                 self._leave_queue(call)
             finally:
                 self._leave_queue(call)  # the first time may have been interrupted, and all would wait for ever
-
-    def _check_patience(self, seconds: float, policy: Optional[RetryPolicy], call: CallContext) -> None:
-        """Raise if a wait is longer than the call may take."""
-        if policy is not None and not policy.wait_for_limits:
-            most = 0.0
-        else:
-            most = max(self._rules.window, policy.max_wait if policy is not None else 0.0)
-        left = call.remaining()
-        if (most == 0 or seconds > most) and (most == 0 or not math.isinf(seconds)):
-            raise _too_long(seconds)
-        if left is not None and left <= seconds < math.inf:
-            raise _too_long(seconds)
 
     def _ahead_of(self, call: CallContext) -> int:
         with self._lock:
@@ -207,37 +200,44 @@ class AccountLimiter:
         """
         self._held.discard(slot)  # first, or it may be renewed when it was given back
         if _here.is_asking:
-            self._left.put((slot, again))
+            self._later.put(functools.partial(self.leave, slot, again))
             return
         if again or self._rules.concurrency is not None:
             self._ask("leave", slot, again)
-            if self._was_alone:
-                self._spare.apply(self._account, "leave", self._spare_rules, slot)
+        if self._was_alone:  # it may be there
+            self._spare.apply(self._account, "leave", self._spare_rules, slot)
         with self._lock:
             self._wake_first()
             if self._is_closing and not self._held:
-                self._left.put(None)
+                self._later.put(None)
 
     def lose(self, slot: str) -> None:
         """Have a slot given back that may never have been taken. It may be called anywhere, and waits for nothing."""
         if self._rules.concurrency is not None:
             self._held.discard(slot)
-            self._left.put((slot, 0))
+            self._later.put(functools.partial(self.leave, slot, 0))
 
     def _find_lost(self) -> None:
         """Give back what was left in a hurry, if there is no thread that does."""
-        while self._keeper is None and not self._left.empty():
+        while self._keeper is None and not self._later.empty():
             with contextlib.suppress(queue.Empty):  # another thread was faster
-                left = self._left.get_nowait()
-                if left is not None:
-                    self.leave(*left)
+                work = self._later.get_nowait()
+                if work is not None:
+                    work()
 
     def leave_soon(self, slot: str, again: int) -> None:
         """Give a slot back, and wait for nothing: a thread does it, unless the store is instant."""
-        if self.is_instant or not (again or self._rules.concurrency is not None):
+        if again or self._rules.concurrency is not None:
+            self.soon(functools.partial(self.leave, slot, again))
+        else:
             self.leave(slot, again)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Do what may wait for the store, and wait for nothing: a thread does it, unless the store is instant."""
+        if self.is_instant:
+            work()
             return
-        self._left.put((slot, again))
+        self._later.put(work)
         self._start_keeper()
 
     def pause(self, seconds: float) -> None:
@@ -252,26 +252,62 @@ class AccountLimiter:
         """Let a request start, among those of all processes; else return the seconds until it may."""
         return self._ask("turn")
 
-    def _ask(self, name: str, slot: str = "", number: float = 0.0) -> float:
+    def spend(self, budget: str, limit: Optional[int], number: int) -> float:
+        """Spend a part of a budget of the account, if it is not used up.
+
+        Args:
+            budget: Its name.
+            limit: How much of it there is in a day; ``None`` to spend whatever there is.
+            number: How much is spent. A number below zero is given back.
+
+        Returns:
+            0 if it is spent; else the seconds until some of what was spent counts no more.
+        """
+        return self._ask("spend", number=number, budget=budget, rules=RateRules(per_day=limit))
+
+    def spent(self, budget: str) -> int:
+        """Return how much of a budget was spent in a day."""
+        return int(self._ask("spent", budget=budget, rules=RateRules()))
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store has failed a moment ago, so that this process goes on alone."""
+        return self._clock() < self._away_until
+
+    def _ask(
+        self,
+        name: str,
+        slot: str = "",
+        number: float = 0.0,
+        *,
+        budget: str = "",
+        rules: Optional[RateRules] = None,
+    ) -> float:
         if name == "admit":
             self._find_lost()
+        account = f"{self._account}-{budget}" if budget else self._account
         try:
             _here.is_asking = True
-            return self._asked(name, slot, number)
+            return self._asked(account, name, slot, number, rules, is_budget=bool(budget))
         finally:
             _here.is_asking = False
 
-    def _asked(self, name: str, slot: str, number: float) -> float:
-        if self._clock() >= self._away_until:
+    def _asked(
+        self, account: str, name: str, slot: str, number: float, rules: Optional[RateRules], *, is_budget: bool
+    ) -> float:
+        if not self.is_away:
             try:
-                seconds = self._store.apply(self._account, name, self._rules, slot, number)
+                seconds = self._store.apply(account, name, rules or self._rules, slot, number)
             except StoreError as error:
                 self._note_failure(error)
             else:
-                self._note_success(name, slot, seconds)
+                self._is_told = False
+                if not is_budget:
+                    self._note_success(name, slot, seconds)
                 return seconds
         self._was_alone = True
-        return self._spare.apply(self._account, name, self._spare_rules, slot, number)
+        spare_rules = self._spare_rules if rules is None else _slower(rules)
+        return self._spare.apply(account, name, spare_rules, slot, number)
 
     def _note_failure(self, error: StoreError) -> None:
         self._away_until = self._clock() + _AWAY
@@ -283,7 +319,6 @@ class AccountLimiter:
             )
 
     def _note_success(self, name: str, slot: str, seconds: float) -> None:
-        self._is_told = False
         # Soon after a pause, each request takes a turn, so what was seen is good for none.
         self._seen_at = -math.inf if seconds == IS_CAREFUL else self._clock()
         if name == "admit" and seconds <= 0 and self._rules.concurrency is not None and not self.is_instant:
@@ -313,11 +348,11 @@ class AccountLimiter:
         due = self._clock() + pause
         while True:
             try:
-                left = self._left.get(timeout=max(0.0, due - self._clock()))
+                work = self._later.get(timeout=max(0.0, due - self._clock()))
             except queue.Empty:
                 with self._lock:
                     slots = list(self._held)
-                    if not slots and self._left.empty():
+                    if not slots and self._later.empty():
                         self._keeper = None
                         return
                 for slot in slots:
@@ -327,8 +362,8 @@ class AccountLimiter:
                             self._store.apply(self._account, "leave", self._rules, slot)
                 due = self._clock() + pause
                 continue
-            if left is not None:
-                self.leave(*left)
+            if work is not None:
+                work()
             else:
                 due = self._clock()
 
@@ -337,7 +372,7 @@ class AccountLimiter:
         with self._lock:
             keeper, self._is_closing = self._keeper, True
         if keeper is not None and keeper is not threading.current_thread():
-            self._left.put(None)
+            self._later.put(None)
             if not self._held:
                 keeper.join(_JOIN)
 
@@ -355,6 +390,16 @@ def in_words(seconds: float, ahead: int) -> str:
     """Say why a call waits, and how long."""
     when = "waiting for others to end" if math.isinf(seconds) else f"next in {max(0.0, seconds):.0f} s"
     return f"rate limited: {when}, {ahead} ahead of you" if ahead else f"rate limited: {when}"
+
+
+def _check_patience(seconds: float, rules: RateRules, policy: Optional[RetryPolicy], call: CallContext) -> None:
+    """Raise if a wait is longer than the call may take."""
+    left = call.remaining()
+    if policy is not None and not policy.wait_for_limits:
+        raise _too_long(seconds)
+    most = max(rules.window, policy.max_wait if policy is not None else 0.0)
+    if not math.isinf(seconds) and (seconds > most or (left is not None and left <= seconds)):
+        raise _too_long(seconds)
 
 
 def _too_long(seconds: float) -> RateLimitError:

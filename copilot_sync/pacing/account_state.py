@@ -6,6 +6,7 @@ Rules:
   long it takes to create a thread. One whose message was sent again counts once more.
 - A slot is held until it is given back, or its lease ends: that of a process that was killed.
 - After a refusal nothing starts until the pause is over. From then on starts keep a distance, for a minute.
+- A budget is a state of its own, which counts what is spent, by hours.
 - Time that went backwards, as it does when a clock is set or a machine starts, has not gone by: everything that is
   known moves along.
 
@@ -127,8 +128,8 @@ class AccountState:
             self._forget(now, rules)
             if len(self.starts) >= rules.per_minute:
                 return self.starts[-rules.per_minute] + rules.window - now
-        if rules.per_day is not None and self._count_of_day(now) >= rules.per_day:
-            return (min(map(int, self.hours)) + HOURS) * HOUR - now
+        if rules.per_day is not None and self.spent(now) >= rules.per_day:
+            return self._oldest_leaves(now)
         self._start(now, rules)
         if rules.concurrency is not None:
             self.slots[holder] = now + rules.lease
@@ -142,10 +143,14 @@ class AccountState:
         if self.starts and self.starts[0] <= since:
             self.starts = [start for start in self.starts if start > since]
 
-    def _count_of_day(self, now: float) -> int:
+    def spent(self, now: float) -> int:
+        """Return how much of a day has been spent, or how many have begun."""
         first = math.floor(now / HOUR) - HOURS
         self.hours = {hour: count for hour, count in self.hours.items() if int(hour) > first}
         return sum(self.hours.values())
+
+    def _oldest_leaves(self, now: float) -> float:
+        return (min(map(int, self.hours)) + HOURS) * HOUR - now
 
     def _start(self, now: float, rules: RateRules) -> None:
         if rules.per_minute is not None:
@@ -153,6 +158,27 @@ class AccountState:
         if rules.per_day is not None:
             hour = self._hour(now)
             self.hours[hour] = self.hours.get(hour, 0) + 1
+
+    def spend(self, now: float, rules: RateRules, number: int) -> float:
+        """Spend a part of a day, if less than all of it has been spent.
+
+        Without a limit of the day it is always spent. A number below zero gives back what this hour has spent.
+
+        Returns:
+            0 if it is spent; else the seconds until some of what was spent counts no more.
+        """
+        if rules.per_day is not None:
+            if self.until > now:
+                return self.until - now
+            if self.spent(now) >= rules.per_day:
+                return self._oldest_leaves(now)
+        hour = self._hour(now)
+        count = self.hours.get(hour, 0) + number
+        if count > 0:
+            self.hours[hour] = count
+        else:
+            self.hours.pop(hour, None)
+        return 0.0
 
     def leave(self, now: float, rules: RateRules, holder: str, again: int) -> float:
         """Give a slot back. The message was sent so many times more than once."""

@@ -55,6 +55,20 @@ local function start()
 end
 local function is_careful() return now < until_ + {CAREFUL} end
 
+local function spent()
+    local first, total, oldest = math.floor(now / {HOUR}) - {HOURS}, 0, math.huge
+    local all = redis.call('HGETALL', hours)
+    for place = 1, #all, 2 do
+        if tonumber(all[place]) > first then
+            total = total + tonumber(all[place + 1])
+            oldest = math.min(oldest, tonumber(all[place]))
+        else
+            redis.call('HDEL', hours, all[place])
+        end
+    end
+    return total, (oldest + {HOURS}) * {HOUR} - now
+end
+
 local function admit()
     local wait = math.max(until_, is_careful() and turn or now) - now
     if wait > 0 then return wait end
@@ -70,17 +84,8 @@ local function admit()
         end
     end
     if per_day then
-        local first, total, oldest = math.floor(now / {HOUR}) - {HOURS}, 0, math.huge
-        local all = redis.call('HGETALL', hours)
-        for place = 1, #all, 2 do
-            if tonumber(all[place]) > first then
-                total = total + tonumber(all[place + 1])
-                oldest = math.min(oldest, tonumber(all[place]))
-            else
-                redis.call('HDEL', hours, all[place])
-            end
-        end
-        if total >= per_day then return (oldest + {HOURS}) * {HOUR} - now end
+        local total, seconds = spent()
+        if total >= per_day then return seconds end
     end
     start()
     if concurrency then redis.call('ZADD', slots, exact(now + lease), holder) end
@@ -88,6 +93,18 @@ local function admit()
         turn = now + {GAP}
         return {IS_CAREFUL}
     end
+    return 0
+end
+
+local function spend()
+    if per_day then
+        if until_ > now then return until_ - now end
+        local total, seconds = spent()
+        if total >= per_day then return seconds end
+    end
+    local hour = exact(math.floor(now / {HOUR}))
+    local count = tonumber(redis.call('HGET', hours, hour) or '0') + number
+    if count > 0 then redis.call('HSET', hours, hour, exact(count)) else redis.call('HDEL', hours, hour) end
     return 0
 end
 
@@ -106,6 +123,10 @@ elseif name == 'pause' then
 elseif name == 'look' then
     result = math.max(0, until_ - now)
     if result == 0 and is_careful() then result = {IS_CAREFUL} end
+elseif name == 'spend' then
+    result = spend()
+elseif name == 'spent' then
+    result = spent()
 elseif name == 'turn' then
     local wait = math.max(until_, turn) - now
     if wait > 0 then

@@ -39,8 +39,8 @@ _LOCK_LEASE = 5
 _LOCK_PATIENCE = 6.0
 #: Seconds for which a cache keeps a state that nobody changes: the starts of a day count.
 _KEPT = 25 * 3600
-#: Accounts that memory knows.
-_MOST = 1024
+#: States that memory knows: of accounts, and of the users who have budgets.
+_MOST = 16384
 
 
 class StoreError(Exception):
@@ -75,9 +75,11 @@ OPERATIONS: Dict[str, Callable[[AccountState, float, RateRules, str, float], flo
     "pause": lambda state, now, rules, holder, number: state.pause(now, number),
     "look": lambda state, now, rules, holder, number: state.look(now),
     "turn": lambda state, now, rules, holder, number: state.take_turn(now),
+    "spend": lambda state, now, rules, holder, number: state.spend(now, rules, int(number)),
+    "spent": lambda state, now, rules, holder, number: state.spent(now),
 }
 #: What changes nothing.
-_LOOKS = ("look",)
+_LOOKS = ("look", "spent")
 
 
 def _applied(state: AccountState, now: float, name: str, rules: RateRules, holder: str, number: float) -> float:
@@ -109,11 +111,12 @@ class MemoryStore:
     def apply(self, account: str, name: str, rules: RateRules, holder: str = "", number: float = 0.0) -> float:
         """Do one operation."""
         with self._lock:
-            state = self._states.get(account)
+            state = self._states.pop(account, None)
             if state is None:
                 while len(self._states) >= _MOST:
                     del self._states[next(iter(self._states))]
-                state = self._states[account] = AccountState()
+                state = AccountState()
+            self._states[account] = state  # the last one, because the first is forgotten first
             return _applied(state, self._clock(), name, rules, holder, number)
 
 

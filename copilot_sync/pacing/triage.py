@@ -14,7 +14,7 @@ Threads: confined to the one that iterates a batch, or runs a task.
 import enum
 from dataclasses import dataclass
 
-from copilot_sync.errors import PermissionDeniedError
+from copilot_sync.errors import BudgetExceededError, PermissionDeniedError
 from copilot_sync.pacing.limiter import RateLimiter
 from copilot_sync.pacing.policy import Scope, Verdict, verdict_of
 
@@ -25,7 +25,7 @@ MAX_REFUSALS = 10
 MAX_OUTAGES = 3
 #: Forbidden messages without one answer between them that end a batch.
 MAX_FORBIDDEN = 5
-#: Seconds that a batch waits at most; if the service asks for more, the batch ends.
+#: Seconds that a batch waits at most; if the service asks for more, or a budget is used up for longer, it ends.
 LONGEST_WAIT = 3600.0
 
 
@@ -101,6 +101,8 @@ class Triage:
         if verdict.scope is Scope.MESSAGE:
             return self._failed(error)
         if verdict.scope is Scope.ALL_STOP and not may_be_early_end:
+            return Decision.STOP
+        if isinstance(error, BudgetExceededError) and (error.retry_after or 0.0) > LONGEST_WAIT:
             return Decision.STOP
         if verdict.not_asked and self._is_alone:
             return Decision.WAIT_ALONE

@@ -1,5 +1,6 @@
 """The limits of an account in a real Redis: the script there and the rules here are the same."""
 
+import contextlib
 import itertools
 import math
 import random
@@ -8,7 +9,7 @@ from typing import Any, Iterator, List, Tuple
 
 import pytest
 
-from copilot_sync import Client, RateLimit
+from copilot_sync import Budget, BudgetExceededError, Client, RateLimit
 from copilot_sync.emulator import Emulator
 from copilot_sync.pacing.account_state import AccountState, RateRules
 from copilot_sync.pacing.redis_state import RedisStore
@@ -39,6 +40,9 @@ def operations(seed: int) -> Iterator[Tuple[float, str, str, float]]:
         now += chance.choice([0.0, 0.001, 0.3, 1.0, 10.0, 61.5, 4000.0, -0.5, -5000.0, 0.1, 0.2])
         name = chance.choice(["admit", "admit", "admit", "leave", "renew", "pause", "look", "turn"])
         number = {"leave": chance.randrange(3), "pause": chance.choice([0.2, 5.0, 90.0])}.get(name, 0)
+        if chance.randrange(3) == 0:
+            name = chance.choice(["spend", "spend", "spent"])
+            number = chance.choice([0, 1, 1, 2, 5, -1, -2])
         yield now, name, f"s{chance.randrange(4)}", float(number)
 
 
@@ -52,6 +56,44 @@ def test_the_script_does_what_the_rules_say(rules: RateRules, redis: Any) -> Non
             expected = OPERATIONS[name](state, now, rules, holder, value)
             found = store.apply_at(now, f"a{seed}", name, rules, holder, value)
             assert found == pytest.approx(expected, abs=1e-6), (seed, number, name)
+
+
+@pytest.mark.parametrize("rules", [RateRules(), RateRules(per_day=40)], ids=str)
+def test_budgets_in_the_script_are_those_of_the_rules(rules: RateRules, redis: Any) -> None:
+    """Also if they are large, and if the clock goes backwards."""
+    chance = random.Random(5)
+    for seed in range(10):
+        state, store, now = AccountState(), RedisStore(redis), 1_000_000.0
+        for number in range(120):
+            now += chance.choice([0.0, 1.0, 600.0, 4000.0, -0.5, -5000.0])
+            name = chance.choice(["spend", "spend", "spend", "spent", "pause"])
+            value = float(chance.choice([0, 1, 1, 7, -1, -3, 10**9]) if name == "spend" else 2)
+            limit = chance.choice([rules, RateRules()])
+            state.settle(now)
+            expected = OPERATIONS[name](state, now, limit, "", value)
+            found = store.apply_at(now, f"b{seed}", name, limit, "", value)
+            assert found == pytest.approx(expected, abs=1e-6), (seed, number, name)
+
+
+def test_clients_share_a_budget_in_it(redis: Any) -> None:
+    """Of threads with clients of their own, as many are answered as it has requests."""
+    with Emulator() as emulator:
+        places = {"cookies": emulator.cookies, "github_url": emulator.github_url, "api_url": emulator.api_url}
+        answers: List[str] = []
+
+        def ask() -> None:
+            with Client(**places, budget=Budget({"requests": 7, "output_tokens": 90}), shared=redis) as client:
+                for _ in range(4):
+                    with contextlib.suppress(BudgetExceededError):
+                        answers.append(client.ask("hi", user="ann").text)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == ["hi"] * 7
+    assert redis.keys("*-day-output_tokens}-hours")
 
 
 def test_it_goes_by_the_clock_of_the_server(redis: Any) -> None:

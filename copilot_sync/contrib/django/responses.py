@@ -5,7 +5,7 @@ one to its end before it sends anything. ``copilot_sync.contrib.sse`` decides wh
 """
 
 from functools import partial
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Dict, Optional, Union
 
 import django
 from asgiref.sync import sync_to_async
@@ -15,8 +15,9 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.asyncio import async_unsafe
 
-from copilot_sync.contrib.django.client import get_client, heartbeat, name_threads
-from copilot_sync.contrib.django.sessions import conversations, remember, session_of, update
+from copilot_sync.contrib.django.client import client_settings, get_client, heartbeat, name_threads
+from copilot_sync.contrib.django.sessions import conversations, remember, session_of, update, user_of
+from copilot_sync.contrib.lazy_client import limits_users
 from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
@@ -45,7 +46,8 @@ def stream_response(
         conversation: A conversation or its id. Default: the one in the session, else a new one. Don't trust an id that
             comes from the page: all users of a site share one account.
         **options: Options of ``Client.stream``: ``model``, ``timeout``, ``parent_message_id`` … The last is ignored if
-            the session does not hold the conversation (any more), so that a new one starts.
+            the session does not hold the conversation (any more), so that a new one starts. ``user`` is who asks, if
+            there is a budget for each user. Default: the key of the user who has logged in, else of the session.
 
     Raises:
         BadRequest: The prompt is empty.
@@ -61,7 +63,8 @@ def stream_response(
         conversation = conversations(request).get(name)
         if conversation is None:  # the page may still show one that the session has lost
             options.pop("parent_message_id", None)
-    return _respond(request, get_client().stream(prompt, conversation=conversation, **options), name)
+    stream = get_client().stream(prompt, conversation=conversation, **_with_user(request, options))
+    return _respond(request, stream, name)
 
 
 async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
@@ -102,7 +105,7 @@ def retry_response(
     if conversation is None:
         raise BadRequest("there is no question to answer again")
     try:
-        stream = get_client().chat(conversation).stream_retry(model, **options)
+        stream = get_client().chat(conversation).stream_retry(model, **_with_user(request, options))
     except CopilotError as error:
         log_failure(error)
         return HttpResponse(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
@@ -115,6 +118,12 @@ async def aretry_response(request: HttpRequest, **options: Any) -> HttpResponseB
     """Do the same as ``retry_response`` in an asynchronous view. Arguments and errors are the same."""
     response: HttpResponseBase = await sync_to_async(retry_response)(request, **options)
     return response
+
+
+def _with_user(request: HttpRequest, options: Dict[str, Any]) -> Dict[str, Any]:
+    if "user" in options or not limits_users(client_settings()):
+        return options
+    return {**options, "user": user_of(request)}
 
 
 def _respond(request: HttpRequest, stream: Stream, name: Optional[str]) -> HttpResponseBase:

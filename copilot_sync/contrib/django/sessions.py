@@ -10,9 +10,11 @@ send back the id of the answer.
 from typing import Any, Dict, Optional
 
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSession
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 
+from copilot_sync.contrib.lazy_client import user_of_session
 from copilot_sync.models import Conversation
 
 #: The key of the conversations in the session.
@@ -52,6 +54,20 @@ def session_of(request: HttpRequest) -> SessionBase:
     if session is None:
         raise ImproperlyConfigured("conversations are kept in the session: SessionMiddleware is needed")
     return session
+
+
+def user_of(request: HttpRequest) -> Optional[str]:
+    """Return who asks: the user who has logged in, else the visitor whose session was kept before; else ``None``.
+
+    A session in a cookie is nobody's, because its key changes whenever it is written.
+    """
+    user = getattr(request, "user", None)
+    if user is not None and user.is_authenticated:
+        return str(user.pk)
+    session: Optional[SessionBase] = getattr(request, "session", None)
+    if session is None or isinstance(session, CookieSession) or not session.keys():  # which looks for it
+        return None
+    return user_of_session(session.session_key)
 
 
 def remember(session: SessionBase, name: str, conversation: Conversation) -> None:
