@@ -297,6 +297,15 @@ def test_without_its_store_a_process_goes_on_alone_and_slowly(
     one.close()
 
 
+def test_what_is_spent_says_nothing_of_a_pause() -> None:
+    """A budget is a state of its own, so the next request looks for a pause all the same."""
+    one = limiter(RateRules())
+    assert (one.spend("day", 5, 2), one.spent("day")) == (0, 2)
+    assert not one.is_fresh
+    one.look()
+    assert one.is_fresh
+
+
 def test_while_the_store_is_away_a_slot_comes_back_whatever_the_limits_are() -> None:
     """It is taken then even if there is no limit of what may be under way."""
     store = Slow()

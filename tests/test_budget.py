@@ -31,7 +31,7 @@ from copilot_sync import (
 )
 from copilot_sync.contrib.openai_gateway import Gateway
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.pacing.shared_state import FolderStore, MemoryStore, StoreError
+from copilot_sync.pacing.shared_state import MemoryStore, StoreError
 
 
 @pytest.fixture
@@ -340,7 +340,6 @@ def test_a_file_that_can_not_be_read_counts_as_used_up(emulator: Emulator, tmp_p
         with pytest.raises(BudgetExceededError, match=r"\(0 of 8 requests in 24 hours\)") as caught:
             client.ask("hi")
         assert caught.value.retry_after is not None and caught.value.retry_after < 62
-    assert FolderStore(tmp_path).is_instant is False
 
 
 def test_a_batch_ends_if_its_budget_is_used_up_for_hours(emulator: Emulator, tmp_path: Path) -> None:
