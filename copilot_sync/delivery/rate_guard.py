@@ -10,7 +10,7 @@ from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import CopilotError
-from copilot_sync.pacing.account_limiter import AccountLimiter, limiter_of, new_slot
+from copilot_sync.pacing.account_limiter import AccountLimiter, limiter_of
 from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.pacing.shared_state import in_memory
@@ -100,7 +100,7 @@ class _Place:
     _is_left = True  # as long as it is being made
 
     def __init__(self, limiter: AccountLimiter) -> None:
-        self.slot = new_slot()
+        self.slot = limiter.new_slot()
         self._limiter = limiter
         self._process = os.getpid()
         self._is_left = False

@@ -63,11 +63,6 @@ class _Here(threading.local):
 _here = _Here()
 
 
-def new_slot() -> str:
-    """Make up the name of a slot that nobody has."""
-    return f"{os.getpid()}-{next(_slot_numbers)}-{os.urandom(6).hex()}"
-
-
 class AccountLimiter:
     """The limits of one account, for the calls of this process. Safe for any thread.
 
@@ -102,6 +97,7 @@ class AccountLimiter:
     def after_fork_in_child(self) -> None:
         """Begin with nobody in the queue, and no slot: those who are there are the parent's."""
         self._lock = threading.RLock()
+        self._mark = f"{os.getpid()}-{os.urandom(8).hex()}"  # a system call, so not for each slot
         self._queue: Deque[CallContext] = deque()
         self._held: Set[str] = set()  # slots
         self._keeper: Optional[threading.Thread] = None
@@ -121,11 +117,15 @@ class AccountLimiter:
         """Whether the state was seen a moment ago."""
         return self._clock() - self._seen_at < FRESH
 
+    def new_slot(self) -> str:
+        """Make up the name of a slot that nobody has."""
+        return f"{self._mark}-{next(_slot_numbers)}"
+
     def try_admit(self, slot: str = "") -> Optional[str]:
         """Let a call begin if it may at once, and nobody waits. Return its slot, else ``None``."""
         if self._queue:
             return None
-        slot = slot or new_slot()
+        slot = slot or self.new_slot()
         return slot if self._ask("admit", slot) <= 0 else None
 
     def admit(self, call: CallContext, policy: Optional[RetryPolicy] = None, slot: str = "") -> str:
@@ -142,7 +142,7 @@ class AccountLimiter:
             RequestTimeoutError: Its time is over.
             StreamClosedError: It was stopped.
         """
-        slot = slot or new_slot()
+        slot = slot or self.new_slot()
         tell_at = self._clock() + _TELL_AFTER
         try:
             with self._lock:
@@ -205,14 +205,15 @@ class AccountLimiter:
             slot: What ``admit`` has returned.
             again: How many times the message was sent beyond the first.
         """
+        if not again and self._rules.concurrency is None:
+            return  # there is nothing to give, and nobody waits for it
         self._held.discard(slot)  # first, or it may be renewed when it was given back
         if _here.is_asking:
             self._left.put((slot, again))
             return
-        if again or self._rules.concurrency is not None:
-            self._ask("leave", slot, again)
-            if self._was_alone:
-                self._spare.apply(self._account, "leave", self._spare_rules, slot)
+        self._ask("leave", slot, again)
+        if self._was_alone:
+            self._spare.apply(self._account, "leave", self._spare_rules, slot)
         with self._lock:
             self._wake_first()
             if self._is_closing and not self._held:
@@ -253,7 +254,7 @@ class AccountLimiter:
         return self._ask("turn")
 
     def _ask(self, name: str, slot: str = "", number: float = 0.0) -> float:
-        if name == "admit":
+        if name == "admit" and not self._left.empty():
             self._find_lost()
         try:
             _here.is_asking = True
@@ -262,7 +263,7 @@ class AccountLimiter:
             _here.is_asking = False
 
     def _asked(self, name: str, slot: str, number: float) -> float:
-        if self._clock() >= self._away_until:
+        if self._away_until == -math.inf or self._clock() >= self._away_until:
             try:
                 seconds = self._store.apply(self._account, name, self._rules, slot, number)
             except StoreError as error:
