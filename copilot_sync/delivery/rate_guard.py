@@ -11,7 +11,7 @@ from copilot_sync.delivery.account_guard import AccountGuard
 from copilot_sync.delivery.guards import CallEnd, Leave
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import CopilotError
-from copilot_sync.pacing.account_limiter import AccountLimiter, new_slot
+from copilot_sync.pacing.account_limiter import AccountLimiter
 from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.cooldown import Cooldown
 from copilot_sync.pacing.rate_limit import RateLimit
@@ -78,7 +78,7 @@ class _Place:
     _is_left = True  # as long as it is being made
 
     def __init__(self, limiter: AccountLimiter) -> None:
-        self.slot = new_slot()
+        self.slot = limiter.new_slot()
         self._limiter = limiter
         self._process = os.getpid()
         self._is_left = False

@@ -64,11 +64,6 @@ class _Here(threading.local):
 _here = _Here()
 
 
-def new_slot() -> str:
-    """Make up the name of a slot that nobody has."""
-    return f"{os.getpid()}-{next(_slot_numbers)}-{os.urandom(6).hex()}"
-
-
 def _slower(rules: RateRules) -> RateRules:
     return rules._replace(
         per_minute=None if rules.per_minute is None else max(1, rules.per_minute // _SLOWER),
@@ -107,6 +102,7 @@ class AccountLimiter:
     def after_fork_in_child(self) -> None:
         """Begin with nobody in the queue, and no slot: those who are there are the parent's."""
         self._lock = threading.RLock()
+        self._mark = f"{os.getpid()}-{os.urandom(8).hex()}"  # a system call, so not for each slot
         self._queue: Deque[CallContext] = deque()
         self._held: Set[str] = set()  # slots
         self._keeper: Optional[threading.Thread] = None
@@ -126,11 +122,15 @@ class AccountLimiter:
         """Whether the state was seen a moment ago."""
         return self._clock() - self._seen_at < FRESH
 
+    def new_slot(self) -> str:
+        """Make up the name of a slot that nobody has."""
+        return f"{self._mark}-{next(_slot_numbers)}"
+
     def try_admit(self, slot: str = "") -> Optional[str]:
         """Let a call begin if it may at once, and nobody waits. Return its slot, else ``None``."""
         if self._queue:
             return None
-        slot = slot or new_slot()
+        slot = slot or self.new_slot()
         return slot if self._ask("admit", slot) <= 0 else None
 
     def admit(self, call: CallContext, policy: Optional[RetryPolicy] = None, slot: str = "") -> str:
@@ -147,7 +147,7 @@ class AccountLimiter:
             RequestTimeoutError: Its time is over.
             StreamClosedError: It was stopped.
         """
-        slot = slot or new_slot()
+        slot = slot or self.new_slot()
         tell_at = self._clock() + _TELL_AFTER
         try:
             with self._lock:
@@ -198,12 +198,13 @@ class AccountLimiter:
             slot: What ``admit`` has returned.
             again: How many times the message was sent beyond the first.
         """
+        if not again and self._rules.concurrency is None and not self._was_alone:
+            return  # there is nothing to give, and nobody waits for it
         self._held.discard(slot)  # first, or it may be renewed when it was given back
         if _here.is_asking:
             self._later.put(functools.partial(self.leave, slot, again))
             return
-        if again or self._rules.concurrency is not None:
-            self._ask("leave", slot, again)
+        self._ask("leave", slot, again)
         if self._was_alone:  # it may be there
             self._spare.apply(self._account, "leave", self._spare_rules, slot)
         with self._lock:
@@ -253,15 +254,10 @@ class AccountLimiter:
         return self._ask("turn")
 
     def spend(self, budget: str, limit: Optional[int], number: int) -> float:
-        """Spend a part of a budget of the account, if it is not used up.
+        """Spend a part of a budget of the account, or give it back, if it is below zero.
 
-        Args:
-            budget: Its name.
-            limit: How much of it there is in a day; ``None`` to spend whatever there is.
-            number: How much is spent. A number below zero is given back.
-
-        Returns:
-            0 if it is spent; else the seconds until some of what was spent counts no more.
+        ``limit`` is how much there is in a day; ``None`` for any number. Returns 0 if it is spent; else, if it is used
+        up, the seconds until some of what was spent counts no more.
         """
         return self._ask("spend", number=number, budget=budget, rules=RateRules(per_day=limit))
 
@@ -272,7 +268,7 @@ class AccountLimiter:
     @property
     def is_away(self) -> bool:
         """Whether the store has failed a moment ago, so that this process goes on alone."""
-        return self._clock() < self._away_until
+        return self._away_until != -math.inf and self._clock() < self._away_until
 
     def _ask(
         self,
@@ -283,7 +279,7 @@ class AccountLimiter:
         budget: str = "",
         rules: Optional[RateRules] = None,
     ) -> float:
-        if name == "admit":
+        if name == "admit" and not self._later.empty():
             self._find_lost()
         account = f"{self._account}-{budget}" if budget else self._account
         try:
