@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import multiprocessing
-import os
 import pickle
-import signal
 import threading
 import time
 import uuid
@@ -15,7 +12,7 @@ from typing import Any, Iterator, List
 
 import pytest
 from driven import DRIVERS
-from support import PATIENCE, Worker, nothing_left_open, wait_until
+from support import Worker, nothing_left_open, wait_until
 
 from copilot_sync import (
     AsyncClient,
@@ -27,8 +24,7 @@ from copilot_sync import (
     RetryPolicy,
     Timeout,
 )
-from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.pacing import account_state
+from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.shared_state import FolderStore
 
@@ -163,74 +159,6 @@ def test_an_asynchronous_client_has_them_too(emulator: Emulator, tmp_path: Path)
 
     asyncio.run(main())
     assert messages(emulator) == 7
-
-
-def _asks(
-    places: Any, folder: str, seconds: float, limit: RateLimit, window: float, results: Any
-) -> None:  # pragma: no cover - in other processes
-    """Ask as fast as the limits let in; the window of a minute is a shorter one here."""
-    account_state.RateRules.__new__.__defaults__ = (None, None, None, window + 60 * account_state.MARGIN, 1.0)
-    end = time.monotonic() + seconds
-    with contextlib.suppress(CopilotError), Client(**places, rate_limit=limit, shared=folder) as client:
-        while time.monotonic() < end:
-            client.ask("hi", timeout=Timeout(total=max(0.1, end - time.monotonic())))
-    results.put(os.getpid())
-
-
-@contextlib.contextmanager
-def asking(emulator: Emulator, folder: Path, count: int, *rest: Any) -> Iterator[List[Any]]:
-    """Have processes ask until the block ends."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    places = {"cookies": emulator.cookies, "github_url": emulator.github_url, "api_url": emulator.api_url}
-    processes = [context.Process(target=_asks, args=(places, str(folder), *rest, results)) for _ in range(count)]
-    for process in processes:
-        process.start()
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.join(2 * PATIENCE)
-            process.close()
-        results.close()
-        results.join_thread()
-
-
-def most_in(times: List[float], window: float) -> int:
-    """How many there were in any window."""
-    return max(sum(at <= other < at + window for other in times) for at in times)
-
-
-@pytest.mark.parametrize("kills", [False, True], ids=["all live", "some are killed"])
-def test_processes_share_the_pace(kills: bool, emulator: Emulator, tmp_path: Path) -> None:
-    """They stay below the limit, and near it. The slots of one that was killed come back when its lease ends."""
-    window, limit = 2.0, 20
-    rules = (8.0, RateLimit(per_minute=limit, concurrency=3), window)
-    with asking(emulator, tmp_path, 4, *rules) as processes:
-        if kills:
-            emulator.reply = Reply(["a", "b"], pace=0.05)
-            for victim in processes[:2]:
-                wait_until(lambda: messages(emulator) > 5)
-                time.sleep(0.5)
-                os.kill(victim.pid, signal.SIGKILL)
-    times = [request.time for request in emulator.requests if request.stage == "message"]
-    assert most_in(times, window) <= limit
-    assert len(times) > limit
-
-
-def test_a_pause_holds_for_all_processes_and_its_end_is_spread(emulator: Emulator, tmp_path: Path) -> None:
-    """Nobody sends from a moment after the refusal until its end; then one after the other does."""
-    with asking(emulator, tmp_path, 3, 8.0, RateLimit(), 60.0):
-        wait_until(lambda: messages(emulator) > 20)
-        begun = time.monotonic()
-        emulator.fail("message", Fault.rate_limit(3))
-    times = sorted(request.time for request in emulator.requests)
-    refused = next(request.time for request in emulator.requests if request.stage == "message" and request.time > begun)
-    later = [at for at in times if at > refused + 0.2]
-    assert later[0] >= refused + 2.9
-    after = [at for at in later if at < refused + 5]
-    assert len(after) > 3
-    assert min(b - a for a, b in zip(after, after[1:])) > 0.02
 
 
 def test_a_pause_of_another_process_is_obeyed_in_mid_call(emulator: Emulator, tmp_path: Path) -> None:
