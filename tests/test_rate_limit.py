@@ -25,6 +25,7 @@ from copilot_sync import (
     RateLimitError,
     RetryPolicy,
     Timeout,
+    batch,
 )
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing import account_state
@@ -247,3 +248,12 @@ def test_a_refusal_is_told_to_others(emulator: Emulator, tmp_path: Path) -> None
     with client_of(emulator, shared=tmp_path, retry=RetryPolicy(wait_for_limits=False)) as other:
         with pytest.raises(RateLimitError):
             other.ask("hi")
+
+
+def test_a_prompt_of_a_batch_counts_once(emulator: Emulator) -> None:
+    """Though it begins its conversation by one call, and sends the message by another."""
+    with client_of(emulator, rate_limit=RateLimit(per_minute=6, concurrency=3)) as client:
+        with batch.run(["1", "2", "3", "4", "5"], client=client, workers=2) as results:
+            assert len(list(results)) == 5
+        assert messages(emulator) == 5
+        client.ask("hi", timeout=Timeout(total=10))
