@@ -75,6 +75,22 @@ def test_a_message_that_was_sent_again_counts_again() -> None:
     assert begun(state, rules, [6]) == [55.5]
 
 
+def test_a_call_that_sent_nothing_does_not_count() -> None:
+    """As one that began a conversation alone. What is left is no older than what it stands for."""
+    state, rules = state_at(), RateRules(per_minute=2, per_day=3)
+    assert begun(state, rules, [0, 5, 6]) == [0, 0, 55.5]
+    at(state, T + 6).leave(T + 6, rules, "s0", -1)
+    assert (state.starts, sum(state.hours.values())) == ([T + 5], 1)
+    state.leave(T + 6, rules, "s5", -1)
+    state.leave(T + 6, rules, "s5", -1)
+    assert (state.starts, state.hours) == ([], {})
+    state.leave(T + 6, FREE, "s5", -1)
+    assert begun(state, rules, [7]) == [0]
+    assert begun(state, RateRules(per_day=3), [8]) == [0]
+    state.leave(T + 8, RateRules(per_day=3), "s8", -1)
+    assert sum(state.hours.values()) == 1
+
+
 def test_so_many_begin_in_a_day() -> None:
     """Which is counted by hours: what began in one counts until that hour is a day ago."""
     state, rules = state_at(), RateRules(per_day=3)

@@ -630,3 +630,30 @@ def test_a_quota_of_another_process_slows_this_one_down(clock: Clock, call: Pati
     one.failed(QuotaExceededError("used up", stage="message", status=402, retry_after=4000), PATIENT, call)
     other.wait(PATIENT, call, "message")
     assert other.active
+
+
+class Busy:
+    """A board on which the turn of this process never comes."""
+
+    is_fresh = False
+
+    def pause(self, seconds: float) -> None: ...
+
+    def look(self) -> float:
+        return 0.0
+
+    def take_turn(self) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize("policy", [PATIENT, RetryPolicy(max_wait=4), None], ids=["patient", "less patient", "none"])
+def test_a_turn_among_all_processes_is_waited_for_as_long_as_any(policy: Optional[RetryPolicy]) -> None:
+    """A pause that another process was told of may have begun since it was looked for, and last for an hour."""
+    clock = Clock()
+    call = Patient(clock, total=None if policy is not PATIENT else 9)
+    cooldown = Cooldown()
+    cooldown.board = Busy()
+    cooldown.failed(refusal(), policy, call)
+    with pytest.raises(RateLimitError):
+        cooldown.wait(policy, call, "message")
+    assert sum(call.slept) < 10

@@ -41,6 +41,10 @@ def end_of(call: CallContext) -> CallEnd:
     return CallEnd(MESSAGE, call, AnswerBuilder(None, "auto", "id"), None)
 
 
+def keepers() -> List[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "copilot-sync-limits"]
+
+
 class Session:
     """Knows an account."""
 
@@ -57,7 +61,12 @@ def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateGuard]
     session: Any = Session(os.urandom(8).hex())
     one = RateGuard(session, RateLimit(concurrency=1), None if request.param == "memory" else tmp_path)
     yield one
+    limiter: Any = one._limiter
+    limiter._held.clear()
+    for _ in keepers():  # an interruption may have left two
+        limiter._left.put(None)
     one.close()
+    wait_until(lambda: not keepers())
 
 
 def entered(guard: RateGuard, call: CallContext) -> Callable[[CallEnd], None]:
@@ -309,3 +318,17 @@ def test_a_copy_of_a_place_gives_nothing_back(guard: RateGuard, monkeypatch: pyt
         del leave
     limiter: Any = guard._limiter
     assert limiter.try_admit() is None
+
+
+def test_a_start_is_taken_back_only_while_it_counts(guard: RateGuard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later it would be the start of another call."""
+    left: List[int] = []
+    call = call_of()
+    monkeypatch.setattr(AccountLimiter, "leave", lambda self, slot, again: left.append(again))
+    entered(guard, call)(end_of(call))
+    assert left == [-1]
+    monkeypatch.setattr(rate_guard, "WINDOW", 0.0)
+    place: Any = rate_guard._Place(guard._limiter)  # type: ignore[arg-type]
+    place.taken(call)
+    place(end_of(call))
+    assert left == [-1, 0]

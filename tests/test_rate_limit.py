@@ -1,11 +1,9 @@
 """The limits of an account: what its clients may, in one process and in several, and after a refusal of any of them."""
 
 import asyncio
-import contextlib
 import pickle
 import threading
 import time
-import uuid
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -17,12 +15,12 @@ from support import Worker, nothing_left_open, wait_until
 from copilot_sync import (
     AsyncClient,
     Client,
-    CopilotError,
     MissingCredentialsError,
     RateLimit,
     RateLimitError,
     RetryPolicy,
     Timeout,
+    batch,
 )
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.pacing.account_state import RateRules
@@ -119,10 +117,8 @@ def test_accounts_have_limits_of_their_own(emulator: Emulator) -> None:
 def test_a_token_is_an_account_as_well(emulator: Emulator) -> None:
     """Two clients that were given the same one share its limit."""
     given: Any = {"api_url": emulator.api_url, "rate_limit": RateLimit(per_minute=1), "retry": None}
-    key = f"key-{uuid.uuid4()}"
-    with Client(key, **given) as one, Client(key, **given) as two:
-        with contextlib.suppress(CopilotError):
-            one.ask("hi")
+    with Client(emulator.api_key, **given) as one, Client(emulator.api_key, **given) as two:
+        one.ask("hi")
         with pytest.raises(RateLimitError):
             two.ask("hi", retry=RetryPolicy(wait_for_limits=False))
 
@@ -189,3 +185,12 @@ def test_a_refusal_is_told_to_others(emulator: Emulator, tmp_path: Path) -> None
     with client_of(emulator, shared=tmp_path, retry=RetryPolicy(wait_for_limits=False)) as other:
         with pytest.raises(RateLimitError):
             other.ask("hi")
+
+
+def test_a_prompt_of_a_batch_counts_once(emulator: Emulator) -> None:
+    """Though it begins its conversation by one call, and sends the message by another."""
+    with client_of(emulator, rate_limit=RateLimit(per_minute=6, concurrency=3)) as client:
+        with batch.run(["1", "2", "3", "4", "5"], client=client, workers=2) as results:
+            assert len(list(results)) == 5
+        assert messages(emulator) == 5
+        client.ask("hi", timeout=Timeout(total=10))

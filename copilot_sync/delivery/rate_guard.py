@@ -3,6 +3,7 @@
 Threads: safe for any thread.
 """
 
+import math
 import os
 from typing import Any, Generator, Optional
 
@@ -12,7 +13,7 @@ from copilot_sync.delivery.guards import CallEnd, Leave
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import CopilotError
 from copilot_sync.pacing.account_limiter import AccountLimiter
-from copilot_sync.pacing.account_state import RateRules
+from copilot_sync.pacing.account_state import WINDOW, RateRules
 from copilot_sync.pacing.cooldown import Cooldown
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.pacing.shared_state import in_memory
@@ -59,6 +60,7 @@ class RateGuard(AccountGuard):
         except BaseException as error:
             place.drop(was_taken=not isinstance(error, CopilotError))
             raise
+        place.taken(call)
         return place
 
     def _find(self, cooldown: Cooldown) -> AccountLimiter:
@@ -81,13 +83,16 @@ class _Place:
         self.slot = limiter.new_slot()
         self._limiter = limiter
         self._process = os.getpid()
+        self._taken = math.inf
         self._is_left = False
 
     def __call__(self, end: CallEnd) -> None:
         """Give it back. A forked child has a copy: the place is its parent's."""
         try:
             if os.getpid() == self._process:
-                again = max(0, end.call.attempts["message"] - 1)
+                again = end.call.attempts["message"] - 1
+                if again < 0 and end.call.clock() - self._taken >= WINDOW:
+                    again = 0  # its start counts no more
                 if end.call.pace is Pace.POLLING:
                     self._limiter.leave_soon(self.slot, again)
                 else:
@@ -95,6 +100,10 @@ class _Place:
             self._is_left = True
         finally:
             self.drop()
+
+    def taken(self, call: CallContext) -> None:
+        """Note when it was taken."""
+        self._taken = call.clock()
 
     def drop(self, was_taken: bool = True) -> None:
         """Have it given back soon, unless it was, or was never taken: the call may have been interrupted in between."""

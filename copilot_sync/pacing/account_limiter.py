@@ -196,7 +196,7 @@ class AccountLimiter:
 
         Args:
             slot: What ``admit`` has returned.
-            again: How many times the message was sent beyond the first.
+            again: How many times the message was sent beyond the first; below zero if it was not sent.
         """
         if not again and self._rules.concurrency is None and not self._was_alone:
             return  # there is nothing to give, and nobody waits for it

@@ -3,7 +3,7 @@
 Rules:
 
 - A call counts for a minute and a margin from its start, because the service sees it later than it was let in, by how
-  long it takes to create a thread. One whose message was sent again counts once more.
+  long it takes to create a thread. One whose message was sent again counts once more; one that sent none, not at all.
 - A slot is held until it is given back, or its lease ends: that of a process that was killed.
 - After a refusal nothing starts until the pause is over. From then on starts keep a distance, for a minute.
 - A budget is a state of its own, which counts what is spent, by hours.
@@ -181,11 +181,22 @@ class AccountState:
         return 0.0
 
     def leave(self, now: float, rules: RateRules, holder: str, again: int) -> float:
-        """Give a slot back. The message was sent so many times more than once."""
+        """Give a slot back. The message was sent so many times more than once; below zero if it was not sent.
+
+        Then one start counts no more: the oldest, because what is left is then no older than what it stands for.
+        """
         self.slots.pop(holder, None)
         for _ in range(again):
             self._start(now, rules)
         self._forget(now, rules)
+        if again < 0:
+            if rules.per_minute is not None:
+                del self.starts[:1]
+            if rules.per_day is not None and self.spent(now):
+                oldest = min(self.hours, key=int)
+                self.hours[oldest] -= 1
+                if not self.hours[oldest]:
+                    del self.hours[oldest]
         return 0.0
 
     def renew(self, now: float, rules: RateRules, holder: str) -> float:

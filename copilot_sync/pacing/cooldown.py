@@ -223,7 +223,7 @@ class Cooldown:
                 return
             seconds, allowed, held = self._try_turn(call.clock(), policy, stage)
             if held is None:
-                self._take_turn_of_all(call)
+                self._take_turn_of_all(policy, call, stage, waited)
                 return
             left = call.remaining()
             if waited + seconds > allowed or (left is not None and seconds >= left):
@@ -243,13 +243,18 @@ class Cooldown:
                 self._turns = _Turns(now)
                 self.active = True
 
-    def _take_turn_of_all(self, call: CallContext) -> None:
+    def _take_turn_of_all(self, policy: Optional[RetryPolicy], call: CallContext, stage: str, waited: float) -> None:
         """Keep the distance from the requests of other processes, too."""
+        allowed = _patience_of(policy)
         while self.board is not None:
             seconds = self.board.take_turn()
             if seconds == 0:
                 return
+            left = call.remaining()
+            if waited + seconds > allowed or (left is not None and seconds >= left):
+                raise _slow_down(seconds, stage)
             call.sleep(seconds)
+            waited += seconds
 
     def _try_turn(
         self, now: float, policy: Optional[RetryPolicy], stage: str
@@ -260,7 +265,7 @@ class Cooldown:
             if self._quota is not None and stage in _ON_QUOTA:
                 words, _, end = self._quota
                 return 0.0, -1.0, QuotaExceededError(words, retry_after=max(0.0, end - now), stage=stage)
-            most = _PATIENCE if policy is None else max(policy.max_wait, _PATIENCE)
+            most = _patience_of(policy)
             if now < self._until:
                 seconds = self._until - now
                 if policy is None:
@@ -296,6 +301,11 @@ class Cooldown:
             self._quota = None
         self._failing = {stage: each for stage, each in self._failing.items() if now < each.until}
         self.active = now < self._until or bool(self._turns or self._quota or self._failing)
+
+
+def _patience_of(policy: Optional[RetryPolicy]) -> float:
+    """How long a call waits for its turn."""
+    return _PATIENCE if policy is None else max(policy.max_wait, _PATIENCE)
 
 
 def _slow_down(seconds: float, stage: str) -> CopilotError:

@@ -54,6 +54,17 @@ local function start()
     end
     if per_day then redis.call('HINCRBY', hours, exact(math.floor(now / {HOUR})), 1) end
 end
+local function oldest_hour()
+    local first, oldest = math.floor(now / {HOUR}) - {HOURS}, nil
+    for _, hour in ipairs(redis.call('HKEYS', hours)) do
+        if tonumber(hour) <= first then
+            redis.call('HDEL', hours, hour)
+        elseif oldest == nil or tonumber(hour) < tonumber(oldest) then
+            oldest = hour
+        end
+    end
+    return oldest
+end
 local function is_careful() return now < until_ + {CAREFUL} end
 
 local function spent()
@@ -116,6 +127,11 @@ elseif name == 'leave' then
     redis.call('ZREM', slots, holder)
     for _ = 1, number do start() end
     forget()
+    if number < 0 and per_minute then redis.call('ZREMRANGEBYRANK', starts, 0, 0) end
+    if number < 0 and per_day then
+        local oldest = oldest_hour()
+        if oldest and redis.call('HINCRBY', hours, oldest, -1) == 0 then redis.call('HDEL', hours, oldest) end
+    end
 elseif name == 'renew' then
     redis.call('ZADD', slots, exact(now + lease), holder)
 elseif name == 'pause' then

@@ -39,7 +39,7 @@ def operations(seed: int) -> Iterator[Tuple[float, str, str, float]]:
     for _ in range(120):
         now += chance.choice([0.0, 0.001, 0.3, 1.0, 10.0, 61.5, 4000.0, -0.5, -5000.0, 0.1, 0.2])
         name = chance.choice(["admit", "admit", "admit", "leave", "renew", "pause", "look", "turn"])
-        number = {"leave": chance.randrange(3), "pause": chance.choice([0.2, 5.0, 90.0])}.get(name, 0)
+        number = {"leave": chance.randrange(-1, 3), "pause": chance.choice([0.2, 5.0, 90.0])}.get(name, 0)
         if chance.randrange(3) == 0:
             name = chance.choice(["spend", "spend", "spent"])
             number = chance.choice([0, 1, 1, 2, 5, -1, -2])

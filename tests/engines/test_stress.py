@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STRESS = Path("tests", "stress")
-PROGRAMS = ("answers", "cancelled", "forks", "free_threads", "interruptions", "leaving", "storms", "token_file")
+PROGRAMS = (
+    "answers",
+    "cancelled",
+    "forks",
+    "free_threads",
+    "interruptions",
+    "leaving",
+    "limits",
+    "storms",
+    "token_file",
+)
 
 
 def output_of(*command: str) -> str:
