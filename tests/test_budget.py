@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from driven import DRIVERS
 from gateway import KEY, call, question
-from support import PATIENCE, Worker, nothing_left_open, wait_until
+from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_until
 
 from copilot_sync import (
     AsyncClient,
@@ -174,6 +174,7 @@ def test_a_question_that_was_not_sent_costs_nothing(emulator: Emulator) -> None:
             with pytest.raises(CopilotError):
                 client.ask("hi")
         client.stream("hi").start()
+        collect_garbage()
         stream = client.stream("hi")
         stream.start()
         stream.close()
