@@ -64,7 +64,7 @@ def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateGuard]
     limiter: Any = one._limiter
     limiter._held.clear()
     for _ in keepers():  # an interruption may have left two
-        limiter._left.put(None)
+        limiter._later.put(None)
     one.close()
     wait_until(lambda: not keepers())
 
@@ -89,7 +89,7 @@ class InterruptedAt:
     """
 
     def __init__(self, number: int) -> None:
-        self._left = number
+        self._later = number
         self.happened = False
 
     def run(self, work: Callable[[], Any]) -> Any:
@@ -102,8 +102,8 @@ class InterruptedAt:
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:  # pragma: no cover - nothing is traced in here
         if event in ("call", "c_return") and frame.f_code.co_filename in TRACED and not self.happened:
-            self._left -= 1
-            if self._left < 0:
+            self._later -= 1
+            if self._later < 0:
                 self.happened = True
                 raise KeyboardInterrupt
 
@@ -267,11 +267,11 @@ def test_what_was_left_in_a_hurry_waits_for_no_thread(tmp_path: Path, monkeypatc
     one = AccountLimiter("x", FolderStore(tmp_path), ONE)
     one.lose(str(one.try_admit()))
     assert one.try_admit() is not None
-    one._left.put(None)  # as ``close`` does, when the thread has just ended
+    one._later.put(None)  # as ``close`` does, when the thread has just ended
     assert one.try_admit() is None
     free = AccountLimiter("x", MemoryStore(), RateRules())
     free.lose("slot")
-    assert free._left.empty()
+    assert free._later.empty()
 
 
 def test_a_slot_that_was_taken_without_the_store_is_given_back_to_memory() -> None:
