@@ -85,7 +85,8 @@ class InterruptedAt:
     """Runs something, and raises at its nth step in the modules that keep limits.
 
     A step is the entry into a function, or the return from one that is written in C: there the interpreter runs the
-    handlers of signals.
+    handlers of signals. Python 3.14 also does so between the entry of ``with lock`` and its block, where the lock then
+    stays held: whatever has a lock is exposed to that, and it is no step here.
     """
 
     def __init__(self, number: int) -> None:
@@ -101,6 +102,8 @@ class InterruptedAt:
             sys.setprofile(None)
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:  # pragma: no cover - nothing is traced in here
+        if getattr(argument, "__name__", "") == "__enter__":
+            return
         if event in ("call", "c_return") and frame.f_code.co_filename in TRACED and not self.happened:
             self._later -= 1
             if self._later < 0:
