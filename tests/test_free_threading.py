@@ -15,7 +15,12 @@ import copilot_sync
 IMPORTS = """
 import importlib, json, pkgutil, sys
 import copilot_sync
+import django
+from django.conf import settings
 
+apps = ["django.contrib." + name for name in ("admin", "auth", "contenttypes", "messages", "sessions")]
+settings.configure(INSTALLED_APPS=[*apps, "copilot_sync.contrib.django.ledger"])  # a model wants it
+django.setup()
 names = ["requests", "sseclient", "tenacity", "urllib3"]
 names += [found.name for found in pkgutil.walk_packages(copilot_sync.__path__, "copilot_sync.")]
 imported, brought_it_back = [], []

@@ -352,7 +352,7 @@ READERS: Dict[str, Callable[[Stream], object]] = {
 def test_two_threads_can_not_read_at_once(emulator: Emulator, client: Client, stage: str, read: Any) -> None:
     """Neither while the reply is awaited nor while a thread helps. The first one goes on."""
     emulator.fail(stage, Fault.stall())
-    stream = client.stream("hi")
+    stream = client.stream("hi", on_start=bool)  # so that a thread helps for as long as its thread is created
     worker = Worker(lambda: stream.poll(float("inf")))
     wait_until(lambda: bool(emulator.stalled) and (stage == "thread" or not helpers()))
     with pytest.raises(RuntimeError, match="one thread at a time"):

@@ -220,7 +220,7 @@ def measured(figures: Figures, name: str, seconds: float, window: int, share: fl
         figures.at_least("processes that were killed", sharers.killed, 3)
     else:
         figures.at_most("messages under way at once", arrivals.most_inside, AT_ONCE)
-    figures.at_least(f"kinds of processes that asked, {name}", len(arrivals.kinds), 4)
+        figures.at_least(f"kinds of processes that asked, {name}", len(arrivals.kinds), 4)
     figures.note(f"messages of each kind, {name}", dict(arrivals.kinds))
 
 
