@@ -27,9 +27,6 @@ from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
 
-#: Does one thing to a state, at a time, and returns a number.
-Operation = Callable[[AccountState, float], float]
-
 #: Bytes of a file or of a cache's value that are read. A larger one is none of ours.
 _LARGEST = 4 * 1024 * 1024
 #: Seconds to wait for the lock of a file. It is held for a millisecond, unless its holder was stopped.
