@@ -130,9 +130,21 @@ def connecting_to(port: int) -> int:
 
 
 def wait_until_blocked(process: int, thread: int) -> None:
-    """Wait until a thread is in the system: a signal that comes just before that is put off until it is out again."""
-    stat = Path(f"/proc/{process}/task/{thread}/stat")
-    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
+    """Wait until a thread stays in the system: a signal that comes just before that is put off until it is out again.
+
+    A thread that waits for the GIL is in the system as well, and wakes every 5 ms, which its counters tell.
+    """
+    status = Path(f"/proc/{process}/task/{thread}/status")
+
+    def state() -> List[str]:
+        return [line for line in status.read_text().splitlines() if line.startswith(("State:", "voluntary_ctxt"))]
+
+    def is_blocked() -> bool:
+        before = state()
+        time.sleep(0.03)
+        return "\tS" in before[0] and state() == before
+
+    wait_until(is_blocked)
 
 
 @pytest.fixture(scope="module")
