@@ -5,7 +5,7 @@ from typing import Optional, Tuple
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.backend import open_backend, report_usage_errors
+from copilot_sync.cli.backend import open_backend, play_demo, report_usage_errors
 from copilot_sync.cli.output import show_answer, show_json, show_references
 from copilot_sync.cli.question import read_attachments, read_question
 from copilot_sync.safe_text import well_formed
@@ -52,7 +52,7 @@ def ask(
     """
     question = read_question(prompt)
     attachments = read_attachments(files)
-    with open_backend(emulated) as backend:
+    with open_backend(emulated, prepare=play_demo) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():
             stream = backend.client.stream(
