@@ -9,6 +9,7 @@ import http.server
 import re
 import socket
 import subprocess
+import textwrap
 import threading
 import zlib
 from pathlib import Path
@@ -324,29 +325,38 @@ def test_the_recorder_of_responses_records_and_replays(
         assert client.ask("recorded").text == "recorded"
 
 
-TESTS = """
-import pytest
-from copilot_sync import GithubCopilot
-from copilot_sync.testing import forget_tokens, vcr_config as recorded_without_secrets
-
-def ask(text):
-    return GithubCopilot.create_completion("auto", [{"role": "user", "content": text}])
-
-@pytest.fixture(scope="module")
-def vcr_config():
-    return recorded_without_secrets()
-
-@pytest.fixture(autouse=True)
-def fresh_tokens():
-    forget_tokens()
-
-@pytest.mark.vcr
-def test_marked():
-    assert ask("marked") == "marked"
+#: The blocks of the page about records.
+BLOCKS = [
+    textwrap.dedent(block)
+    for block in re.findall(
+        r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)",
+        Path(__file__).parents[2].joinpath("docs", "testing.rst").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+]
+UNMARKED = """
 
 def test_unmarked():
-    assert [ask("unmarked") for _ in range(2)] == ["unmarked"] * 2
+    question = [{"role": "user", "content": "unmarked"}]
+    for _ in range(2):
+        assert GithubCopilot.create_completion("auto", question) == "unmarked"
 """
+
+
+@OF_BETAMAX
+@pytest.mark.parametrize("tool", ["vcr", "betamax", "responses"])
+def test_the_page_about_records_runs(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    """Each of its blocks, as it stands; a cassette is replayed when the block runs again."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for block in BLOCKS if f"import {tool}\n" in block]
+    if tool != "responses":
+        for name, value in emulator.environment.items():
+            monkeypatch.setenv(name, value)
+    for _ in range(2):
+        exec(block, {})
+    assert len(emulator.requests) == (0 if tool == "responses" else 3)
 
 
 @pytest.mark.parametrize("order", [("marked", "unmarked"), ("unmarked", "marked")], ids=" first, ".join)
@@ -355,7 +365,8 @@ def test_pytest_recording_takes_tests_in_any_order(
 ) -> None:
     """A test that was recorded in one order is replayed in the other, and alone, while the network is blocked."""
     program = tmp_path / "test_answers.py"
-    program.write_text(TESTS)
+    (block,) = [block for block in BLOCKS if "@pytest.mark.vcr" in block]
+    program.write_text(block.replace("def test_an_answer_is_short", "def test_marked") + UNMARKED)
     tmp_path.joinpath("pytest.ini").write_text("[pytest]")
 
     def passes(*arguments: str) -> bool:
