@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from copilot_sync import aio as aio
     from copilot_sync import batch as batch
     from copilot_sync import emulator as emulator
+    from copilot_sync import testing as testing
     from copilot_sync._public import *
     from copilot_sync.aio.chat import AsyncChat as AsyncChat
     from copilot_sync.aio.client import AsyncClient as AsyncClient

@@ -136,6 +136,10 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_markdown_(self) -> str:
+        """Return the text, which notebooks show as Markdown."""
+        return self.text
+
     def to_dict(self) -> Dict[str, Any]:
         """Return the answer as plain JSON, with the id of its conversation.
 

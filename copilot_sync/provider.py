@@ -300,3 +300,8 @@ class _SharedClients:
 
 _clients = _SharedClients()
 atexit.register(_clients.close)
+
+
+def close_shared_clients() -> None:
+    """Close the clients that calls share. The next call makes new ones, which fetch a token."""
+    _clients.close()

@@ -192,6 +192,11 @@ def test_an_answer_is_its_text() -> None:
     assert str(ANSWER) == f"{ANSWER}" == ANSWER.text == "Hello"
 
 
+def test_a_notebook_shows_an_answer_as_markdown() -> None:
+    """Its text is that, as it came."""
+    assert Answer("**a**", Conversation("t"), "m")._repr_markdown_() == "**a**"
+
+
 @pytest.mark.parametrize(
     "answer, expected",
     [

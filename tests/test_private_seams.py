@@ -25,6 +25,12 @@ def _read_reply() -> http.client.HTTPResponse:
     return reply
 
 
+def _unread_response() -> requests.Response:
+    response = requests.Response()
+    response.raw = io.BytesIO()
+    return response
+
+
 #: How to make one of a class.
 MAKE: Dict[str, Callable[[], Any]] = {
     "http.client.HTTPResponse": _read_reply,
@@ -33,6 +39,7 @@ MAKE: Dict[str, Callable[[], Any]] = {
     "urllib3.connection.HTTPConnection": lambda: urllib3.connection.HTTPConnection("localhost"),
     "urllib3.PoolManager": urllib3.PoolManager,
     "urllib3.HTTPResponse": lambda: urllib3.HTTPResponse(body=io.BytesIO(), preload_content=False),
+    "requests.Response": _unread_response,
     "requests.adapters.HTTPAdapter": requests.adapters.HTTPAdapter,
 }
 

@@ -1,5 +1,6 @@
 """Tools that replay requests in tests replace the connections of urllib3, or sockets, and then they have the say."""
 
+import asyncio
 import gzip
 import http.client
 import io
@@ -8,11 +9,12 @@ from email.message import Message
 from typing import Any, Iterator, List, Type
 
 import pytest
+from responses._recorder import Recorder
 from support import nothing_left_open
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from copilot_sync import Client
+from copilot_sync import AsyncClient, Client
 from copilot_sync.emulator import Emulator
 
 EVENTS = b'data: {"type":"content","body":"replayed"}\n\ndata: {"type":"complete","id":"1"}\n\n'
@@ -164,3 +166,25 @@ def test_pools_of_before_are_not_kept_open(emulator: Emulator, monkeypatch: pyte
         emulator.options.accept_api_keys = ("replayed",)
         client.ask("three")
         emulator.drop_idle_connections()
+
+
+def test_a_recorder_may_read_replies_before_the_client(client: Client) -> None:
+    """It returns them when it has read them, and the client has all of them nevertheless."""
+    with Recorder() as recorder:
+        assert client.ask("recorded").text == "recorded"
+        assert [reply.status for reply in recorder.get_registry().registered] == [200, 201, 200]
+    assert client.ask("after").text == "after"
+
+
+def test_a_recorder_has_whole_replies_to_read_from_an_event_loop(emulator: Emulator) -> None:
+    """A client in an event loop comes back later for the head of a reply, but not if a tool reads the reply first."""
+
+    async def ask() -> "List[str]":
+        async with AsyncClient(
+            cookies=emulator.cookies, github_url=emulator.github_url, api_url=emulator.api_url, retry=None, timeout=10
+        ) as client:
+            with Recorder():
+                recorded = [(await client.ask(prompt)).text for prompt in ("first", "second")]
+            return [*recorded, (await client.ask("after")).text]
+
+    assert asyncio.run(ask()) == ["first", "second", "after"]

@@ -21,7 +21,7 @@ from copilot_sync.pacing.cooldown import Cooldown
 from copilot_sync.protocol.errors import error_of_status, name_host
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
-from copilot_sync.settings import AUTO, Limits, RetryPolicy, Urls
+from copilot_sync.settings import AUTO, Limits, RetryPolicy, Timeout, Urls
 from copilot_sync.stepping import Pause, without_pauses
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.preload import preload
@@ -220,6 +220,17 @@ class ApiSession:
             CopilotError: What the last attempt failed with.
         """
         return self._tokens.fetch_with_cookies(request, call, policy, understand)
+
+    def forget_token(self) -> None:
+        """Take the token for refused, so that the next request fetches another one, if it was not given."""
+        token = self._tokens.known(CallContext(Timeout()))
+        if token is not None:
+            self._tokens.refused(token, renewed=False)
+
+    @property
+    def transport(self) -> Transport:
+        """What requests are sent with."""
+        return self._transport
 
     def close(self) -> None:
         """Close the idle connections."""

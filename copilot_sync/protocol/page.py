@@ -57,6 +57,12 @@ def read_api_url(reply: RawReply, github_url: str) -> Optional[str]:
     return None
 
 
+def without_account(page: bytes) -> bytes:
+    """Return a page that names the same API hosts and has nothing else of this one, which may say whose it is."""
+    fields = itertools.islice(_FIELD.finditer(page), _MOST_FIELDS)
+    return b"<html>" + b" ".join(found[0] for found in fields) + b"</html>"
+
+
 def may_get_token(api_url: str, github_url: str) -> bool:
     """Whether a host that a page names may get the token that ``github_url`` issued.
 

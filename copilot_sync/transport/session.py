@@ -9,6 +9,7 @@ Threads: the session of a ``Transport`` is locked. What it knows of pools is ato
 """
 
 import contextlib
+import io
 import logging
 import sys
 import threading
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union, cast
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
@@ -123,7 +125,7 @@ class Transport:
             head.status,
             call.clock() - started,
         )
-        return Response(head, Body(reply.raw, call, request.body_stage))
+        return Response(head, Body(_unread(reply), call, request.body_stage))
 
     def _requested(
         self, request: Request, auth: Auth, call: CallContext, defers_reply: bool
@@ -133,7 +135,8 @@ class Transport:
         call.attempts[request.stage] += 1
         call.enter("connect")
         error = None
-        call.defers_reply = defers_reply and call.pace is not Pace.BLOCKING
+        defers_reply = defers_reply and call.pace is not Pace.BLOCKING
+        call.defers_reply = defers_reply and self._opened().sends_itself(request.url)
         call.may_connect = call.pace is not Pace.POLLING
         try:
             with call.current():
@@ -263,6 +266,12 @@ class Transport:
         reset_after_fork(self)
 
 
+def _unread(reply: requests.Response) -> Any:
+    """Return what a reply's body is read from. A tool for tests that records may have read it, and keeps it then."""
+    content: Any = getattr(reply, "_content", False)  # ``False`` as long as nobody has asked for it
+    return reply.raw if content is False else urllib3.HTTPResponse(io.BytesIO(content), preload_content=False)
+
+
 def _arrival(
     source: WatchedResponse, reply: requests.Response, call: CallContext, stage: str
 ) -> Generator[Pause, None, None]:
@@ -323,13 +332,15 @@ class _Session(requests.Session):
 
     def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
         """Return the pool that a request with these settings uses; ``None`` if it is not ours."""
-        adapter = self.get_adapter(url)
-        return adapter.pool_of(url, verify, cert, proxies) if isinstance(adapter, _Adapter) else None
+        return self._ours.pool_of(url, verify, cert, proxies) if self.sends_itself(url) else None
+
+    def sends_itself(self, url: str) -> bool:
+        """Whether no tool for tests stands between this session and its connections. One that records reads a reply."""
+        return self.get_adapter(url) is self._ours and HTTPAdapter.send.__module__ == HTTPAdapter.__module__
 
     def has_idle(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> bool:
-        """Whether a connection for such a request waits in a pool of ours."""
-        adapter = self.get_adapter(url)
-        return isinstance(adapter, _Adapter) and adapter.has_idle(url, verify, cert, proxies)
+        """Whether a connection for such a request waits in a pool of ours, and nothing stands before it."""
+        return self.sends_itself(url) and self._ours.has_idle(url, verify, cert, proxies)
 
     def leave_to_parent(self) -> None:
         """In a forked child: take the descriptors off the parent's connections, and close nothing."""

@@ -1,0 +1,177 @@
+"""``%%copilot`` in the shells of IPython as they are, with and without a notebook's display."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pytest
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+from support import wait_until
+from traitlets.config import Config
+
+from copilot_sync import Client
+from copilot_sync.emulator import Emulator, Fault, Reply
+
+EXTENSION = "copilot_sync.contrib.jupyter"
+
+
+@pytest.fixture
+def quiet(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The settings of a shell that keeps nothing, where the environment points at the emulator."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    for name, value in emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    return Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
+
+
+@pytest.fixture
+def shell(quiet: Config) -> Iterator[InteractiveShell]:
+    """A shell whose output is kept, as a notebook's is by its front end."""
+    made = InteractiveShell.instance(config=quiet)
+    made.display_pub = CapturingDisplayPublisher()
+    yield from loaded(made)
+
+
+@pytest.fixture
+def terminal(quiet: Config) -> Iterator[TerminalInteractiveShell]:
+    quiet.TerminalInteractiveShell.simple_prompt = True
+    yield from loaded(TerminalInteractiveShell.instance(config=quiet))
+
+
+def loaded(shell: Any) -> Iterator[Any]:
+    shell.run_line_magic("load_ext", EXTENSION)
+    yield shell
+    if EXTENSION in shell.extension_manager.loaded:
+        shell.run_line_magic("unload_ext", EXTENSION)
+    type(shell).clear_instance()
+
+
+def shown(shell: Any) -> List[str]:
+    """What the front end was told to show, one after the other."""
+    return [output["data"]["text/markdown"] for output in shell.display_pub.outputs]
+
+
+def prompts(emulator: Emulator) -> List[Any]:
+    return [request.json["content"] for request in emulator.requests if request.path.endswith("/messages")]
+
+
+def test_an_answer_is_shown_in_place_while_it_comes(emulator: Emulator, shell: Any) -> None:
+    """As Markdown, by updates of one display."""
+    emulator.script(Reply(["*Hel", "lo*", " there"], pace=0.15))
+    assert shell.run_cell("%%copilot\nSay hello.\n").success
+    texts = shown(shell)
+    assert (texts[0], texts[-1]) == ("", "*Hello* there")
+    assert "*Hel" in texts or "*Hello*" in texts
+    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:]))
+    displays = {output["transient"]["display_id"] for output in shell.display_pub.outputs}
+    assert len(displays) == 1
+    assert [output.get("update", False) for output in shell.display_pub.outputs] == [False] + [True] * (len(texts) - 1)
+    assert prompts(emulator) == ["Say hello."]
+
+
+def test_cells_go_on_with_the_conversation_of_the_notebook(emulator: Emulator, shell: Any) -> None:
+    """Until one begins a new one, or names another."""
+    with Client() as client:
+        known = client.ask("known").conversation
+    cells = ["", "", "--conversation new", "", f"-c {known.conversation_id}", ""]
+    threads = []
+    for number, line in enumerate(cells):
+        assert shell.run_cell(f"%%copilot {line} -o answer\n{number}").success
+        threads.append(shell.user_ns["answer"].conversation.conversation_id)
+    assert [threads.index(thread) for thread in threads] == [0, 0, 2, 2, 4, 4]
+    assert threads[4] == known.conversation_id
+
+
+def test_the_answer_is_stored_and_the_model_is_chosen(emulator: Emulator, shell: Any) -> None:
+    """An answer in a variable shows itself as Markdown."""
+    assert shell.run_cell("%%copilot --model gpt-4o --output answer\n**a**").success
+    answer = shell.user_ns["answer"]
+    assert (answer.text, answer.complete, answer._repr_markdown_()) == ("**a**", True, "**a**")
+    assert emulator.requests[-1].json["model"] == "gpt-4o"
+    formatted, _ = shell.display_formatter.format(answer)
+    assert formatted["text/markdown"] == "**a**"
+
+
+def test_an_interrupt_keeps_what_has_come(emulator: Emulator, shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends the request at once and says so in a line; the next cell goes on."""
+    emulator.script(Reply(["half", " of it"], pace=60))
+
+    def interrupt() -> None:
+        wait_until(lambda: "half" in shown(shell))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = shell.run_cell("%%copilot -o answer\nquestion")
+    thread.join()
+    assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    assert shown(shell)[-1] == "half"
+    assert (shell.user_ns["answer"].text, shell.user_ns["answer"].complete) == ("half", False)
+    printed = capsys.readouterr()
+    assert printed.out + printed.err == "interrupted: this is the part of the answer that had come\n"
+    assert shell.run_cell("%%copilot -o answer\nnext").success
+    assert shell.user_ns["answer"].text == "next"
+
+
+def test_a_failure_is_an_error_of_the_cell(emulator: Emulator, shell: Any) -> None:
+    """What had come stays. An answer of an earlier cell stays in its variable if nothing came."""
+    assert shell.run_cell("%%copilot -o answer\nfirst").success
+    emulator.script(Reply(["half"], error="no"))
+    assert type(shell.run_cell("%%copilot -o part\nsecond").error_in_exec).__name__ == "ServerError"
+    assert (shell.user_ns["part"].text, shell.user_ns["part"].complete) == ("half", False)
+    emulator.fail("message", Fault.status(400))
+    assert type(shell.run_cell("%%copilot -o answer\nthird").error_in_exec).__name__ == "InvalidRequestError"
+    assert shell.user_ns["answer"].text == "first"
+
+
+@pytest.mark.parametrize("line", ["-o 1a", "--temperature 1"])
+def test_a_wrong_option_sends_nothing(emulator: Emulator, shell: Any, line: str) -> None:
+    """It is told as a mistake in the use of the magic."""
+    assert type(shell.run_cell(f"%%copilot {line}\nquestion").error_in_exec).__name__ == "UsageError"
+    assert emulator.requests == []
+
+
+def test_a_terminal_gets_plain_text(emulator: Emulator, terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its line is ended, also after an interrupt."""
+    assert terminal.run_cell("%%copilot -o answer\n**a**").success
+    assert capsys.readouterr().out == "**a**\n"
+    assert terminal.user_ns["answer"].text == "**a**"
+
+
+def test_the_extension_can_be_reloaded_and_unloaded(emulator: Emulator, shell: Any) -> None:
+    """Afterwards there is no magic, and a cell before the first question leaves nothing to close."""
+    for _ in range(2):
+        shell.run_line_magic("reload_ext", EXTENSION)
+        assert shell.run_cell("%%copilot\na").success
+    shell.run_line_magic("unload_ext", EXTENSION)
+    assert shell.find_cell_magic("copilot") is None
+    assert shell.find_cell_magic("time") is not None
+
+
+def test_the_cells_of_the_page_run(emulator: Emulator, quiet: Config) -> None:
+    """One after the other, as they stand there."""
+    page = Path(__file__).parents[2].joinpath("docs", "jupyter.rst").read_text(encoding="utf-8")
+    cells = re.findall(r"^\.\. code-block:: text\n\n((?:(?: {4}.*)?\n)+)", page, re.MULTILINE)
+    shell = InteractiveShell.instance(config=quiet)
+    for cell in cells:
+        assert shell.run_cell(textwrap.dedent(cell).strip()).success
+    assert len(prompts(emulator)) == len(cells) - 1 == 3
+    assert shell.user_ns["answer"].text == "Write a WSGI application that says hello."
+    shell.run_line_magic("unload_ext", EXTENSION)
+    InteractiveShell.clear_instance()
+
+
+def test_a_missing_extra_is_named() -> None:
+    """Instead of a traceback out of the middle of things."""
+    code = f"import sys; sys.modules['IPython.core.error'] = None; import {EXTENSION}"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, env={**os.environ}, check=False)
+    last = done.stderr.decode().splitlines()[-1]
+    assert last == 'ImportError: this module needs IPython: pip install "copilot-sync[jupyter]"'
