@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 KEYS = (
     *("id", "text", "parsed", "model", "usage", "conversation_id"),
-    *("complete", "seconds", "attempts", "error", "cached"),
+    *("complete", "seconds", "attempts", "error"),
 )
 
 

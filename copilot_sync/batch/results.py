@@ -15,9 +15,9 @@ BAD_LINE = "BadLineError"
 #: The keys of a line of the output, in their order. Earlier versions wrote some of them only.
 KEYS = (
     *("id", "text", "parsed", "model", "usage", "conversation_id"),
-    *("complete", "seconds", "attempts", "error", "cached"),
+    *("complete", "seconds", "attempts", "error"),
 )
-_EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error", "cached"}
+_EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error"}
 #: How the ids of lines of OpenAI's begin. It tells them from those that OpenAI wrote.
 OPENAI_ID_PREFIX = "batch_req_copilot_"
 _OPENAI_KEYS = {"id", "custom_id", "response", "error"}
@@ -58,7 +58,10 @@ class Result:
         return self.error is None
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``."""
+        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``.
+
+        Only a line whose answer came from the cache has one more, ``cached``, which is ``True``.
+        """
         return {
             "id": self.id,
             "text": self.text if self.text or self.complete else None,
@@ -70,7 +73,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "attempts": self.attempts,
             "error": None if self.error is None else dict(self.error),
-            "cached": self.cached,
+            **({"cached": True} if self.cached else {}),
         }
 
 
