@@ -72,7 +72,7 @@ class CallContext(CallLimits):
         self._process = os.getpid()
 
     def begin(self) -> None:
-        """Start the clock of the call, in this process."""
+        """Start the clock of the call, in this process. Whoever makes a part of it may say so again."""
         self._process = os.getpid()
         reset_after_fork(self)
         self.start_clock()
