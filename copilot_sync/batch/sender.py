@@ -43,6 +43,7 @@ class Task:
     handle: Optional[MessageHandle] = None
     extra: Optional[Mapping[str, Any]] = None
     label: Optional[str] = None
+    user: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Worker:
             handle=task.handle,
             extra=task.extra,
             label=task.label,
+            user=task.user,
         )
 
     def _note(self, end: Callable[[], None]) -> None:
