@@ -25,7 +25,9 @@ _UNSUPPORTED: Mapping[str, Tuple[Any, ...]] = {
     "top_logprobs": (*NOTHING, 0),
     "web_search_options": (None,),
 }
-_READ = ("messages", "model", "stream", "stream_options")
+#: The parameters that say for whom a request is made. The first that says it counts: the other one is going to end.
+USER = ("safety_identifier", "user")
+_READ = ("messages", "model", "stream", "stream_options", *USER)
 #: Names of ignored parameters that a response repeats, and characters of each: they are the client's.
 _MOST_NAMES, _LONGEST_NAME = 20, 40
 
@@ -38,6 +40,7 @@ class ChatRequest(NamedTuple):
         model: The model; ``None`` for the gateway's.
         is_streamed: Whether the answer comes as it is written.
         includes_usage: Whether a last chunk says what it cost.
+        user: For whom the request is made, in the client's words; ``None`` for nobody.
         ignored: The parameters that have no effect.
     """
 
@@ -45,6 +48,7 @@ class ChatRequest(NamedTuple):
     model: Optional[str]
     is_streamed: bool
     includes_usage: bool
+    user: Optional[str]
     ignored: Tuple[str, ...]
 
     @classmethod
@@ -65,6 +69,7 @@ class ChatRequest(NamedTuple):
             model=read_model(body),
             is_streamed=read_flag(body, "stream"),
             includes_usage=read_flag(options, "include_usage"),
+            user=read_user(body),
             ignored=ignored_of(body, _READ, _UNSUPPORTED),
         )
 
@@ -72,6 +77,11 @@ class ChatRequest(NamedTuple):
 def read_model(body: Mapping[str, Any]) -> Optional[str]:
     """Return the model of a request; ``None`` if it names none."""
     return read_text(body, "model") or None
+
+
+def read_user(body: Mapping[str, Any]) -> Optional[str]:
+    """Return for whom a request is made; ``None`` if it does not say so."""
+    return next(filter(None, [read_text(body, name) for name in USER]), None)
 
 
 def read_text(body: Mapping[str, Any], name: str) -> Optional[str]:

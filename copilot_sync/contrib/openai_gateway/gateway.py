@@ -233,7 +233,7 @@ class Gateway:
                 memory.keep(request.model, request.messages, answer.text, answer.conversation)
 
         completion = ChatCompletion(request.model or self._client.get()._model, request.includes_usage, keep)
-        options = {"model": request.model, "conversation": conversation}
+        options = {"model": request.model, "conversation": conversation, "user": request.user}
         try:
             answering = self._answering(has_left, "messages", request.is_streamed, request.messages, **options)
         except BaseException:

@@ -7,6 +7,7 @@ parameter                             what becomes of it
 ``instructions``                      sent in front of it
 ``model``, ``stream``                 as they say
 ``previous_response_id``              the conversation goes on after that answer
+``safety_identifier``, ``user``       for whom the request is made: for budgets and the ledger
 ``store``                             ``false``: the response can't be retrieved, continued or cancelled
 ``background``, ``conversation``,     refused (400 ``unsupported_parameter``) unless they say nothing
 ``include``, ``prompt``, ``tools``,
@@ -22,10 +23,12 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from copilot_sync.openai_api.chat_request import (
     NOTHING,
+    USER,
     ignored_of,
     read_flag,
     read_model,
     read_text,
+    read_user,
     wrong_type,
 )
 from copilot_sync.openai_api.failures import ApiError
@@ -41,7 +44,7 @@ _UNSUPPORTED: Mapping[str, Tuple[Any, ...]] = {
     "tools": NOTHING,
     "top_logprobs": (*NOTHING, 0),
 }
-_READ = ("input", "instructions", "model", "previous_response_id", "store", "stream")
+_READ = ("input", "instructions", "model", "previous_response_id", "store", "stream", *USER)
 _ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -55,6 +58,7 @@ class ResponseRequest(NamedTuple):
         previous_response_id: The response to go on after; ``None`` for none.
         is_streamed: Whether the answer comes as it is written.
         is_stored: Whether the response can be retrieved and continued.
+        user: For whom the request is made, in the client's words; ``None`` for nobody.
         ignored: The parameters that have no effect.
     """
 
@@ -64,6 +68,7 @@ class ResponseRequest(NamedTuple):
     previous_response_id: Optional[str]
     is_streamed: bool
     is_stored: bool
+    user: Optional[str]
     ignored: Tuple[str, ...]
 
     @classmethod
@@ -81,6 +86,7 @@ class ResponseRequest(NamedTuple):
             previous_response_id=read_text(body, "previous_response_id"),
             is_streamed=read_flag(body, "stream"),
             is_stored=store is None or read_flag(body, "store"),
+            user=read_user(body),
             ignored=ignored_of(_without_text_format(body), _READ, _UNSUPPORTED),
         )
 

@@ -61,6 +61,7 @@ class Responses:
             request.prompt(),
             model=request.model,
             system=request.instructions,
+            user=request.user,
             conversation=conversation,
             parent_message_id=conversation and conversation.message_id,
         )
