@@ -165,7 +165,8 @@ class AccountLimiter:
                     logger.info("%s", in_words(self._next_at - self._clock(), ahead))
                 longest = _LOOK_AGAIN if not ahead and math.isinf(seconds) else _LONGEST_SLEEP
                 left = call.remaining()
-                call.sleep_until_woken(min(seconds, longest, longest if left is None else left))
+                with call.delayed("limit", self._next_at - self._clock()):
+                    call.sleep_until_woken(min(seconds, longest, longest if left is None else left))
                 call.check("limit")
         finally:
             try:
