@@ -44,6 +44,7 @@ class Task:
     extra: Optional[Mapping[str, Any]] = None
     label: Optional[str] = None
     user: Optional[str] = None
+    answer_cache: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class Worker:
             extra=task.extra,
             label=task.label,
             user=task.user,
+            answer_cache=task.answer_cache,
         )
 
     def _note(self, end: Callable[[], None]) -> None:
