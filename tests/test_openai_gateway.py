@@ -187,7 +187,6 @@ def test_pages_of_browsers_are_refused(emulator: Emulator, gateway: Gateway, pag
         (question(n=True), "unsupported_parameter"),
         (question(stop="END"), "unsupported_parameter"),
         (question(logprobs=True), "unsupported_parameter"),
-        (question(response_format={"type": "json_object"}), "unsupported_parameter"),
         (question(modalities=["text", "audio"]), "unsupported_parameter"),
     ],
 )
