@@ -273,7 +273,7 @@ class Client(AccountCalls):
         if known is not None:
             check_id(known.conversation_id)
         content = prompt_text(prompt, system, is_new=known is None)
-        expected: Optional[Expectation] = options.pop("expected", None)  # of ask
+        expected: Optional[Expectation] = options.pop("expected", None)  # as ``asking`` makes it
         if expected is not None:
             content = expected.schema.added_to(content)
         message = PendingMessage(

@@ -1,14 +1,16 @@
 """Schemas, without a server: what is one, what is sent of it, and how an answer is read."""
 
-import builtins
+import contextlib
 import dataclasses
 import json
 import pickle
 import re
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Callable, Dict, List, Optional
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +20,8 @@ from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import prompt_text
 from copilot_sync.structured import MOST_WORDS, Expectation, MisfitError, Schema, asking, repair_text
 
-pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed")
-pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 
-
-class Person(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+class Person(pydantic.BaseModel):
     name: str
     age: int
 
@@ -33,16 +32,16 @@ class Point:
     y: float = 0.0
 
 
-class Price(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+class Price(pydantic.BaseModel):
     amount: float = pydantic.Field(multiple_of=0.01)
 
 
-class Strange(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+class Strange(pydantic.BaseModel):
     """A model that holds what it can't write."""
 
     value: Any
 
-    @pydantic.field_validator("value")  # type: ignore[untyped-decorator]
+    @pydantic.field_validator("value")
     @classmethod
     def _made(cls, value: Any) -> Any:
         return object()
@@ -167,10 +166,8 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
     """A schema that refers to itself is judged through all levels that a document may have."""
     tree = {"type": "array", "items": {"$ref": "#"}}
     assert "nested too deeply" in problems("[" * 190 + "]" * 190, {"$ref": "#"})
-    try:
+    with contextlib.suppress(MisfitError):  # the stack of some Pythons is shorter
         assert schema(tree).parse("[" * 190 + "]" * 190)
-    except MisfitError as error:  # the stack of some Pythons is shorter
-        assert "too deeply" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +178,7 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
         (lambda: 1, TypeError, "neither"),
         (True, TypeError, "pydantic takes"),
         ([1], TypeError, "pydantic takes"),
-        (Person(name="a", age=1), TypeError, "pydantic takes"),
+        (Person(name="a", age=1), TypeError, "neither"),
         (List["Nobody"], TypeError, "pydantic takes"),  # type: ignore[name-defined] # noqa: F821
         (Callable[[], int], ValueError, "pydantic takes"),
         ({"type": "objekt"}, ValueError, "no valid JSON Schema: $.type"),
@@ -319,14 +316,7 @@ def test_a_missing_library_is_named_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, missing: str, value: Any
 ) -> None:
     """Both are extras."""
-    whole = builtins.__import__
-
-    def partial(name: str, *args: Any) -> Any:
-        if name.split(".")[0] == missing:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return whole(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", partial)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf'a schema needs {missing}: pip install "copilot-sync\[schema\]"'):
         schema(value)
 
@@ -343,9 +333,6 @@ values = st.recursive(
 def test_every_json_value_comes_back_out_of_a_fence(value: Any) -> None:
     """Whatever is in its strings, fences and line separators included."""
     text = json.dumps(value, ensure_ascii=False, indent=1)
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        assert "Unicode" in problems(text, {})
-        return
     for wrapped in (text, f"```json\n{text}\n```", f"So:\n~~~\n{text}\n~~~\nDone."):
         fitted = schema({}).fitted(answer(wrapped))
         assert fitted.parsed == value
