@@ -140,6 +140,13 @@ def checked_prompt(prompt: Prompt, number: int, place: str) -> Union[Prompt, Bad
     return prompt
 
 
+def without_schema(prompt: Union[Prompt, BadLine]) -> Union[Prompt, BadLine]:
+    """Return a prompt, or what stands in its place if it has a schema: for senders that judge no answers."""
+    if isinstance(prompt, BadLine) or prompt.schema is None:
+        return prompt
+    return BadLine(prompt.id, 0, "a prompt with a schema has to be asked by batch.run or Client.ask")
+
+
 def read_fields(fields: Mapping[str, Any], number: int, place: str) -> Union[Prompt, BadLine]:
     """Read a prompt from the fields of a JSON line or of a row. See ``checked_prompt``."""
     id = fields.get("id")

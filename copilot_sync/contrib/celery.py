@@ -32,7 +32,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optio
 
 from copilot_sync import errors
 from copilot_sync.batch.intake import reading
-from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource
+from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, without_schema
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
@@ -344,7 +344,7 @@ def fan_out(
     for_all = _known(extra=extra, timeout=timeout, label=label, user=user)
     sent: List[_Sent] = []
     with ask.app.producer_or_acquire() as producer, reading(prompts) as checked:
-        for prompt in checked:
+        for prompt in map(without_schema, checked):
             if isinstance(prompt, BadLine):
                 sent.append((prompt.id, prompt))
                 continue
