@@ -25,6 +25,7 @@ from copilot_sync.errors import StreamClosedError
 from copilot_sync.events import ContentEvent, Event
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
+from copilot_sync.stepping import Delay
 from copilot_sync.stream_steps import ThreadSteps
 from copilot_sync.transport.call import CallContext
 
@@ -93,6 +94,11 @@ class Stream:
     def attempts(self) -> int:
         """How many times the message was sent so far."""
         return self._call.attempts["message"]
+
+    @property
+    def _delay(self) -> Optional[Delay]:
+        """What keeps the question from being sent at this moment; ``None`` if nothing does. For any thread."""
+        return self._call.delay
 
     def start(self) -> Conversation:
         """Get as far as the conversation: fetch a token and begin a thread, if either is needed.

@@ -4,6 +4,7 @@ Nothing here knows where results come from or where they are kept.
 """
 
 import dataclasses
+import json
 from typing import Any, Dict, Mapping, Optional
 
 from copilot_sync.batch.prompts import BadLine, Id
@@ -38,6 +39,9 @@ class Result:
         attempts: How often this run sent the message. 0 if an earlier run had sent it and its answer was found in the
             conversation.
         cached: Whether the answer came from the client's ``answer_cache``, without a request.
+        parsed: The answer as data if the prompt has a schema, else ``None``. Then ``text`` is the last answer, and
+            ``usage`` and ``attempts`` are those of all.
+        parsed_json: The same as JSON; ``None`` if there is no schema. Not compared.
         error: ``None`` for an answer. Otherwise a mapping with ``type``, ``message``, ``stage`` and ``status``, and for
             a faulty line of OpenAI's ``code`` and ``param``.
     """
@@ -51,6 +55,8 @@ class Result:
     attempts: int = 0
     error: Optional[Mapping[str, Any]] = None
     cached: bool = False
+    parsed: Any = None
+    parsed_json: Optional[str] = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -65,7 +71,7 @@ class Result:
         return {
             "id": self.id,
             "text": self.text if self.text or self.complete else None,
-            "parsed": None,
+            "parsed": None if self.parsed_json is None else json.loads(self.parsed_json),
             "model": self.model or None,
             "usage": None if self.usage is None else dataclasses.asdict(self.usage),
             "conversation_id": self.conversation_id,

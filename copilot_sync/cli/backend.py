@@ -93,11 +93,16 @@ def open_backend(
 
 @contextlib.contextmanager
 def report_usage_errors() -> Iterator[None]:
-    """Report a ``ValueError`` as wrong usage: the library rejects such arguments before it sends anything."""
+    """Report a ``ValueError`` as wrong usage: the library rejects such arguments before it sends anything.
+
+    An ``ImportError`` is reported as well: its message says what to install.
+    """
     try:
         yield
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[float]]", **options: Any) -> Backend:

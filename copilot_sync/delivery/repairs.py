@@ -6,7 +6,7 @@ budgets, the ledger) each message is a call of its own. The one generator serves
 
 import contextlib
 from dataclasses import replace
-from typing import Generator, List, Optional
+from typing import Generator, List, Optional, Sequence, Tuple
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder
@@ -78,7 +78,7 @@ def drive_to_fit(
         assert answer is not None  # noqa: S101 - ``drive`` has ended without an error
         _check_complete(answer)
         usages.append(answer.usage)
-        answer = replace(answer, usage=_sum(usages))
+        answer = replace(answer, usage=total_usage(usages))
         try:
             fitted = expected.schema.fitted(answer)
         except MisfitError as misfit:
@@ -88,19 +88,23 @@ def drive_to_fit(
             yield from items
             return
         if len(usages) > expected.repairs:
-            count = len(usages)
-            words = "the answer does not fit" if count == 1 else f"none of {count} answers fits"
-            raise InvalidAnswerError(
-                f"{words} the schema: {'; '.join(problems)}",
-                problems=problems,
-                answer=answer,
-                stage="stream",
-                attempts=count,
-                partial=answer.text,
-            )
+            raise invalid_answer(answer, problems, len(usages))
         message = _repair(message, builder, repair_text(problems))
         builder.begin_again()
         call.attempts["message"] = 0  # each message has its own
+
+
+def invalid_answer(answer: Answer, problems: Tuple[str, ...], count: int) -> InvalidAnswerError:
+    """Return the error for the last of so many answers, none of which fits."""
+    words = "the answer does not fit" if count == 1 else f"none of {count} answers fits"
+    return InvalidAnswerError(
+        f"{words} the schema: {'; '.join(problems)}",
+        problems=problems,
+        answer=answer,
+        stage="stream",
+        attempts=count,
+        partial=answer.text,
+    )
 
 
 def _check_complete(answer: Answer) -> None:
@@ -131,7 +135,7 @@ def _repair(message: PendingMessage, builder: AnswerBuilder, text: str) -> Pendi
     )
 
 
-def _sum(usages: List[Optional[Usage]]) -> Optional[Usage]:
+def total_usage(usages: Sequence[Optional[Usage]]) -> Optional[Usage]:
     """Return what several answers cost together; ``None`` for what is not known of each."""
     known = [usage for usage in usages if usage is not None]
     if len(known) < len(usages):
