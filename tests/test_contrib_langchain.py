@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import nothing_left_open, wait_for
+from typing_extensions import TypedDict
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of what langsmith calls, on Python 3.14
@@ -21,9 +22,9 @@ with warnings.catch_warnings():
 from langchain_core._api import LangChainBetaWarning
 from langchain_core.load import dumpd, dumps, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from copilot_sync import CopilotError, StreamClosedError, Timeout
+from copilot_sync import CopilotError, InvalidAnswerError, StreamClosedError, Timeout
 from copilot_sync.contrib.langchain import ChatCopilot, _CutText
 from copilot_sync.emulator import Emulator, Fault, Reply
 
@@ -227,6 +228,76 @@ def test_tools_are_refused(model: Any) -> None:
     """The service has none."""
     with pytest.raises(NotImplementedError):
         model.bind_tools([])
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+class PersonDict(TypedDict):
+    name: str
+    age: int
+
+
+PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["name", "age"]}
+FUNCTION = {"type": "function", "function": {"name": "note", "description": "", "parameters": PERSON}}
+ADA, GOOD = {"name": "Ada", "age": 36}, '{"name": "Ada", "age": 36}'
+
+
+@each_way
+@pytest.mark.parametrize(
+    ("schema", "data"),
+    [
+        (Person, Person(**ADA)),
+        (PersonDict, ADA),
+        (PERSON, ADA),
+        (FUNCTION, ADA),
+        (FUNCTION["function"], ADA),
+    ],
+    ids=["model", "TypedDict", "JSON Schema", "OpenAI's tool", "OpenAI's function"],
+)
+def test_an_answer_is_data(emulator: Emulator, model: Any, ask: Ask, schema: Any, data: Any) -> None:
+    """In each form that LangChain has for a schema. It is asked for again if it does not fit."""
+    emulator.script("{}", GOOD)
+    runnable = model.with_structured_output(schema, method="json_mode", strict=True)
+    assert _output(ask, runnable) == data
+    assert len(sent(emulator)) == 2
+
+
+def _output(ask: Ask, runnable: Any) -> Any:
+    """Ask a runnable whose output is no message, and streams as one."""
+
+    async def read() -> List[Any]:
+        return [output async for output in runnable.astream("Who?")]
+
+    if ask in (invoked, awaited):
+        return ask(runnable, "Who?")
+    (output,) = list(runnable.stream("Who?")) if ask is streamed else asyncio.run(read())
+    return output
+
+
+@each_way
+def test_the_message_comes_with_the_data(emulator: Emulator, model: Any, ask: Ask) -> None:
+    """If it is asked for, and the error instead of the data if there is one."""
+    emulator.script(GOOD, "no", "never")
+    runnable = model.with_structured_output(Person, include_raw=True, repairs=1)
+    output = _output(ask, runnable)
+    assert (output["raw"].content, output["parsed"], output["parsing_error"]) == (GOOD, Person(**ADA), None)
+    assert output["raw"].response_metadata["model_name"] == "gpt-4o"
+    output = _output(ask, runnable)
+    assert (output["raw"].content, output["parsed"]) == ("never", None)
+    assert isinstance(output["parsing_error"], InvalidAnswerError)
+    assert len(sent(emulator)) == 3
+
+
+@each_way
+def test_an_answer_that_does_not_fit_is_an_error(emulator: Emulator, model: Any, ask: Ask) -> None:
+    """Of the library's, after as many questions as were allowed."""
+    emulator.reply = Reply("no")
+    with pytest.raises(InvalidAnswerError, match="not one JSON document"):
+        _output(ask, model.with_structured_output(Person, repairs=0))
+    assert len(sent(emulator)) == 1
 
 
 def whole(stops: List[str], pieces: List[str]) -> str:

@@ -11,9 +11,11 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Optional, Sequence,
 
 from copilot_sync.aio.client import AsyncClient
 from copilot_sync.client import Client
+from copilot_sync.errors import InvalidAnswerError
 from copilot_sync.models import Answer
 from copilot_sync.secret import Secret
 from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, MODEL, Environment, RetryPolicy, Timeout
+from copilot_sync.structured import asking
 
 try:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -21,8 +23,11 @@ try:
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
     from langchain_core.messages.ai import UsageMetadata
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
-    from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
-    from typing_extensions import Annotated
+    from langchain_core.runnables import RunnableConfig, RunnableLambda
+    from langchain_core.utils.function_calling import convert_to_json_schema
+    from langchain_core.utils.pydantic import is_basemodel_subclass
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+    from typing_extensions import Annotated, is_typeddict
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(
         f'this module needs {error.name}: pip install "copilot-sync[langchain]"', name=error.name
@@ -115,6 +120,47 @@ class ChatCopilot(BaseChatModel):
         await self._async_client.aclose()
         self._client.close()
 
+    def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> Any:
+        """Return a runnable whose output is data that fits a schema, as ``Client.ask`` gets it.
+
+        Args:
+            schema: A model of pydantic, a JSON Schema, a ``TypedDict``, or a function as OpenAI's API describes it.
+            include_raw: Whether the output is a dictionary of the message (``raw``), the data (``parsed``) and the
+                error (``parsing_error``), which is not raised then.
+            **kwargs: Further arguments of ``Client.ask``, such as ``repairs``. LangChain's ``method`` and ``strict``
+                change nothing, because there is one way.
+
+        Raises:
+            InvalidAnswerError: No answer fits. The runnable raises it.
+        """
+        told = {"kwargs": {"method": "json_schema"}, "schema": schema}
+        arguments = {name: value for name, value in kwargs.items() if name not in ("method", "strict")}
+        asked = self.bind(schema=_schema_for_client(schema), ls_structured_output_format=told, **arguments)
+
+        def parsed(message: AIMessage) -> Any:
+            value = message.additional_kwargs["parsed"]
+            return schema.parse_obj(value) if _is_old_model(schema) else value
+
+        def raw(message: AIMessage) -> Dict[str, Any]:
+            return {"raw": message, "parsed": parsed(message), "parsing_error": None}
+
+        def failed(error: InvalidAnswerError) -> Dict[str, Any]:
+            return {"raw": AIMessage(error.text), "parsed": None, "parsing_error": error}
+
+        def ask(prompt: Any, config: RunnableConfig) -> Dict[str, Any]:
+            try:
+                return raw(asked.invoke(prompt, config))
+            except InvalidAnswerError as error:
+                return failed(error)
+
+        async def ask_in_loop(prompt: Any, config: RunnableConfig) -> Dict[str, Any]:
+            try:
+                return raw(await asked.ainvoke(prompt, config))
+            except InvalidAnswerError as error:
+                return failed(error)
+
+        return RunnableLambda(ask, ask_in_loop) if include_raw else asked | RunnableLambda(parsed)
+
     def _generate(
         self,
         messages: List[BaseMessage],
@@ -175,7 +221,20 @@ class ChatCopilot(BaseChatModel):
 
     def _arguments(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Return the arguments of ``Client.stream``; ``stream`` is LangChain's own."""
-        return {"model": self.model, **{name: value for name, value in given.items() if name != "stream"}}
+        arguments = {"model": self.model, **{name: value for name, value in given.items() if name != "stream"}}
+        return asking(arguments) if "schema" in arguments else arguments
+
+
+def _is_old_model(schema: Any) -> bool:
+    """Whether a schema is a model of pydantic 1, as ``pydantic.v1`` has them."""
+    return isinstance(schema, type) and is_basemodel_subclass(schema) and not issubclass(schema, BaseModel)
+
+
+def _schema_for_client(schema: Any) -> Any:
+    """Return what the client takes for a schema as LangChain has it."""
+    is_function = isinstance(schema, dict) and not schema.keys().isdisjoint(("function", "parameters"))
+    converts = is_function or is_typeddict(schema) or _is_old_model(schema)
+    return convert_to_json_schema(schema) if converts else schema
 
 
 def _role_messages(messages: Sequence[BaseMessage]) -> List[Dict[str, Any]]:
@@ -205,7 +264,13 @@ def _last_chunk(text: str, answer: Answer) -> ChatGenerationChunk:
         "conversation_id": answer.conversation.conversation_id,
         "message_id": answer.message_id,
     }
-    message = AIMessageChunk(content=text, usage_metadata=counted, response_metadata=told, chunk_position="last")
+    message = AIMessageChunk(
+        content=text,
+        additional_kwargs={} if answer.parsed_json is None else {"parsed": answer.parsed},
+        usage_metadata=counted,
+        response_metadata=told,
+        chunk_position="last",
+    )
     return ChatGenerationChunk(message=message)
 
 
