@@ -230,12 +230,12 @@ def _missing(error: ImportError) -> ImportError:
 
 def _from_type(kind: Any) -> Schema:
     try:
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import BaseModel, TypeAdapter, ValidationError
         from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
     except ImportError as error:
         raise _missing(error) from None
-    # Of a text pydantic would look up the name, and a function it would call.
-    if isinstance(kind, str) or inspect.isroutine(kind):
+    # Of a text pydantic would look up the name, and a function it would call. Old ones take a value for its model.
+    if isinstance(kind, (str, BaseModel)) or inspect.isroutine(kind):
         raise TypeError(f"schema must be a JSON Schema or a type, and {kind!r:.60} is neither")
     try:
         adapter = TypeAdapter(kind)
