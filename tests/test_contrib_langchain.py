@@ -4,6 +4,8 @@ import asyncio
 import copy
 import itertools
 import pickle
+import re
+import textwrap
 import threading
 import warnings
 from pathlib import Path
@@ -20,6 +22,7 @@ with warnings.catch_warnings():
     pytest.importorskip("langchain_core.language_models.chat_models")
 
 from langchain_core._api import LangChainBetaWarning
+from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.load import dumpd, dumps, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from pydantic import BaseModel, ValidationError
@@ -509,3 +512,31 @@ def test_a_cancelled_task_ends_its_call(emulator: Emulator, model: Any) -> None:
     asyncio.run(cancel())
     (message,) = [request for request in emulator.requests if request.stage == "message"]
     assert message.thread_id in emulator.threads
+
+
+PAGE = Path(__file__).parents[1].joinpath("docs", "langchain.rst").read_text(encoding="utf-8")
+PROGRAMS = [
+    textwrap.dedent(block).strip()
+    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.splitlines()[-1][:40])
+def test_each_python_block_of_the_page_runs(
+    program: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With nothing but the environment set."""
+    emulator.reply = Reply(lambda prompt: '{"name": "Ada", "born": 1815}' if "JSON" in prompt else prompt)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {"__name__": "page"})
+    assert sent(emulator)
+
+
+def test_the_page_has_each_argument_and_each_thing_that_is_said(emulator: Emulator, model: Any) -> None:
+    """In the words of the code."""
+    signature, members = re.findall(r"ChatCopilot\(\*, (.*)\)$|:members: (.*)$", PAGE, re.MULTILINE)
+    own = [name for name in ChatCopilot.model_fields if name not in BaseChatModel.model_fields]
+    assert re.findall(r"(\w+)(?:=[^,]+)?(?:, |$)", signature[0]) == own
+    assert members[1].split(", ")[: len(own)] == own
+    said = re.findall(r"^``(\w+)``  ", PAGE, re.MULTILINE)
+    assert said == list(model.invoke("hi").response_metadata)
