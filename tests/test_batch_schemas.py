@@ -220,6 +220,27 @@ def test_the_next_prompt_of_a_conversation_follows_the_last_answer(
     assert "messages" not in stages(emulator)[-2:]
 
 
+def test_a_validator_that_breaks_fails_its_prompt_alone(emulator: Emulator, tmp_path: Path) -> None:
+    """At once, because the model can't mend it. A kept answer is no other case."""
+
+    class Broken(Person):
+        @pydantic.field_validator("age")
+        @classmethod
+        def divide(cls, age: int) -> float:
+            return 1 / age
+
+    replies(emulator, '{"age": 0}', '{"age": 2}', '{"age": 0}')
+    with Client(retry=AT_ONCE, answer_cache=tmp_path) as client:
+        first, second = batch.run(["a", "b"], schema=Broken, client=client, workers=1)
+        (again,) = batch.run(["a"], schema=Broken, client=client)
+    assert first.error is not None
+    assert first.error["type"] == "InvalidAnswerError"
+    assert "the validator raised ZeroDivisionError: division by zero" in first.error["message"]
+    assert (first.text, second.parsed.age) == ('{"age": 0}', 0.5)
+    assert (again.error, again.attempts) == (first.error, 1)
+    assert len(sent(emulator)) == 3
+
+
 def test_a_schema_that_is_none_fails_its_line(emulator: Emulator) -> None:
     """The others are asked. For the whole batch it is wrong usage."""
     replies(emulator, GOOD)
