@@ -16,6 +16,7 @@ from copilot_sync import Client, StreamClosedError, batch
 from copilot_sync.batch import Prompt
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.work_items import PromptDefaults, WorkItem
+from copilot_sync.delivery import recovery
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing.limiter import RateLimiter
@@ -172,6 +173,23 @@ def test_an_answer_of_a_killed_run_is_judged_by_the_next(emulator: Emulator, cli
     assert (result.parsed, result.attempts) == ({"age": 36}, 1)
     assert [text.startswith(AGAIN) for text in sent(emulator)] == [False, True]
     assert not output.with_name(f"{output.name}.journal").exists()
+
+
+def test_a_prompt_that_is_asked_again_by_hand_has_all_its_repairs(
+    emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its last run lost an answer in the middle, which is looked for first."""
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.5)
+    emulator.options.finish_when_disconnected = False
+    emulator.script(Reply(BAD), Reply([GOOD[:4], GOOD[4:]]), Reply(BAD), Reply(GOOD))
+    emulator.fail("message", None, Fault.cut(1))
+    (result,) = batch.run(["a"], schema=AGE, repairs=1, output=output)
+    assert result.error is not None
+    assert result.error["type"] == "StreamInterruptedError"
+    (result,) = batch.run(["a"], schema=AGE, repairs=1, output=output, retry_failed=True)
+    assert (result.parsed, result.attempts) == ({"age": 36}, 2)
+    assert [text.startswith(AGAIN) for text in sent(emulator)] == [False, True, False, True]
+    assert len(emulator.threads) == 2
 
 
 def test_a_repair_that_was_refused_is_sent_again(emulator: Emulator) -> None:
