@@ -393,9 +393,12 @@ def test_a_question_that_is_asked_again_has_to_fit_the_same_schema(emulator: Emu
             answers.append(chat.edit("Who is it?"))
             answers.append(chat.edit("Who?", schema=Person))
     assert [answer.parsed for answer in answers] == [ADA, 36, None, ADA]
-    contents = [message["content"] for message in sent(emulator)]
+    messages = sent(emulator)
+    contents = [message["content"] for message in messages]
     assert contents[0] == contents[1] == contents[5]
+    assert messages[0]["parentMessageID"] == messages[1]["parentMessageID"]  # it takes the place of the question
     assert contents[2].startswith("Your answer does not fit")
+    assert messages[2]["parentMessageID"] == messages[1]["responseMessageID"]
     assert contents[3].count("JSON Schema") == 1 and contents[3].endswith('{"type": "integer"}')
     assert contents[4] == "Who is it?"
 
