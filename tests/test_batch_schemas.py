@@ -16,6 +16,7 @@ from copilot_sync import Client, StreamClosedError, batch
 from copilot_sync.batch import Prompt
 from copilot_sync.batch.journal import Intent, Journal
 from copilot_sync.batch.work_items import PromptDefaults, WorkItem
+from copilot_sync.delivery import recovery
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing.limiter import RateLimiter
@@ -174,6 +175,23 @@ def test_an_answer_of_a_killed_run_is_judged_by_the_next(emulator: Emulator, cli
     assert not output.with_name(f"{output.name}.journal").exists()
 
 
+def test_a_prompt_that_is_asked_again_by_hand_has_all_its_repairs(
+    emulator: Emulator, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its last run lost an answer in the middle, which is looked for first."""
+    monkeypatch.setattr(recovery, "RECOVERY_TIMEOUT", 0.5)
+    emulator.options.finish_when_disconnected = False
+    emulator.script(Reply(BAD), Reply([GOOD[:4], GOOD[4:]]), Reply(BAD), Reply(GOOD))
+    emulator.fail("message", None, Fault.cut(1))
+    (result,) = batch.run(["a"], schema=AGE, repairs=1, output=output)
+    assert result.error is not None
+    assert result.error["type"] == "StreamInterruptedError"
+    (result,) = batch.run(["a"], schema=AGE, repairs=1, output=output, retry_failed=True)
+    assert (result.parsed, result.attempts) == ({"age": 36}, 2)
+    assert [text.startswith(AGAIN) for text in sent(emulator)] == [False, True, False, True]
+    assert len(emulator.threads) == 2
+
+
 def test_a_repair_that_was_refused_is_sent_again(emulator: Emulator) -> None:
     """As any message is."""
     replies(emulator, BAD, GOOD)
@@ -218,6 +236,27 @@ def test_the_next_prompt_of_a_conversation_follows_the_last_answer(
     _, second, third = bodies(emulator)
     assert third["parentMessageID"] == second["responseMessageID"]
     assert "messages" not in stages(emulator)[-2:]
+
+
+def test_a_validator_that_breaks_fails_its_prompt_alone(emulator: Emulator, tmp_path: Path) -> None:
+    """At once, because the model can't mend it. A kept answer is no other case."""
+
+    class Broken(Person):
+        @pydantic.field_validator("age")
+        @classmethod
+        def divide(cls, age: int) -> float:
+            return 1 / age
+
+    replies(emulator, '{"age": 0}', '{"age": 2}', '{"age": 0}')
+    with Client(retry=AT_ONCE, answer_cache=tmp_path) as client:
+        first, second = batch.run(["a", "b"], schema=Broken, client=client, workers=1)
+        (again,) = batch.run(["a"], schema=Broken, client=client)
+    assert first.error is not None
+    assert first.error["type"] == "InvalidAnswerError"
+    assert "the validator raised ZeroDivisionError: division by zero" in first.error["message"]
+    assert (first.text, second.parsed.age) == ('{"age": 0}', 0.5)
+    assert (again.error, again.attempts) == (first.error, 1)
+    assert len(sent(emulator)) == 3
 
 
 def test_a_schema_that_is_none_fails_its_line(emulator: Emulator) -> None:

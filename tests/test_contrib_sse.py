@@ -217,6 +217,7 @@ ERRORS = [
     (errors.NetworkError, "unreachable"),
     (errors.ServerError, "unavailable"),
     (errors.StreamInterruptedError, "interrupted"),
+    (errors.InvalidAnswerError, "invalid_answer"),
     (errors.StreamClosedError, "stopped"),
     (errors.ProtocolError, "failed"),
     (errors.ResponseTooLargeError, "failed"),

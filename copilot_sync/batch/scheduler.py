@@ -265,16 +265,20 @@ class Scheduler:
             reason = "the service did not say that the answer is whole"
             self._failed(item, StreamInterruptedError(reason, stage="stream", partial=answer.text))
             return
+        error: Optional[Exception]
         try:
             fitted = item.fitted(answer)
         except MisfitError as misfit:
             error = item.repair(answer, misfit)
-            if error is None:
-                self._enqueue(item, ItemEvent.MISFIT)
-            else:
-                self._finish(item, ItemEvent.FAILED, item.failure(error), answer.message_id)
+        except Exception as raised:  # noqa: BLE001 - a validator of the user's own; it stops no other prompt
+            error = item.invalid(answer, (f"the validator raised {type(raised).__name__}: {raised}",))
         else:
             self._finish(item, ItemEvent.ANSWERED, item.answer(fitted), answer.message_id)
+            return
+        if error is None:
+            self._enqueue(item, ItemEvent.MISFIT)
+        else:
+            self._finish(item, ItemEvent.FAILED, item.failure(error), answer.message_id)
 
     def _failed(self, item: WorkItem, failure: Exception) -> None:
         is_last = not self._queue and not self._steps.running

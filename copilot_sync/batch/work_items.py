@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections import deque
-from typing import Any, Deque, Dict, List, Mapping, Optional
+from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple
 
 from copilot_sync.batch.journal import Intent
 from copilot_sync.batch.prompts import Prompt
@@ -147,7 +147,7 @@ class WorkItem(Submission):
         """Return an answer that a cache had; ``None`` if it does not fit, so that the service has to be asked."""
         try:
             return self.fitted(answer)
-        except MisfitError:
+        except Exception:  # noqa: BLE001 - whoever asks the service will meet it again
             self.task = self._question = dataclasses.replace(self._question, answer_cache=False)
             return None
 
@@ -156,6 +156,7 @@ class WorkItem(Submission):
 
         Raises:
             MisfitError: It does not fit.
+            Exception: Whatever a validator of the user's own raises.
         """
         if self._expected is None:
             return answer
@@ -172,7 +173,7 @@ class WorkItem(Submission):
         """
         assert self._expected is not None  # noqa: S101 - else every answer fits
         if self.misfits >= self._expected.repairs:
-            return invalid_answer(self._with_total_usage(answer), misfit.problems, self.misfits + 1)
+            return self.invalid(answer, misfit.problems)
         self.misfits += 1
         self._usages.append(answer.usage)
         self.history = MessageHistory()  # it is another message
@@ -180,6 +181,10 @@ class WorkItem(Submission):
         self.target(answer.conversation.conversation_id, answer.message_id)
         self.is_recorded, self.may_restart = False, False
         return None
+
+    def invalid(self, answer: Answer, problems: Tuple[str, ...]) -> InvalidAnswerError:
+        """Return the error for an answer in place of which no other one is asked for."""
+        return invalid_answer(self._with_total_usage(answer), problems, self.misfits + 1)
 
     def answer(self, answer: Answer) -> Result:
         """Return the result for an answer."""

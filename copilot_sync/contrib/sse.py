@@ -28,6 +28,7 @@ from copilot_sync.errors import (
     AuthenticationError,
     BudgetExceededError,
     CopilotError,
+    InvalidAnswerError,
     InvalidRequestError,
     MissingCredentialsError,
     ModelNotAvailableError,
@@ -95,6 +96,9 @@ _MESSAGES: Mapping[Type[BaseException], PublicMessage] = {
     RequestTimeoutError: PublicMessage("timeout", "The answer took too long. Please try again."),
     NetworkError: PublicMessage("unreachable", "The service can't be reached at the moment. Please try again later."),
     ServerError: PublicMessage("unavailable", "The service has a problem at the moment. Please try again later."),
+    InvalidAnswerError: PublicMessage(
+        "invalid_answer", "The answer was not in the form that this site needs. Please try again."
+    ),
     StreamInterruptedError: PublicMessage("interrupted", "The answer was cut off before its end."),
     StreamClosedError: PublicMessage("stopped", "The answer was stopped."),
     CopilotError: PublicMessage("failed", "The answer failed. Please try again later."),

@@ -8,8 +8,8 @@ a blocked read at once (closing it would wait for the very lock that the reader 
 A connection has no argument through which a call could reach it, so the call that a thread is
 making is noted in a thread-local for the time of ``Transport.open``.
 
-Threads: a call is confined to the thread that makes it, but for its stop, which is atomic, and its socket, which is
-locked.
+Threads: a call is confined to the thread that makes it, but for its stop and its delay, which are atomic, and its
+socket, which is locked.
 """
 
 import contextlib
