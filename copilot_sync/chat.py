@@ -15,6 +15,7 @@ from copilot_sync.prompts import PromptInput, PromptText, checked_system, prompt
 from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.questions import Question, find_question
 from copilot_sync.stream import Stream
+from copilot_sync.structured import asking
 
 
 class _ChatClient(Protocol):
@@ -69,7 +70,7 @@ class Chat:
 
     def ask(self, prompt: PromptInput, **options: Any) -> Answer:
         """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
-        with self.stream(prompt, **{**options, "buffered": True}) as stream:
+        with self.stream(prompt, **asking(options)) as stream:
             return stream.read()
 
     def stream(self, prompt: PromptInput, **options: Any) -> Stream:
@@ -83,7 +84,7 @@ class Chat:
 
     def _has_opened(self) -> bool:
         """Whether the instructions and files of this chat are in its conversation, or there are none."""
-        if self._opening is not None and (self._opening.begun or self._opening.answer is not None):
+        if self._opening is not None and (self._opening.has_begun_once):
             self._is_opened, self._opening = True, None
         return self._is_opened
 
@@ -93,8 +94,8 @@ class Chat:
     def retry(self, model: Optional[str] = None, **options: Any) -> Answer:
         """Ask the last question again, and wait for the whole answer. It takes the place of the earlier answer.
 
-        The text that was sent is sent again, for the same model and with the same ``references``, ``media`` and so on,
-        unless they are given anew. Of a stored conversation only the text is known.
+        The text that was sent is sent again, for the same model and with the same ``schema``, ``references``,
+        ``media`` and so on, unless they are given anew. Of a stored conversation only the text is known.
 
         Args:
             model: The model for this one answer. Default: the one that the question was asked.
@@ -106,7 +107,8 @@ class Chat:
             TypeError: An option has the wrong type or a name that is not known.
             CopilotError: The call failed; ``partial`` is the text that had come.
         """
-        with self.stream_retry(model, **{**options, "buffered": True}) as stream:
+        last = self._last_question()
+        with self._stream_again(last, model, asking(options, last.expected)) as stream:
             return stream.read()
 
     def stream_retry(self, model: Optional[str] = None, **options: Any) -> Stream:
@@ -125,9 +127,10 @@ class Chat:
         """Return a stream that asks the last question again."""
         if "system" in options:
             raise TypeError("the instructions of a question are a part of its text: edit the question to change them")
-        return self._stream_in_place(
-            prompt_text(str(last.content)), {**options, "model": model}, last, keeps_model=True
-        )
+        text = str(last.content)
+        if last.expected is not None and "expected" in options:
+            text = last.expected.schema.removed_from(text)
+        return self._stream_in_place(prompt_text(text), {**options, "model": model}, last, keeps_model=True)
 
     def edit(self, text: PromptInput, **options: Any) -> Answer:
         """Ask another text in the place of the last question, and wait for the whole answer.
@@ -142,7 +145,7 @@ class Chat:
             TypeError: An argument has the wrong type or a name that is not known.
             CopilotError: The call failed; ``partial`` is the text that had come.
         """
-        with self.stream_edit(text, **{**options, "buffered": True}) as stream:
+        with self.stream_edit(text, **asking(options)) as stream:
             return stream.read()
 
     def stream_edit(self, text: PromptInput, **options: Any) -> Stream:

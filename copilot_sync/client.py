@@ -33,6 +33,7 @@ from copilot_sync.safe_text import check_id, check_text
 from copilot_sync.secret import Secret
 from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, choose_urls
 from copilot_sync.stream import Stream
+from copilot_sync.structured import REPAIRS, Expectation, asking
 from copilot_sync.transport.proxies import check_proxy, check_verify
 from copilot_sync.transport.session import Transport
 
@@ -165,6 +166,8 @@ class Client(AccountCalls):
         label: Optional[str] = None,
         user: Optional[str] = None,
         answer_cache: Optional[bool] = None,
+        schema: Any = None,
+        repairs: int = REPAIRS,
         **options: Any,
     ) -> Answer:
         """Ask, and wait for the whole answer.
@@ -186,6 +189,9 @@ class Client(AccountCalls):
             label: What the call is for, in words of yours, for your own records. The service is not told.
             user: For whom it is made, of those whom your program serves, for your own limits. The service is not told.
             answer_cache: ``False`` neither asks the client's cache of answers nor keeps the answer there.
+            schema: What the answer has to fit, to become ``Answer.parsed``: a pydantic model or another type that
+                pydantic takes, or a JSON Schema. Its JSON Schema is added to the prompt. Default: any text.
+            repairs: How often an answer that does not fit is asked for again, in the same conversation.
             **options: ``references``, ``context``, ``intent``, ``mode``, ``custom_instructions``, ``media``,
                 ``parent_message_id`` and ``extra``, as ``MessageOptions`` has them.
 
@@ -193,6 +199,8 @@ class Client(AccountCalls):
             TypeError: An argument has the wrong type or a name that is not known.
             ValueError: The prompt is empty, or an argument can't be sent.
             OSError: A file can't be read.
+            ImportError: What judges the ``schema`` is not installed.
+            InvalidAnswerError: No answer fits the ``schema``.
             CopilotError: The call failed; ``partial`` is the text that had come.
         """
         stream = self.stream(
@@ -208,8 +216,7 @@ class Client(AccountCalls):
             label=label,
             user=user,
             answer_cache=answer_cache,
-            buffered=True,
-            **options,
+            **asking({"schema": schema, "repairs": repairs, **options}),
         )
         with stream:
             return stream.read()
@@ -266,6 +273,9 @@ class Client(AccountCalls):
         if known is not None:
             check_id(known.conversation_id)
         content = prompt_text(prompt, system, is_new=known is None)
+        expected: Optional[Expectation] = options.pop("expected", None)  # as ``asking`` makes it
+        if expected is not None:
+            content = expected.schema.added_to(content)
         message = PendingMessage(
             content=content,
             model=_checked_model(model, self._model),
@@ -276,10 +286,9 @@ class Client(AccountCalls):
             fallback_model=fallback_model,
             label=_checked_word("label", label),
             user=_checked_word("user", user),
+            expected=expected,
         )
-        call_options = self._call_options(timeout, retry, resume)
-        if answer_cache is not None:
-            call_options = _with_answers(call_options, answer_cache)
+        call_options = _merged(self._options, timeout, retry, resume, answer_cache)
         stream = Stream(self._session, message, call_options, on_start, on_discard)
         # Weak references in a plain set, whose operations are atomic: any thread may begin and drop streams.
         self._streams.add(weakref.ref(stream, self._streams.discard))
@@ -345,20 +354,13 @@ class Client(AccountCalls):
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_streams": set(), "_calls": set()}
 
-    def _call_options(self, timeout: TimeoutValue, retry: Optional[RetryPolicy], resume: Optional[bool]) -> CallOptions:
-        return CallOptions(
-            timeout=self._options.timeout if timeout is None else Timeout.from_value(timeout),
-            retry=self._options.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
-            resume=self._options.resume if resume is None else _checked_resume(resume),
-            guards=self._options.guards,
-            answers=self._options.answers,
-        )
-
 
 def _checked_options(
     options: Dict[str, Any], content: PromptText, files: Optional[Iterable[FileInput]]
 ) -> MessageOptions:
     for name in options:
+        if name in ("schema", "repairs"):
+            raise TypeError(f"{name} is an option of ask, which waits for the whole answer: a stream has none")
         if name not in _OPTIONS:
             known = ", ".join((*_ARGUMENTS, *_OPTIONS))
             raise TypeError(f"{name} is no option of a message; there are {known}")
@@ -392,10 +394,23 @@ def _guards(
     return tuple(guards)
 
 
-def _with_answers(options: CallOptions, answer_cache: object) -> CallOptions:
-    if not isinstance(answer_cache, bool):
+def _merged(
+    own: CallOptions,
+    timeout: TimeoutValue,
+    retry: Optional[RetryPolicy],
+    resume: Optional[bool],
+    answer_cache: Optional[bool],
+) -> CallOptions:
+    """Return how a call behaves: as its arguments say, else as the client's ``own`` options do."""
+    if answer_cache is not None and not isinstance(answer_cache, bool):
         raise TypeError(f"answer_cache of a call must be True or False, not {type(answer_cache).__name__}")
-    return options if answer_cache else replace(options, answers=None)
+    return CallOptions(
+        timeout=own.timeout if timeout is None else Timeout.from_value(timeout),
+        retry=own.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
+        resume=own.resume if resume is None else _checked_resume(resume),
+        guards=own.guards,
+        answers=None if answer_cache is False else own.answers,
+    )
 
 
 def _checked_word(name: str, value: Optional[str]) -> str:

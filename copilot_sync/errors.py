@@ -11,7 +11,7 @@ is masked before it comes here.
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
 
 if TYPE_CHECKING:
-    from copilot_sync.models import Conversation
+    from copilot_sync.models import Answer, Conversation
 
 
 class CopilotError(Exception):
@@ -201,6 +201,32 @@ class StreamInterruptedError(CopilotError):
     def __init__(self, message: str, *, conversation: "Optional[Conversation]" = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.conversation = conversation
+
+
+class InvalidAnswerError(CopilotError):
+    """No answer fits the schema that was asked for. The last one is in ``partial`` and ``text``.
+
+    Attributes:
+        problems: What is wrong with the last answer, in the words of whoever has judged it. At most 2,000 characters.
+        answer: The last answer. Its ``usage`` is that of all answers.
+    """
+
+    def __init__(
+        self, message: str, *, problems: Tuple[str, ...] = (), answer: "Optional[Answer]" = None, **facts: Any
+    ) -> None:
+        super().__init__(message, **facts)
+        self.problems = problems
+        self.answer = answer
+
+    @property
+    def text(self) -> str:
+        """The text of the last answer."""
+        return self.partial
+
+    @property
+    def conversation(self) -> "Optional[Conversation]":
+        """The conversation, to go on with."""
+        return None if self.answer is None else self.answer.conversation
 
 
 class StreamClosedError(CopilotError):

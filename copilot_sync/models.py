@@ -4,6 +4,7 @@ All of them are plain data without I/O; all pickle and compare by value. ``Conve
 the one that changes: its last message moves on with each answer.
 """
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
@@ -113,6 +114,9 @@ class Answer:
         cached: Whether it came from the ``answer_cache``. Then nothing was sent: there are no ``events``, no ``data``
             and no ``message_id``, ``usage`` is what the answer cost at first, and going on with the conversation
             raises ``ValueError``.
+        parsed: The answer as data if it was asked for with a ``schema``, else ``None``. Then ``usage`` is that of all
+            the answers that it took.
+        parsed_json: The same as JSON; ``None`` if no schema was asked for. Not compared.
     """
 
     text: str
@@ -126,6 +130,8 @@ class Answer:
     events: Tuple[UnknownEvent, ...] = field(default=(), compare=False, repr=False)
     data: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     cached: bool = False
+    parsed: Any = None
+    parsed_json: Optional[str] = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -138,7 +144,7 @@ class Answer:
         """Return the answer as plain JSON, with the id of its conversation.
 
         The annotations, the events and the raw data are left out. Only an answer from the cache has ``cached``, which
-        is ``True`` then.
+        is ``True`` then; only one that was asked for with a schema has ``parsed``.
         """
         return {
             "text": self.text,
@@ -149,6 +155,7 @@ class Answer:
             "complete": self.complete,
             "references": [dict(reference) for reference in self.references],
             **({"cached": True} if self.cached else {}),
+            **({} if self.parsed_json is None else {"parsed": json.loads(self.parsed_json)}),
         }
 
 

@@ -11,6 +11,7 @@ from copilot_sync.delivery.message import PendingMessage, SentMessage
 from copilot_sync.message_tree import newest_branch
 from copilot_sync.models import Conversation, Message
 from copilot_sync.protocol.requests import ROOT, MessageOptions
+from copilot_sync.structured import Expectation
 
 #: What belongs to the place of a question, and not to the question.
 _PLACE = "parent_message_id"
@@ -25,6 +26,7 @@ class Question:
         model: The model that it was meant for; ``None`` if it is unknown.
         options: The further fields of its request.
         system: The instructions that went with it, as part of its text.
+        expected: What its answer has to be; ``None`` for any text.
         opens: Whether it brought the instructions and files of its chat.
         conversation_id: The thread that it went to; ``None`` if that had not begun.
         parent_id: The message that it follows; ``root`` at the beginning of a thread, ``None`` if it is unknown.
@@ -34,6 +36,7 @@ class Question:
     model: Optional[str] = None
     options: MessageOptions = field(default_factory=MessageOptions)
     system: str = ""
+    expected: Optional[Expectation] = None
     opens: bool = False
     conversation_id: Optional[str] = None
     parent_id: Optional[str] = None
@@ -46,7 +49,7 @@ class Question:
             message: The message.
             conversation: Where it goes; ``None`` if that has not begun.
         """
-        question = cls(message.content, message.model, message.options)
+        question = cls(message.content, message.model, message.options, expected=message.expected)
         if conversation is None:
             return question
         sent = SentMessage.from_pending(message, conversation, "")

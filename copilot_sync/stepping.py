@@ -5,7 +5,7 @@ yields a ``Pause``, and whoever makes the call decides how to wait. Pure: no I/O
 """
 
 import enum
-from typing import Any, Callable, Generator, TypeVar
+from typing import Any, Callable, Generator, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -28,6 +28,19 @@ class Pause(enum.Enum):
     NOTHING_YET = "nothing yet"
     #: What comes next may block: a request, or a wait.
     BLOCKS = "blocks"
+
+
+class Delay(NamedTuple):
+    """What keeps a call from sending its question.
+
+    Attributes:
+        reason: ``limit``: the limits that were set for the account; ``service``: the service asked for a pause, or
+            failed.
+        seconds: How long it may take, as far as it is known; infinite if it is not.
+    """
+
+    reason: str
+    seconds: float
 
 
 class NothingYet(Exception):  # noqa: N818 - it is no error

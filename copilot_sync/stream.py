@@ -13,17 +13,19 @@ locked.
 
 import contextlib
 import threading
-from typing import Callable, Iterator, NoReturn, Optional
+from typing import Callable, Generator, Iterator, NoReturn, Optional, Type
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder, Closed
 from copilot_sync.delivery.answer_cache import CachedQuestion
-from copilot_sync.delivery.exchange import drive
+from copilot_sync.delivery.exchange import Item, drive
 from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
+from copilot_sync.delivery.repairs import JudgedBuilder, drive_to_fit
 from copilot_sync.errors import StreamClosedError
 from copilot_sync.events import ContentEvent, Event
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
+from copilot_sync.stepping import Delay
 from copilot_sync.stream_steps import ThreadSteps
 from copilot_sync.transport.call import CallContext
 
@@ -50,10 +52,13 @@ class Stream:
         #: What is asked. A chat remembers it.
         self._message = message
         self._call = CallContext(options.timeout)
-        self._builder = AnswerBuilder(message.conversation, message.model, answer_id)
+        is_judged = message.expected is not None
+        make: Type[AnswerBuilder] = JudgedBuilder if is_judged else AnswerBuilder
+        driven: Callable[..., Generator[Item, None, None]] = drive_to_fit if is_judged else drive
+        self._builder = make(message.conversation, message.model, answer_id)
         # Whoever is told of a conversation, but not that it is discarded, relies on it.
         self._builder.is_kept = on_start is not None and on_discard is None
-        driver = drive(session, message, options, self._call, self._builder, tells_begun=on_start is not None)
+        driver = driven(session, message, options, self._call, self._builder, tells_begun=on_start is not None)
         self._cached = CachedQuestion.from_message(
             options.answers, session.urls, message, wants_conversation=on_start is not None
         )
@@ -89,6 +94,11 @@ class Stream:
     def attempts(self) -> int:
         """How many times the message was sent so far."""
         return self._call.attempts["message"]
+
+    @property
+    def _delay(self) -> Optional[Delay]:
+        """What keeps the question from being sent at this moment; ``None`` if nothing does. For any thread."""
+        return self._call.delay
 
     def start(self) -> Conversation:
         """Get as far as the conversation: fetch a token and begin a thread, if either is needed.

@@ -242,6 +242,24 @@ def wait_until(predicate: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def wait_until_blocked(process: int, thread: int) -> None:
+    """Wait until a thread stays in the system: a signal that comes just before that is put off until it is out again.
+
+    A thread that waits for the GIL is in the system as well, and wakes every 5 ms, which its counters tell.
+    """
+    status = Path(f"/proc/{process}/task/{thread}/status")
+
+    def state() -> List[str]:
+        return [line for line in status.read_text().splitlines() if line.startswith(("State:", "voluntary_ctxt"))]
+
+    def is_blocked() -> bool:
+        before = state()
+        time.sleep(0.03)
+        return "\tS" in before[0] and state() == before
+
+    wait_until(is_blocked)
+
+
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
     """A port where nothing listens, and which no other program is given meanwhile.

@@ -7,6 +7,7 @@ terminal as its controlling one: a Ctrl-C that is typed becomes a signal, as it 
 
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -21,6 +22,9 @@ import pexpect
 import pyte
 import pytest
 from pexpect.fdpexpect import fdspawn
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 from support import PATIENCE
 
 from copilot_sync.cli.program import run
@@ -59,6 +63,24 @@ class Screen:
         """All lines from the first to the last, without blanks at their ends and empty lines at the bottom."""
         past = ["".join(line[column].data for column in range(self._columns)) for line in self._screen.history.top]
         return "\n".join(line.rstrip() for line in [*past, *self._screen.display]).rstrip("\n").split("\n")
+
+    def picture(self) -> str:
+        """Draw what is to be seen, as an SVG that needs nothing from elsewhere."""
+        drawn = Console(record=True, width=self._columns, file=io.StringIO(), force_terminal=True)
+        for row in range(len("\n".join(self._screen.display).rstrip().split("\n"))):
+            chars = [self._screen.buffer[row][column] for column in range(self._columns)]
+            runs = itertools.groupby(chars, _style)
+            drawn.print(Text.assemble(*(("".join(char.data for char in run), style) for style, run in runs)))
+        image = drawn.export_svg(title="copilot-sync")
+        return re.sub(r"\s*@font-face \{.*?\}|\s*<!--.*?-->", "", image, flags=re.DOTALL)
+
+
+def _style(char: Any) -> Style:
+    names = {"default": None, "brown": "yellow"}
+    foreground, background = (
+        names.get(name, f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else name) for name in (char.fg, char.bg)
+    )
+    return Style(color=foreground, bgcolor=background, bold=char.bold, italic=char.italics)
 
 
 class Terminal:
@@ -134,6 +156,11 @@ class Terminal:
         self._screen.feed(self.seen[self._shown :])
         self._shown = len(self.seen)
         return self._screen.lines()
+
+    def picture(self) -> str:
+        """Draw what a person would see by now, but what scrolled off."""
+        self.lines()
+        return self._screen.picture()
 
 
 class OwnTerminal:

@@ -1,6 +1,8 @@
 """Who may begin next among the calls of this process: in their order, and by what all processes know."""
 
+import contextlib
 import os
+import signal
 import threading
 import time
 from typing import Any, List, Optional
@@ -343,6 +345,70 @@ def test_all_who_have_the_same_limits_share_a_queue(tmp_path: Any) -> None:
     assert limiter_of("x", FolderStore(tmp_path), RateRules()) is not one
     store = MemoryStore()
     assert limiter_of("x", store, rules) is limiter_of("x", store, rules)
+
+
+class Meeting:
+    """A place of a store at which two threads wait for each other, if both have found that it has no limiter."""
+
+    def __init__(self) -> None:
+        self._both = threading.Barrier(2)
+        self._thread = threading.local()
+
+    def __hash__(self) -> int:
+        self._thread.looks = getattr(self._thread, "looks", 0) + 1
+        if self._thread.looks == 2:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                self._both.wait(0.2)
+        return 1
+
+
+def test_two_threads_at_once_share_a_queue(tmp_path: Any) -> None:
+    """Whoever comes second waits for the first one's, and does not make another."""
+    store = FolderStore(tmp_path)
+    store.place = Meeting()  # type: ignore[assignment]
+    first, second = (Worker(lambda: limiter_of("x", store, RateRules())) for _ in range(2))
+    assert first.result() is second.result()
+
+
+def test_a_limiter_is_made_when_there_is_none() -> None:
+    """And not each time, to be thrown away."""
+    made: List[str] = []
+
+    class Counting(MemoryStore):
+        @property
+        def is_instant(self) -> bool:  # type: ignore[override]
+            made.append("limiter")
+            return True
+
+    store = Counting()
+    assert limiter_of("x", store, RateRules()) is not None
+    kept = [limiter_of("x", store, RateRules()) for _ in range(3)]
+    assert made == ["limiter"] * 2
+    assert len(set(kept)) == 1
+
+
+@may_fork
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_waits_for_no_thread_that_finds_a_limiter() -> None:
+    """Such a thread is its parent's."""
+    is_held, may_end = threading.Event(), threading.Event()
+    limiters = limiter_of.__self__  # type: ignore[attr-defined]
+
+    def hold() -> None:
+        with limiters._lock:
+            is_held.set()
+            may_end.wait(PATIENCE)
+
+    holding = Worker(hold)
+    assert is_held.wait(PATIENCE)
+    child = fork()
+    if child == 0:  # pragma: no cover - in the child
+        signal.alarm(int(PATIENCE))
+        limiter_of("x", MemoryStore(), RateRules())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    may_end.set()
+    holding.result()
 
 
 @pytest.mark.parametrize("name", ["per_minute", "concurrency", "per_day"])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List
@@ -28,7 +29,9 @@ from copilot_sync import (
     GithubCopilot,
     MessageHandle,
     RateLimitError,
+    RequestTimeoutError,
     StreamClosedError,
+    Timeout,
 )
 from copilot_sync.contrib.openai_gateway import Gateway
 from copilot_sync.delivery.answer_cache import _answer_of
@@ -573,6 +576,21 @@ def test_the_caches_of_frameworks_will_do(emulator: Emulator, tmp_path: Path, ma
         answer = client.ask(text)
     assert (answer.cached, answer.text) == (True, text)
     assert sent(emulator) == 1
+
+
+def test_the_time_of_a_look_up_counts_for_the_call(emulator: Emulator) -> None:
+    """One that takes as long as the whole call may leaves nothing to send the question in."""
+
+    class Slow(Memory):
+        def get(self, key: str, default: Any = None) -> Any:
+            time.sleep(0.3)
+            return super().get(key, default)
+
+    with client_of(emulator, Slow(), timeout=Timeout(total=0.2)) as client:
+        with pytest.raises(RequestTimeoutError, match=r"longer than the 0\.2 s") as caught:
+            client.ask("Hi")
+    assert caught.value.phase == "total"
+    assert not emulator.requests
 
 
 def ask_for_all(emulator: Emulator, folder: str, texts: List[str]) -> List[str]:

@@ -231,7 +231,7 @@ def test_a_command_answers_from_the_cache(
     assert [line.split()[0] for line in lines[1:]] == ["seconds", "tokens:"]
     assert lines[2] == "tokens: 1 in, 1 out"
     found = {id: line.get("cached") for id, line in lines_of(tmp_path / "third.jsonl").items()}
-    assert found == {"one": True, "two": True, "three": False}
+    assert found == {"one": True, "two": True, "three": None}
     assert run("in.jsonl", "-o", "fourth.jsonl") == 0
     assert len(sent(emulator)) == 6
 
@@ -268,4 +268,4 @@ def test_what_a_killed_command_was_answered_is_not_asked_again(
     assert run(*arguments[1:], "-o", str(output)) == 0
     assert sent(emulator) == ["one", "two", "three", "three"]
     found = {id: (line["text"], line.get("cached")) for id, line in lines_of(output).items()}
-    assert found == {"one": ("one", True), "two": ("two", True), "three": ("three", False)}
+    assert found == {"one": ("one", True), "two": ("two", True), "three": ("three", None)}

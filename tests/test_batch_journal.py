@@ -38,13 +38,12 @@ def test_a_result_is_a_line(output: Path) -> None:
     answer = Result("a", "é", "gpt-4o", Usage(3, None), "t-1", 1.23456, 2)
     write(output, answer, Result(7), failure("b"), Result("c", "half", conversation_id="t-2", error=FAILURE))
     keys = ["id", "text", "parsed", "model", "usage", "conversation_id", "complete", "seconds", "attempts", "error"]
-    keys.append("cached")
     assert [list(json.loads(line)) for line in output.read_bytes().splitlines()] == [keys] * 4
     assert [list(json.loads(line).values()) for line in output.read_bytes().splitlines()] == [
-        ["a", "é", None, "gpt-4o", {"input_tokens": 3, "output_tokens": None}, "t-1", True, 1.235, 2, None, False],
-        [7, "", None, None, None, None, True, 0.0, 0, None, False],
-        ["b", None, None, None, None, None, False, 0.0, 0, FAILURE, False],
-        ["c", "half", None, None, None, "t-2", False, 0.0, 0, FAILURE, False],
+        ["a", "é", None, "gpt-4o", {"input_tokens": 3, "output_tokens": None}, "t-1", True, 1.235, 2, None],
+        [7, "", None, None, None, None, True, 0.0, 0, None],
+        ["b", None, None, None, None, None, False, 0.0, 0, FAILURE],
+        ["c", "half", None, None, None, "t-2", False, 0.0, 0, FAILURE],
     ]
     assert "é".encode() in output.read_bytes()
 

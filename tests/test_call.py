@@ -99,6 +99,15 @@ def test_progress_begins_the_limits_anew_but_not_the_whole_call(clock: Clock) ->
     assert call.silence_seconds() == pytest.approx(30)
 
 
+def test_the_clock_of_a_call_starts_once(clock: Clock) -> None:
+    """A part of it that begins later has what is left; its silence is its own."""
+    call = begun(clock, total=30)
+    clock.now += 20
+    call.begin()
+    assert call.remaining() == pytest.approx(10)
+    assert call.silence_seconds() == pytest.approx(10)
+
+
 def test_the_time_of_the_caller_is_not_the_servers(clock: Clock) -> None:
     """What passes while something is handed out counts for no limit but that of the whole call."""
     call = begun(clock, total=300)

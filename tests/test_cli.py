@@ -82,6 +82,23 @@ def test_wrong_usage_is_status_2_and_says_so_on_stderr(
     assert status == 2 or not arguments or arguments == ["threads"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("chta", "No such command 'chta'. Did you mean chat?"),
+        ("thread", "No such command 'thread'. Did you mean threads?"),
+        ("xyzzy", "No such command 'xyzzy'."),
+        ("--xyzzy", "No such option"),
+    ],
+)
+def test_a_command_that_is_mistyped_is_suggested(capsys: pytest.CaptureFixture[str], typed: str, words: str) -> None:
+    """If there is one that it may have been meant for."""
+    assert run([typed]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words in last
+    assert ("Did you mean" in last) == ("Did you mean" in words)
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["chat", "--help"]])
 def test_help_imports_nothing_that_draws(arguments: List[str]) -> None:
     """It stays quick: neither rich nor the emulator nor another command is loaded."""

@@ -18,6 +18,7 @@ from terminals import CTRL_C, Terminal, has_colours
 
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.emulator.demo import demo_answer
 
 STALLED = Fault.stall(("after_events", 1))
 MARKDOWN = "# Title\n\nSome *words* and `code`.\n\n- one\n- two\n\n```python\nx = 1\n```\n\nThe end."
@@ -308,7 +309,7 @@ def test_the_embedded_emulator_needs_nothing(
     before = dict(os.environ)
     assert run(["ask", "--emulator", "Explain WSGI in one line"]) == 0
     out, err = capsys.readouterr()
-    assert out == "Explain WSGI in one line\n"
+    assert out == demo_answer("Explain WSGI in one line")
     assert "emulator" in err
     assert dict(os.environ) == before
 

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 KEYS = (
     *("id", "text", "parsed", "model", "usage", "conversation_id"),
-    *("complete", "seconds", "attempts", "error", "cached"),
+    *("complete", "seconds", "attempts", "error"),
 )
 
 
@@ -526,7 +526,7 @@ def test_help_has_a_line_for_each_option(capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     for name in cli_batch.batch.params:
         assert name.opts[-1] in out or name.metavar == "IN"
-    assert len(re.findall(r"\[default:|\[required\]", re.sub(r"\s+", " ", out))) == 13
+    assert len(re.findall(r"\[default:|\[required\]", re.sub(r"\s+", " ", out))) == 15
     assert "Examples:\n  copilot-sync batch prompts.jsonl -o results.jsonl --rate 20\n" in out.replace("\n    ", "\n  ")
     assert run(["--help"]) == 0
     assert "batch " in capsys.readouterr().out

@@ -20,6 +20,7 @@ from terminals import CTRL_C, CTRL_D, UP, OwnTerminal, Terminal, has_colours
 from copilot_sync.cli import chat
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.emulator.demo import demo_answer
 from copilot_sync.naming import NAMING_TIMEOUT
 
 STALLED = Fault.stall(("after_events", 1))
@@ -303,7 +304,7 @@ def test_the_embedded_emulator_can_be_talked_to(typed: TypeIn, capsys: pytest.Ca
     """Without account and network, and nothing of it is kept but the lines that were typed."""
     typed("one", "two")
     assert run(["chat", "--emulator"]) == 0
-    assert capsys.readouterr().out == "one\ntwo\n"
+    assert capsys.readouterr().out == demo_answer("one") + demo_answer("two")
     assert os.listdir(Path(os.environ["XDG_STATE_HOME"], "copilot-sync")) == ["chat-history"]
 
 

@@ -9,7 +9,7 @@ from copilot_sync import errors
 from copilot_sync.cli.failures import describe_error
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault
-from copilot_sync.models import Conversation
+from copilot_sync.models import Answer, Conversation
 
 # fmt: off
 NEXT = [
@@ -22,6 +22,8 @@ NEXT = [
     (errors.InvalidRequestError("too long", status=413), "too long"),
     (errors.InvalidRequestError("wrong", status=422), "wrong; see the models with: copilot-sync models"),
     (errors.InvalidRequestError("wrong"), "wrong; see the models with: copilot-sync models"),
+    (errors.InvalidAnswerError("it does not fit", answer=Answer("x", Conversation("abc"), "auto")),
+     "it does not fit; see the answers with: copilot-sync threads show abc"),
     (errors.QuotaExceededError("used up"), "used up"),
     (errors.QuotaExceededError("used up", retry_after=90.0), "used up; try again in 90 s"),
     (errors.RateLimitError("slow down"), "slow down; try again later"),

@@ -35,6 +35,8 @@ from copilot_sync import (
     Client,
     Conversation,
     CopilotError,
+    RateLimit,
+    RateLimitError,
     StreamInterruptedError,
     errors,
 )
@@ -205,6 +207,7 @@ ERRORS = [
     (errors.PermissionDeniedError, "not_permitted"),
     (errors.WrongHostError, "not_configured"),
     (errors.ModelNotAvailableError, "model_not_available"),
+    (errors.InvalidAnswerError, "failed"),
     (errors.InvalidRequestError, "invalid_request"),
     (errors.NotFoundError, "not_found"),
     (errors.QuotaExceededError, "quota_exceeded"),
@@ -331,6 +334,78 @@ def test_a_heartbeat_is_two_comments_and_begins_anew_with_each_piece() -> None:
     assert sse.PROBE_DELAY < 1
     short = sse.HeartbeatTimer(0.1)
     assert [short.next_wait(), short.next_wait()] == [0.1, 0.1]
+
+
+@pytest.fixture
+def told_to_wait(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a page has been told to wait. Whether a question waits is looked at all the time."""
+    told, encode = threading.Event(), sse._encode
+
+    def encoded(data: Any) -> str:
+        if data["type"] == "waiting":
+            told.set()
+        return encode(data)
+
+    monkeypatch.setattr(sse, "_encode", encoded)
+    monkeypatch.setattr(sse, "LOOK", 0.01)
+    return told
+
+
+def test_a_page_is_told_that_its_question_waits_for_another_one(
+    emulator: Emulator, face: Face, told_to_wait: threading.Event
+) -> None:
+    """For how long, nobody knows. It goes on when that one has ended."""
+    limit = RateLimit(concurrency=1)
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=None, rate_limit=limit) as client:
+        with client.stream("first") as first:
+            first.start()
+            reading = Worker(lambda: face(client.stream("second")))
+            assert told_to_wait.wait(PATIENCE)
+        waiting, *_, end = events(reading.result())
+    words = "There are many questions at the moment. Yours is sent as soon as another one has been answered."
+    assert waiting == {"type": "waiting", "reason": "limit", "seconds": None, "message": words}
+    assert end["type"] == "complete"
+
+
+def test_a_page_is_told_how_long_its_question_waits_for_the_pace(
+    emulator: Emulator, face: Face, told_to_wait: threading.Event
+) -> None:
+    """As long as nobody closes it."""
+    limit = RateLimit(per_minute=1)
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=None, rate_limit=limit) as client:
+        client.ask("first")
+        reading = Worker(lambda: face(client.stream("second")))
+        assert told_to_wait.wait(PATIENCE)
+        client.close()
+        waiting = events(reading.result())[0]
+    assert (waiting["type"], waiting["reason"]) == ("waiting", "limit")
+    assert 0 < waiting["seconds"] <= 62
+    assert waiting["message"].endswith(f"Yours is sent in {waiting['seconds']} s.")
+
+
+def test_a_page_is_told_that_its_question_waits_for_the_service(
+    emulator: Emulator, face: Face, told_to_wait: threading.Event
+) -> None:
+    """Which has asked an earlier one for a pause."""
+    emulator.fail("thread", Fault.status(429, retry_after=1))
+    with Client(emulator.api_key, api_url=emulator.api_url) as client:
+        with pytest.raises(RateLimitError):
+            client.stream("first", retry=None).read()
+        told = events(face(client.stream("second")))
+    waits = [event for event in told if event["type"] == "waiting"]
+    assert {event["reason"] for event in waits} == {"service"}
+    assert all(0 <= event["seconds"] <= PATIENCE for event in waits)
+    assert waits[0]["message"].startswith("The service is busy at the moment. Yours is sent in ")
+    assert [event["type"] for event in told if event not in waits] == ["content", "content", "complete"]
+
+
+def test_who_does_not_wait_is_not_told_to(client: Client) -> None:
+    """Nor is it looked while an answer is under way: a page without an end has a heartbeat, no more."""
+    stream = client.stream("hi")
+    assert sse.waiting_event(stream) is None
+    assert [round(each, 1) for each in sse.looks(stream, 5.0)] == [2.0, 2.0, 1.0]
+    stream.read()
+    assert list(sse.looks(stream, 5.0)) == [5.0]
 
 
 def test_what_is_sent_begins_the_heartbeat_anew(

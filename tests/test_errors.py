@@ -12,6 +12,7 @@ from copilot_sync.errors import (
     AuthenticationError,
     BudgetExceededError,
     CopilotError,
+    InvalidAnswerError,
     InvalidRequestError,
     MissingCredentialsError,
     ModelNotAvailableError,
@@ -28,7 +29,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
-from copilot_sync.models import Conversation
+from copilot_sync.models import Answer, Conversation
 
 FACTS: Dict[str, Any] = {
     "stage": "stream",
@@ -38,12 +39,14 @@ FACTS: Dict[str, Any] = {
     "request_id": "A1:B2",
 }
 CONVERSATION = Conversation.from_dict({"conversation_id": "c1", "message_id": "m1"})
+ANSWER = Answer("{}", CONVERSATION, "gpt-4o")
 #: Each class, the class it is a kind of, and what it carries besides the common facts.
 FAMILY: List[Tuple[Type[CopilotError], type, Dict[str, Any]]] = [
     (CopilotError, Exception, {}),
     (MissingCredentialsError, CopilotError, {}),
     (AuthenticationError, CopilotError, {}),
     (PermissionDeniedError, AuthenticationError, {}),
+    (InvalidAnswerError, CopilotError, {"problems": ("$.age: it is no number",), "answer": ANSWER}),
     (InvalidRequestError, CopilotError, {}),
     (ModelNotAvailableError, InvalidRequestError, {"model": "gpt-9", "suggestions": ("gpt-5.5",)}),
     (NotFoundError, CopilotError, {}),
@@ -116,7 +119,7 @@ def test_facts_that_are_not_known_have_quiet_defaults(
     error = kind("it failed")
     assert (error.stage, error.status, error.attempts, error.partial, error.request_id) == (None, None, 0, "", None)
     quiet = {"may_have_been_sent": True, "permanent": False, "phase": "total", "not_processed": False}
-    quiet.update(model="", suggestions=())
+    quiet.update(model="", suggestions=(), problems=())
     assert {name: getattr(error, name) for name in extras} == {name: quiet.get(name) for name in extras}
 
 

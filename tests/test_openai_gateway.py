@@ -4,6 +4,7 @@ import io
 import json
 import socket
 import threading
+from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -11,7 +12,7 @@ from gateway import KEY, Response, call, environ_of, gateway_of, open_response, 
 from support import PATIENCE, Worker, collect_garbage, nothing_left_open, stages, wait_until
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from copilot_sync import RetryPolicy
+from copilot_sync import Budget, Client, Ledger, RetryPolicy
 from copilot_sync.contrib.openai_gateway import Gateway, answer_events, application, request_body
 from copilot_sync.contrib.openai_gateway.answering import Answering
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -186,7 +187,6 @@ def test_pages_of_browsers_are_refused(emulator: Emulator, gateway: Gateway, pag
         (question(n=True), "unsupported_parameter"),
         (question(stop="END"), "unsupported_parameter"),
         (question(logprobs=True), "unsupported_parameter"),
-        (question(response_format={"type": "json_object"}), "unsupported_parameter"),
         (question(modalities=["text", "audio"]), "unsupported_parameter"),
     ],
 )
@@ -214,6 +214,41 @@ def test_what_can_not_be_carried_is_named(gateway: Gateway) -> None:
     many = {f"name_{number}": 1 for number in range(100)}
     assert len(call(gateway, CHAT, question(**many)).headers["x-copilot-sync-ignored"]) < 1000
     assert "x-copilot-sync-ignored" not in call(gateway, CHAT, question(**{"\n": 1})).headers
+
+
+USERS = [
+    ({"user": "ann"}, "ann"),
+    ({"safety_identifier": "ann"}, "ann"),
+    ({"safety_identifier": "ann", "user": "bob"}, "ann"),
+    ({"safety_identifier": "", "user": "bob"}, "bob"),
+    ({"user": None}, ""),
+]
+
+
+@pytest.mark.parametrize(("path", "asked"), [(CHAT, question()), ("/v1/responses", {"input": "Hi"})])
+@pytest.mark.parametrize(("fields", "user"), USERS)
+def test_a_request_says_for_whom_it_is(
+    emulator: Emulator, path: str, asked: Dict[str, Any], fields: Dict[str, Any], user: str, tmp_path: Path
+) -> None:
+    """The ledger knows, and a budget counts; the service is not told."""
+    ledger, budget = Ledger(tmp_path / "ledger.db"), Budget(per_user={"requests": 1})
+    with Client(emulator.api_key, api_url=emulator.api_url, retry=None, ledger=ledger, budget=budget) as client:
+        gateway = Gateway(client, key=KEY)
+        first = call(gateway, path, {**asked, **fields})
+        assert first.status == 200
+        assert "x-copilot-sync-ignored" not in first.headers
+        second = call(gateway, path, {**asked, **fields})
+        assert (second.status, call(gateway, path, asked).status) == (429 if user else 200, 200)
+    assert {entry.user for entry in ledger.entries(user=user)} == {user}
+    assert user == "" or "ann" not in str([request.json for request in emulator.requests])
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
+@pytest.mark.parametrize("name", ["user", "safety_identifier"])
+def test_a_user_is_a_string(gateway: Gateway, path: str, name: str) -> None:
+    """As at OpenAI."""
+    response = call(gateway, path, {**question(), "input": "Hi", name: 5})
+    assert (response.status, response.error["code"], response.error["param"]) == (400, "invalid_type", name)
 
 
 def test_images_and_roles_go_as_the_client_has_them(emulator: Emulator, gateway: Gateway) -> None:

@@ -1,5 +1,6 @@
 """README.rst and docs/usage.rst are promises: their Python runs, their settings exist, their commands work."""
 
+import html
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import List
 
 import pytest
+from terminals import Terminal
 
 from copilot_sync import settings
 from copilot_sync.emulator import Emulator
@@ -62,6 +64,27 @@ def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
     first, *_, last = _blocks("sh")
     assert first == 'python -m pip install ".[cli]" && copilot-sync ask --emulator "Explain WSGI in one line"'
     assert last == "python -m pip install tox && python -m tox"
+
+
+def test_the_picture_of_the_terminal_is_what_the_first_command_shows(tmp_path: Path) -> None:
+    """Drawn by this test; ``PICTURES`` names the folder for the one that is kept."""
+    question = "Explain WSGI in one line"
+    with Terminal("ask", "--emulator", question, environment={"COLORTERM": ""}, rows=30, columns=84) as terminal:
+        assert terminal.status() == 0
+        image = terminal.picture()
+    file = Path(os.environ.get("PICTURES", tmp_path)) / "terminal.svg"
+    file.write_text(image, encoding="utf-8")
+    kept = _words(HOME.joinpath("docs", "images", "terminal.svg").read_text(encoding="utf-8"))
+    assert _words(image) == kept
+    assert "Thisisademo." in kept
+    assert len(image) < 50_000
+    assert re.findall(r"https?://[^\s\"]*", image) == ["http://www.w3.org/2000/svg"]
+
+
+def _words(image: str) -> str:
+    """Return the text of a picture, without blanks and lines, which releases of rich draw in other ways."""
+    text = html.unescape("".join(re.findall(r"<text[^>]*>([^<]*)</text>", image)))
+    return re.sub(r"[\s\u2500-\u257f]+", "", text)
 
 
 def test_the_first_page_is_short() -> None:

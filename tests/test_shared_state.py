@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
-from support import PATIENCE, fork, may_fork, wait_until
+from support import PATIENCE, Worker, fork, may_fork, wait_until
 
 from copilot_sync.pacing import redis_state, shared_state
 from copilot_sync.pacing.account_state import RateRules
@@ -26,6 +26,7 @@ from copilot_sync.pacing.shared_state import (
     StoreError,
 )
 from copilot_sync.pacing.stores import store_of
+from copilot_sync.safe_files import locked
 
 ONE = RateRules(concurrency=1)
 MANY = RateRules(per_minute=50)
@@ -127,18 +128,36 @@ def test_a_file_is_its_owner_s_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"at":"x"}', b"\xff\xfe", b"[" * 100_000, b"null"], ids=repr)
+@pytest.mark.parametrize("first", ["admit", "look"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"at":"x"}', b"\xff\xfe", b"[" * 100_000, b"null"], ids=lambda it: repr(it[:9])
+)
 def test_a_file_that_can_not_be_read_counts_as_full(
-    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    content: bytes, first: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For a window. Nobody knows what began."""
+    """For a window, whoever comes first. Nobody knows what began."""
     (tmp_path / "limits-x.json").write_bytes(content)
     store = FolderStore(tmp_path)
-    assert store.apply("x", "look", ONE) == 0  # somebody may be writing it just now
-    assert 60 < store.apply("x", "admit", ONE, "s1") < 62
+    assert 60 < store.apply("x", first, ONE, "s1") < 62
     assert "can't be read: nothing begins for 6" in caplog.text
     assert json.loads((tmp_path / "limits-x.json").read_bytes())["slots"] == {}
     assert 60 < store.apply("x", "look", ONE) < 62
+    assert 60 < store.apply("x", "admit", ONE, "s1") < 62
+    assert len(caplog.records) == 1
+
+
+def test_what_is_being_written_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    """A look that meets half a file waits for whoever is writing it."""
+    store = FolderStore(tmp_path)
+    store.apply("x", "pause", ONE, number=30.0)
+    path = tmp_path / "limits-x.json"
+    whole = path.read_bytes()
+    with locked(str(path), PATIENCE):
+        path.write_bytes(whole[:-5])
+        looking = Worker(lambda: FolderStore(tmp_path).apply("x", "look", ONE))
+        assert not looking.ended_within(0.05)
+        path.write_bytes(whole)
+    assert 0 < looking.result() < 31
 
 
 def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from support import (
     server_context,
     wait_for,
     wait_until,
+    wait_until_blocked,
 )
 
 from copilot_sync import Client, Conversation, RetryPolicy, Stream, StreamClosedError
@@ -127,24 +128,6 @@ def at_full_queue() -> Iterator[Scene]:
 def connecting_to(port: int) -> int:
     """How many sockets of this machine wait for a connection to a port to be made."""
     return Path("/proc/net/tcp").read_text().count(f":{port:04X} 02 ")
-
-
-def wait_until_blocked(process: int, thread: int) -> None:
-    """Wait until a thread stays in the system: a signal that comes just before that is put off until it is out again.
-
-    A thread that waits for the GIL is in the system as well, and wakes every 5 ms, which its counters tell.
-    """
-    status = Path(f"/proc/{process}/task/{thread}/status")
-
-    def state() -> List[str]:
-        return [line for line in status.read_text().splitlines() if line.startswith(("State:", "voluntary_ctxt"))]
-
-    def is_blocked() -> bool:
-        before = state()
-        time.sleep(0.03)
-        return "\tS" in before[0] and state() == before
-
-    wait_until(is_blocked)
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_a_limit_in_an_answer_needs_another_conversation(can_restart: bool, deci
     [
         (OURS, [Decision.WAIT_ALONE] * 20),
         (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT - 1), [Decision.WAIT_ALONE] * 20),
-        (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT + 1), [Decision.STOP]),
+        (BudgetExceededError("", stage="limit", retry_after=LONGEST_WAIT + 1), [Decision.FAIL]),
         (EXPIRED, [Decision.STOP]),
         (OUTAGE, [*[Decision.WAIT] * (MAX_OUTAGES - 1), Decision.FAIL]),
         (LIMIT, [*[Decision.WAIT] * (MAX_REFUSALS - 1), Decision.FAIL]),

@@ -15,6 +15,7 @@ from copilot_sync.prompts import PromptInput
 from copilot_sync.questions import Question
 from copilot_sync.settings import check_plain
 from copilot_sync.stream import Stream
+from copilot_sync.structured import asking
 
 
 class _AsyncChatClient(Protocol):
@@ -50,7 +51,7 @@ class AsyncChat:
 
     async def ask(self, prompt: PromptInput, **options: Any) -> Answer:
         """Ask the next question and await its whole answer. Options and errors are those of ``AsyncClient.ask``."""
-        async with self.stream(prompt, **{**options, "buffered": True}) as stream:
+        async with self.stream(prompt, **asking(options)) as stream:
             return await stream.read()
 
     def stream(self, prompt: PromptInput, **options: Any) -> AsyncStream:
@@ -65,11 +66,14 @@ class AsyncChat:
     async def retry(self, model: Optional[str] = None, **options: Any) -> Answer:
         """Ask the last question again, and await the whole answer. It takes the place of the earlier answer.
 
-        The text that was sent is sent again, for the same model and with the same ``references``, ``media`` and so on,
-        unless they are given anew. Of a stored conversation only the text is known.
+        The text that was sent is sent again, for the same model and with the same ``schema``, ``references``,
+        ``media`` and so on, unless they are given anew. Of a stored conversation only the text is known.
         """
-        async with await self.stream_retry(model, **{**options, "buffered": True}) as stream:
-            return await stream.read()
+        check_callbacks(options)
+        last = await self._last_question()
+        stream = self._chat._stream_again(last, model, asking(options, last.expected))
+        async with self._client._opened(stream) as opened:
+            return await opened.read()
 
     @twin_of(Chat.stream_retry)  # type: ignore[arg-type]
     async def stream_retry(self, model: Optional[str] = None, **options: Any) -> AsyncStream:
@@ -88,7 +92,7 @@ class AsyncChat:
     @twin_of(Chat.edit)  # type: ignore[arg-type]
     async def edit(self, text: PromptInput, **options: Any) -> Answer:
         """Ask another text in the place of the last question, and await the whole answer."""
-        async with await self.stream_edit(text, **{**options, "buffered": True}) as stream:
+        async with await self.stream_edit(text, **asking(options)) as stream:
             return await stream.read()
 
     @twin_of(Chat.stream_edit)  # type: ignore[arg-type]

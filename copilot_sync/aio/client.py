@@ -22,6 +22,7 @@ from copilot_sync.os_threads import JOIN_TIMEOUT
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stream import Stream
+from copilot_sync.structured import asking
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class AsyncClient:
     @twin_of(Client.ask)  # type: ignore[arg-type]
     async def ask(self, *args: Any, **kwargs: Any) -> Answer:
         """Ask, and await the whole answer. If the task is cancelled, the call ends at once."""
-        async with self.stream(*args, buffered=True, **kwargs) as stream:
+        async with self.stream(*args, **asking(kwargs)) as stream:
             return await stream.read()
 
     @twin_of(Client.stream)  # type: ignore[arg-type]

@@ -101,7 +101,7 @@ class Intake:
                     yield self._item(next(index), prompt, journal)
 
     def _item(self, index: int, prompt: Prompt, journal: AnyJournal) -> WorkItem:
-        item = WorkItem(index, prompt, self._defaults.task_for(prompt))
+        item = WorkItem(index, prompt, self._defaults.task_for(prompt), self._defaults.expectation_of(prompt))
         intent = journal.intent(prompt.id)
         if intent is not None and intent.digest == item.digest():
             item.resume(intent)

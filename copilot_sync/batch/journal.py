@@ -42,6 +42,8 @@ class Intent:
         created_thread: Whether the conversation was begun for it.
         may_restart: Whether its prompt had failed, so that it may be asked in a new conversation if this one has no
             answer.
+        misfits: How many answers to its prompt did not fit the schema before.
+        content: The text of the message, if it asks for another answer; ``None`` if it is the prompt itself.
     """
 
     id: Id
@@ -49,6 +51,8 @@ class Intent:
     digest: str
     created_thread: bool
     may_restart: bool = False
+    misfits: int = 0
+    content: Optional[str] = None
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the fields of a journal line."""
@@ -60,13 +64,15 @@ class Intent:
             "digest": self.digest,
             "made": self.created_thread,
             "again": self.may_restart,
+            **({"misfits": self.misfits, "content": self.content} if self.misfits else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Dict[str, Any]) -> "Intent":
         """Read the fields that ``to_dict`` returns."""
         handle = MessageHandle(data["conversation"], data["answer"], data["parent"])
-        return cls(data["id"], handle, data["digest"], data["made"], data["again"])
+        repair = data.get("misfits", 0), data.get("content")
+        return cls(data["id"], handle, data["digest"], data["made"], data["again"], *repair)
 
 
 class NullJournal:

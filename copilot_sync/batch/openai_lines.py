@@ -142,7 +142,8 @@ def _prompt_of(fields: Mapping[str, Any], number: int) -> Union[Prompt, BadLine]
             raise ApiError(400, "a batch streams nothing", code="unsupported_parameter", param="stream")
     except ApiError as error:
         return BadLine(custom_id, number, str(error), error.code, error.param)
-    found = checked_prompt(Prompt(custom_id, request.messages, request.model), number, "messages")
+    prompt = Prompt(custom_id, request.messages, request.model, schema=request.schema)
+    found = checked_prompt(prompt, number, "messages")
     return (
         BadLine(custom_id, number, found.reason, "invalid_value", "messages") if isinstance(found, BadLine) else found
     )

@@ -56,7 +56,8 @@ def _as_it_is(result: Result) -> Result:
 def _openai_fields(result: Result) -> Fields:
     status, body = 200, None
     if result.error is None:
-        body = ChatCompletion(result.model).completion(result)
+        document = dataclasses.replace(result, text=result.parsed_json or result.text)
+        body = ChatCompletion(result.model).completion(document)
     else:
         error = from_record(result.error)
         status, body = error.status, error.to_dict()

@@ -283,7 +283,8 @@ def _prompt_of_row(columns: List[str], row: List[str], number: int) -> Union[Pro
     if len(row) > len(columns):
         return _bad_line(number, f"it has {len(row)} fields, and there are {len(columns)} columns")
     fields = dict(zip(columns, row))
-    fields.pop("messages", None)
+    for name in ("messages", "schema"):  # which no text can be
+        fields.pop(name, None)
     return read_fields(fields, number, f"line {number}")
 
 

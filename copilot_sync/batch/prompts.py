@@ -4,6 +4,7 @@ Files of them are read by ``prompt_files``.
 """
 
 import functools
+import json
 from dataclasses import dataclass
 from typing import Any, Iterable, List, Mapping, Optional, Sequence, Union
 
@@ -11,7 +12,8 @@ from copilot_sync.inline_files import NamedText, inline_files
 from copilot_sync.message_parts import Attachments
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import CheckedPrompt, PromptText
-from copilot_sync.safe_text import check_id, check_text
+from copilot_sync.safe_text import check_id, check_text, loads
+from copilot_sync.structured import Schema
 
 #: What tells a prompt from the others of its batch.
 Id = Union[str, int]
@@ -30,6 +32,7 @@ class Prompt:
             are asked one after the other.
         files: Text files to attach: pairs of a name and a text, of at most 1 MiB each. No path is opened, because
             prompts come out of files that must not choose what is read on this machine.
+        schema: What its answer has to fit, as ``Client.ask`` takes it. Default: the batch's.
     """
 
     id: Id
@@ -38,6 +41,7 @@ class Prompt:
     system: Optional[str] = None
     conversation: Union[None, str, Conversation] = None
     files: Sequence[NamedText] = ()
+    schema: Any = None
 
     def content(self, system: Optional[str] = None) -> PromptText:
         """Return the one text that is sent. The prompt is checked the first time.
@@ -54,8 +58,27 @@ class Prompt:
         return text.attach(Attachments(inline_files(self.files))) if self.files else text
 
     @functools.cached_property
+    def checked_schema(self) -> Optional[Schema]:
+        """What the answer has to fit; ``None`` if the prompt does not say. It is checked the first time.
+
+        Raises:
+            TypeError: It has the wrong type.
+            ValueError: It is no valid JSON Schema.
+            ImportError: What judges it is not installed.
+        """
+        if not isinstance(self.schema, Mapping):
+            return None if self.schema is None else Schema.from_value(self.schema)
+        return _json_schema(json.dumps(self.schema))
+
+    @functools.cached_property
     def _checked_prompt(self) -> CheckedPrompt:
         return CheckedPrompt.from_value(self.prompt)
+
+
+@functools.lru_cache(maxsize=64)
+def _json_schema(text: str) -> Schema:
+    """Make a schema once for the many prompts of a file that have the same."""
+    return Schema.from_value(loads(text))
 
 
 @dataclass(frozen=True)
@@ -111,9 +134,17 @@ def checked_prompt(prompt: Prompt, number: int, place: str) -> Union[Prompt, Bad
     try:
         _checked_id(prompt.id)
         prompt.content()
+        prompt.checked_schema  # noqa: B018 - it is checked now
     except (TypeError, ValueError) as error:
         return BadLine(_readable_id(prompt.id, number), number, f"{place}: {error}")
     return prompt
+
+
+def without_schema(prompt: Union[Prompt, BadLine]) -> Union[Prompt, BadLine]:
+    """Return a prompt, or what stands in its place if it has a schema: for senders that judge no answers."""
+    if isinstance(prompt, BadLine) or prompt.schema is None:
+        return prompt
+    return BadLine(prompt.id, 0, "a prompt with a schema has to be asked by batch.run or Client.ask")
 
 
 def read_fields(fields: Mapping[str, Any], number: int, place: str) -> Union[Prompt, BadLine]:
@@ -150,6 +181,7 @@ def _prompt_of_fields(fields: Mapping[str, Any], id: Id) -> Prompt:
         system=_text_of(fields, "system"),
         conversation=_conversation_of(fields),
         files=fields.get("files") or (),
+        schema=fields.get("schema"),
     )
 
 

@@ -4,6 +4,7 @@ Nothing here knows where results come from or where they are kept.
 """
 
 import dataclasses
+import json
 from typing import Any, Dict, Mapping, Optional
 
 from copilot_sync.batch.prompts import BadLine, Id
@@ -15,9 +16,9 @@ BAD_LINE = "BadLineError"
 #: The keys of a line of the output, in their order. Earlier versions wrote some of them only.
 KEYS = (
     *("id", "text", "parsed", "model", "usage", "conversation_id"),
-    *("complete", "seconds", "attempts", "error", "cached"),
+    *("complete", "seconds", "attempts", "error"),
 )
-_EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error", "cached"}
+_EARLIER_KEYS = {*KEYS} - {"parsed", "complete", "error"}
 #: How the ids of lines of OpenAI's begin. It tells them from those that OpenAI wrote.
 OPENAI_ID_PREFIX = "batch_req_copilot_"
 _OPENAI_KEYS = {"id", "custom_id", "response", "error"}
@@ -38,6 +39,9 @@ class Result:
         attempts: How often this run sent the message. 0 if an earlier run had sent it and its answer was found in the
             conversation.
         cached: Whether the answer came from the client's ``answer_cache``, without a request.
+        parsed: The answer as data if the prompt has a schema, else ``None``. Then ``text`` is the last answer, and
+            ``usage`` and ``attempts`` are those of all.
+        parsed_json: The same as JSON; ``None`` if there is no schema. Not compared.
         error: ``None`` for an answer. Otherwise a mapping with ``type``, ``message``, ``stage`` and ``status``, and for
             a faulty line of OpenAI's ``code`` and ``param``.
     """
@@ -51,6 +55,8 @@ class Result:
     attempts: int = 0
     error: Optional[Mapping[str, Any]] = None
     cached: bool = False
+    parsed: Any = None
+    parsed_json: Optional[str] = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -58,11 +64,14 @@ class Result:
         return self.error is None
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``."""
+        """Return the fields of a line of the output. Every line has the same keys; missing values are ``None``.
+
+        Only a line whose answer came from the cache has one more, ``cached``, which is ``True``.
+        """
         return {
             "id": self.id,
             "text": self.text if self.text or self.complete else None,
-            "parsed": None,
+            "parsed": None if self.parsed_json is None else json.loads(self.parsed_json),
             "model": self.model or None,
             "usage": None if self.usage is None else dataclasses.asdict(self.usage),
             "conversation_id": self.conversation_id,
@@ -70,7 +79,7 @@ class Result:
             "seconds": round(self.seconds, 3),
             "attempts": self.attempts,
             "error": None if self.error is None else dict(self.error),
-            "cached": self.cached,
+            **({"cached": True} if self.cached else {}),
         }
 
 

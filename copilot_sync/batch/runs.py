@@ -30,6 +30,7 @@ from copilot_sync.message_parts import Attachments
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, checked_rate, pace_for
 from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.settings import Timeout
+from copilot_sync.structured import REPAIRS, Expectation
 
 
 def run(
@@ -44,6 +45,8 @@ def run(
     files: Optional[Iterable[FileInput]] = None,
     extra: Optional[Mapping[str, Any]] = None,
     label: Optional[str] = None,
+    schema: Any = None,
+    repairs: int = REPAIRS,
     timeout: TimeoutValue = None,
     ordered: bool = False,
     delete_threads: bool = False,
@@ -85,6 +88,10 @@ def run(
             this call, or pairs of a name and a text.
         extra: Further fields of every message, as ``Client.ask`` takes them.
         label: What the batch is for, in words of yours, for your own records. The service is not told.
+        schema: What answers have to fit, to become ``Result.parsed``, for prompts that have no schema of their own: a
+            JSON Schema, or a type that pydantic takes. Its JSON Schema is added to the prompt. Default: any text.
+        repairs: How often an answer that does not fit is asked for again, in the same conversation. If none fits, the
+            prompt has failed. Default 2.
         timeout: The timeout of each prompt: seconds of silence, or a ``Timeout``. Default: the client's.
         ordered: Return the results in the order of the prompts. A slow prompt holds up the results behind it.
         delete_threads: Delete the conversations that the batch began, each once its answer is written.
@@ -105,6 +112,7 @@ def run(
     Raises:
         TypeError: An argument has the wrong type.
         OSError: A file can't be read.
+        ImportError: What judges the ``schema`` is not installed.
         ValueError: An argument can't be used. While iterating: two prompts have the same id, or a file of prompts is
             faulty as a whole.
         JournalError: While iterating: the output can't be written, is in use, is damaged, or is not a batch's.
@@ -129,6 +137,7 @@ def run(
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name} must be a string, not {type(text).__name__}")
     Timeout.from_value(timeout)
+    expected = Expectation.from_values(schema, repairs)
     extra = MessageOptions.coerce(extra=extra).extra
     attachments = Attachments(inline_files(read_files(files)))
     if workers is not None:
@@ -143,7 +152,9 @@ def run(
         concurrency, per_minute = pace_for(api_url, workers, rate)
         return concurrency, RateLimiter(concurrency, rate=per_minute)
 
-    intake = Intake(prompts, PromptDefaults(model, system, timeout, attachments, extra, label))
+    expected_schema = expected and expected.schema
+    defaults = PromptDefaults(model, system, timeout, attachments, extra, label, expected_schema, repairs)
+    intake = Intake(prompts, defaults)
     steps = StepRunner(pool)
     make_scheduler = functools.partial(
         Scheduler,

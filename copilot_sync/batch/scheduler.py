@@ -27,6 +27,7 @@ from copilot_sync.errors import CopilotError, NotFoundError, StreamInterruptedEr
 from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
 from copilot_sync.pacing.triage import Decision, Triage
+from copilot_sync.structured import MisfitError
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ class Scheduler:
             if isinstance(item, FinishedItem):
                 self._finished.put(item)
                 continue
-            recalled = self._steps.recall(item)
+            answer = self._steps.recall(item)
+            recalled = None if answer is None else item.recalled(answer)
             if recalled is not None:
                 self._finish(item, ItemEvent.RECALLED, item.answer(recalled))
             elif self._conversations.enter(item):
@@ -232,7 +234,11 @@ class Scheduler:
             self._failed(item, step.error)
             return
         if step.answer is not None:
-            self._finish(item, ItemEvent.RECALLED, item.answer(step.answer))
+            recalled = item.recalled(step.answer)
+            if recalled is None:
+                self._enqueue(item, ItemEvent.MISFIT)
+            else:
+                self._finish(item, ItemEvent.RECALLED, item.answer(recalled))
             return
         item.begun(str(step.conversation_id))
         self._make_ready(item, ItemEvent.BEGUN)
@@ -255,11 +261,20 @@ class Scheduler:
 
     def _answered(self, item: WorkItem, answer: Answer) -> None:
         self._triage.answered()
-        if answer.complete:
-            self._finish(item, ItemEvent.ANSWERED, item.answer(answer), answer.message_id)
-        else:
+        if not answer.complete:
             reason = "the service did not say that the answer is whole"
             self._failed(item, StreamInterruptedError(reason, stage="stream", partial=answer.text))
+            return
+        try:
+            fitted = item.fitted(answer)
+        except MisfitError as misfit:
+            error = item.repair(answer, misfit)
+            if error is None:
+                self._enqueue(item, ItemEvent.MISFIT)
+            else:
+                self._finish(item, ItemEvent.FAILED, item.failure(error), answer.message_id)
+        else:
+            self._finish(item, ItemEvent.ANSWERED, item.answer(fitted), answer.message_id)
 
     def _failed(self, item: WorkItem, failure: Exception) -> None:
         is_last = not self._queue and not self._steps.running

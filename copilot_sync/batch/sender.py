@@ -43,6 +43,8 @@ class Task:
     handle: Optional[MessageHandle] = None
     extra: Optional[Mapping[str, Any]] = None
     label: Optional[str] = None
+    user: Optional[str] = None
+    answer_cache: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class Worker:
             handle=task.handle,
             extra=task.extra,
             label=task.label,
+            user=task.user,
+            answer_cache=task.answer_cache,
         )
 
     def _note(self, end: Callable[[], None]) -> None:

@@ -50,6 +50,7 @@ class ItemEvent(enum.Enum):
     BEGUN = "its conversation is there"
     RECALLED = "the cache has its answer"
     ANSWERED = "its answer is complete"
+    MISFIT = "its answer does not fit the schema: another one is asked for"
     FAILED = "it fails"
     REFUSED = "everybody has to wait, and it is tried again"
     RESTARTED = "the conversation of a failed earlier run has no answer"
@@ -71,10 +72,12 @@ TRANSITIONS: Dict[Tuple[ItemState, ItemEvent], ItemState] = {
     (_S.READY, _E.ASK): _S.ASKING,
     (_S.BEGINNING, _E.BEGUN): _S.READY,
     (_S.BEGINNING, _E.RECALLED): _S.FINISHED,
+    (_S.BEGINNING, _E.MISFIT): _S.QUEUED,
     (_S.BEGINNING, _E.REFUSED): _S.QUEUED,
     (_S.BEGINNING, _E.FAILED): _S.FINISHED,
     (_S.BEGINNING, _E.STOPPED): _S.STOPPED,
     (_S.ASKING, _E.ANSWERED): _S.FINISHED,
+    (_S.ASKING, _E.MISFIT): _S.QUEUED,
     (_S.ASKING, _E.RESTARTED): _S.READY,
     (_S.ASKING, _E.REFUSED): _S.QUEUED,
     (_S.ASKING, _E.FAILED): _S.FINISHED,

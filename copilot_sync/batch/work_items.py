@@ -18,11 +18,16 @@ from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
 from copilot_sync.delivery.recovery import may_have_answer
-from copilot_sync.errors import CopilotError
+from copilot_sync.delivery.repairs import invalid_answer, total_usage
+from copilot_sync.errors import CopilotError, InvalidAnswerError
 from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments
 from copilot_sync.models import Answer
 from copilot_sync.pacing.policy import is_refusal
+from copilot_sync.pacing.triage import MessageHistory
+from copilot_sync.prompts import PromptText
 from copilot_sync.protocol.requests import ROOT
+from copilot_sync.structured import REPAIRS, Expectation, MisfitError, Schema, repair_text
+from copilot_sync.usage import Usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +40,20 @@ class PromptDefaults:
     attachments: Attachments = NO_ATTACHMENTS
     extra: Optional[Mapping[str, Any]] = None
     label: Optional[str] = None
+    schema: Optional[Schema] = None
+    repairs: int = REPAIRS
+
+    def expectation_of(self, prompt: Prompt) -> Optional[Expectation]:
+        """Return what the answer to a prompt has to be; ``None`` for any text."""
+        schema = prompt.checked_schema or self.schema
+        return None if schema is None else Expectation(schema, self.repairs)
 
     def task_for(self, prompt: Prompt) -> Task:
         """Return the task that asks a prompt."""
         content = prompt.content(self.system).attach(self.attachments)
+        expected = self.expectation_of(prompt)
+        if expected is not None:
+            content = expected.schema.added_to(content)
         return Task(content, prompt.model or self.model, self.timeout, extra=self.extra, label=self.label)
 
 
@@ -52,16 +67,21 @@ class WorkItem(Submission):
         created_thread_id: The conversation that the batch began for it, in this run or an earlier one.
         is_recorded: Whether the journal knows where its message goes.
         may_restart: Whether it is asked in a new conversation if the one of an earlier run has no answer.
+        misfits: How many answers did not fit, for each of which another one was asked for.
     """
 
-    def __init__(self, index: int, prompt: Prompt, task: Task) -> None:
+    def __init__(self, index: int, prompt: Prompt, task: Task, expected: Optional[Expectation] = None) -> None:
         super().__init__(task)
+        self._question = task
+        self._expected = expected
+        self._usages: List[Optional[Usage]] = []  # of the answers that did not fit
         self.index = index
         self.prompt = prompt
         self.state = ItemState.WAITING
         self.created_thread_id: Optional[str] = None
         self.is_recorded = False
         self.may_restart = False
+        self.misfits = 0
 
     def move(self, event: ItemEvent) -> None:
         """Go to the next state.
@@ -92,15 +112,20 @@ class WorkItem(Submission):
         self.mark_maybe_sent(intent.handle)
         self.is_recorded, self.may_restart = True, intent.may_restart
         self.created_thread_id = intent.handle.conversation_id if intent.created_thread else None
+        self.misfits, self._usages = intent.misfits, [None] * intent.misfits
+        if intent.content is not None:
+            self.task = dataclasses.replace(self.task, content=PromptText(intent.content))
 
     def restart(self) -> None:
-        """Forget the conversation: no answer will come there."""
-        super().restart()
+        """Forget the conversation: no answer will come there. The prompt itself is asked again, in another one."""
+        self.task = self._question
+        if self.may_restart:  # somebody has had it asked again
+            self.misfits, self._usages = 0, []
         self.created_thread_id, self.is_recorded, self.may_restart = None, False, False
 
     def digest(self) -> str:
         """Return a checksum that differs from that of another prompt with the same id."""
-        task = self.task
+        task = self._question
         parts = [task.content, task.model or "", self.given_conversation_id or ""]
         if task.extra or task.content.attachments != NO_ATTACHMENTS:
             parts.append(json.dumps([task.content.attachments, task.extra], sort_keys=True))
@@ -109,7 +134,52 @@ class WorkItem(Submission):
     def intent(self) -> Intent:
         """Return what the journal keeps to find the message again."""
         assert self.handle is not None  # noqa: S101 - asked for once it is known where the message goes
-        return Intent(self.prompt.id, self.handle, self.digest(), created_thread=self.created_thread_id is not None)
+        return Intent(
+            self.prompt.id,
+            self.handle,
+            self.digest(),
+            created_thread=self.created_thread_id is not None,
+            misfits=self.misfits,
+            content=None if self.task.content == self._question.content else str(self.task.content),
+        )
+
+    def recalled(self, answer: Answer) -> Optional[Answer]:
+        """Return an answer that a cache had; ``None`` if it does not fit, so that the service has to be asked."""
+        try:
+            return self.fitted(answer)
+        except MisfitError:
+            self.task = self._question = dataclasses.replace(self._question, answer_cache=False)
+            return None
+
+    def fitted(self, answer: Answer) -> Answer:
+        """Return an answer, with what is in it as data if the prompt has a schema.
+
+        Raises:
+            MisfitError: It does not fit.
+        """
+        if self._expected is None:
+            return answer
+        return self._expected.schema.fitted(self._with_total_usage(answer))
+
+    def _with_total_usage(self, answer: Answer) -> Answer:
+        return dataclasses.replace(answer, usage=total_usage([*self._usages, answer.usage]))
+
+    def repair(self, answer: Answer, misfit: MisfitError) -> Optional[InvalidAnswerError]:
+        """Ask for another answer next, in place of one that does not fit.
+
+        Returns:
+            ``None``; the error that the prompt fails with if that was done often enough.
+        """
+        assert self._expected is not None  # noqa: S101 - else every answer fits
+        if self.misfits >= self._expected.repairs:
+            return invalid_answer(self._with_total_usage(answer), misfit.problems, self.misfits + 1)
+        self.misfits += 1
+        self._usages.append(answer.usage)
+        self.history = MessageHistory()  # it is another message
+        self.task = dataclasses.replace(self.task, content=PromptText(repair_text(misfit.problems)))
+        self.target(answer.conversation.conversation_id, answer.message_id)
+        self.is_recorded, self.may_restart = False, False
+        return None
 
     def answer(self, answer: Answer) -> Result:
         """Return the result for an answer."""
@@ -122,18 +192,23 @@ class WorkItem(Submission):
             seconds=self.seconds,
             attempts=self.attempts,
             cached=answer.cached,
+            parsed=answer.parsed,
+            parsed_json=answer.parsed_json,
         )
 
     def is_refused(self, error: Exception) -> bool:
         """Whether a failure means that the message is certainly not in its conversation, from no attempt."""
-        may_be_there = self.handle is not None and self.handle.maybe_sent
+        may_be_there = bool(self.misfits) or (self.handle is not None and self.handle.maybe_sent)
         return isinstance(error, CopilotError) and is_refusal(error) and not may_be_there
 
     def failure(self, error: Exception) -> Result:
         """Return the result for a failure."""
+        answer = error.answer if isinstance(error, InvalidAnswerError) else None
         return Result(
             id=self.prompt.id,
             text=getattr(error, "partial", ""),
+            model=answer.model if answer else "",
+            usage=answer.usage if answer else None,
             conversation_id=(None if self.is_refused(error) else self.created_thread_id) or self.given_conversation_id,
             seconds=self.seconds,
             attempts=self.attempts,

@@ -5,9 +5,10 @@ from typing import Optional, Tuple
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.backend import open_backend, report_usage_errors
-from copilot_sync.cli.output import show_answer, show_json, show_references
+from copilot_sync.cli.backend import open_backend, play_demo, report_usage_errors
+from copilot_sync.cli.output import show_answer, show_data, show_json, show_references
 from copilot_sync.cli.question import read_attachments, read_question
+from copilot_sync.cli.schemas import read_expectation
 from copilot_sync.safe_text import well_formed
 
 
@@ -18,6 +19,7 @@ Examples:
   git diff | copilot-sync ask "Review this"
   copilot-sync ask --file app.py --file test_app.py "What is not tested?"
   copilot-sync ask --continue "And in Django?"
+  copilot-sync ask --schema "name, born int" "Who was Ada Lovelace?"
   copilot-sync ask --emulator --json "Hello"
 """
 )
@@ -30,6 +32,8 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as one JSON object.")
 @click.option("--no-stream", is_flag=True, help="Wait for the whole answer.  [default: stream it]")
 @options.raw
+@options.schema
+@options.repairs
 @options.label
 @options.emulated
 def ask(
@@ -42,17 +46,20 @@ def ask(
     as_json: bool,
     no_stream: bool,
     raw: bool,
+    schema: Optional[str],
+    repairs: int,
     label: Optional[str],
     emulated: bool,
 ) -> None:
     """Ask PROMPT and print the answer.
 
     If stdin is a pipe or a file, its text follows PROMPT after an empty line. Omit PROMPT, or use "-", to send
-    stdin alone.
+    stdin alone. With --schema, the answer is JSON that fits it.
     """
     question = read_question(prompt)
     attachments = read_attachments(files)
-    with open_backend(emulated) as backend:
+    expected = None if schema is None else read_expectation(schema, repairs)
+    with open_backend(emulated, prepare=play_demo) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():
             stream = backend.client.stream(
@@ -63,15 +70,18 @@ def ask(
                 conversation=known,
                 label=label,
                 buffered=no_stream or as_json,
+                expected=expected,
                 on_start=backend.last_conversation.save,
                 on_discard=backend.last_conversation.discard,
             )
         with stream:
-            if not as_json:
+            if not as_json and expected is None:
                 show_answer(stream, raw)
             answer = stream.read()
         if as_json:
             show_json(answer.to_dict())
+        elif expected is not None:
+            show_data(answer.to_dict()["parsed"])
         else:
             show_references(answer.references)
         backend.last_conversation.save(answer.conversation)  # this time with the id of its last message

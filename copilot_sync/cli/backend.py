@@ -93,11 +93,16 @@ def open_backend(
 
 @contextlib.contextmanager
 def report_usage_errors() -> Iterator[None]:
-    """Report a ``ValueError`` as wrong usage: the library rejects such arguments before it sends anything."""
+    """Report a ``ValueError`` as wrong usage: the library rejects such arguments before it sends anything.
+
+    An ``ImportError`` is reported as well: its message says what to install.
+    """
     try:
         yield
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[float]]", **options: Any) -> Backend:
@@ -162,10 +167,12 @@ def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float],
     from copilot_sync.emulator import Emulator, Reply
 
     stack.enter_context(_without_proxy())
-    emulator = Emulator(reply=Reply(pace=_EMULATED_PACE))
+    echo = Reply(pace=_EMULATED_PACE)
+    emulator = Emulator(reply=echo)
     prepare(emulator, _EMULATED_PACE)
     stack.enter_context(emulator)
-    click.echo("copilot-sync: this is the emulator: it repeats your question, no model is involved", err=True)
+    answers = "it repeats your question" if emulator.reply is echo else "its answers are prepared"
+    click.echo(f"copilot-sync: this is the emulator: {answers}, no model is involved", err=True)
     client = Client(
         cookies=emulator.cookies,
         github_url=emulator.github_url,
@@ -175,6 +182,14 @@ def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float],
         **options,
     )
     return Backend(stack.enter_context(client), LastConversation(_NullCache(), emulator.api_url))
+
+
+def play_demo(emulator: "Emulator", pace: float) -> None:
+    """Have the emulator of ``open_backend`` answer as somebody wants to see it who tries it out."""
+    from copilot_sync.emulator import Reply
+    from copilot_sync.emulator.demo import demo_answer
+
+    emulator.reply = Reply(demo_answer, pace=pace)
 
 
 @contextlib.contextmanager

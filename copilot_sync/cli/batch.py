@@ -24,6 +24,7 @@ from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, report_usage_errors
 from copilot_sync.cli.output import show_json
 from copilot_sync.cli.question import read_attachments
+from copilot_sync.cli.schemas import read_expectation
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import Timeout
@@ -91,6 +92,8 @@ Examples:
     type=click.Path(file_okay=False),
     help="Reuse kept answers, keep new ones.  [default: neither]",
 )
+@options.schema
+@options.repairs
 @options.label
 @click.option("--emulator", "emulated", is_flag=True, help="Ask an emulator in this process, without an account.")
 def batch(
@@ -102,19 +105,23 @@ def batch(
     timeout: Optional[float],
     retry_failed: bool,
     cache: Optional[str],
+    schema: Optional[str],
+    repairs: int,
     emulated: bool,
     **others: Any,
 ) -> int:
     """Ask every prompt of IN and write each result to OUT as a line of JSON.
 
-    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation", "files"}), CSV with columns
-    of these names, or text with one prompt per line; "-" is stdin, which is read to its end first. With --format
-    openai, IN and OUT are those of OpenAI's batches. To continue a batch that stopped, run the same command again;
-    this needs an OUT other than "-". All prompts use one account, and a burst of requests may get it suspended.
+    IN is JSON Lines ({"id", "prompt" or "messages", "model", "system", "conversation", "files", "schema"}), CSV
+    with columns of these names, or text with one prompt per line; "-" is stdin, which is read to its end first.
+    With --format openai, IN and OUT are those of OpenAI's batches. With --schema, answers are JSON that fits it. To
+    continue a batch that stopped, run the same command again; this needs an OUT other than "-". All prompts use one
+    account, and a burst of requests may get it suspended.
     """
     is_kept = output != _STDOUT
     _check_output(prompts, output, retry_failed)
     attachments = read_attachments(files)
+    expected = None if schema is None else read_expectation(schema, repairs)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
         client = stack.enter_context(_backend(emulated, cache, others)).client
@@ -128,6 +135,8 @@ def batch(
                 output=output if is_kept else None,
                 output_format=output_format,
                 retry_failed=retry_failed,
+                schema=expected and expected.schema,
+                repairs=repairs,
                 timeout=None if timeout is None else Timeout(total=timeout),
                 **{name: value for name, value in others.items() if value is not None},
             )
@@ -172,7 +181,7 @@ def _show_results(results: Run, output: str, form: OutputForm) -> int:
     except BrokenPipeError:  # the reader of the results wants no more of them
         shows_summary = False
         raise
-    except (click.UsageError, JournalError):  # nothing to sum up if nothing was started
+    except (click.ClickException, JournalError):  # nothing to sum up if nothing was started
         shows_summary = tally.done > 0
         raise
     finally:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.backend import Backend, open_backend
+from copilot_sync.cli.backend import Backend, open_backend, play_demo
 from copilot_sync.cli.failures import describe_error
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
 from copilot_sync.cli.output import show_answer
@@ -76,7 +76,7 @@ def chat(
     /help for the commands, Ctrl-C to stop an answer, Ctrl-D to end.
     """
     model = model or Environment.read().model or MODEL
-    with open_backend(emulated) as backend:
+    with open_backend(emulated, prepare=play_demo) as backend:
         loop = _ChatLoop(backend, backend.conversation(conversation, go_on), model, system, raw, label)
         try:
             loop.run()

@@ -10,6 +10,7 @@ import click
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
+    InvalidAnswerError,
     InvalidRequestError,
     MissingCredentialsError,
     ModelNotAvailableError,
@@ -39,6 +40,7 @@ _ADVICE: Tuple[Tuple[Type[CopilotError], str], ...] = (
     (WrongHostError, _DOCTOR),
     (NotFoundError, "see what there is with: copilot-sync threads list"),
     (ModelNotAvailableError, ""),  # it says so itself
+    (InvalidAnswerError, "see the answers with: copilot-sync threads show {conversation}"),
     (InvalidRequestError, _MODELS),
     (QuotaExceededError, ""),
     (RateLimitError, "try again later"),

@@ -2,6 +2,8 @@
 
 import click
 
+from copilot_sync.structured import REPAIRS
+
 model = click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
 system = click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 files = click.option(
@@ -17,6 +19,14 @@ go_on = click.option(
 label = click.option("--label", metavar="TEXT", help='A name for "usage" to add up by.  [default: none]')
 raw = click.option("--raw", is_flag=True, help="Print Markdown as it is.  [default: drawn in a terminal]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+schema = click.option("--schema", metavar="SCHEMA", help="Fields or a JSON Schema's file to fit.  [default: none]")
+repairs = click.option(
+    *("--repairs", "repairs"),
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=REPAIRS,
+    help=f"With --schema, ask again so often.  [default: {REPAIRS}]",
+)
 script = click.option(
     "--script",
     metavar="FILE",

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 from dataclasses import asdict, replace
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import click
 
@@ -55,10 +55,18 @@ def show_heading(text: str) -> None:
     click.echo(click.style(shown, bold=True) if has_colours(sys.stdout) else shown)
 
 
-def show_json(value: Any) -> None:
-    """Print a value as one line of JSON, in ASCII unless stdout is UTF-8. Numbers that JSON lacks become ``null``."""
-    text = json.dumps(_finite(value), ensure_ascii=not is_utf8(sys.stdout))
+def show_json(value: Any, *, indent: Optional[int] = None) -> None:
+    """Print a value as JSON, in ASCII unless stdout is UTF-8. Numbers that JSON lacks become ``null``.
+
+    It is one line, unless there is an ``indent``.
+    """
+    text = json.dumps(_finite(value), ensure_ascii=not is_utf8(sys.stdout), indent=indent)
     click.echo(_UNPRINTABLE.sub(lambda match: json.dumps(match.group())[1:-1], text))
+
+
+def show_data(value: Any) -> None:
+    """Print a value as JSON: in lines for a person, as one line for a program."""
+    show_json(value, indent=2 if is_terminal(sys.stdout) else None)
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ import importlib
 import io
 import os
 import sys
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import click
 
@@ -60,6 +60,19 @@ class _Program(click.Group):
         command: click.Command = getattr(importlib.import_module(f"copilot_sync.cli.{cmd_name}"), cmd_name)
         _add_verbose(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: List[str]
+    ) -> Tuple[Optional[str], Optional[click.Command], List[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:  # click knows none to suggest, because it lists what was imported
+            from difflib import get_close_matches
+
+            near = [] if args[0].startswith("-") else get_close_matches(args[0], COMMANDS)
+            if not near:
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

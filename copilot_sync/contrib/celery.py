@@ -32,7 +32,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optio
 
 from copilot_sync import errors
 from copilot_sync.batch.intake import reading
-from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource
+from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, without_schema
 from copilot_sync.batch.results import Result, error_of, result_of_bad_line
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
@@ -249,6 +249,8 @@ def ask(  # noqa: D417 - Celery gives self
     files: Optional[Sequence[NamedText]] = None,
     extra: Optional[Mapping[str, Any]] = None,
     timeout: Optional[float] = None,
+    label: Optional[str] = None,
+    user: Optional[str] = None,
     resumed: Optional[Mapping[str, Any]] = None,
 ) -> Dict[str, Any]:
     """Ask, and give the whole answer. Arguments and result are plain JSON.
@@ -263,6 +265,8 @@ def ask(  # noqa: D417 - Celery gives self
         files: Text files to attach: pairs of a name and a text. The worker opens no path that a task names.
         extra: Further fields of the message, as ``Client.ask`` takes them.
         timeout: Seconds of silence allowed. Default: the client's.
+        label: What the task is for, in words of yours, for your own records. The service is not told.
+        user: For whom it is, likewise. A ``Budget`` may limit each user.
         resumed: What an earlier delivery of the same task came to. Not for callers.
 
     Returns:
@@ -284,7 +288,7 @@ def ask(  # noqa: D417 - Celery gives self
     )
     so_far: Mapping[str, Any] = resumed or {}
     content = Prompt("", prompt, conversation=known, files=files or ()).content(system)
-    task = Task(content, model, timeout, extra=extra)
+    task = Task(content, model, timeout, extra=extra, label=label, user=user)
     submission = Submission(task, refusals=so_far.get("refusals", 0), attempts=so_far.get("attempts", 0))
     if earlier["status"] == SENDING:
         submission.mark_maybe_sent(MessageHandle(**earlier["result"]))
@@ -307,6 +311,8 @@ def fan_out(
     files: Optional[Iterable[FileInput]] = None,
     extra: Optional[Mapping[str, Any]] = None,
     timeout: Optional[float] = None,
+    label: Optional[str] = None,
+    user: Optional[str] = None,
     **options: Any,
 ) -> "FannedOut":
     """Hand many prompts to the workers, a task each. Returns when the broker has all of them.
@@ -322,6 +328,8 @@ def fan_out(
             pairs of a name and a text. Each task carries their texts.
         extra: Further fields of every message, as ``Client.ask`` takes them.
         timeout: For each prompt: seconds of silence allowed. Default: the client's.
+        label: What the prompts are for, in words of yours, for your own records. The service is not told.
+        user: For whom they are, likewise. A ``Budget`` may limit each user.
         **options: How tasks are sent, as ``Task.apply_async`` has it: ``queue``, ``priority``, ``expires`` and so on.
 
     Raises:
@@ -333,17 +341,14 @@ def fan_out(
     attached = read_files(files)
     inline_files(attached)
     extra = MessageOptions.coerce(extra=extra).extra or None
+    for_all = _known(extra=extra, timeout=timeout, label=label, user=user)
     sent: List[_Sent] = []
     with ask.app.producer_or_acquire() as producer, reading(prompts) as checked:
-        for prompt in checked:
+        for prompt in map(without_schema, checked):
             if isinstance(prompt, BadLine):
                 sent.append((prompt.id, prompt))
                 continue
-            arguments = _arguments_of(prompt, model, system, timeout)
-            if prompt.files or attached:
-                arguments["files"] = [*prompt.files, *attached]
-            if extra is not None:
-                arguments["extra"] = extra
+            arguments = {**_arguments_of(prompt, model, system, attached), **for_all}
             sent.append((prompt.id, ask.apply_async((prompt.prompt,), arguments, producer=producer, **options)))
     return FannedOut(sent)
 
@@ -353,15 +358,15 @@ _Sent = Tuple[Id, Union[AsyncResult, BadLine]]
 
 
 def _arguments_of(
-    prompt: Prompt, model: Optional[str], system: Optional[str], timeout: Optional[float]
+    prompt: Prompt, model: Optional[str], system: Optional[str], attached: Sequence[NamedText]
 ) -> Dict[str, Any]:
     known = Conversation.from_value(prompt.conversation)
-    arguments = {
-        "conversation": None if known is None else known.to_dict(),
-        "model": prompt.model or model,
-        "system": prompt.system or system,
-        "timeout": timeout,
-    }
+    conversation = None if known is None else known.to_dict()
+    files = [*prompt.files, *attached] or None
+    return _known(conversation=conversation, model=prompt.model or model, system=prompt.system or system, files=files)
+
+
+def _known(**arguments: Any) -> Dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
@@ -419,12 +424,8 @@ def _result_of(id: Id, each: Union[AsyncResult, BadLine], timeout: Optional[floa
         return result_of_bad_line(each)
     fields = each.get(timeout=timeout, propagate=False)
     if isinstance(fields, Exception):
-        return Result(
-            id,
-            text=getattr(fields, "partial", ""),
-            conversation_id=_conversation_id_of(fields),
-            error=error_of(fields),
-        )
+        partial = getattr(fields, "partial", "")
+        return Result(id, text=partial, conversation_id=_conversation_id_of(fields), error=error_of(fields))
     error = None
     if not fields["complete"]:
         words = "the service did not say that the answer is whole"

@@ -3,6 +3,9 @@
 Each event is one ``data:`` line with a JSON object. Its ``type`` is one of these:
 
 - ``{"type": "content", "text": "…"}``: the next piece of the answer.
+- ``{"type": "waiting", "reason": "limit", "seconds": 42, "message": "…"}``: the question is not sent yet, because of
+  the limits that were set for the account, or of a pause of the service (``service``). The seconds may be ``null``.
+  The event comes again while that lasts.
 - ``{"type": "complete", "conversation_id": …, "message_id": …, "model": …, "usage": …, "complete": true,
   "references": […]}``: the answer is complete. The references are what it used.
 - ``{"type": "error", "code": "rate_limited", "message": "…", …}``: the answer failed. The message is for the person at
@@ -18,6 +21,7 @@ Threads: confined to the thread that iterates, but for the flag of the end, whic
 
 import json
 import logging
+import math
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Type
 
 from copilot_sync.errors import (
@@ -56,6 +60,8 @@ HEARTBEAT = 10.0
 #: Seconds between the two comments of a heartbeat. If the client has gone, the system still accepts the first write and
 #: refuses the second.
 PROBE_DELAY = 0.5
+#: Seconds between two looks whether a question waits that was not sent yet.
+LOOK = 2.0
 #: Sent at once, so that the head of the response is sent too.
 PREAMBLE = b": answering\n\n"
 #: Sent during silence.
@@ -103,9 +109,35 @@ def public_message(error: CopilotError) -> PublicMessage:
     return next(_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES)
 
 
+#: What keeps a question from being sent, by its reason.
+_WAITS: Mapping[str, str] = {
+    "limit": "There are many questions at the moment.",
+    "service": "The service is busy at the moment.",
+}
+
+
 def content_event(text: str) -> bytes:
     """Return the event for a piece of text."""
     return _event({"type": "content", "text": text})
+
+
+def waiting_event(stream: Stream) -> Optional[bytes]:
+    """Return the event for a question that waits to be sent; ``None`` if it does not wait."""
+    delay = stream._delay
+    if delay is None:
+        return None
+    seconds = None if math.isinf(delay.seconds) else math.ceil(delay.seconds)
+    when = "as soon as another one has been answered" if seconds is None else f"in {seconds} s"
+    message = f"{_WAITS[delay.reason]} Yours is sent {when}."
+    return _event({"type": "waiting", "reason": delay.reason, "seconds": seconds, "message": message})
+
+
+def looks(stream: Stream, seconds: float) -> Iterator[float]:
+    """Divide a wait for text: as long as the question is not sent, it is looked now and then why not."""
+    while seconds > LOOK and not stream.attempts:
+        yield LOOK
+        seconds -= LOOK
+    yield seconds
 
 
 def complete_event(answer: Answer) -> bytes:
@@ -241,15 +273,19 @@ class EventStream(Iterator[bytes]):
             self._begun = True
             return PREAMBLE
         try:
-            pieces = self._stream._steps.poll_all(self._heartbeat.next_wait())
+            for seconds in looks(self._stream, self._heartbeat.next_wait()):
+                pieces = self._stream._steps.poll_all(seconds)
+                if pieces:
+                    self._heartbeat.reset()
+                    return b"".join(map(content_event, pieces))
+                waiting = waiting_event(self._stream)
+                if waiting is not None:
+                    return waiting
         except CopilotError as error:
             return self._failed(error)
         except StopIteration:
             return self._last()
-        if not pieces:
-            return COMMENT
-        self._heartbeat.reset()
-        return b"".join(map(content_event, pieces))
+        return COMMENT
 
     def _failed(self, error: CopilotError) -> bytes:
         if self._ended:

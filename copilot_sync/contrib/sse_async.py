@@ -22,7 +22,9 @@ from copilot_sync.contrib.sse import (
     content_event,
     error_event,
     log_failure,
+    looks,
     not_kept_event,
+    waiting_event,
 )
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
@@ -82,7 +84,14 @@ class AsyncEventStream(AsyncIterator[bytes]):
             self._begun = True
             return PREAMBLE
         try:
-            pieces = await self._pieces.take(self._heartbeat.next_wait())
+            for seconds in looks(self._stream, self._heartbeat.next_wait()):
+                pieces = await self._pieces.take(seconds)
+                if pieces:
+                    self._heartbeat.reset()
+                    return b"".join(map(content_event, pieces))
+                waiting = waiting_event(self._stream)
+                if waiting is not None:
+                    return waiting
         except asyncio.CancelledError:
             self.close()
             raise
@@ -90,10 +99,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
             return self._failed(error)
         except StopAsyncIteration:
             return await self._last()
-        if not pieces:
-            return COMMENT
-        self._heartbeat.reset()
-        return b"".join(map(content_event, pieces))
+        return COMMENT
 
     def _failed(self, error: CopilotError) -> bytes:
         if self._ended:

@@ -97,6 +97,8 @@ class AnswerBuilder:
         self._events: List[UnknownEvent] = []
         self._event_bytes = 0
         self.complete: Optional[CompleteEvent] = None
+        #: The answer to the present message, ``None`` until all of it has come.
+        self.written: Optional[Answer] = None
         #: Empty until the stream has ended, then how it ended, under ``first``.
         self.ends: Dict[str, StreamEnd] = {}
 
@@ -176,10 +178,20 @@ class AnswerBuilder:
             events=tuple(self._events),
             data=end.data if end else {},
         )
-        if self.note_end(answer) is not answer:
-            raise StreamClosedError("the stream was closed", stage="stream")
+        self.conclude(answer)
         if complete:
             self.conversation.message_id = message_id
+
+    def conclude(self, answer: Answer) -> None:
+        """Have the stream end with an answer. Errors as in ``finish``."""
+        if self.note_end(answer) is not answer:
+            raise StreamClosedError("the stream was closed", stage="stream")
+        self.written = answer
+
+    @property
+    def has_begun_once(self) -> bool:
+        """Whether an answer has begun."""
+        return self.begun or self.answer is not None
 
 
 class ReplyVerdict(enum.Enum):

@@ -30,6 +30,7 @@ from copilot_sync.pacing.caches import is_interruption
 from copilot_sync.protocol.requests import ROOT
 from copilot_sync.safe_text import CACHED_ID, loads
 from copilot_sync.settings import Urls
+from copilot_sync.structured import Expectation, MisfitError
 from copilot_sync.transport.call import CallContext
 from copilot_sync.usage import Usage
 
@@ -105,12 +106,16 @@ class CachedQuestion:
         cache: The cache.
         key: The key of the message.
         may_recall: Whether an answer from the cache will do.
+        expected: What the answer has to be; ``None`` for any text.
     """
 
-    def __init__(self, cache: AnswerCache, key: str, *, may_recall: bool) -> None:
+    def __init__(
+        self, cache: AnswerCache, key: str, *, may_recall: bool, expected: Optional[Expectation] = None
+    ) -> None:
         self._cache = cache
         self._key = key
         self._may_recall = may_recall
+        self._expected = expected
 
     @classmethod
     def from_message(
@@ -131,11 +136,18 @@ class CachedQuestion:
             is_first = message.conversation is None and message.options.parent_message_id is None
         if cache is None or not is_first:
             return None
-        return cls(cache, key_of(urls, message), may_recall=handle is None and not wants_conversation)
+        may_recall = handle is None and not wants_conversation
+        return cls(cache, key_of(urls, message), may_recall=may_recall, expected=message.expected)
 
     def recall(self) -> Optional[Answer]:
         """Return the answer from the cache; ``None`` if there is none, or it will not do. It may block."""
-        return self._cache.look_up(self._key) if self._may_recall else None
+        answer = self._cache.look_up(self._key) if self._may_recall else None
+        if answer is None or self._expected is None:
+            return answer
+        try:
+            return self._expected.schema.fitted(answer)
+        except MisfitError:  # there is no thread in which to ask for another one
+            return None
 
     def driving(
         self, driver: Generator[Any, None, None], call: CallContext, builder: AnswerBuilder, limit: int

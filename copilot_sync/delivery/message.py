@@ -11,6 +11,7 @@ from typing import Any, Optional, Tuple
 from copilot_sync.models import Conversation
 from copilot_sync.protocol.requests import ROOT, MessageOptions
 from copilot_sync.settings import RetryPolicy, Timeout
+from copilot_sync.structured import Expectation
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class PendingMessage:
         fallback_model: The model to ask instead, once, if the service does not answer with ``model``; ``""`` for none.
         label: What the call is for, in the caller's words; ``""`` for none. The service is not told.
         user: For whom it is made, of those that the caller serves; ``""`` for nobody. The service is not told.
+        expected: What the answer has to be; ``None`` for any text. The text already says so.
     """
 
     content: str
@@ -56,6 +58,7 @@ class PendingMessage:
     fallback_model: str = ""
     label: str = ""
     user: str = ""
+    expected: Optional[Expectation] = None
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def entry_of(end: CallEnd, began_at: float, seconds: float) -> LedgerEntry:
     return LedgerEntry(
         began_at=datetime.fromtimestamp(began_at, timezone.utc),
         model=_word(end.message.model),
-        answered_model=_word(builder.answer.model if builder.answer else builder.routed_model),
+        answered_model=_word(builder.written.model if builder.written else builder.routed_model),
         label=_word(end.message.label),
         user=_word(end.message.user),
         input_tokens=_tokens(usage.input_tokens),
@@ -110,7 +110,7 @@ def entry_of(end: CallEnd, began_at: float, seconds: float) -> LedgerEntry:
 
 
 def _outcome(end: CallEnd) -> str:
-    answer = end.builder.answer
+    answer = end.builder.written
     if answer is not None:
         return ANSWERED if answer.complete else INCOMPLETE
     if end.error is None or isinstance(end.error, StreamClosedError):

@@ -12,6 +12,7 @@ from copilot_sync import errors
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
+    InvalidAnswerError,
     InvalidRequestError,
     MissingCredentialsError,
     ModelNotAvailableError,
@@ -91,6 +92,8 @@ _FORMS: Mapping[Type[BaseException], _ErrorForm] = {
     RequestTimeoutError: _ErrorForm(504, "server_error", "timeout"),
     NetworkError: _ErrorForm(502, "server_error", "unreachable"),
     ServerError: _ErrorForm(503, "server_error", "unavailable"),
+    # Clients do not ask by themselves again after a 422: it took several messages already.
+    InvalidAnswerError: _ErrorForm(422, "server_error", "invalid_answer"),
     StreamClosedError: _ErrorForm(503, "server_error", "stopped"),
     CopilotError: _ErrorForm(502, "server_error", "failed"),
 }
@@ -184,6 +187,11 @@ def empty() -> ApiError:
         code="empty_answer",
         headers=(_DO_NOT_RETRY,),
     )
+
+
+def not_configured(message: str, param: Optional[str] = None) -> ApiError:
+    """The error for what the gateway was not set up to do. The message says what is missing."""
+    return ApiError(501, message, kind="server_error", code="not_configured", param=param, headers=(_DO_NOT_RETRY,))
 
 
 def internal() -> ApiError:

@@ -165,7 +165,8 @@ class AccountLimiter:
                     logger.info("%s", in_words(self._next_at - self._clock(), ahead))
                 longest = _LOOK_AGAIN if not ahead and math.isinf(seconds) else _LONGEST_SLEEP
                 left = call.remaining()
-                call.sleep_until_woken(min(seconds, longest, longest if left is None else left))
+                with call.delayed("limit", self._next_at - self._clock()):
+                    call.sleep_until_woken(min(seconds, longest, longest if left is None else left))
                 call.check("limit")
         finally:
             try:
@@ -373,13 +374,30 @@ class AccountLimiter:
                 keeper.join(_JOIN)
 
 
-_limiters: "weakref.WeakValueDictionary[Tuple[str, object, RateRules], AccountLimiter]" = weakref.WeakValueDictionary()
+class _Limiters:
+    """The limiters of this process. Safe for any thread."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[Tuple[str, object, RateRules], AccountLimiter]
+        self._known = weakref.WeakValueDictionary()
+        self.after_fork_in_child()
+        reset_after_fork(self)
+
+    def after_fork_in_child(self) -> None:
+        """Begin with a lock of our own."""
+        self._lock = threading.RLock()
+
+    def get(self, account: str, store: Store, rules: RateRules) -> AccountLimiter:
+        """Return the limiter that all of this process share who go by the same limits."""
+        key = (account, getattr(store, "place", store), rules)
+        with self._lock:
+            found = self._known.get(key)
+            if found is None:  # a signal handler may make it as well, in the meantime
+                found = self._known.setdefault(key, AccountLimiter(account, store, rules))
+            return found
 
 
-def limiter_of(account: str, store: Store, rules: RateRules) -> AccountLimiter:
-    """Return the limiter that all of this process share who go by the same limits."""
-    key = (account, getattr(store, "place", store), rules)
-    return _limiters.setdefault(key, AccountLimiter(account, store, rules))
+limiter_of = _Limiters().get
 
 
 def in_words(seconds: float, ahead: int) -> str:

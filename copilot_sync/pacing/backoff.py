@@ -58,7 +58,8 @@ class Backoff:
         logger.info("%s: trying again in %.2f s after %s", error.stage, seconds, _reason(error))
         if policy.on_retry is not None:
             policy.on_retry(error, seconds)
-        self._call.sleep(seconds)
+        with self._call.delayed("service", seconds):
+            self._call.sleep(seconds)
 
     def _next_wait(self, policy: RetryPolicy) -> Optional[float]:
         """Return the seconds until the next attempt; ``None`` if there is none left."""

@@ -228,7 +228,8 @@ class Cooldown:
             left = call.remaining()
             if waited + seconds > allowed or (left is not None and seconds >= left):
                 raise held
-            call.sleep(seconds)
+            with call.delayed("service", seconds):
+                call.sleep(seconds)
             waited += seconds
 
     def _look(self, now: float) -> None:
@@ -253,7 +254,8 @@ class Cooldown:
             left = call.remaining()
             if waited + seconds > allowed or (left is not None and seconds >= left):
                 raise _slow_down(seconds, stage)
-            call.sleep(seconds)
+            with call.delayed("service", seconds):
+                call.sleep(seconds)
             waited += seconds
 
     def _try_turn(

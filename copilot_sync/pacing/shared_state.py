@@ -117,18 +117,23 @@ class MemoryStore:
             return _applied(state, self._clock(), name, rules, holder, number)
 
 
-def _read(content: bytes, now: float, rules: RateRules) -> AccountState:
-    """Read a state that somebody else may have written."""
-    if not content.strip():
-        return AccountState()
+def _parsed(content: bytes) -> Optional[AccountState]:
+    """Parse a state that somebody else may have written; ``None`` if it can't be."""
     try:
-        return AccountState.checked(json.loads(content))
+        return AccountState.checked(json.loads(content)) if content.strip() else AccountState()
     except (ValueError, RecursionError):
+        return None
+
+
+def _read(content: bytes, now: float, rules: RateRules) -> AccountState:
+    """Read a state. One that can't be parsed is full."""
+    state = _parsed(content)
+    if state is None:
         logger.warning("the state of the account's limits can't be read: nothing begins for %.0f s", rules.window)
         state = AccountState()
         state.settle(now)
         state.pause(now, rules.window)
-        return state
+    return state
 
 
 def _open_or_make(path: str, flags: int) -> int:
@@ -166,8 +171,9 @@ class FolderStore:
         path = os.path.join(self._folder, f"limits-{account}.json")
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            if name in _LOOKS:
-                return self._looked(path, name, rules)
+            state = self._looked(path) if name in _LOOKS else None
+            if state is not None:
+                return _applied(state, self._clock(), name, rules, "", 0.0)
             with self._lock, locked(path, _PATIENCE) as got:
                 if not got:
                     raise StoreError("another process does not let go of its lock")
@@ -187,18 +193,13 @@ class FolderStore:
         except OSError as error:
             raise StoreError(type(error).__name__) from None
 
-    def _looked(self, path: str, name: str, rules: RateRules) -> float:
-        """Look without the lock. What another process is writing just now, if it can't be read, is not there yet."""
+    def _looked(self, path: str) -> Optional[AccountState]:
+        """Read the state without the lock; ``None`` if that can't be: another process may be writing it just now."""
         try:
             with open(path, "rb", buffering=0) as file:
-                content = file.read(_LARGEST)
+                return _parsed(file.read(_LARGEST))
         except FileNotFoundError:
-            return 0.0
-        try:
-            state = AccountState.checked(json.loads(content)) if content.strip() else AccountState()
-        except (ValueError, RecursionError):
-            return 0.0
-        return _applied(state, self._clock(), name, rules, "", 0.0)
+            return AccountState()
 
 
 class SharedCache(Protocol):

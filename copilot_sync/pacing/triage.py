@@ -103,7 +103,8 @@ class Triage:
         if verdict.scope is Scope.ALL_STOP and not may_be_early_end:
             return Decision.STOP
         if isinstance(error, BudgetExceededError) and (error.retry_after or 0.0) > LONGEST_WAIT:
-            return Decision.STOP
+            # One that is alone may have the budget of its own user; others find out without asking the service.
+            return Decision.FAIL if self._is_alone else Decision.STOP
         if verdict.not_asked and self._is_alone:
             return Decision.WAIT_ALONE
         if not verdict.not_asked:

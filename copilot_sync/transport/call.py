@@ -25,7 +25,7 @@ from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.settings import Timeout
-from copilot_sync.stepping import NothingYet, Pace, Pause, Watch
+from copilot_sync.stepping import Delay, NothingYet, Pace, Pause, Watch
 from copilot_sync.transport.call_limits import INSTANT, CallLimits
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -70,9 +70,10 @@ class CallContext(CallLimits):
         self._running = _held_lock()
         self._socket: Optional[socket.socket] = None
         self._process = os.getpid()
+        self._delay: Optional[Delay] = None  # its end in place of its seconds
 
     def begin(self) -> None:
-        """Start the clock of the call, in this process."""
+        """Start the clock of the call, in this process. Whoever makes a part of it may say so again."""
         self._process = os.getpid()
         reset_after_fork(self)
         self.start_clock()
@@ -215,6 +216,21 @@ class CallContext(CallLimits):
         sock, self._socket = self._socket, None
         if sock is not None:
             leave_to_parent(sock)
+
+    @property
+    def delay(self) -> Optional[Delay]:
+        """What the call waits for at this moment, other than bytes; ``None`` if it does not. For any thread."""
+        delay = self._delay
+        return delay and delay._replace(seconds=max(0.0, delay.seconds - self.clock()))
+
+    @contextlib.contextmanager
+    def delayed(self, reason: str, seconds: float) -> Iterator[None]:
+        """Say why the call waits inside, and for how long. See ``Delay``."""
+        self._delay = Delay(reason, self.clock() + seconds)
+        try:
+            yield
+        finally:
+            self._delay = None
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call is stopped meanwhile.

@@ -39,9 +39,9 @@ class CallLimits:
         self.has_nearer_limit = False
 
     def start_clock(self) -> None:
-        """Begin the time of the whole call."""
+        """Begin the time of the whole call, unless it has begun: all messages of a call share it."""
         self.touch()
-        if self.timeout.total is not None:
+        if self.timeout.total is not None and self._total is None:
             self._deadline, self._total = self.clock() + self.timeout.total, self.timeout.total
 
     @contextlib.contextmanager

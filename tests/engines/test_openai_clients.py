@@ -384,6 +384,47 @@ def test_an_official_client_asks_again_only_when_it_helps(
     assert told.get("raised") == raised, told
 
 
+#: What a service writes for a person, in its own way; what is in that; and what does not fit.
+ADA = {"name": "Ada", "born": 1815}
+WRITTEN, WRONG = f"Sure:\n```json\n{json.dumps(ADA)}\n```", '{"name": "Ada"}'
+#: Calls that ask for data: whole, and as a stream, whose client may show the text before its end.
+PARSED = ("parsed", "async parsed", "json object")
+PARSED_RESPONSES = ("parsed response", "parsed response stream")
+DATA: Mapping[str, Tuple[str, ...]] = {
+    "openai 1": (*PARSED, "parsed stream"),
+    "openai 2": (*PARSED, "parsed stream", *PARSED_RESPONSES),
+    "openai 3": (*PARSED, "parsed stream", *PARSED_RESPONSES),
+    "instructor": ("parsed", "json object"),
+    "langchain": ("parsed",),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_client_gets_data(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """Objects of its own classes. An answer that does not fit costs one more message, and the client none of it."""
+    driver = driver_of(name)
+    for call in DATA[name]:
+        with gateways.over() as emulator:
+            refused = "[1]" if call == "json object" else WRONG
+            emulator.script(Reply(refused), Reply(WRITTEN))
+            told = driver.call(call, retries=2)
+            assert told.get("whole") == ADA, (call, told)
+            assert questions(emulator) == 2
+        assert "".join(told["pieces"]) in ("", json.dumps(ADA))
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_client_raises_if_no_answer_fits(gateways: Gateways, driver_of: DriverOf, name: str) -> None:
+    """After three messages, and no client asks once more by itself."""
+    driver = driver_of(name)
+    for call in DATA[name]:
+        with gateways.over(Reply("I do not know")) as emulator:
+            told = driver.call(call, retries=2)
+            assert questions(emulator) == 3, (call, told)
+        assert told.get("raised") in ("UnprocessableEntityError", "InstructorRetryException"), (call, told)
+        assert "none of 3 answers fits" in told["says"]
+
+
 @pytest.mark.parametrize("call", ["tools", "in text"])
 def test_instructor_gets_no_objects(gateways: Gateways, driver_of: DriverOf, call: str) -> None:
     """With tools the gateway says that it has none. Without, the text of the answer is read, and here it is prose."""

@@ -3,11 +3,12 @@
 Threads: confined to the thread that answers the request, but for ``close``.
 """
 
+import dataclasses
 import math
 import time
 from typing import Callable, List, Optional
 
-from copilot_sync.errors import CopilotError
+from copilot_sync.errors import CopilotError, InvalidAnswerError
 from copilot_sync.models import Answer
 from copilot_sync.openai_api.failures import empty, from_copilot, incomplete, too_busy
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
@@ -62,10 +63,13 @@ class Answering:
         stream: The stream.
         limiter: The pace, of which a slot is taken.
         has_left: Tells whether the client has left; ``None`` if nothing does.
+        is_data: Whether the answer has a schema: its text is the document in it then, in one piece.
     """
 
-    def __init__(self, stream: Stream, limiter: RateLimiter, has_left: HasLeft) -> None:
+    def __init__(self, stream: Stream, limiter: RateLimiter, has_left: HasLeft, *, is_data: bool = False) -> None:
         self._stream = stream
+        self._is_data = is_data
+        self._is_told = not is_data  # of the document
         self._limiter = limiter
         self._has_left = has_left
         self._turns = [limiter]  # to be given back once, whoever closes
@@ -91,13 +95,22 @@ class Answering:
             try:
                 found = self._stream._steps.poll_all(max(0.0, min(left, LOOK)))
             except StopIteration:
-                return None
+                return self._last_pieces()
             except CopilotError as error:
                 self._note(error)
                 raise from_copilot(error) from error
+            if self._is_data:
+                found = []
             if found or left <= 0:
                 return found
             _check_presence(self._has_left)
+
+    def _last_pieces(self) -> Optional[List[str]]:
+        """Return the document, the first time; ``None`` for an answer that is no data."""
+        if self._is_told:
+            return None
+        self._is_told = True
+        return [self.answer().text]
 
     def answer(self) -> Answer:
         """Return the answer after its end.
@@ -111,7 +124,7 @@ class Answering:
         self._limiter.answered()
         if not answer.text.strip():
             raise empty()
-        return answer
+        return answer if answer.parsed_json is None else dataclasses.replace(answer, text=answer.parsed_json)
 
     def whole(self) -> Answer:
         """Wait for the whole answer. The question is closed in any case.
@@ -131,7 +144,8 @@ class Answering:
         """Tell the pace what a failure means for others."""
         verdict = verdict_of(error)
         if verdict.scope is Scope.MESSAGE:
-            if error.status is not None:  # the service was there, and did not ask to slow down
+            is_answer = isinstance(error, InvalidAnswerError)
+            if is_answer or error.status is not None:  # the service was there, and did not ask to slow down
                 self._limiter.answered()
         elif verdict.scope is not Scope.ALL_STOP and not verdict.not_asked:
             self._limiter.penalize(getattr(error, "retry_after", None))

@@ -16,7 +16,7 @@ from copilot_sync.contrib.openai_gateway.pages import PageQuery, values_of
 from copilot_sync.contrib.openai_gateway.request_body import read_json
 from copilot_sync.contrib.openai_gateway.wsgi_response import WsgiResponse, check_method, json_response, unknown_url
 from copilot_sync.openai_api.chat_request import read_text, wrong_type
-from copilot_sync.openai_api.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError, not_configured
 
 #: What a client may say of a batch: how many pairs, and how many characters each part has.
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
@@ -128,10 +128,4 @@ def _metadata_of(body: Mapping[str, Any]) -> Optional[Dict[str, str]]:
 
 def no_folder() -> ApiError:
     """The error if the gateway keeps no batches."""
-    return ApiError(
-        501,
-        "this gateway keeps no batches: it needs a folder, Gateway(batches=...)",
-        kind="server_error",
-        code="not_configured",
-        headers=(("x-should-retry", "false"),),
-    )
+    return not_configured("this gateway keeps no batches: it needs a folder, Gateway(batches=...)")

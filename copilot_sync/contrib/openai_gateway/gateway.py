@@ -42,6 +42,7 @@ from copilot_sync.pacing.background import BackgroundLimiter
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy
+from copilot_sync.structured import Expectation, Schema
 from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
@@ -233,9 +234,9 @@ class Gateway:
                 memory.keep(request.model, request.messages, answer.text, answer.conversation)
 
         completion = ChatCompletion(request.model or self._client.get()._model, request.includes_usage, keep)
-        options = {"model": request.model, "conversation": conversation}
+        ask = functools.partial(self._answering, has_left, "messages", request.is_streamed, request.messages)
         try:
-            answering = self._answering(has_left, "messages", request.is_streamed, request.messages, **options)
+            answering = ask(request.schema, model=request.model, conversation=conversation, user=request.user)
         except BaseException:
             if memory is not None and conversation is not None:
                 memory.put_back(request.model, request.messages, conversation)
@@ -271,16 +272,19 @@ class Gateway:
             return self._responses.input_items(name, query)
         raise unknown_url("/v1/responses")
 
-    def _answering(self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, **options: Any) -> Answering:
+    def _answering(
+        self, has_left: HasLeft, param: str, is_streamed: bool, prompt: Any, schema: Optional[Schema], **options: Any
+    ) -> Answering:
         """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
         client, limiter = self._client.get(), self._known_limiter()
+        options.update(retry=_impatient(client), expected=None if schema is None else Expectation(schema))
         try:
-            stream = client.stream(prompt, buffered=not is_streamed, retry=_impatient(client), **options)
+            stream = client.stream(prompt, buffered=not is_streamed, **options)
         except (TypeError, ValueError) as error:
             raise _wrong_prompt(error, param) from None
         with self._known_background().ahead():
             take_turn(limiter, self._patience, has_left)
-        return Answering(stream, limiter, has_left)
+        return Answering(stream, limiter, has_left, is_data=schema is not None)
 
     def _known_limiter(self) -> RateLimiter:
         with self._lock:

@@ -20,6 +20,7 @@ class ResponseObjects:
         instructions: What the request says.
         previous_response_id: What the request says.
         is_stored: What the request says.
+        text_format: What the request says.
         clock: Returns the time, in seconds since 1970.
     """
 
@@ -30,6 +31,7 @@ class ResponseObjects:
         instructions: Optional[str] = None,
         previous_response_id: Optional[str] = None,
         is_stored: bool = True,
+        text_format: Optional[Dict[str, Any]] = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.id = f"resp_{uuid.uuid4().hex}"
@@ -52,7 +54,7 @@ class ResponseObjects:
             "reasoning": {"effort": None, "summary": None},
             "store": is_stored,
             "temperature": None,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": text_format or {"type": "text"}},
             "tool_choice": "auto",
             "tools": [],
             "top_p": None,

@@ -7,11 +7,12 @@ parameter                             what becomes of it
 ``instructions``                      sent in front of it
 ``model``, ``stream``                 as they say
 ``previous_response_id``              the conversation goes on after that answer
+``safety_identifier``, ``user``       for whom the request is made: for budgets and the ledger
 ``store``                             ``false``: the response can't be retrieved, continued or cancelled
 ``background``, ``conversation``,     refused (400 ``unsupported_parameter``) unless they say nothing
 ``include``, ``prompt``, ``tools``,
 ``tool_choice``, ``top_logprobs``
-``text``                              refused unless its ``format`` is text; the rest of it is ignored
+``text``                              its ``format`` as it says; the rest of it is ignored
 anything else                         ignored, and named in ``x-copilot-sync-ignored``
 ====================================  ================================================================
 
@@ -22,14 +23,18 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from copilot_sync.openai_api.chat_request import (
     NOTHING,
+    USER,
     ignored_of,
     read_flag,
+    read_format,
     read_model,
     read_text,
+    read_user,
     wrong_type,
 )
 from copilot_sync.openai_api.failures import ApiError
 from copilot_sync.prompts import PromptInput, format_prompt
+from copilot_sync.structured import Schema
 
 #: Parameters that would change what comes back, and the values with which they change nothing.
 _UNSUPPORTED: Mapping[str, Tuple[Any, ...]] = {
@@ -41,7 +46,7 @@ _UNSUPPORTED: Mapping[str, Tuple[Any, ...]] = {
     "tools": NOTHING,
     "top_logprobs": (*NOTHING, 0),
 }
-_READ = ("input", "instructions", "model", "previous_response_id", "store", "stream")
+_READ = ("input", "instructions", "model", "previous_response_id", "store", "stream", *USER)
 _ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -55,6 +60,9 @@ class ResponseRequest(NamedTuple):
         previous_response_id: The response to go on after; ``None`` for none.
         is_streamed: Whether the answer comes as it is written.
         is_stored: Whether the response can be retrieved and continued.
+        user: For whom the request is made, in the client's words; ``None`` for nobody.
+        text_format: What the answer has to be, as the request says it.
+        schema: What it has to fit; ``None`` for any text.
         ignored: The parameters that have no effect.
     """
 
@@ -64,6 +72,9 @@ class ResponseRequest(NamedTuple):
     previous_response_id: Optional[str]
     is_streamed: bool
     is_stored: bool
+    user: Optional[str]
+    text_format: Dict[str, Any]
+    schema: Optional[Schema]
     ignored: Tuple[str, ...]
 
     @classmethod
@@ -74,6 +85,7 @@ class ResponseRequest(NamedTuple):
             ApiError: A parameter has the wrong type, or can't be met (400).
         """
         store = body.get("store")
+        text_format = _text_format_of(body)
         return cls(
             input=_read_input(body.get("input")),
             instructions=read_text(body, "instructions"),
@@ -81,6 +93,9 @@ class ResponseRequest(NamedTuple):
             previous_response_id=read_text(body, "previous_response_id"),
             is_streamed=read_flag(body, "stream"),
             is_stored=store is None or read_flag(body, "store"),
+            user=read_user(body),
+            text_format=text_format,
+            schema=read_format(text_format, text_format.get("schema"), "text.format"),
             ignored=ignored_of(_without_text_format(body), _READ, _UNSUPPORTED),
         )
 
@@ -124,19 +139,23 @@ def _read_message(item: object) -> Dict[str, Any]:
     return item
 
 
-def _without_text_format(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the parameters without ``text`` if that says nothing but that the answer is text.
+def _text_format_of(body: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the format of the text.
 
     Raises:
-        ApiError: It asks for another format (400).
+        ApiError: It, or what it is in, is no object (400).
     """
     text = body.get("text")
-    if text is None:
-        return body
-    if not isinstance(text, dict):
+    if text is not None and not isinstance(text, dict):
         raise wrong_type("text", "an object")
-    if text.get("format") not in (None, {"type": "text"}):
-        raise ApiError(400, "only text.format text can be met", code="unsupported_parameter", param="text.format")
-    if set(text) <= {"format"}:
+    found = (text or {}).get("format")
+    if found is not None and not isinstance(found, dict):
+        raise wrong_type("text.format", "an object")
+    return found or {"type": "text"}
+
+
+def _without_text_format(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters without ``text`` if that says nothing but a format."""
+    if set(body.get("text") or {}) <= {"format"}:
         return {name: value for name, value in body.items() if name != "text"}
     return body

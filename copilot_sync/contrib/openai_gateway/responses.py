@@ -55,12 +55,15 @@ class Responses:
             instructions=request.instructions,
             previous_response_id=previous,
             is_stored=request.is_stored,
+            text_format=request.text_format,
         )
         response = KnownResponse(objects, request.input if request.is_stored else "")
         answering = ask(
             request.prompt(),
+            schema=request.schema,
             model=request.model,
             system=request.instructions,
+            user=request.user,
             conversation=conversation,
             parent_message_id=conversation and conversation.message_id,
         )

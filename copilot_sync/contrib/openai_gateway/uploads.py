@@ -6,7 +6,7 @@ The package ``multipart`` reads them, which the extra ``serve`` brings.
 from typing import IO, Any, Dict, Mapping, NamedTuple, Optional
 
 from copilot_sync.contrib.openai_gateway.request_body import pieces_of
-from copilot_sync.openai_api.failures import ApiError
+from copilot_sync.openai_api.failures import ApiError, not_configured
 
 #: Fields of a form, and bytes of each but the file.
 _MOST_FIELDS, _LONGEST_FIELD = 16, 1024
@@ -55,13 +55,7 @@ def _library() -> Any:
 
         multipart.PushMultipartParser  # noqa: B018 - another package has the same name and no such class
     except (ImportError, AttributeError):
-        raise ApiError(
-            501,
-            "uploads need the package multipart: pip install 'copilot-sync[serve]'",
-            kind="server_error",
-            code="not_configured",
-            headers=(("x-should-retry", "false"),),
-        ) from None
+        raise not_configured("uploads need the package multipart: pip install 'copilot-sync[serve]'") from None
     return multipart
 
 

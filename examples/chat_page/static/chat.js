@@ -315,6 +315,11 @@ async function read(response, text) {
       lastMessageId = event.message_id ?? "";
       return event.complete ? "" : "This may not be all of the answer.";
     }
+    if (event.type === "waiting") {
+      status.textContent = event.message;
+      continue;
+    }
+    if (!text.data) status.textContent = "Answering …";
     follow();
     text.appendData(event.text);
   }

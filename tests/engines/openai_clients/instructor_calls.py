@@ -1,4 +1,4 @@
-"""instructor without a model for the answer: as the client that it wraps. With one, it wants tools."""
+"""instructor, as the client that it wraps, and for a model of the answer: by tools, by its format, or in its text."""
 
 from typing import Any, Callable
 
@@ -8,7 +8,7 @@ from answering_lines import QUESTION, answer_lines
 from pydantic import create_model
 
 Take = Callable[[str], None]
-Person: Any = create_model("Person", name=(str, ...))
+Person: Any = create_model("Person", name=(str, ...), born=(int, ...))
 
 
 def client(retries: int, mode: instructor.Mode = instructor.Mode.TOOLS) -> Any:
@@ -32,5 +32,13 @@ def in_text(retries: int, take: Take) -> Any:
     return client(retries, instructor.Mode.MD_JSON).chat.completions.create(**asked(Person)).name
 
 
+def by_schema(retries: int, take: Take) -> Any:
+    return client(retries, instructor.Mode.JSON_SCHEMA).chat.completions.create(**asked(Person)).model_dump()
+
+
+def by_json(retries: int, take: Take) -> Any:
+    return client(retries, instructor.Mode.JSON).chat.completions.create(**asked(Person)).model_dump()
+
+
 if __name__ == "__main__":
-    answer_lines({"plain": plain, "tools": tools, "in text": in_text})
+    answer_lines({"plain": plain, "tools": tools, "in text": in_text, "parsed": by_schema, "json object": by_json})

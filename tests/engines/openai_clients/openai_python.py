@@ -6,6 +6,7 @@ import time
 from typing import Any, Callable
 
 import openai
+import pydantic
 from answering_lines import QUESTION, answer_lines
 
 Take = Callable[[str], None]
@@ -137,6 +138,59 @@ def response_cancelled(retries: int, take: Take) -> Any:
         return [status, type(error).__name__, error.code, place.retrieve(name).status]
 
 
+class Person(pydantic.BaseModel):
+    name: str
+    born: int
+
+
+def parsed(retries: int, take: Take) -> Any:
+    place: Any = client(retries).chat.completions
+    if not hasattr(place, "parse"):
+        place = client(retries).beta.chat.completions  # where version 1 has it
+    return fields_of(place.parse(**ASKED, response_format=Person).choices[0].message.parsed)
+
+
+def parsed_stream(retries: int, take: Take) -> Any:
+    place: Any = client(retries).chat.completions
+    if not hasattr(place, "stream"):
+        place = client(retries).beta.chat.completions
+    with place.stream(**ASKED, response_format=Person) as events:
+        for event in events:
+            if event.type == "content.delta":
+                take(event.delta)
+        return fields_of(events.get_final_completion().choices[0].message.parsed)
+
+
+async def async_parsed(retries: int, take: Take) -> Any:
+    async with async_client(retries) as asking:
+        place: Any = asking.chat.completions
+        place = place if hasattr(place, "parse") else asking.beta.chat.completions
+        return fields_of((await place.parse(**ASKED, response_format=Person)).choices[0].message.parsed)
+
+
+def json_object(retries: int, take: Take) -> Any:
+    form: Any = {"type": "json_object"}
+    completion = client(retries).chat.completions.create(**ASKED, response_format=form)
+    return json.loads(completion.choices[0].message.content or "")
+
+
+def parsed_response(retries: int, take: Take) -> Any:
+    return fields_of(client(retries).responses.parse(**GIVEN, text_format=Person).output_parsed)
+
+
+def parsed_response_stream(retries: int, take: Take) -> Any:
+    with client(retries).responses.stream(**GIVEN, text_format=Person) as events:
+        for event in events:
+            if event.type == "response.output_text.delta":
+                take(event.delta)
+        return fields_of(events.get_final_response().output_parsed)
+
+
+def fields_of(person: Any) -> Any:
+    assert type(person) is Person
+    return person.model_dump()
+
+
 def models(retries: int, take: Take) -> Any:
     asking = client(retries)
     names = [model.id for model in asking.models.list()]
@@ -213,6 +267,12 @@ CALLS = {
     "async response stream": async_response_stream,
     "response life": response_life,
     "response cancelled": response_cancelled,
+    "parsed": parsed,
+    "parsed stream": parsed_stream,
+    "async parsed": async_parsed,
+    "json object": json_object,
+    "parsed response": parsed_response,
+    "parsed response stream": parsed_response_stream,
     "models": models,
     "batch": batch,
     "async batch": async_batch,

@@ -1,0 +1,78 @@
+"""What ``--schema`` takes: a file with a JSON Schema, or a few words, in the short form that ``llm`` has as well.
+
+The short form is a list of fields, divided by commas, or by line ends if there are any: a name, a type (``str`` if
+there is none), and behind a colon what the field is. ``name, age int, bio: what it is`` is an object of three.
+"""
+
+import os
+import re
+from typing import Any, Dict, List
+
+import click
+
+from copilot_sync.safe_text import loads, well_formed
+from copilot_sync.structured import Expectation, Schema
+from copilot_sync.text_files import text_of
+
+_TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
+_NAME_AND_TYPE = re.compile(r"([\w-]+)(?:\s+(\w+))?")
+#: What the name of a file has and a list of fields has not.
+_OF_PATHS = re.compile(r"[/\\]|\.\w+$")
+
+
+def read_schema(value: str) -> Dict[str, Any]:
+    """Return the JSON Schema that ``--schema`` names.
+
+    Raises:
+        click.UsageError: It is neither a file with a JSON Schema, nor the short form.
+    """
+    if os.path.isfile(value) or (":" not in value and _OF_PATHS.search(value)):
+        return _from_file(value)
+    fields = [field.strip() for field in value.split("\n" if "\n" in value.strip() else ",")]
+    return _object_of([field for field in fields if field])
+
+
+def read_expectation(value: str, repairs: int) -> Expectation:
+    """Return what an answer has to be, of the options of a command.
+
+    Raises:
+        click.UsageError: As ``read_schema`` raises it; also if the JSON Schema is not valid.
+        click.ClickException: What judges answers is not installed.
+    """
+    try:
+        return Expectation(Schema.from_value(read_schema(value)), repairs)
+    except ValueError as error:
+        raise click.UsageError(f"--schema {value}: {error}") from error
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _from_file(path: str) -> Dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            schema = loads(text_of(file.read()))
+    except OSError as error:
+        raise click.UsageError(f"--schema {path}: it can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise click.UsageError(f"--schema {path}: it holds no JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise click.UsageError(f"--schema {path}: it holds no JSON Schema, which is an object")
+    return schema
+
+
+def _object_of(fields: List[str]) -> Dict[str, Any]:
+    properties: Dict[str, Any] = {}
+    for field in fields:
+        words, _, description = (part.strip() for part in well_formed(field).partition(":"))
+        match = _NAME_AND_TYPE.fullmatch(words)
+        if match is None:
+            raise click.UsageError(f"--schema: {field!r} is no field; write: name, age int, bio: what it is")
+        name, kind = match[1], match[2] or "str"
+        if kind not in _TYPES:
+            raise click.UsageError(f"--schema: {field!r} has the type {kind!r}; there are {', '.join(_TYPES)}")
+        if name in properties:
+            raise click.UsageError(f"--schema: there are two fields {name!r}")
+        properties[name] = {"type": _TYPES[kind], **({"description": description} if description else {})}
+    if not properties:
+        raise click.UsageError("--schema: there are no fields; write: name, age int, bio: what it is")
+    return {"type": "object", "properties": properties, "required": list(properties)}

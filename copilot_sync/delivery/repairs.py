@@ -1,0 +1,151 @@
+"""A question whose answer has to fit a schema: it is asked, and asked again with what is wrong, in one thread.
+
+All messages are one call to whoever waits: they share its time limits and its stop. To what a call passes (limits,
+budgets, the ledger) each message is a call of its own. The one generator serves threads and event loops alike.
+"""
+
+import contextlib
+from dataclasses import replace
+from typing import Generator, List, Optional, Sequence, Tuple
+
+from copilot_sync.auth.api_session import ApiSession
+from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.exchange import Item, drive
+from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
+from copilot_sync.errors import InvalidAnswerError, StreamInterruptedError
+from copilot_sync.models import Answer, Conversation
+from copilot_sync.stepping import Pause
+from copilot_sync.structured import MisfitError, repair_text
+from copilot_sync.transport.call import CallContext
+from copilot_sync.usage import Usage
+
+
+class JudgedBuilder(AnswerBuilder):
+    """What is known of an answer that is judged before the stream ends with it."""
+
+    _is_again = False
+
+    def conclude(self, answer: Answer) -> None:
+        """Note an answer, but not yet as the end of the stream."""
+        self.written = answer
+
+    def begin_again(self) -> None:
+        """Forget an answer that does not fit, because it is asked for again."""
+        self._is_again = True
+        self.forget_text()
+        self.routed_model, self.annotations, self.complete, self.written = "", {}, None, None
+        self.answer_id = new_id()
+
+    @property
+    def has_begun_once(self) -> bool:
+        """Whether an answer has begun, be it one that did not fit."""
+        return self._is_again or self.begun
+
+
+def drive_to_fit(
+    session: ApiSession,
+    message: PendingMessage,
+    options: CallOptions,
+    call: CallContext,
+    builder: JudgedBuilder,
+    *,
+    tells_begun: bool = False,
+) -> Generator[Item, None, None]:
+    """Go through a whole call, as ``drive`` does, until its answer is what the message expects.
+
+    Yields:
+        The conversation, and the events of the answer that fits.
+
+    Raises:
+        InvalidAnswerError: No answer fits.
+        StreamInterruptedError: An answer may not be whole.
+        CopilotError: A message failed.
+    """
+    expected = message.expected
+    assert expected is not None  # noqa: S101 - else ``drive`` does
+    message = replace(message, buffered=True)
+    usages: List[Optional[Usage]] = []
+    while True:
+        items: List[Item] = []
+        with contextlib.closing(drive(session, message, options, call, builder, tells_begun=tells_begun)) as steps:
+            for item in steps:
+                if isinstance(item, (Conversation, Pause)):
+                    if type(item) is Pause or not usages:
+                        yield item
+                else:
+                    items.append(item)
+        answer = builder.written
+        assert answer is not None  # noqa: S101 - ``drive`` has ended without an error
+        _check_complete(answer)
+        usages.append(answer.usage)
+        answer = replace(answer, usage=total_usage(usages))
+        try:
+            fitted = expected.schema.fitted(answer)
+        except MisfitError as misfit:
+            problems = misfit.problems
+        else:
+            builder.note_end(fitted)  # unless the stream was closed meanwhile, which its reader will find
+            yield from items
+            return
+        if len(usages) > expected.repairs:
+            raise invalid_answer(answer, problems, len(usages))
+        message = _repair(message, builder, repair_text(problems))
+        builder.begin_again()
+        call.attempts["message"] = 0  # each message has its own
+
+
+def invalid_answer(answer: Answer, problems: Tuple[str, ...], count: int) -> InvalidAnswerError:
+    """Return the error for the last of so many answers, none of which fits."""
+    words = "the answer does not fit" if count == 1 else f"none of {count} answers fits"
+    return InvalidAnswerError(
+        f"{words} the schema: {'; '.join(problems)}",
+        problems=problems,
+        answer=answer,
+        stage="stream",
+        attempts=count,
+        partial=answer.text,
+    )
+
+
+def _check_complete(answer: Answer) -> None:
+    """Raise if some of an answer may be missing: that is no fault of the model's, which it could mend.
+
+    Raises:
+        StreamInterruptedError: It may be.
+    """
+    if not answer.complete:
+        raise StreamInterruptedError(
+            "some of the answer may be missing, so it is not read as data",
+            stage="stream",
+            partial=answer.text,
+            conversation=answer.conversation,
+        )
+
+
+def _repair(message: PendingMessage, builder: AnswerBuilder, text: str) -> PendingMessage:
+    """Return the message that asks again. What came with the question is in the thread, and is not sent again."""
+    return replace(
+        message,
+        content=text,
+        model=builder.model,
+        options=replace(message.options, references=(), media=(), parent_message_id=None),
+        conversation=builder.conversation,
+        handle=None,
+        fallback_model="",
+    )
+
+
+def total_usage(usages: Sequence[Optional[Usage]]) -> Optional[Usage]:
+    """Return what several answers cost together; ``None`` for what is not known of each."""
+    known = [usage for usage in usages if usage is not None]
+    if len(known) < len(usages):
+        return None
+    return Usage(
+        _total([usage.input_tokens for usage in known]),
+        _total([usage.output_tokens for usage in known]),
+    )
+
+
+def _total(counts: List[Optional[int]]) -> Optional[int]:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
