@@ -8,6 +8,7 @@ A batch never asks faster than its rate limiter allows, never asks a prompt agai
 prompt as done before its result is on the disk.
 """
 
+from copilot_sync.batch.dataframes import to_dataframe
 from copilot_sync.batch.durable_file import JournalError
 from copilot_sync.batch.prompt_files import PromptFile, read
 from copilot_sync.batch.prompts import BadLine, Prompt
@@ -32,4 +33,5 @@ __all__ = [
     "TooManyFailuresError",
     "read",
     "run",
+    "to_dataframe",
 ]

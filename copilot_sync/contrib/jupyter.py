@@ -74,7 +74,8 @@ class CopilotMagics(Magics):
             finally:
                 answer = stream.answer or _part_of(stream)
                 if name is not None and answer is not None:
-                    self.shell.push({name: answer})
+                    shell: Any = self.shell
+                    shell.push({name: answer})
 
     def _chat_of(self, conversation: Optional[str]) -> Chat:
         """Return the notebook's conversation. Another one takes its place if the cell says so."""

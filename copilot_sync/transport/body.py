@@ -11,8 +11,11 @@ cut, which raises. It is read by one thread; ``CallContext.cancel`` is the way t
 
 import contextlib
 import http.client
+import io
 import zlib
-from typing import Any, Callable, Generator, Iterator, List, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator, List, TypeVar
+
+import urllib3
 
 from copilot_sync.errors import NetworkError, ProtocolError, ResponseTooLargeError
 from copilot_sync.settings import DRAIN_BYTES, DRAIN_SECONDS
@@ -21,12 +24,21 @@ from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.reply import WatchedResponse
 
+if TYPE_CHECKING:
+    import requests
+
 T = TypeVar("T")
 
 #: Bytes asked for in one read, and made in one step of decompression.
 PIECE = 65536
 #: Seconds that an error's body is waited for: its status matters more than its words.
 ERROR_SECONDS = 2.0
+
+
+def unread(reply: "requests.Response") -> Any:
+    """Return what a reply's body is read from. A tool for tests that records may have read it, and keeps it then."""
+    content: Any = getattr(reply, "_content", False)  # ``False`` as long as nobody has asked for it
+    return reply.raw if content is False else urllib3.HTTPResponse(io.BytesIO(content), preload_content=False)
 
 
 class Body:

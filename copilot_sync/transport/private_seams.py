@@ -93,7 +93,7 @@ SEAMS: Tuple[Seam, ...] = (
         _REQUESTS,
         ("resp", "req", "stream", "timeout", "verify", "cert", "proxies", "yield_requests", "adapter_kwargs"),
     ),
-    Seam("requests.Response()._content", "session", "tells whether a tool has read a reply", _REQUESTS),
+    Seam("requests.Response()._content", "body", "tells whether a tool has read a reply", _REQUESTS),
     Seam("requests.PreparedRequest.prepare_content_length", "session", "prepares a request", _REQUESTS, ("body",)),
     Seam("requests.utils.select_proxy", "session", "finds the proxy of a URL", _REQUESTS, ("url", "proxies")),
     Seam("requests.utils.DEFAULT_CA_BUNDLE_PATH", "boundary", "is the file of CAs if nobody names one", _REQUESTS),

@@ -9,7 +9,6 @@ Threads: the session of a ``Transport`` is locked. What it knows of pools is ato
 """
 
 import contextlib
-import io
 import logging
 import sys
 import threading
@@ -18,17 +17,17 @@ from dataclasses import dataclass
 from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union, cast
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
+from urllib3.connectionpool import HTTPConnectionPool
 
 from copilot_sync.errors import ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits, origin_of
 from copilot_sync.stepping import NothingYet, Pace, Pause, WouldBlockError, without_pauses
-from copilot_sync.transport.body import Body
+from copilot_sync.transport.body import Body, unread
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.connection import seams, watch
@@ -125,7 +124,7 @@ class Transport:
             head.status,
             call.clock() - started,
         )
-        return Response(head, Body(_unread(reply), call, request.body_stage))
+        return Response(head, Body(unread(reply), call, request.body_stage))
 
     def _requested(
         self, request: Request, auth: Auth, call: CallContext, defers_reply: bool
@@ -266,12 +265,6 @@ class Transport:
         reset_after_fork(self)
 
 
-def _unread(reply: requests.Response) -> Any:
-    """Return what a reply's body is read from. A tool for tests that records may have read it, and keeps it then."""
-    content: Any = getattr(reply, "_content", False)  # ``False`` as long as nobody has asked for it
-    return reply.raw if content is False else urllib3.HTTPResponse(io.BytesIO(content), preload_content=False)
-
-
 def _arrival(
     source: WatchedResponse, reply: requests.Response, call: CallContext, stage: str
 ) -> Generator[Pause, None, None]:
@@ -336,7 +329,9 @@ class _Session(requests.Session):
 
     def sends_itself(self, url: str) -> bool:
         """Whether no tool for tests stands between this session and its connections. One that records reads a reply."""
-        return self.get_adapter(url) is self._ours and HTTPAdapter.send.__module__ == HTTPAdapter.__module__
+        steps = (requests.Session.send, HTTPAdapter.send, HTTPConnectionPool.urlopen)
+        are_replaced = any(step.__module__.partition(".")[0] not in ("requests", "urllib3") for step in steps)
+        return self.get_adapter(url) is self._ours and not are_replaced
 
     def has_idle(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> bool:
         """Whether a connection for such a request waits in a pool of ours, and nothing stands before it."""

@@ -13,7 +13,7 @@ import textwrap
 import threading
 import zlib
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Tuple
 
 import betamax
 import httpretty
@@ -81,49 +81,49 @@ def test_replayed_sockets_will_do(emulator: Emulator, client: Client) -> None:
     assert client.ask("after").text == "after"
 
 
-def mocked(emulator: Emulator) -> List[Tuple[str, str, str]]:
+def mocked(urls: Any) -> List[Tuple[str, str, str]]:
     """The URLs of a question, what is replied there, and its type."""
-    threads = f"{emulator.api_url}/github/chat/threads"
+    threads = f"{urls.api_url}/github/chat/threads"
     return [
-        (f"{emulator.github_url}/github-copilot/chat/token", '{"token": "t"}', "application/json"),
+        (f"{urls.github_url}/github-copilot/chat/token", '{"token": "t"}', "application/json"),
         (threads, '{"thread_id": "t"}', "application/json"),
         (f"{threads}/t/messages", EVENTS, "text/event-stream"),
     ]
 
 
 @contextlib.contextmanager
-def by_responses(emulator: Emulator) -> Iterator[None]:
+def by_responses(urls: Any) -> Iterator[None]:
     with responses.RequestsMock() as mock:
-        for url, body, kind in mocked(emulator):
+        for url, body, kind in mocked(urls):
             mock.post(url, body=body, content_type=kind)
         yield
 
 
 @contextlib.contextmanager
-def by_requests_mock(emulator: Emulator) -> Iterator[None]:
+def by_requests_mock(urls: Any) -> Iterator[None]:
     with requests_mock.Mocker() as mock:
-        for url, body, kind in mocked(emulator):
+        for url, body, kind in mocked(urls):
             mock.post(url, text=body, headers={"Content-Type": kind})
         yield
 
 
 @contextlib.contextmanager
-def by_httpretty(emulator: Emulator) -> Iterator[None]:
+def by_httpretty(urls: Any) -> Iterator[None]:
     with httpretty.enabled(verbose=False, allow_net_connect=True):
-        for url, body, kind in mocked(emulator):
+        for url, body, kind in mocked(urls):
             httpretty.register_uri("POST", url, body=body, content_type=kind)
         yield
 
 
 @contextlib.contextmanager
-def by_pook(emulator: Emulator) -> Iterator[None]:
+def by_pook(urls: Any) -> Iterator[None]:
     with pook.use():
-        for url, body, kind in mocked(emulator):
+        for url, body, kind in mocked(urls):
             pook.post(url, reply=200, response_body=body, response_type=kind, persist=True)
         yield
 
 
-Tool = Callable[[Emulator], ContextManager[None]]
+Tool = Callable[[Any], ContextManager[None]]
 MOCKS = pytest.mark.parametrize("mock", [by_responses, by_requests_mock, by_httpretty, by_pook])
 OF_HTTPRETTY = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")  # since Python 3.12
 
@@ -158,6 +158,22 @@ def test_what_a_tool_replies_reaches_an_event_loop(emulator: Emulator, mock: Too
             return [*texts, (await client.ask("after")).text]
 
     assert asyncio.run(ask()) == ["before", "replayed", "replayed", "after"]
+
+
+class TlsHosts(NamedTuple):
+    github_url: str = "https://localhost:1"
+    api_url: str = "https://localhost:2"
+
+
+@OF_HTTPRETTY
+@MOCKS
+def test_no_connection_is_made_while_a_tool_replies(monkeypatch: pytest.MonkeyPatch, mock: Tool) -> None:
+    """A client connects ahead to the host of the API while it fetches a token. Nobody is to be connected to here."""
+    connected: List[Any] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _, address: connected.append(address))
+    with mock(TlsHosts()), Client(cookies="user_session=a", retry=None, **TlsHosts()._asdict()) as client:
+        assert client.ask("never").text == "replayed"
+    assert connected == []
 
 
 @contextlib.contextmanager

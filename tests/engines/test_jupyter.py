@@ -140,7 +140,7 @@ def test_a_wrong_option_sends_nothing(emulator: Emulator, shell: Any, line: str)
 
 
 def test_a_terminal_gets_plain_text(emulator: Emulator, terminal: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its line is ended, also after an interrupt."""
+    """Its line is ended."""
     assert terminal.run_cell("%%copilot -o answer\n**a**").success
     assert capsys.readouterr().out == "**a**\n"
     assert terminal.user_ns["answer"].text == "**a**"
