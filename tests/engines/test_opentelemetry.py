@@ -4,10 +4,13 @@ import asyncio
 import concurrent.futures
 import gc
 import json
+import re
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 import pytest
@@ -451,3 +454,16 @@ def test_a_task_of_celery_is_the_parent(emulator: Emulator, start: Callable[...,
     spans = json.loads(program.communicate(timeout=3 * PATIENCE)[0])
     (call,) = [span for span in spans if span["name"].startswith("chat")]
     assert call["parent"] == "run/ask"
+
+
+@pytest.mark.parametrize("library", ["opentelemetry", "prometheus"])
+def test_the_program_of_the_page_runs(library: str, emulator: Emulator, start: Callable[..., Any]) -> None:
+    """As it stands in docs/observability.rst."""
+    page = Path(__file__).parents[2].joinpath("docs", "observability.rst").read_text(encoding="utf-8")
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", page, re.MULTILINE)
+    (block,) = [block for block in blocks if library in block]
+    program = start(["-W", "error", "-c", textwrap.dedent(block)], stdout=subprocess.PIPE)
+    printed = program.communicate(timeout=3 * PATIENCE)[0]
+    assert program.returncode == 0
+    if library == "prometheus":
+        assert re.search(r'^copilot_calls_total\{model="[\w.-]+",outcome="finished"\} 1\.0$', printed, re.MULTILINE)
