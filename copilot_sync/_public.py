@@ -35,6 +35,7 @@ from copilot_sync.events import (
     RoutedModelEvent,
     UnknownEvent,
 )
+from copilot_sync.hooks import CallEvent
 from copilot_sync.ledger.entries import LedgerEntry, LedgerError, LedgerUsage
 from copilot_sync.ledger.sqlite_ledger import Ledger
 from copilot_sync.models import (
@@ -64,6 +65,7 @@ __all__ = [
     "BaseConversation",
     "Budget",
     "BudgetExceededError",
+    "CallEvent",
     "Chat",
     "Client",
     "CompleteEvent",

@@ -20,6 +20,7 @@ from copilot_sync.chat import Chat
 from copilot_sync.delivery.answer_cache import AnswerCache
 from copilot_sync.delivery.guards import CallGuard
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
+from copilot_sync.hooks import Hook, hooks_of
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.ledger.recorder import Recorder
 from copilot_sync.ledger.sqlite_ledger import ledger_of
@@ -99,6 +100,7 @@ class Client(AccountCalls):
             folder. One that can't be written is logged and done without. Default ``COPILOT_SYNC_LEDGER``, else nowhere.
         budget: How many requests and tokens the account, and each ``user`` of a call, may use in a day. It is counted
             where ``shared`` says. Default: any number.
+        hooks: A function, or several, that is called with a ``CallEvent`` for each step of a call. Default: none.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -125,6 +127,7 @@ class Client(AccountCalls):
         answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
         ledger: "Union[None, bool, str, os.PathLike[str], Recorder]" = None,
         budget: Optional[Budget] = None,
+        hooks: Union[None, Hook, Iterable[Hook]] = None,
     ) -> None:
         api_key, cookies, proxy, github_url, api_url = map(
             Secret.coerce, (api_key, cookies, proxy, github_url, api_url)
@@ -137,7 +140,8 @@ class Client(AccountCalls):
         session = ApiSession(urls, transport, credentials.token_source(urls, transport, cache))
         options = CallOptions(Timeout.from_value(timeout), RetryPolicy.from_value(retry), _checked_resume(resume))
         guards = _guards(session, ledger_of(ledger, environment.ledger), budget, rate_limit, shared)
-        super().__init__(session, replace(options, guards=guards, answers=AnswerCache.from_value(answer_cache)))
+        answers = AnswerCache.from_value(answer_cache)
+        super().__init__(session, replace(options, guards=guards, answers=answers, hooks=hooks_of(hooks)))
         self._model = _checked_model(model, environment.model or MODEL)
         self._streams: Set[weakref.ref[Stream]] = set()
 
@@ -404,11 +408,11 @@ def _merged(
     """Return how a call behaves: as its arguments say, else as the client's ``own`` options do."""
     if answer_cache is not None and not isinstance(answer_cache, bool):
         raise TypeError(f"answer_cache of a call must be True or False, not {type(answer_cache).__name__}")
-    return CallOptions(
+    return replace(
+        own,
         timeout=own.timeout if timeout is None else Timeout.from_value(timeout),
         retry=own.retry if retry is _DEFAULT else RetryPolicy.from_value(retry),
         resume=own.resume if resume is None else _checked_resume(resume),
-        guards=own.guards,
         answers=None if answer_cache is False else own.answers,
     )
 

@@ -187,6 +187,8 @@ class Urls:
 
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE)
+_ADDRESS = re.compile(r"(https?)://(\[.*\]|[^:]+)(?::(\d+))?")
+_PORTS = {"http": 80, "https": 443}
 
 
 def origin_of(url: str) -> str:
@@ -197,6 +199,15 @@ def origin_of(url: str) -> str:
     """
     found = _ORIGIN.match(url)
     return url if found is None else found.group().lower()
+
+
+def address_of(url: str) -> Tuple[str, Optional[int]]:
+    """Return the host and the port of a base URL; ``("", None)`` for what is no URL, as ``auto`` is."""
+    found = _ADDRESS.match(origin_of(url))
+    if found is None:
+        return "", None
+    scheme, host, port = found.groups()
+    return host.strip("[]"), int(port or _PORTS[scheme])
 
 
 def choose_urls(github_url: object, api_url: object, environment: Environment) -> Urls:

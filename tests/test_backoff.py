@@ -214,6 +214,20 @@ def test_a_retry_is_logged_without_the_servers_words(caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.usefixtures("longest")
+def test_a_retry_names_the_host(caplog: pytest.LogCaptureFixture) -> None:
+    """The one that was asked last, and nothing more of its URL."""
+    caplog.set_level(logging.INFO, "copilot_sync")
+    call = PatientCall()
+    call.route = "https://api.example:8443/threads/t-1", {}
+    errors = [NetworkError("s3cret", stage="threads"), ServerError("s3cret", status=502, stage="threads")]
+    retry(failing(*errors), RetryPolicy(), call)
+    assert [record.getMessage() for record in caplog.records] == [
+        "threads: trying again in 0.50 s after NetworkError (api.example)",
+        "threads: trying again in 1.00 s after ServerError (status 502, api.example)",
+    ]
+
+
+@pytest.mark.usefixtures("longest")
 def test_a_stage_counts_its_own_failures() -> None:
     """Each stage has all the attempts of the policy."""
     call = PatientCall()

@@ -147,6 +147,15 @@ def test_a_pause_holds_calls_back_until_it_is_over(call: Patient, clock: Clock) 
     assert call.slept == [6.0]
 
 
+def test_a_wait_is_logged(call: Patient, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever looks at a program that seems to hang learns why."""
+    caplog.set_level("INFO", module.logger.name)
+    cooldown = Cooldown()
+    cooldown.failed(refusal(5.0), PATIENT, call)
+    cooldown.wait(PATIENT, call, "message")
+    assert caplog.messages == [f"message: waiting {call.slept[0]:.2f} s: RateLimitError"]
+
+
 def test_a_pause_lasts_an_hour_at_most(call: Patient, clock: Clock) -> None:
     """A service that asks for years may have meant something else; after an hour it is asked again."""
     cooldown = Cooldown()

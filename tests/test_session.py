@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -337,8 +338,17 @@ def test_requests_are_logged_without_ids_and_secrets(transport: Transport, caplo
         request = request_to(server, "/threads/my-id", template="/threads/{id}")
         transport.fetch(request, auth, CallContext(Timeout(), clock=lambda: now[0]))
     (record,) = [record for record in caplog.records if record.name.startswith("copilot_sync")]
-    assert record.getMessage() == "threads GET /threads/{id}: 200 in 1.500 s"
+    assert record.getMessage() == f"threads: GET {server.url}/threads/{{id}}: 200 after 1.500 s"
     assert SECRET not in caplog.text
+
+
+def test_a_request_without_a_reply_is_logged_too(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
+    """By the kind of its error."""
+    caplog.set_level(logging.DEBUG, "copilot_sync")
+    with Server(Peer.receive) as server, pytest.raises(NetworkError):
+        transport.fetch(request_to(server), with_token, CallContext(Timeout()))
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("copilot_sync")]
+    assert re.fullmatch(rf"threads: GET {server.url}/\S*: NetworkError after 0\.\d{{3}} s", message)
 
 
 def test_a_closed_transport_can_be_used_again(transport: Transport) -> None:

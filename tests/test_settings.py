@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from copilot_sync import settings
-from copilot_sync.settings import Environment, Limits, Timeout, Urls, choose_urls, is_loopback, origin_of
+from copilot_sync.settings import (
+    Environment,
+    Limits,
+    Timeout,
+    Urls,
+    address_of,
+    choose_urls,
+    is_loopback,
+    origin_of,
+)
 
 BLANK = Environment.read({})
 
@@ -272,3 +281,19 @@ def test_the_origin_of_a_url_is_all_that_comes_before_its_path(url: str, origin:
     assert origin_of(url) == origin
     parts = urlsplit(url)
     assert not parts.scheme or f"{parts.scheme}://{parts.netloc}".lower() == origin
+
+
+@pytest.mark.parametrize(
+    "url, address",
+    [
+        ("https://api.example/base", ("api.example", 443)),
+        ("http://127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("HTTP://Localhost/a", ("localhost", 80)),
+        ("http://[::1]:81/a", ("::1", 81)),
+        ("https://[fe80::1]", ("fe80::1", 443)),
+        (settings.AUTO, ("", None)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(url: str, address: Tuple[str, Optional[int]]) -> None:
+    """With the usual port of the scheme, and without the brackets of IPv6."""
+    assert address_of(url) == address

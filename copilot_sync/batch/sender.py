@@ -9,6 +9,7 @@ Threads: the set of a ``Worker``'s steps is atomic. A submission is confined to 
 """
 
 import abc
+import contextvars
 import dataclasses
 import math
 import time
@@ -94,9 +95,14 @@ class Worker:
         """Begin an empty conversation, unless the cache has the answer."""
         return self._step(task, _begun)
 
-    def ask(self, task: Task) -> StepResult:
-        """Ask, and wait for the whole answer."""
-        return self._step(task, Stream.read)
+    def ask(self, task: Task, hook_context: Optional[contextvars.Context] = None) -> StepResult:
+        """Ask, and wait for the whole answer. Hooks are called in a context, by default in that of this thread."""
+
+        def read(stream: Stream) -> Answer:
+            stream._call.hook_context = hook_context
+            return stream.read()
+
+        return self._step(task, read)
 
     def delete(self, conversation_id: str) -> StepResult:
         """Delete a conversation."""
@@ -333,6 +339,7 @@ class Sender(abc.ABC):
 def _begun(stream: Stream) -> Optional[Answer]:
     answer = stream._recall()
     if answer is None:
+        stream._call.is_reported = False  # hooks are told of the call that asks
         stream.start()
     return answer
 

@@ -18,6 +18,8 @@ at once, each makes a client, and one of them is used.
 import atexit
 import concurrent.futures
 import contextlib
+import contextvars
+import functools
 import pickle
 import queue
 import re
@@ -92,6 +94,8 @@ class ThreadWorkers:
     def submit(self, step: str, subject: Union[Task, str], ended: Ended) -> None:
         """Start a step: ``begin`` or ``ask`` for a task, ``delete`` for the id of a conversation.
 
+        Hooks are told of it in the context of whoever calls this, so that what is traced has its parent.
+
         Args:
             step: The step.
             subject: What it is done with.
@@ -101,7 +105,10 @@ class ThreadWorkers:
             RuntimeError: There can't be another thread.
         """
         self._busy += 1
-        self._steps.put((getattr(self._worker, step), subject, ended))
+        work = getattr(self._worker, step)
+        if step == "ask":
+            work = functools.partial(work, hook_context=contextvars.copy_context())
+        self._steps.put((work, subject, ended))
         if len(self._threads) < min(self._busy, self._most):
             self._threads.append(_WorkerThread(self._steps, f"copilot-sync-batch_{len(self._threads)}"))
             start_thread(self._threads[-1])

@@ -21,6 +21,7 @@ import click
 
 from copilot_sync.auth.caches import FileCache
 from copilot_sync.cli.last_conversation import LastConversation
+from copilot_sync.cli.log import LineHandler
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation
 from copilot_sync.pacing import account_limiter
@@ -135,17 +136,10 @@ def _limits(urls: Urls, pace: "Tuple[Optional[int], Optional[float]]") -> Dict[s
     return {"rate_limit": limit, "shared": os.path.join(state_folder(), "limits")}
 
 
-class _Teller(logging.Handler):
-    """Tells the user what a question waits for."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"copilot-sync: {record.getMessage()}", err=True)
-
-
 @contextlib.contextmanager
 def _told_of_waits() -> Iterator[None]:
     """Have the user told while the block lasts."""
-    logger, teller = account_limiter.logger, _Teller()
+    logger, teller = account_limiter.logger, LineHandler()
     before, passes_on = logger.level, logger.propagate
     logger.addHandler(teller)
     logger.setLevel(logging.INFO)

@@ -1,12 +1,13 @@
 """Error messages for a person in a terminal: what happened, and what to type next.
 
-``--verbose`` adds the details for a bug report, such as the stage, ids and the number of attempts.
+``--verbose`` adds the details for a bug report, such as the stage, ids and the number of attempts, and shows the log.
 """
 
 from typing import Mapping, Tuple, Type
 
 import click
 
+from copilot_sync.cli import log
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -73,11 +74,13 @@ def _advice_for(error: CopilotError) -> str:
 
 
 def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        context.find_root().ensure_object(dict)["verbose"] = True
+    flags = context.find_root().ensure_object(dict)
+    if value and not flags.get("verbose"):
+        flags["verbose"] = True
+        context.find_root().with_resource(log.shown())
 
 
 def verbose() -> click.Option:
     """Create the option. Each command takes it as well, because people type it at the end."""
-    help_text = "Show all details of an error."
+    help_text = "Show the log, and all details of an error."
     return click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_remember, help=help_text)

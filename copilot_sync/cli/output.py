@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 
 import click
 
+from copilot_sync.cli import log
 from copilot_sync.cli.footnotes import footnotes
 from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8, size_of
 from copilot_sync.models import Message, Model, Thread
@@ -129,6 +130,9 @@ class _WarningCollector(logging.Handler):
 @contextlib.contextmanager
 def _delayed_warnings() -> Iterator[None]:
     """Hold back the warnings of the library: a line in the middle of the answer would spoil both."""
+    if log.is_shown():  # whoever wants to see each request sees the warnings among them
+        yield
+        return
     library, collector = logging.getLogger("copilot_sync"), _WarningCollector()
     library.addHandler(collector)
     try:

@@ -92,6 +92,8 @@ class AnswerBuilder:
         self.answer_id = answer_id
         #: Whether the conversation was handed out for good, so that it is the caller's to delete.
         self.is_kept = False
+        #: Called once, when the first text has come.
+        self.on_text: Optional[Callable[[], None]] = None
         self.routed_model = ""
         self.annotations: Any = {}
         self._events: List[UnknownEvent] = []
@@ -140,6 +142,10 @@ class AnswerBuilder:
         if self.size > limit:
             raise ResponseTooLargeError(f"the answer is longer than {limit} bytes", stage="stream")
         self._text.write(piece)
+        tell = self.on_text
+        if tell is not None:
+            self.on_text = None
+            tell()
 
     def forget_text(self) -> None:
         """Begin anew, because the answer is another one."""

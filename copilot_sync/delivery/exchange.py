@@ -33,6 +33,7 @@ from copilot_sync.delivery.lookup import Lookup
 from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessage
 from copilot_sync.delivery.reading import Reading
 from copilot_sync.delivery.refusal import discard_thread, name_models
+from copilot_sync.delivery.reporter import guards_of
 from copilot_sync.errors import (
     CopilotError,
     InvalidRequestError,
@@ -77,9 +78,10 @@ def drive(
     """
     call.begin()
     passage = Passage(message, call, builder, options.retry)
+    guards = guards_of(options, session, call, builder)
     try:
-        if options.guards:
-            yield from passage.entering(options.guards)
+        if guards:
+            yield from passage.entering(guards)
         if builder.conversation is None:
             if tells_begun:
                 yield from call.until_may_block()
@@ -102,6 +104,9 @@ def drive(
         # One that has an answer was used by somebody else meanwhile.
         if begun is not None and begun.message_id is None and discard_thread(error, begun, session, call):
             builder.conversation = None
+        passage.leave(error)
+        raise
+    except Exception as error:  # out of a callback, or the handler of a signal
         passage.leave(error)
         raise
     finally:
@@ -190,6 +195,8 @@ class _Exchange:
                 yield from self._rest(failure, failed_at)
                 return
             if self._is_mended(failure):
+                if self._call.reporter is not None:
+                    self._call.reporter.retrying(failure, 0.0)
                 continue
             stored = self._recovered(failure, failed_at, backoff)
             if stored is not None:
@@ -332,6 +339,9 @@ class _Exchange:
     def _deliver(self, stored: Message, end: Optional[CompleteEvent] = None) -> Iterator[Event]:
         """Yield what was not yielded yet of an answer that the thread holds, and its end."""
         self._session.note_success("message")
+        logger.info("the answer was looked up in its conversation, after %d characters of it", len(self._builder.text))
+        if self._call.reporter is not None:
+            self._call.reporter.resumed()
         if not stored.content.startswith(self._builder.text):
             self._builder.forget_text()  # of which nothing was handed out
         rest = stored.content[len(self._builder.text) :]

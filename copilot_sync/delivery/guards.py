@@ -10,7 +10,7 @@ from typing import Callable, Generator, List, NamedTuple, Optional, Sequence
 
 from copilot_sync.delivery.answer import AnswerBuilder
 from copilot_sync.delivery.message import PendingMessage
-from copilot_sync.errors import CopilotError
+from copilot_sync.errors import StreamClosedError
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stepping import Pause
 from copilot_sync.transport.call import CallContext
@@ -23,13 +23,18 @@ class CallEnd(NamedTuple):
         message: What was asked.
         call: Its time, and how many requests it has made.
         builder: What came of the answer. Its ``answer`` is ``None`` if there is none.
-        error: What the call failed with; ``None`` if it did not, or was closed.
+        error: What ended the call, if it was an error; one that was closed may have been ended by its own.
     """
 
     message: PendingMessage
     call: CallContext
     builder: AnswerBuilder
-    error: Optional[CopilotError]
+    error: Optional[Exception]
+
+    @property
+    def failure(self) -> Optional[Exception]:
+        """What the call failed with; ``None`` if it did not, or was closed."""
+        return None if isinstance(self.error, StreamClosedError) else self.error
 
 
 #: Told once how a call ended. It must neither raise nor wait for anything.
@@ -80,7 +85,7 @@ class Passage:
             leave = yield from guard.entering(self._message, self._call, self._policy)
             self._leaving.append(leave)
 
-    def leave(self, error: Optional[CopilotError] = None) -> None:
+    def leave(self, error: Optional[Exception] = None) -> None:
         """Leave those that were entered. After the first time it does nothing."""
         while self._leaving:
             self._leaving.pop()(CallEnd(self._message, self._call, self._builder, error))

@@ -65,7 +65,7 @@ class PendingMessage:
 class CallOptions:
     """How a call behaves: its time limits, its retries, whether the rest of a cut answer is fetched, what it passes.
 
-    ``answers`` is where whole answers are kept, if anywhere.
+    ``answers`` is where whole answers are kept, if anywhere, and ``hooks`` is who is told how it goes.
     """
 
     timeout: Timeout
@@ -73,6 +73,7 @@ class CallOptions:
     resume: bool
     guards: Tuple[Any, ...] = ()  # each is a ``CallGuard``
     answers: Any = None  # an ``AnswerCache``
+    hooks: Tuple[Any, ...] = ()  # each is a ``Hook``
 
 
 @dataclass(frozen=True)

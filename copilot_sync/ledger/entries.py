@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Dict, Optional
 
 from copilot_sync.delivery.guards import CallEnd
-from copilot_sync.errors import CopilotError, StreamClosedError
+from copilot_sync.errors import CopilotError
 from copilot_sync.safe_text import well_formed
 from copilot_sync.usage import Usage
 
@@ -113,9 +113,7 @@ def _outcome(end: CallEnd) -> str:
     answer = end.builder.written
     if answer is not None:
         return ANSWERED if answer.complete else INCOMPLETE
-    if end.error is None or isinstance(end.error, StreamClosedError):
-        return CLOSED
-    return type(end.error).__name__
+    return CLOSED if end.failure is None else type(end.failure).__name__
 
 
 def _word(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Generator, Optional, TypeVar
 
 from copilot_sync.errors import CopilotError
 from copilot_sync.pacing.policy import Resend, Signal, verdict_of
-from copilot_sync.settings import RetryPolicy
+from copilot_sync.settings import RetryPolicy, address_of
 from copilot_sync.stepping import Pause, without_pauses
 from copilot_sync.transport.call import CallContext
 
@@ -55,7 +55,9 @@ class Backoff:
         remaining = self._call.remaining()
         if asked_for > policy.max_wait or (remaining is not None and seconds >= remaining):
             raise error
-        logger.info("%s: trying again in %.2f s after %s", error.stage, seconds, _reason(error))
+        logger.info("%s: trying again in %.2f s after %s", error.stage, seconds, _reason(error, self._call))
+        if self._call.reporter is not None:
+            self._call.reporter.retrying(error, seconds)
         if policy.on_retry is not None:
             policy.on_retry(error, seconds)
         with self._call.delayed("service", seconds):
@@ -88,8 +90,11 @@ def _first_attempt(policy: RetryPolicy) -> "tenacity.RetryCallState":
     return tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
 
 
-def _reason(error: CopilotError) -> str:
-    return type(error).__name__ if error.status is None else f"{type(error).__name__} (status {error.status})"
+def _reason(error: CopilotError, call: CallContext) -> str:
+    facts = [f"status {error.status}"] if error.status is not None else []
+    if call.route is not None:
+        facts.append(address_of(call.route[0])[0])
+    return f"{type(error).__name__} ({', '.join(facts)})" if facts else type(error).__name__
 
 
 def retry(

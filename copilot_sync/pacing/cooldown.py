@@ -12,6 +12,7 @@ One ``Cooldown`` is shared by everything in this process that uses the same cred
 Threads: locked, but for ``active`` and ``proven``, each of which is atomic.
 """
 
+import logging
 import random
 import threading
 import weakref
@@ -25,6 +26,8 @@ from copilot_sync.pacing.policy import Signal, verdict_of
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for which requests are spread after a refusal.
 _CAREFUL = 60.0
@@ -228,6 +231,7 @@ class Cooldown:
             left = call.remaining()
             if waited + seconds > allowed or (left is not None and seconds >= left):
                 raise held
+            logger.info("%s: waiting %.2f s: %s", stage, seconds, type(held).__name__)
             with call.delayed("service", seconds):
                 call.sleep(seconds)
             waited += seconds

@@ -13,6 +13,7 @@ socket, which is locked.
 """
 
 import contextlib
+import contextvars
 import os
 import socket
 import ssl
@@ -44,6 +45,11 @@ class CallContext(CallLimits):
         self.route: Optional[Tuple[str, Dict[str, Any]]] = None
         #: How many requests were made, by stage.
         self.attempts: CounterType[str] = Counter()
+        #: Tells hooks how the call goes; ``None`` if there are none.
+        self.reporter: Any = None
+        #: Whether hooks are told of it at all, and in which context; ``None`` is that of whoever goes on with it.
+        self.is_reported = True
+        self.hook_context: Optional[contextvars.Context] = None
         #: How the present step may wait. Whoever begins a step sets it, by ``begin_poll`` for one that polls.
         self.pace = Pace.BLOCKING
         #: Whether the reply that is asked for may be left to a later step, its head included.

@@ -22,7 +22,7 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 from urllib3.connectionpool import HTTPConnectionPool
 
-from copilot_sync.errors import ProtocolError
+from copilot_sync.errors import CopilotError, ProtocolError
 from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits, origin_of
@@ -57,6 +57,13 @@ class Response:
     head: RawReply
     body: Body
     mask: Callable[[str], str] = str
+
+
+def _log(request: Request, outcome: object, seconds: float) -> None:
+    """Log a request by what shows neither ids nor secrets."""
+    if logger.isEnabledFor(logging.DEBUG):
+        place = f"{origin_of(request.url)}{request.template}"
+        logger.debug("%s: %s %s: %s after %.3f s", request.stage, request.method, place, outcome, seconds)
 
 
 def _as_it_is(reply: RawReply) -> RawReply:
@@ -104,6 +111,20 @@ class Transport:
             defers_reply: Whether a step that helps ends when the request is sent. The next one waits for the reply.
         """
         started = call.clock()
+        try:
+            reply = yield from self._replied(request, auth, call, defers_reply)
+        except CopilotError as error:
+            _log(request, type(error).__name__, call.clock() - started)
+            raise
+        headers = {name.lower(): reply.headers[name] for name in reply.headers}
+        head = RawReply(reply.status_code, headers)
+        _log(request, head.status, call.clock() - started)
+        return Response(head, Body(unread(reply), call, request.body_stage))
+
+    def _replied(
+        self, request: Request, auth: Auth, call: CallContext, defers_reply: bool
+    ) -> Generator[Pause, None, requests.Response]:
+        """Send a request, in steps, and return its reply when the head is there."""
         reply = None
         while reply is None:
             if call.pace is Pace.POLLING and not (defers_reply and self._is_warm(request)):
@@ -114,17 +135,7 @@ class Transport:
         source = getattr(reply.raw, "_fp", None)
         if isinstance(source, WatchedResponse) and source.is_deferred:
             yield from _arrival(source, reply, call, request.stage)
-        headers = {name.lower(): reply.headers[name] for name in reply.headers}
-        head = RawReply(reply.status_code, headers)
-        logger.debug(
-            "%s %s %s: %s in %.3f s",
-            request.stage,
-            request.method,
-            request.template,
-            head.status,
-            call.clock() - started,
-        )
-        return Response(head, Body(unread(reply), call, request.body_stage))
+        return reply
 
     def _requested(
         self, request: Request, auth: Auth, call: CallContext, defers_reply: bool

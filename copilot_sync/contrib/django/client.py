@@ -15,8 +15,10 @@ from django.core.signals import setting_changed
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.django.ledger import DjangoLedger
+from copilot_sync.contrib.django.signals import send_call_event
 from copilot_sync.contrib.lazy_client import LazyClient, option_names
 from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
+from copilot_sync.hooks import hooks_of
 from copilot_sync.secret import Secret
 
 #: The name of the setting.
@@ -91,7 +93,8 @@ def _options() -> Dict[str, Any]:
     options = {name: value for name, value in client_settings().items() if name not in _OTHERS}
     if "ledger" not in options and apps.is_installed(_LEDGER):
         options["ledger"] = DjangoLedger()
-    return {**options, "token_cache": cache}
+    hooks = (*hooks_of(options.get("hooks")), send_call_event)
+    return {**options, "token_cache": cache, "hooks": hooks}
 
 
 def _cache(value: Any) -> Any:
