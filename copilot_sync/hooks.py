@@ -26,8 +26,9 @@ class CallEvent:
 
     Attributes:
         kind: ``started`` comes first, before anything is sent. ``first_piece`` is the first text of the answer,
-            ``retrying`` a request that failed and is sent again after ``wait`` seconds, ``resumed`` an answer, or the
-            rest of one, that was taken from its conversation. One of three comes last: ``finished`` with an answer,
+            ``retrying`` a request that failed and is sent again after ``wait`` seconds, or an answer that does not fit
+            its schema and is asked for again; ``resumed`` an answer, or the rest of one, that was taken from its
+            conversation. One of three comes last: ``finished`` with an answer,
             ``failed``, or ``closed``, if the call was left on purpose.
         call_id: Tells the calls of this process apart. All events of a call have the same.
         seconds: Since the call started.

@@ -24,6 +24,7 @@ from copilot_sync import (
     Client,
     Conversation,
     CopilotError,
+    InvalidAnswerError,
     RetryPolicy,
     ServerError,
     Stream,
@@ -33,6 +34,7 @@ from copilot_sync import (
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.hooks import add_global_hook, remove_global_hook
 from copilot_sync.pacing.budget import Budget
+from copilot_sync.structured import asking
 
 ALL_DRIVERS: Dict[str, Driver] = {"blocking": BLOCKING, **DRIVERS}
 PROMPT = "one two three"
@@ -144,6 +146,29 @@ def test_a_failure_is_the_last_event(driver: str, emulator: Emulator) -> None:
     assert kinds(events) == ["started", "failed"]
     failed = events[-1]
     assert (failed.stage, failed.attempts, failed.error_type, failed.status) == ("message", 1, "ServerError", 500)
+
+
+@pytest.mark.parametrize("driver", ALL_DRIVERS)
+def test_a_question_for_data_is_one_call(driver: str, emulator: Emulator) -> None:
+    """However often it is asked again. Its tokens are those of all its answers."""
+    told: List[CallEvent] = []
+    emulator.script("no data", "[1]", "no data", "none")
+    options = asking({"schema": {"type": "array"}, "repairs": 1})
+    with client_of(emulator, hooks=told.append) as client:
+        ALL_DRIVERS[driver](client.stream(PROMPT, **options), [])
+        with pytest.raises(InvalidAnswerError):
+            ALL_DRIVERS[driver](client.stream(PROMPT, **options), [])
+    assert kinds(told) == [
+        "started",
+        "first_piece",
+        "retrying",
+        "finished",
+        *("started", "first_piece", "retrying", "failed"),
+    ]
+    assert len({event.call_id for event in told}) == 2
+    assert told[2].error_type == told[-1].error_type == "InvalidAnswerError"
+    finished = told[3].usage
+    assert finished is not None and finished.output_tokens == 3
 
 
 def test_what_a_guard_refuses_has_failed(emulator: Emulator) -> None:

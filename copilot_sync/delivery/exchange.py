@@ -33,7 +33,7 @@ from copilot_sync.delivery.lookup import Lookup
 from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessage
 from copilot_sync.delivery.reading import Reading
 from copilot_sync.delivery.refusal import discard_thread, name_models
-from copilot_sync.delivery.reporter import guards_of
+from copilot_sync.delivery.reporter import reporters_of
 from copilot_sync.errors import (
     CopilotError,
     InvalidRequestError,
@@ -78,7 +78,7 @@ def drive(
     """
     call.begin()
     passage = Passage(message, call, builder, options.retry)
-    guards = guards_of(options, session, call, builder)
+    guards = (*reporters_of(options, session, call, builder), *options.guards)
     try:
         if guards:
             yield from passage.entering(guards)

@@ -1,7 +1,7 @@
 """A question whose answer has to fit a schema: it is asked, and asked again with what is wrong, in one thread.
 
-All messages are one call to whoever waits: they share its time limits and its stop. To what a call passes (limits,
-budgets, the ledger) each message is a call of its own. The one generator serves threads and event loops alike.
+All messages are one call to whoever waits, and to hooks: they share its time limits and its stop. To what a call passes
+(limits, budgets, the ledger) each message is a call of its own. The one generator serves threads and event loops alike.
 """
 
 import contextlib
@@ -11,7 +11,9 @@ from typing import Generator, List, Optional, Sequence, Tuple
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer import AnswerBuilder
 from copilot_sync.delivery.exchange import Item, drive
+from copilot_sync.delivery.guards import Passage
 from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id
+from copilot_sync.delivery.reporter import reporters_of
 from copilot_sync.errors import InvalidAnswerError, StreamInterruptedError
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.stepping import Pause
@@ -61,6 +63,28 @@ def drive_to_fit(
         StreamInterruptedError: An answer may not be whole.
         CopilotError: A message failed.
     """
+    call.begin()
+    passage = Passage(message, call, builder, options.retry)
+    try:  # hooks are told of one call
+        yield from passage.entering(reporters_of(options, session, call, builder))
+        yield from _fitting(session, message, options, call, builder, tells_begun=tells_begun)
+    except Exception as error:
+        passage.leave(error)
+        raise
+    finally:
+        passage.leave()
+
+
+def _fitting(
+    session: ApiSession,
+    message: PendingMessage,
+    options: CallOptions,
+    call: CallContext,
+    builder: JudgedBuilder,
+    *,
+    tells_begun: bool,
+) -> Generator[Item, None, None]:
+    """Do what ``drive_to_fit`` does, without telling hooks."""
     expected = message.expected
     assert expected is not None  # noqa: S101 - else ``drive`` does
     message = replace(message, buffered=True)
@@ -87,8 +111,11 @@ def drive_to_fit(
             builder.note_end(fitted)  # unless the stream was closed meanwhile, which its reader will find
             yield from items
             return
+        error = invalid_answer(answer, problems, len(usages))
         if len(usages) > expected.repairs:
-            raise invalid_answer(answer, problems, len(usages))
+            raise error
+        if call.reporter is not None:
+            call.reporter.retrying(error, 0.0)
         message = _repair(message, builder, repair_text(problems))
         builder.begin_again()
         call.attempts["message"] = 0  # each message has its own

@@ -26,14 +26,14 @@ from copilot_sync.transport.call import CallContext
 _numbers = itertools.count(1)
 
 
-def guards_of(
+def reporters_of(
     options: CallOptions, session: ApiSession, call: CallContext, builder: AnswerBuilder
 ) -> Tuple[CallGuard, ...]:
-    """Return the guards of a call. If somebody listens, the first one tells what happens."""
+    """Return what tells the events of a call: nothing if nobody listens, or if something tells them already."""
     hooks = with_global_hooks(options.hooks)
-    if not hooks or not call.is_reported:
-        return options.guards
-    return (CallReporter(hooks, session, call, builder), *options.guards)
+    if not hooks or not call.is_reported or call.reporter is not None:
+        return ()
+    return (CallReporter(hooks, session, call, builder),)
 
 
 class CallReporter(CallGuard):
@@ -112,7 +112,7 @@ class CallReporter(CallGuard):
             attempts=getattr(error, "attempts", 0) or call.attempts["message"],
             model=answer.model if answer else builder.model,
             conversation_id=conversation.conversation_id if conversation else None,
-            usage=complete.usage if complete else None,
+            usage=answer.usage if answer else complete.usage if complete else None,
             error_type=type(error).__name__ if error else None,
             status=getattr(error, "status", None),
             wait=wait,
