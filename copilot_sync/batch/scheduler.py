@@ -27,7 +27,6 @@ from copilot_sync.errors import CopilotError, NotFoundError, StreamInterruptedEr
 from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
 from copilot_sync.pacing.triage import Decision, Triage
-from copilot_sync.structured import MisfitError
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ class Scheduler:
             answer = self._steps.recall(item)
             recalled = None if answer is None else item.recalled(answer)
             if recalled is not None:
-                self._finish(item, ItemEvent.RECALLED, item.answer(recalled))
+                self._finish(item, ItemEvent.RECALLED, recalled)
             elif self._conversations.enter(item):
                 self._enqueue(item, ItemEvent.TURN_CAME)
         return self._unfinished > before
@@ -238,7 +237,7 @@ class Scheduler:
             if recalled is None:
                 self._enqueue(item, ItemEvent.MISFIT)
             else:
-                self._finish(item, ItemEvent.RECALLED, item.answer(recalled))
+                self._finish(item, ItemEvent.RECALLED, recalled)
             return
         item.begun(str(step.conversation_id))
         self._make_ready(item, ItemEvent.BEGUN)
@@ -265,20 +264,12 @@ class Scheduler:
             reason = "the service did not say that the answer is whole"
             self._failed(item, StreamInterruptedError(reason, stage="stream", partial=answer.text))
             return
-        error: Optional[Exception]
-        try:
-            fitted = item.fitted(answer)
-        except MisfitError as misfit:
-            error = item.repair(answer, misfit)
-        except Exception as raised:  # noqa: BLE001 - a validator of the user's own; it stops no other prompt
-            error = item.invalid(answer, (f"the validator raised {type(raised).__name__}: {raised}",))
-        else:
-            self._finish(item, ItemEvent.ANSWERED, item.answer(fitted), answer.message_id)
-            return
-        if error is None:
+        result = item.judged(answer)
+        if result is None:
             self._enqueue(item, ItemEvent.MISFIT)
         else:
-            self._finish(item, ItemEvent.FAILED, item.failure(error), answer.message_id)
+            event = ItemEvent.ANSWERED if result.complete else ItemEvent.FAILED
+            self._finish(item, event, result, answer.message_id)
 
     def _failed(self, item: WorkItem, failure: Exception) -> None:
         is_last = not self._queue and not self._steps.running

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections import deque
-from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Deque, Dict, List, Mapping, Optional
 
 from copilot_sync.batch.journal import Intent
 from copilot_sync.batch.prompts import Prompt
@@ -118,7 +118,8 @@ class WorkItem(Submission):
 
     def restart(self) -> None:
         """Forget the conversation: no answer will come there. The prompt itself is asked again, in another one."""
-        self.task = self._question
+        super().restart()
+        self.task = dataclasses.replace(self.task, content=self._question.content)
         if self.may_restart:  # somebody has had it asked again
             self.misfits, self._usages = 0, []
         self.created_thread_id, self.is_recorded, self.may_restart = None, False, False
@@ -143,48 +144,42 @@ class WorkItem(Submission):
             content=None if self.task.content == self._question.content else str(self.task.content),
         )
 
-    def recalled(self, answer: Answer) -> Optional[Answer]:
-        """Return an answer that a cache had; ``None`` if it does not fit, so that the service has to be asked."""
+    def recalled(self, answer: Answer) -> Optional[Result]:
+        """Return the result for an answer that a cache had; ``None`` if it will not do: the service is asked then."""
         try:
-            return self.fitted(answer)
+            return self.answer(self._fitted(answer))
         except Exception:  # noqa: BLE001 - whoever asks the service will meet it again
             self.task = self._question = dataclasses.replace(self._question, answer_cache=False)
             return None
 
-    def fitted(self, answer: Answer) -> Answer:
-        """Return an answer, with what is in it as data if the prompt has a schema.
+    def judged(self, answer: Answer) -> Optional[Result]:
+        """Return the result for an answer; ``None`` if it does not fit, and another one is asked for next."""
+        try:
+            return self.answer(self._fitted(answer))
+        except MisfitError as misfit:
+            problems = misfit.problems
+            if self._expected is not None and self.misfits < self._expected.repairs:
+                self._repair(answer, repair_text(problems))
+                return None
+        except Exception as error:  # noqa: BLE001 - of a validator of the user's own; it stops no other prompt
+            problems = (f"the validator raised {type(error).__name__}: {error}",)
+        return self.failure(invalid_answer(self._with_total_usage(answer), problems, self.misfits + 1))
 
-        Raises:
-            MisfitError: It does not fit.
-            Exception: Whatever a validator of the user's own raises.
-        """
-        if self._expected is None:
-            return answer
-        return self._expected.schema.fitted(self._with_total_usage(answer))
+    def _fitted(self, answer: Answer) -> Answer:
+        """Return an answer, with what is in it as data if the prompt has a schema."""
+        return self._expected.schema.fitted(self._with_total_usage(answer)) if self._expected else answer
 
     def _with_total_usage(self, answer: Answer) -> Answer:
         return dataclasses.replace(answer, usage=total_usage([*self._usages, answer.usage]))
 
-    def repair(self, answer: Answer, misfit: MisfitError) -> Optional[InvalidAnswerError]:
-        """Ask for another answer next, in place of one that does not fit.
-
-        Returns:
-            ``None``; the error that the prompt fails with if that was done often enough.
-        """
-        assert self._expected is not None  # noqa: S101 - else every answer fits
-        if self.misfits >= self._expected.repairs:
-            return self.invalid(answer, misfit.problems)
+    def _repair(self, answer: Answer, content: str) -> None:
+        """Ask for another answer, behind one that does not fit."""
         self.misfits += 1
         self._usages.append(answer.usage)
         self.history = MessageHistory()  # it is another message
-        self.task = dataclasses.replace(self.task, content=PromptText(repair_text(misfit.problems)))
+        self.task = dataclasses.replace(self.task, content=PromptText(content))
         self.target(answer.conversation.conversation_id, answer.message_id)
         self.is_recorded, self.may_restart = False, False
-        return None
-
-    def invalid(self, answer: Answer, problems: Tuple[str, ...]) -> InvalidAnswerError:
-        """Return the error for an answer in place of which no other one is asked for."""
-        return invalid_answer(self._with_total_usage(answer), problems, self.misfits + 1)
 
     def answer(self, answer: Answer) -> Result:
         """Return the result for an answer."""
