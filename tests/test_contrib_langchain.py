@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import nothing_left_open, wait_for
+from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
 from typing_extensions import TypedDict
 
 with warnings.catch_warnings():
@@ -504,7 +504,7 @@ def test_a_cancelled_task_ends_its_call(emulator: Emulator, model: Any) -> None:
                 begun.set()
 
         task = asyncio.ensure_future(read())
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), PATIENCE)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -529,6 +529,7 @@ def test_each_python_block_of_the_page_runs(
     emulator.reply = Reply(lambda prompt: '{"name": "Ada", "born": 1815}' if "JSON" in prompt else prompt)
     monkeypatch.chdir(tmp_path)
     exec(program, {"__name__": "page"})
+    collect_garbage()  # of a program that ends, with its classes
     assert sent(emulator)
 
 
