@@ -295,6 +295,16 @@ def test_the_message_comes_with_the_data(emulator: Emulator, model: Any, ask: As
 
 
 @each_way
+def test_data_is_not_cut(emulator: Emulator, ask: Ask) -> None:
+    """By a stop sequence in it."""
+    emulator.reply = Reply(GOOD)
+    model = ChatCopilot(stop=["Ada"])
+    output = _output(ask, model.with_structured_output(Person, include_raw=True))
+    assert (output["raw"].content, output["parsed"]) == (GOOD, Person(**ADA))
+    model.close()
+
+
+@each_way
 def test_an_answer_that_does_not_fit_is_an_error(emulator: Emulator, model: Any, ask: Ask) -> None:
     """Of the library's, after as many questions as were allowed."""
     emulator.reply = Reply("no")
