@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, List
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import nothing_left_open, wait_for
+from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
 from typing_extensions import TypedDict
 
 with warnings.catch_warnings():
@@ -295,6 +295,16 @@ def test_the_message_comes_with_the_data(emulator: Emulator, model: Any, ask: As
 
 
 @each_way
+def test_data_is_not_cut(emulator: Emulator, ask: Ask) -> None:
+    """By a stop sequence in it."""
+    emulator.reply = Reply(GOOD)
+    model = ChatCopilot(stop=["Ada"])
+    output = _output(ask, model.with_structured_output(Person, include_raw=True))
+    assert (output["raw"].content, output["parsed"]) == (GOOD, Person(**ADA))
+    model.close()
+
+
+@each_way
 def test_an_answer_that_does_not_fit_is_an_error(emulator: Emulator, model: Any, ask: Ask) -> None:
     """Of the library's, after as many questions as were allowed."""
     emulator.reply = Reply("no")
@@ -504,7 +514,7 @@ def test_a_cancelled_task_ends_its_call(emulator: Emulator, model: Any) -> None:
                 begun.set()
 
         task = asyncio.ensure_future(read())
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), PATIENCE)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -529,6 +539,7 @@ def test_each_python_block_of_the_page_runs(
     emulator.reply = Reply(lambda prompt: '{"name": "Ada", "born": 1815}' if "JSON" in prompt else prompt)
     monkeypatch.chdir(tmp_path)
     exec(program, {"__name__": "page"})
+    collect_garbage()  # of a program that ends, with its classes
     assert sent(emulator)
 
 

@@ -42,7 +42,7 @@ def test_the_default_and_the_documented_models_are_registered(
     if variable is not None:
         monkeypatch.setenv("COPILOT_SYNC_MODEL", variable)
     registered: List[Any] = []
-    register_models(registered.append)
+    register_models(lambda model, async_model=None: registered.append(model))
     names = [model.model_id.partition("/")[2] for model in registered]
     assert sorted(names) == sorted(["auto", *named, *GithubCopilot.models])
     assert names[0] == "auto"

@@ -169,7 +169,7 @@ class ChatCopilot(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         # An answer that may be cut is read piece by piece, because reading stops there.
-        kwargs.setdefault("buffered", not self._stops(stop))
+        kwargs.setdefault("buffered", not self._stops(stop, kwargs))
         return generate_from_stream(self._stream(messages, stop, **kwargs))
 
     async def _agenerate(
@@ -179,7 +179,7 @@ class ChatCopilot(BaseChatModel):
         run_manager: Optional[AsyncCallbackManagerForLLMRun] = None,
         **kwargs: Any,
     ) -> ChatResult:
-        kwargs.setdefault("buffered", not self._stops(stop))
+        kwargs.setdefault("buffered", not self._stops(stop, kwargs))
         return generate_from_stream(iter([chunk async for chunk in self._astream(messages, stop, **kwargs)]))
 
     # LangChain passes each chunk to the callbacks by itself, and passes no run manager.
@@ -190,7 +190,7 @@ class ChatCopilot(BaseChatModel):
         run_manager: Optional[CallbackManagerForLLMRun] = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        text = _CutText(self._stops(stop))
+        text = _CutText(self._stops(stop, kwargs))
         arguments = self._arguments(kwargs)
         with self._client.stream(_role_messages(messages), **arguments) as stream:
             for piece in stream:
@@ -207,7 +207,7 @@ class ChatCopilot(BaseChatModel):
         run_manager: Optional[AsyncCallbackManagerForLLMRun] = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        text = _CutText(self._stops(stop))
+        text = _CutText(self._stops(stop, kwargs))
         arguments = self._arguments(kwargs)
         async with self._async_client.stream(_role_messages(messages), **arguments) as stream:
             async for piece in stream:
@@ -216,8 +216,9 @@ class ChatCopilot(BaseChatModel):
                     break
             yield _last_chunk(text.rest, stream.answer or Answer("", await stream.start(), arguments["model"]))
 
-    def _stops(self, stop: Optional[List[str]]) -> Sequence[str]:
-        return [text for text in stop or self.stop or () if text]
+    def _stops(self, stop: Optional[List[str]], arguments: Dict[str, Any]) -> Sequence[str]:
+        """Return the stop sequences of a call. A text that is data is not cut."""
+        return [text for text in stop or self.stop or () if text and "schema" not in arguments]
 
     def _arguments(self, given: Dict[str, Any]) -> Dict[str, Any]:
         """Return the arguments of ``Client.stream``; ``stream`` is LangChain's own."""

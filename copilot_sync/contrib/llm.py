@@ -8,6 +8,8 @@ the folder of ``llm`` from one run to the next: the token, unless ``COPILOT_SYNC
 id of the service's thread for each conversation of ``llm``. Not all releases of ``llm`` return old answers to a plugin,
 so a known thread is continued, and the earlier messages are not sent again.
 
+What a release of ``llm`` lacks, such as asynchronous models or schemas, is lacking here with it.
+
 Threads: the client is locked.
 """
 
@@ -16,16 +18,19 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+from copilot_sync.aio.client import AsyncClient
 from copilot_sync.client import Client
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.provider import GithubCopilot
-from copilot_sync.settings import API_KEY_VARIABLE, MODEL, Environment
+from copilot_sync.settings import API_KEY_VARIABLE, MODEL, Environment, Timeout
+from copilot_sync.structured import REPAIRS, asking
 
 try:
     import llm
+    from pydantic import Field
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[llm]"', name=error.name) from None
 
@@ -34,25 +39,42 @@ NAME = "copilot-sync"
 _TOKENS_FILE = "copilot-sync-tokens.json"
 _THREADS_FILE = "copilot-sync-threads.db"
 
-# If it exists, it passes the key of the call.
+#: Earlier answers of a conversation, and their texts.
+_Told = Sequence[Tuple[Any, str]]
+
+# If they exist, they pass the key of the call.
 _Model: Any = getattr(llm, "KeyModel", llm.Model)
+_AsyncModel: Any = getattr(llm, "AsyncKeyModel", getattr(llm, "AsyncModel", object))
 
 
 @llm.hookimpl
-def register_models(register: Callable[[Any], None]) -> None:
+def register_models(register: Callable[..., None]) -> None:
     """Register the models with ``llm``, without asking the service."""
     for model in dict.fromkeys(filter(None, (MODEL, Environment.read().model, *GithubCopilot.models))):
-        register(CopilotModel(model))
+        if _AsyncModel is object:  # pragma: some versions
+            register(CopilotModel(model))
+        else:
+            register(CopilotModel(model), AsyncCopilotModel(model))
 
 
-class CopilotModel(_Model):
-    """One model for ``llm``. Safe from any thread.
+class CopilotOptions(llm.Options):
+    """What ``llm -o NAME VALUE`` takes."""
+
+    timeout: Optional[float] = Field(None, gt=0, description="Seconds per answer. Default: no limit")
+    repairs: Optional[int] = Field(
+        None, ge=0, description=f"With a schema, how often an answer is asked for again. Default: {REPAIRS}"
+    )
+
+
+class _ServiceModel:
+    """What both kinds of models are. Safe from any thread.
 
     Args:
         model: The id of the model at the service.
     """
 
     can_stream = True
+    supports_schema = True
     needs_key = NAME
     key_env_var = API_KEY_VARIABLE
     #: Images are sent by their ``https://`` addresses, and anything else if it is text.
@@ -62,17 +84,58 @@ class CopilotModel(_Model):
             *("text/plain", "text/markdown", "text/csv", "text/html", "application/json"),
         ]
     )
+    Options = CopilotOptions
+    key: Optional[str] = None
+    _new_client: Callable[..., Any]
 
     def __init__(self, model: str) -> None:
         self.model_id = f"{NAME}/{model}"
         self._model = model
         self._lock = threading.RLock()
-        self._client: Optional[Tuple[Optional[str], Client]] = None
+        self._client: Optional[Tuple[Optional[str], Any]] = None
 
     def get_key(self, explicit_key: Optional[str] = None) -> Optional[str]:
         """Return the key; ``None`` if there is none, which is no error, because there may be cookies."""
         key: Optional[str] = self.key or llm.get_key(explicit_key, NAME, API_KEY_VARIABLE)
         return key
+
+    def _client_for(self, key: Optional[str]) -> Any:
+        """Return the client for a key. It is kept for the next question, so that a token is fetched only once."""
+        with self._lock:
+            if self._client is None or self._client[0] != key:
+                cache = None if Environment.read().token_cache else llm.user_dir() / _TOKENS_FILE
+                self._client = (key, type(self)._new_client(key, token_cache=cache))
+            return self._client[1]
+
+    def _stream(self, prompt: Any, stream: bool, destination: "_Destination", told: _Told, key: Optional[str]) -> Any:
+        """Return the answer as a stream of the client's.
+
+        Raises:
+            ValueError: An attachment can't be sent.
+        """
+        options = {
+            "conversation": destination.thread,
+            "model": self._model,
+            "custom_instructions": prompt.system or None,
+            "buffered": not stream,
+            **destination.callbacks(),
+        }
+        timeout, repairs = (getattr(prompt.options, name, None) for name in ("timeout", "repairs"))
+        if timeout is not None:
+            options["timeout"] = Timeout(total=timeout)
+        if getattr(prompt, "schema", None):  # which the oldest releases do not know
+            options = asking({**options, "schema": prompt.schema, "repairs": REPAIRS if repairs is None else repairs})
+        return self._client_for(key or self.get_key()).stream(_question(prompt, destination, told), **options)
+
+
+class CopilotModel(_ServiceModel, _Model):
+    """One model for ``llm``. Safe from any thread.
+
+    Args:
+        model: The id of the model at the service.
+    """
+
+    _new_client = Client
 
     def execute(
         self,
@@ -84,50 +147,83 @@ class CopilotModel(_Model):
     ) -> Iterator[str]:
         """Ask, and yield the answer: in pieces as they arrive, or in one piece if ``stream`` is false.
 
+        With a schema, the one piece is the JSON document that fits.
+
         Raises:
             ValueError: An attachment can't be sent.
-            CopilotError: There is no complete answer.
+            CopilotError: There is no complete answer, or none that fits.
         """
-        threads = _ThreadMap(llm.user_dir() / _THREADS_FILE)
-        thread = (threads.get(conversation.id) or _last_thread(conversation)) if conversation else None
-        # If the first question is refused, its thread lacks the earlier messages, so nothing may go on there.
-        keeping: Dict[str, Any] = {
-            "on_start": lambda begun: threads.keep(conversation.id, begun),
-            "on_discard": lambda _: threads.forget(conversation.id),
-        }
-        answering = self._client_for(key or self.get_key()).stream(
-            _question(prompt, conversation if thread is None else None),
-            conversation=thread,
-            model=self._model,
-            custom_instructions=prompt.system or None,
-            buffered=not stream,
-            **(keeping if conversation else {}),
-        )
-        with answering:
-            yield from answering
+        destination = _Destination(conversation)
+        told = [(each, each.text()) for each in destination.earlier()]
+        with self._stream(prompt, stream, destination, told, key) as answering:
+            if not getattr(prompt, "schema", None):
+                yield from answering
             answer = answering.read()
+            if answer.parsed_json is not None:
+                yield answer.parsed_json
             _record_answer(response, answer)
-            if conversation:
-                threads.keep(conversation.id, answer.conversation)
-
-    def _client_for(self, key: Optional[str]) -> Client:
-        """Return the client for a key. It is kept for the next question, so that a token is fetched only once."""
-        with self._lock:
-            if self._client is None or self._client[0] != key:
-                cache = None if Environment.read().token_cache else llm.user_dir() / _TOKENS_FILE
-                self._client = (key, Client(key, token_cache=cache))
-            return self._client[1]
+            destination.keep(answer.conversation)
 
 
-def _question(prompt: Any, conversation: Any) -> PromptInput:
+class AsyncCopilotModel(_ServiceModel, _AsyncModel):
+    """One model for the asynchronous side of ``llm``, of releases that have one.
+
+    Args:
+        model: The id of the model at the service.
+    """
+
+    _new_client = AsyncClient
+
+    async def execute(
+        self,
+        prompt: Any,
+        stream: bool,
+        response: Any,
+        conversation: Any,
+        key: Optional[str] = None,
+    ) -> AsyncIterator[str]:
+        """Ask, and yield the answer, as ``CopilotModel`` does."""
+        destination = _Destination(conversation)
+        told = [(each, await each.text()) for each in destination.earlier()]
+        async with self._stream(prompt, stream, destination, told, key) as answering:
+            if not getattr(prompt, "schema", None):
+                async for piece in answering:
+                    yield piece
+            answer = await answering.read()
+            if answer.parsed_json is not None:
+                yield answer.parsed_json
+            _record_answer(response, answer)
+            destination.keep(answer.conversation)
+
+
+def _question(prompt: Any, destination: "_Destination", told: _Told) -> PromptInput:
     """Return the prompt, after the earlier messages of a conversation that has no thread yet."""
+    if not told and hasattr(prompt, "messages") and (destination.thread is None or not prompt.prompt):
+        return _chain(prompt)
     messages: List[Dict[str, Any]] = []
-    for response in conversation.responses if conversation else ():
+    for response, text in told:
         earlier = getattr(response, "attachments", [])  # those that were read back from the log of llm
         messages.append({"role": "user", "content": _content(response.prompt, earlier)})
-        messages.append({"role": "assistant", "content": response.text()})
+        messages.append({"role": "assistant", "content": text})
     content = _content(prompt)
     return content if isinstance(content, str) and not messages else [*messages, {"role": "user", "content": content}]
+
+
+def _chain(prompt: Any) -> List[Dict[str, Any]]:
+    """Return all messages that newer releases of ``llm`` have for a prompt, without what goes as an instruction."""
+    messages = [{"role": each.role, "content": list(_parts(each))} for each in prompt.messages]
+    instruction = {"role": "system", "content": [{"type": "text", "text": prompt.system}]}
+    return [message for message in messages if message != instruction]
+
+
+def _parts(message: Any) -> Iterator[Dict[str, Any]]:
+    for part in message.parts:
+        if isinstance(part, llm.parts.TextPart):
+            yield {"type": "text", "text": part.text}
+        elif isinstance(part, llm.parts.AttachmentPart):
+            yield _part(part.attachment)
+        elif isinstance(part, llm.parts.ToolResultPart):
+            yield {"type": "text", "text": part.output}
 
 
 def _content(prompt: Any, attachments: Sequence[Any] = ()) -> Union[str, List[Dict[str, Any]]]:
@@ -146,22 +242,54 @@ def _part(attachment: Any) -> Dict[str, Any]:
     return {"type": "file", "file": {"filename": name, "file_data": data}}
 
 
-def _last_thread(conversation: Any) -> Optional[Conversation]:
-    """Return the thread of the last answer, if ``llm`` returns old answers.
-
-    Old releases assign the id of a conversation after its first answer.
-    """
-    last = conversation.responses[-1] if conversation.responses else None
-    if last is None or not isinstance(last.model, CopilotModel) or not last.response_json:
-        return None
-    return Conversation.from_dict(last.response_json)
-
-
 def _record_answer(response: Any, answer: Answer) -> None:
     """Pass to ``llm`` what it keeps of an answer besides the text."""
     response.response_json = {**answer.conversation.to_dict(), "model": answer.model}
     if answer.usage is not None and hasattr(response, "set_usage"):
         response.set_usage(input=answer.usage.input_tokens, output=answer.usage.output_tokens)
+    if hasattr(response, "set_resolved_model"):  # pragma: some versions
+        response.set_resolved_model(answer.model)
+
+
+class _Destination:
+    """Where a question goes: into the thread of a conversation of ``llm``, if there are both.
+
+    Attributes:
+        thread: The thread; ``None`` for a new one.
+    """
+
+    def __init__(self, conversation: Any = None) -> None:
+        self._conversation = conversation
+        self._threads = _ThreadMap(llm.user_dir() / _THREADS_FILE)
+        self.thread = None if conversation is None else self._threads.get(conversation.id) or self._last_thread()
+
+    def earlier(self) -> Sequence[Any]:
+        """Return the answers that a new thread lacks."""
+        return self._conversation.responses if self._conversation is not None and self.thread is None else ()
+
+    def callbacks(self) -> Dict[str, Any]:
+        """Return what has the stream keep the thread from its beginning.
+
+        If the first question is refused, its thread lacks the earlier messages, so nothing may go on there.
+        """
+        if self._conversation is None:
+            return {}
+        return {"on_start": self.keep, "on_discard": lambda _: self._threads.forget(self._conversation.id)}
+
+    def keep(self, thread: Conversation) -> None:
+        """Go on in this thread from now on."""
+        if self._conversation is not None:
+            self._threads.keep(self._conversation.id, thread)
+
+    def _last_thread(self) -> Optional[Conversation]:
+        """Return the thread of the last answer, if ``llm`` returns old answers.
+
+        Old releases assign the id of a conversation after its first answer.
+        """
+        responses = self._conversation.responses
+        if not responses or not isinstance(responses[-1].model, _ServiceModel) or not responses[-1].response_json:
+            return None
+        return Conversation.from_dict(responses[-1].response_json)
 
 
 class _ThreadMap:

@@ -49,6 +49,57 @@ def test_the_command_answers_and_goes_on(emulator: Emulator, command: Command) -
     assert emulator.tokens_issued == 1
 
 
+def test_the_asynchronous_model_goes_on_in_the_same_thread(emulator: Emulator, command: Command) -> None:
+    """``llm --async``, and ``llm -c`` with either kind of model."""
+    for arguments in (["--async", "-m", "copilot-sync/gpt-4o", "one"], ["-c", "two"], ["--async", "-c", "three"]):
+        done = command(*arguments)
+        assert (done.stdout.read(), done.returncode) == ("one two\n", 0), done.stderr.read()
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["one", "two", "three"]
+
+
+OTHER = """
+import llm
+
+@llm.hookimpl
+def register_models(register):
+    register(Other())
+
+class Other(llm.Model):
+    model_id = "other"
+
+    def execute(self, *arguments, **options):
+        yield "fine, thanks"
+"""
+
+
+def test_what_another_model_was_told_is_told_first(emulator: Emulator, command: Command, tmp_path: Path) -> None:
+    """With ``llm -c -m``, as the log of ``llm`` has it."""
+    (tmp_path / "other.py").write_text(OTHER)
+    with (tmp_path / "copilot_sync_declared-0.dist-info" / "entry_points.txt").open("a") as declared:
+        declared.write("other = other\n")
+    assert command("-m", "other", "how are you?").stdout.read() == "fine, thanks\n"
+    assert command("-c", "-m", "copilot-sync/gpt-4o", "why?").stdout.read() == "one two\n"
+    (thread,) = emulator.threads.values()
+    said = "User: how are you?\nAssistant: fine, thanks\nUser: why?\nAssistant:"
+    assert [message["content"] for message in thread.user_messages] == [said]
+
+
+def test_the_command_answers_with_data(emulator: Emulator, command: Command) -> None:
+    """``llm --schema``, by either kind of model; the options are there."""
+    emulator.reply = Reply('```json\n{"name": "Ada", "age": 36}\n```')
+    for kind in ([], ["--async"]):
+        done = command(*kind, "-m", "copilot-sync/gpt-4o", "--schema", "name, age int", "-o", "repairs", "0", "Who?")
+        assert json.loads(done.stdout.read()) == {"name": "Ada", "age": 36}
+    assert [request.stage for request in emulator.requests].count("message") == 2
+
+
+def test_the_command_lists_what_the_models_can_do(command: Command) -> None:
+    """Their options, schemas, and both kinds."""
+    listed = command("models", "list", "--options", "-m", "copilot-sync/gpt-4o").stdout.read()
+    assert all(word in listed for word in ("timeout:", "repairs:", "- schemas", "- async", "image/png"))
+
+
 def test_the_command_takes_a_key_of_llm(emulator: Emulator, command: Command, tmp_path: Path) -> None:
     """``llm keys`` keeps it; then no token is fetched."""
     (tmp_path / "keys.json").write_text(json.dumps({"copilot-sync": emulator.api_key}))
