@@ -7,7 +7,7 @@ Everything else is the client's.
 from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Union
 
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation, Message

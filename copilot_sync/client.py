@@ -273,9 +273,7 @@ class Client(AccountCalls):
             ValueError: The prompt is empty, or an argument can't be sent.
             OSError: A file can't be read.
         """
-        known = Conversation.from_value(handle.conversation_id if handle is not None else conversation)
-        if known is not None:
-            check_id(known.conversation_id)
+        known = _checked_conversation(handle.conversation_id if handle is not None else conversation)
         content = prompt_text(prompt, system, is_new=known is None)
         expected: Optional[Expectation] = options.pop("expected", None)  # as ``asking`` makes it
         if expected is not None:
@@ -357,6 +355,13 @@ class Client(AccountCalls):
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_streams": set(), "_calls": set()}
+
+
+def _checked_conversation(value: Union[None, str, Conversation]) -> Optional[Conversation]:
+    conversation = Conversation.from_value(value)
+    if conversation is not None:
+        check_id(conversation.conversation_id)
+    return conversation
 
 
 def _checked_options(

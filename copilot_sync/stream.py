@@ -16,7 +16,7 @@ import threading
 from typing import Callable, Generator, Iterator, NoReturn, Optional, Type
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.answer import AnswerBuilder, Closed
+from copilot_sync.delivery.answer_builder import AnswerBuilder, Closed
 from copilot_sync.delivery.answer_cache import CachedQuestion
 from copilot_sync.delivery.exchange import Item, drive
 from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from typing import Any, Callable, Deque, Generator, List, NoReturn, Optional
 
-from copilot_sync.delivery.answer import FAILED, AnswerBuilder, Closed
+from copilot_sync.delivery.answer_builder import FAILED, AnswerBuilder, Closed
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.events import ContentEvent
 from copilot_sync.models import Conversation

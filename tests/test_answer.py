@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_sync.delivery.answer import AnswerBuilder, AnswerParser, ReplyEnd, ReplyVerdict
+from copilot_sync.delivery.answer import AnswerParser, ReplyEnd, ReplyVerdict
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,

@@ -14,7 +14,7 @@ from copilot_sync import Client, Stream, StreamClosedError
 from copilot_sync.aio import iterate_stream
 from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.stepping import Pause
 from copilot_sync.transport.body import Body

@@ -14,10 +14,10 @@ from support import Worker
 
 from copilot_sync import Client, Conversation, Stream, StreamClosedError, stream_steps
 from copilot_sync import stream as stream_module
-from copilot_sync.delivery import answer, exchange
+from copilot_sync.delivery import answer, answer_builder, exchange
 from copilot_sync.emulator import Emulator, Reply
 
-TRACED = [module.__file__ for module in (exchange, answer, stream_module, stream_steps)]
+TRACED = [module.__file__ for module in (exchange, answer, answer_builder, stream_module, stream_steps)]
 
 
 @pytest.fixture

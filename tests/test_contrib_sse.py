@@ -207,7 +207,6 @@ ERRORS = [
     (errors.PermissionDeniedError, "not_permitted"),
     (errors.WrongHostError, "not_configured"),
     (errors.ModelNotAvailableError, "model_not_available"),
-    (errors.InvalidAnswerError, "failed"),
     (errors.InvalidRequestError, "invalid_request"),
     (errors.NotFoundError, "not_found"),
     (errors.QuotaExceededError, "quota_exceeded"),

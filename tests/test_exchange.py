@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, NamedTuple, O
 import pytest
 
 from copilot_sync.delivery import recovery
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.exchange import drive
 from copilot_sync.delivery.message import CallOptions, MessageHandle, PendingMessage
 from copilot_sync.errors import (

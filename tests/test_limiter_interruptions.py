@@ -14,7 +14,7 @@ from support import Worker, fork, may_fork, wait_until
 
 from copilot_sync import RequestTimeoutError, RetryPolicy, StreamClosedError, Timeout
 from copilot_sync.delivery import rate_guard
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.guards import CallEnd
 from copilot_sync.delivery.rate_guard import RateGuard
 from copilot_sync.pacing import account_limiter, account_state, shared_state

@@ -10,7 +10,7 @@ import pytest
 from asking import AT_ONCE
 
 from copilot_sync import Client, UnknownEvent, Usage
-from copilot_sync.delivery import answer as delivery_answer
+from copilot_sync.delivery import answer_builder
 from copilot_sync.delivery.message import MessageHandle
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.protocol.requests import ROOT
@@ -99,7 +99,7 @@ def test_a_flood_of_unknown_events_is_bounded_by_number(
     with caplog.at_level(logging.WARNING):
         answer = client.ask("hi")
     assert (answer.text, answer.complete) == ("one", True)
-    assert [event.data["number"] for event in answer.events] == list(range(delivery_answer.MAX_EVENTS))
+    assert [event.data["number"] for event in answer.events] == list(range(answer_builder.MAX_EVENTS))
     (record,) = caplog.records
     assert "more unknown events than are kept" in record.getMessage()
 
@@ -108,8 +108,8 @@ def test_large_unknown_events_are_bounded_by_size(
     emulator: Emulator, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that is too large is left out, and smaller ones after it are kept."""
-    huge = {"type": "huge", "text": "é" * delivery_answer.MAX_EVENT_BYTES}
-    half = {"type": "half", "text": "x" * (delivery_answer.MAX_EVENT_BYTES // 2)}
+    huge = {"type": "huge", "text": "é" * answer_builder.MAX_EVENT_BYTES}
+    half = {"type": "half", "text": "x" * (answer_builder.MAX_EVENT_BYTES // 2)}
     emulator.script(Reply([huge, half, half, SKILL, "one"]))
     with caplog.at_level(logging.WARNING):
         answer = client.ask("hi")
@@ -119,9 +119,9 @@ def test_large_unknown_events_are_bounded_by_size(
 
 def test_a_stream_yields_the_events_that_are_not_kept(emulator: Emulator, client: Client) -> None:
     """Whoever iterates over everything gets everything."""
-    emulator.script(Reply([*[SKILL] * (delivery_answer.MAX_EVENTS + 1), "one"]))
+    emulator.script(Reply([*[SKILL] * (answer_builder.MAX_EVENTS + 1), "one"]))
     unknown = [event for event in client.stream("hi").events() if isinstance(event, UnknownEvent)]
-    assert len(unknown) == delivery_answer.MAX_EVENTS + 1
+    assert len(unknown) == answer_builder.MAX_EVENTS + 1
 
 
 def test_the_events_of_a_reply_that_failed_are_not_those_of_the_answer(emulator: Emulator, client: Client) -> None:

@@ -21,7 +21,8 @@ from copilot_sync.protocol.requests import Request
 from copilot_sync.protocol.untrusted import RawReply
 from copilot_sync.settings import ERROR_BODY, Limits, Timeout
 from copilot_sync.transport.call import CallContext
-from copilot_sync.transport.session import Transport, _Session
+from copilot_sync.transport.pooled_session import PooledSession
+from copilot_sync.transport.session import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SECRET = "s3cr3t-t0ken"
@@ -452,7 +453,7 @@ def test_a_session_that_another_thread_made_meanwhile_is_used() -> None:
 
 def test_a_session_whose_making_was_interrupted_is_freed_in_silence() -> None:
     """Its destructor runs all the same."""
-    _Session.__new__(_Session).__del__()
+    PooledSession.__new__(PooledSession).__del__()
 
 
 AT_THE_END = """
@@ -479,7 +480,7 @@ def test_a_client_that_is_kept_to_the_end_of_the_program_is_freed_in_silence() -
 
 def test_a_session_is_closed_while_another_thread_begins_to_use_a_proxy() -> None:
     """What that thread adds to the proxies does not disturb the closing."""
-    adapter: Any = _Session().get_adapter("https://api.example")
+    adapter: Any = PooledSession().get_adapter("https://api.example")
     manager = adapter.proxy_manager_for("http://one.example")
     manager.clear = lambda: adapter.proxy_manager_for("http://two.example")
     adapter.close()

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Generator, Optional, Set, Union
 
 from copilot_sync.answer_folder import AnswerFolder
 from copilot_sync.auth.caches import TokenCache
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.events import CompleteEvent, ContentEvent
 from copilot_sync.models import Answer, Conversation

@@ -11,7 +11,7 @@ from typing import Any, Generator, List, Optional, Sequence, Tuple
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.account_guard import AccountGuard
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.guards import CallEnd, Leave
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import BudgetExceededError

@@ -27,7 +27,8 @@ from dataclasses import replace
 from typing import Generator, Iterator, Optional, Union
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.answer import AnswerBuilder, AnswerParser, ReplyEnd, ReplyVerdict
+from copilot_sync.delivery.answer import AnswerParser, ReplyEnd, ReplyVerdict
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.guards import Passage
 from copilot_sync.delivery.lookup import Lookup
 from copilot_sync.delivery.message import CallOptions, PendingMessage, SentMessage

@@ -8,7 +8,7 @@ Threads: a guard is entered and left by many threads at once. One call enters ea
 
 from typing import Callable, Generator, List, NamedTuple, Optional, Sequence
 
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.errors import StreamClosedError
 from copilot_sync.settings import RetryPolicy

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Generator, List, Optional, Sequence, Tuple
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.exchange import Item, drive
 from copilot_sync.delivery.guards import Passage
 from copilot_sync.delivery.message import CallOptions, PendingMessage, new_id

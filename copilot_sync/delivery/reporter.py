@@ -14,7 +14,7 @@ import os
 from typing import Any, Generator, Optional, Tuple
 
 from copilot_sync.auth.api_session import ApiSession
-from copilot_sync.delivery.answer import AnswerBuilder
+from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
 from copilot_sync.delivery.message import CallOptions, PendingMessage
 from copilot_sync.errors import CopilotError

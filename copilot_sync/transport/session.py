@@ -5,22 +5,16 @@ what authenticates it is the ``auth`` callable alone. Redirects are never follow
 or below, cookies of replies are dropped, and each request says itself which proxy and which CA it uses,
 because a session's own settings lose against the environment.
 
-Threads: the session of a ``Transport`` is locked. What it knows of pools is atomic: replaced, never changed.
+Threads: the session of a ``Transport`` is locked.
 """
 
 import contextlib
 import logging
-import sys
 import threading
-import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Generator, Iterator, Optional, Tuple, TypeVar, Union, cast
+from typing import Any, Callable, Generator, Iterator, Optional, TypeVar, Union, cast
 
 import requests
-from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar
-from requests.utils import select_proxy
-from urllib3.connectionpool import HTTPConnectionPool
 
 from copilot_sync.errors import CopilotError, ProtocolError
 from copilot_sync.protocol.requests import Request
@@ -30,17 +24,14 @@ from copilot_sync.stepping import NothingYet, Pace, Pause, WouldBlockError, with
 from copilot_sync.transport.body import Body, unread
 from copilot_sync.transport.boundary import FAILURES, map_exception
 from copilot_sync.transport.call import CallContext
-from copilot_sync.transport.connection import seams, watch
+from copilot_sync.transport.connection import seams
 from copilot_sync.transport.fork import abandoned, reset_after_fork
+from copilot_sync.transport.pooled_session import PooledSession
 from copilot_sync.transport.proxies import ProxySettings
 from copilot_sync.transport.reply import WatchedResponse
-from copilot_sync.transport.ssl_contexts import ssl_contexts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-#: Hosts, each with its proxy and its CAs, to which connections are kept.
-_KNOWN_POOLS = 8
 
 #: The largest body of a request, in bytes, that an idle connection is sure to take at once: the buffer of the kernel is
 #: empty, and has 16 KiB at least.
@@ -85,7 +76,7 @@ class Transport:
         self._route = ProxySettings(proxy, verify)
         self.limits = limits or Limits()
         self._lock = threading.RLock()
-        self._session: Optional[_Session] = None
+        self._session: Optional[PooledSession] = None
         reset_after_fork(self)
 
     def open(self, request: Request, auth: Auth, call: CallContext) -> Response:
@@ -250,13 +241,13 @@ class Transport:
         if session is not None:
             session.close()
 
-    def _opened(self) -> "_Session":
+    def _opened(self) -> PooledSession:
         session = self._session
         if session is not None and session.seams == seams():
             return session
         with self._lock:
             if self._session is None or self._session.seams != seams():
-                self._session = _Session()
+                self._session = PooledSession()
             return self._session
 
     def after_fork_in_child(self) -> None:
@@ -310,147 +301,3 @@ def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
     prepared.body = request.body or None
     prepared.prepare_content_length(prepared.body)
     return auth(prepared)
-
-
-class _NoCookies(RequestsCookieJar):
-    """A jar that keeps nothing, and takes no lock to find that out."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Keep nothing of a reply."""
-
-
-class _Session(requests.Session):
-    """A session that keeps no cookies and knows no redirects, over connections that obey their call."""
-
-    _is_the_parents = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        #: What it was made with. Under others it is of no use.
-        self.seams = seams()
-        self.cookies = _NoCookies()
-        # Kept beside the adapters of requests as well: a child may inherit the lock of their dictionary locked.
-        self._ours = _Adapter(pool_connections=_KNOWN_POOLS, pool_maxsize=1)
-        for prefix in ("https://", "http://"):
-            self.mount(prefix, self._ours)
-
-    def pool_of(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> Any:
-        """Return the pool that a request with these settings uses; ``None`` if it is not ours."""
-        return self._ours.pool_of(url, verify, cert, proxies) if self.sends_itself(url) else None
-
-    def sends_itself(self, url: str) -> bool:
-        """Whether no tool for tests stands between this session and its connections. One that records reads a reply."""
-        steps = (requests.Session.send, HTTPAdapter.send, HTTPConnectionPool.urlopen)
-        are_replaced = any(step.__module__.partition(".")[0] not in ("requests", "urllib3") for step in steps)
-        return self.get_adapter(url) is self._ours and not are_replaced
-
-    def has_idle(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> bool:
-        """Whether a connection for such a request waits in a pool of ours, and nothing stands before it."""
-        return self.sends_itself(url) and self._ours.has_idle(url, verify, cert, proxies)
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: take the descriptors off the parent's connections, and close nothing."""
-        self._is_the_parents = True
-        self._ours.leave_to_parent()
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # Not all releases of urllib3 close the idle connections of a pool that nobody holds any more. An interpreter
-        # that ends has closed them, and may have cleared the modules that closing needs.
-        is_whole = "adapters" in self.__dict__  # an interruption may end __init__ anywhere
-        if is_whole and not self._is_the_parents and not is_finalizing():
-            self.close()
-
-    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
-        # Even if they are not followed, requests reads a redirect's whole body to prepare the next request.
-        return iter(())
-
-
-def _place_of_pool(url: str, verify: Any, cert: Any, proxies: Any) -> Tuple[Any, ...]:
-    """What tells pools apart."""
-    return origin_of(url), verify, cert, select_proxy(url, proxies) if proxies else None
-
-
-class _Adapter(HTTPAdapter):
-    def __init__(self, **kwargs: Any) -> None:
-        # Replaced and never changed, because readers of a dictionary that other threads fill need its lock.
-        self._pools: Tuple[Tuple[Any, Callable[[], Any]], ...] = ()
-        super().__init__(**kwargs)
-
-    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        # Finding a pool takes requests and urllib3 a tenth of the time of a whole call, and a lock of theirs.
-        place = _place_of_pool(request.url, verify, cert, proxies)
-        pool = self._known_pool(place)
-        if pool is not None:
-            return pool
-        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-        others = [each for each in self._pools if each[0] != place]
-        self._pools = ((place, weakref.ref(pool)), *others[: _KNOWN_POOLS - 1])
-        return pool
-
-    def _known_pool(self, place: Tuple[Any, ...]) -> Any:
-        for known, find in self._pools:
-            if known == place:
-                pool = find()
-                if pool is not None and pool.pool is not None:  # else closed, to make room for others
-                    return pool
-        return None
-
-    def has_idle(self, url: str, verify: Any, cert: Any, proxies: Any) -> bool:
-        """Whether a connection waits in the pool that such a request uses."""
-        return getattr(self._known_pool(_place_of_pool(url, verify, cert, proxies)), "has_idle", False)
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: take the descriptors off the parent's connections, and close nothing."""
-        pools = [find() for _, find in self._pools]
-        for pool in [pool for pool in pools if pool is not None]:
-            pool.leave_to_parent()
-
-    def request_url(self, request: Any, proxies: Any) -> str:
-        # Without a proxy, requests reads the URL three times to arrive at its path.
-        if proxies:
-            return str(super().request_url(request, proxies))
-        return str(request.url[len(origin_of(request.url)) :].partition("#")[0])
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        # As requests does, but for the cookies: nobody keeps them, and looking for them takes a jar with a lock. Nor is
-        # the head copied, which urllib3 keeps in a mapping of the same kind.
-        response = requests.Response()
-        response.status_code = resp.status
-        response.headers = resp.headers
-        response.raw, response.reason = resp, resp.reason
-        response.url, response.request = req.url, req
-        response.connection = self  # type: ignore[attr-defined,unused-ignore]
-        return response
-
-    def pool_of(self, url: str, verify: Any, cert: Any, proxies: Any) -> Any:
-        request = requests.Request("GET", url).prepare()
-        pool = self.get_connection_with_tls_context(request, verify, proxies, cert)
-        self.cert_verify(pool, url, verify, cert)
-        return pool if hasattr(pool, "connect_ahead") else None
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call,unused-ignore]
-        place = conn.ca_certs or conn.ca_cert_dir
-        # A proxy that speaks TLS itself is checked with what the pool names.
-        through_tls = conn.proxy is not None and conn.proxy.scheme == "https"
-        if place is not None and not through_tls:
-            conn.conn_kw["ssl_context"] = ssl_contexts.context(place)
-            conn.ca_certs = conn.ca_cert_dir = None
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        watch(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        # Each time, because another thread may have made it a moment ago.
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        watch(manager)
-        return manager
-
-    def close(self) -> None:
-        # urllib3 2 closes the connections of a pool when nobody holds it any more, but a reply in a traceback does.
-        # Not by requests, which stumbles if another thread begins to use a proxy meanwhile.
-        for manager in (self.poolmanager, *list(self.proxy_manager.values())):
-            for key in manager.pools.keys():  # noqa: SIM118 - urllib3 forbids to iterate it
-                manager.pools[key].close()
-            manager.clear()
