@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from command_line import Keys, command, environment, in_background, spawn
-from support import PATIENCE
+from support import PATIENCE, reserved_port
 from terminals import CTRL_C, Terminal, has_colours
 
 from copilot_sync.cli.program import run
@@ -239,6 +239,36 @@ def test_files_go_along(served: Emulator, tmp_path: Path, monkeypatch: pytest.Mo
         {"type": "thread-scoped-file", "name": "app.py", "text": "x = 1\n", "language": "py"},
         {"type": "thread-scoped-file", "name": "README", "text": "é", "language": ""},
     ]
+
+
+def test_images_go_along(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their addresses. One that can't be sent is wrong usage, and nothing is asked."""
+    addresses = ["https://example.com/a.png", "https://example.com/b"]
+    assert run(["ask", "--image", addresses[0], "--image", addresses[1], "What is it?"]) == 0
+    assert asked(served)["content"] == "What is it?"
+    assert [image["url"] for image in asked(served)["mediaContent"]] == addresses
+    count = len(served.requests)
+    assert run(["ask", "--image", "cat.png", "What is it?"]) == 2
+    assert "https://" in capsys.readouterr().err
+    assert len(served.requests) == count
+
+
+def test_a_question_may_be_given_up(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """After the seconds of ``--timeout``, whatever the service does meanwhile."""
+    served.fail("message", STALLED)
+    assert run(["ask", "--timeout", "0.3", "x"]) == 1
+    assert "0.3 s" in capsys.readouterr().err
+    assert run(["ask", "--timeout", "0", "x"]) == 2
+
+
+def test_a_proxy_can_be_named(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says which one could not be reached. The emulator inside the program needs none."""
+    with reserved_port() as port:
+        assert run(["ask", "--proxy", f"http://127.0.0.1:{port}", "--timeout", "1", "x"]) == 1
+        assert "proxy" in capsys.readouterr().err
+        assert run(["ask", "--emulator", "--proxy", f"http://127.0.0.1:{port}", "x"]) == 0
+    assert run(["ask", "--proxy", "ftp://proxy", "x"]) == 2
+    assert "proxy must be a URL such as" in capsys.readouterr().err
 
 
 def test_instructions_go_along(served: Emulator) -> None:

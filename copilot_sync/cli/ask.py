@@ -5,11 +5,12 @@ from typing import Optional, Tuple
 import click
 
 from copilot_sync.cli import options
-from copilot_sync.cli.backend import open_backend, play_demo, report_usage_errors
+from copilot_sync.cli.backend import open_backend, play_demo, read_proxy, report_usage_errors
 from copilot_sync.cli.output import show_answer, show_data, show_json, show_references
-from copilot_sync.cli.question import read_attachments, read_question
+from copilot_sync.cli.question import read_attachments, read_question, with_images
 from copilot_sync.cli.schemas import read_expectation
 from copilot_sync.safe_text import well_formed
+from copilot_sync.settings import Timeout
 
 
 @click.command(
@@ -27,6 +28,7 @@ Examples:
 @options.model
 @options.system
 @options.files
+@options.images
 @options.conversation
 @options.go_on
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as one JSON object.")
@@ -35,12 +37,15 @@ Examples:
 @options.schema
 @options.repairs
 @options.label
+@options.timeout
+@options.proxy
 @options.emulated
 def ask(
     prompt: Tuple[str, ...],
     model: Optional[str],
     system: Optional[str],
     files: Tuple[str, ...],
+    images: Tuple[str, ...],
     conversation: Optional[str],
     go_on: bool,
     as_json: bool,
@@ -49,6 +54,8 @@ def ask(
     schema: Optional[str],
     repairs: int,
     label: Optional[str],
+    timeout: Optional[float],
+    proxy: Optional[str],
     emulated: bool,
 ) -> None:
     """Ask PROMPT and print the answer.
@@ -56,10 +63,10 @@ def ask(
     If stdin is a pipe or a file, its text follows PROMPT after an empty line. Omit PROMPT, or use "-", to send
     stdin alone. With --schema, the answer is JSON that fits it.
     """
-    question = read_question(prompt)
+    question = with_images(read_question(prompt), images)
     attachments = read_attachments(files)
     expected = None if schema is None else read_expectation(schema, repairs)
-    with open_backend(emulated, prepare=play_demo) as backend:
+    with open_backend(emulated, prepare=play_demo, proxy=None if emulated else read_proxy(proxy)) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():
             stream = backend.client.stream(
@@ -69,6 +76,7 @@ def ask(
                 files=attachments,
                 conversation=known,
                 label=label,
+                timeout=None if timeout is None else Timeout(total=timeout),
                 buffered=no_stream or as_json,
                 expected=expected,
                 on_start=backend.last_conversation.save,

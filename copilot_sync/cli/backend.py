@@ -28,7 +28,9 @@ from copilot_sync.pacing import account_limiter
 from copilot_sync.pacing.limiter import BY_HOST, pace_for
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.safe_text import check_id
+from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment, Urls, choose_urls, is_loopback
+from copilot_sync.transport.proxies import check_proxy
 from copilot_sync.user_folders import cache_folder, state_folder
 
 if TYPE_CHECKING:
@@ -104,6 +106,12 @@ def report_usage_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
     except ImportError as error:
         raise click.ClickException(str(error)) from error
+
+
+def read_proxy(proxy: Optional[str]) -> Optional[str]:
+    """Return the proxy of ``--proxy``, checked here, because what a client refuses comes from the environment."""
+    with report_usage_errors():
+        return check_proxy(Secret.coerce(proxy))
 
 
 def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[float]]", **options: Any) -> Backend:

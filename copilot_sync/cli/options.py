@@ -12,6 +12,14 @@ files = click.option(
     type=click.Path(exists=True, dir_okay=False),
     help="Attach a text file of up to 1 MiB. Repeatable.",
 )
+images = click.option("--image", "images", multiple=True, metavar="URL", help="Attach an image by https. Repeatable.")
+timeout = click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Longest wait in all.  [default: no limit]",
+)
+proxy = click.option("--proxy", metavar="URL", help="A proxy.  [default: HTTPS_PROXY and its like]")
 conversation = click.option("--conversation", metavar="ID", help="Continue a conversation.  [default: a new one]")
 go_on = click.option(
     "-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.  [default: a new one]"

@@ -11,6 +11,7 @@ from typing import List, Sequence
 import click
 
 from copilot_sync.inline_files import NamedText, read_files
+from copilot_sync.prompts import PromptInput
 from copilot_sync.safe_text import well_formed
 from copilot_sync.text_files import text_of
 
@@ -31,6 +32,14 @@ def read_question(words: Sequence[str]) -> str:
     if not question:
         raise click.UsageError("there is nothing to ask: pass a PROMPT, or pipe one in")
     return question
+
+
+def with_images(question: str, urls: Sequence[str]) -> PromptInput:
+    """Return the question with the images that ``--image`` names. The library checks their addresses."""
+    if not urls:
+        return question
+    images = [{"type": "image_url", "image_url": {"url": well_formed(url)}} for url in urls]
+    return [{"role": "user", "content": [{"type": "text", "text": question}, *images]}]
 
 
 def read_attachments(paths: Sequence[str]) -> List[NamedText]:
