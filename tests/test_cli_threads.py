@@ -2,13 +2,18 @@
 
 import json
 import sys
-from typing import List
+import time
+from pathlib import Path
+from typing import Any, List, Optional
 
+import click
 import pytest
 from command_line import Keys
 from terminals import CTRL_C, Terminal
 
+from copilot_sync.cli.backend import _full_id
 from copilot_sync.cli.program import run
+from copilot_sync.cli.threads import _ago
 from copilot_sync.emulator import Emulator, Fault
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -237,3 +242,103 @@ def test_a_name_is_given_or_chosen(thread: str, arguments: List[str], served: Em
     """Anything else is wrong usage, and nothing is sent."""
     assert run(["threads", "rename", thread, *arguments]) == 2
     assert [request.stage for request in served.requests].count("rename") == 0
+
+
+def test_a_list_can_be_narrowed(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a text in the name, in either case, and to so many."""
+    assert run(["threads", "rename", thread, "About WSGI"]) == 0
+    assert run(["ask", "other"]) == 0
+    capsys.readouterr()
+    for arguments, count in ((["--search", "wsgi"], 1), (["--search", "asgi"], 0), (["--limit", "1"], 1), ([], 2)):
+        assert run(["threads", "list", *arguments]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == count
+    assert run(["threads", "list", "--limit", "0"]) == 2
+
+
+def test_a_person_sees_how_long_ago_and_no_line_that_is_too_long(thread: str, served: Emulator) -> None:
+    """A program sees the time itself, and the whole name."""
+    assert run(["threads", "rename", thread, "A name that is longer than a narrow terminal " * 2]) == 0
+    with Terminal("threads", "list", environment=served.environment, columns=70) as terminal:
+        assert terminal.status() == 0
+        heading, line = terminal.lines()
+    assert heading.split() == ["ID", "CHANGED", "NAME"]
+    assert "just now" in line
+    assert line.endswith("…")
+    assert len(line) == 70
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (5, "just now"),
+        (60, "1 minute ago"),
+        (7300, "2 hours ago"),
+        (3 * 86400, "3 days ago"),
+        (40 * 86400, None),
+        (-600, None),
+    ],
+)
+def test_times_are_told_as_people_do(before: int, words: Optional[str]) -> None:
+    """A time that is long past, or to come, as a date."""
+    at = time.gmtime(time.time() - before - 1)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", at)
+    assert _ago(moment) == (words or time.strftime("%Y-%m-%d %H:%M", at))
+    assert _ago(None) == ""
+
+
+def test_the_beginning_of_an_id_will_do(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """If no other id begins like that. A whole id costs no look at the list."""
+    assert run(["threads", "rename", thread[:8], "named"]) == 0
+    assert run(["ask", "--conversation", thread[:6], "again"]) == 0
+    assert len(served.threads) == 1
+    count = len(served.requests)
+    assert run(["threads", "show", thread]) == 0
+    assert len(served.requests) == count + 1
+    capsys.readouterr()
+    missing = "0000" if not thread.startswith("0000") else "1111"
+    assert run(["threads", "show", missing]) == 2
+    assert f"begins with {missing}" in capsys.readouterr().err
+    assert run(["threads", "show", "zzz"]) == 1
+    assert run(["threads", "delete", "--yes", thread[:4]]) == 0
+    assert served.threads == {}
+
+
+def test_a_beginning_of_several_ids_is_refused() -> None:
+    """Unless it is one of them itself."""
+    known = ["abcd-1", "abcd-2", "abcd"]
+    assert _full_id("abcd-1", known) == "abcd-1"
+    assert _full_id("abcd", known) == "abcd"
+    with pytest.raises(click.UsageError, match="2 conversations have ids that begin with abc"):
+        _full_id("abc", known[:2])
+
+
+def test_the_last_conversation_needs_no_id(thread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ``ask`` or ``chat``. One is named in one way."""
+    assert run(["threads", "show", "--last"]) == 0
+    assert "What is there?" in capsys.readouterr().out
+    assert run(["threads", "show"]) == 2
+    assert run(["threads", "show", "--last", thread]) == 2
+    assert "--last" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("served")
+def test_there_may_be_no_last_conversation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """Then the error says where to find one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert run(["threads", "show", "--last"]) == 1
+    assert "threads list" in capsys.readouterr().err
+
+
+def test_a_conversation_is_exported(thread: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Markdown, as JSON, and as role messages."""
+    assert run(["threads", "export", thread]) == 0
+    assert capsys.readouterr().out == "## user\n\nWhat is there?\n\n## assistant\n\n- **one**\n- two\x07\n"
+    assert run(["threads", "export", "--format", "json", "--last"]) == 0
+    assert [message["role"] for message in json.loads(capsys.readouterr().out)] == ["user", "assistant"]
+    assert run(["threads", "export", "--format", "openai", thread]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "messages": [
+            {"role": "user", "content": "What is there?"},
+            {"role": "assistant", "content": "- **one**\n- two\x07"},
+        ]
+    }

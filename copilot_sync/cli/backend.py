@@ -13,8 +13,9 @@ import contextlib
 import logging
 import math
 import os
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import click
@@ -36,6 +37,8 @@ from copilot_sync.user_folders import cache_folder, state_folder
 if TYPE_CHECKING:
     from copilot_sync.emulator import Emulator
 
+#: The beginning of an id of the service's, as one types it. Whole ids have 36 characters (public captures, 2026).
+_BEGINNING = re.compile("[0-9a-f][0-9a-f-]{3,34}")
 #: Seconds between two words of the emulator, so that a person sees the answer stream in.
 _EMULATED_PACE = 0.05
 
@@ -56,7 +59,7 @@ class Backend:
         if identifier and go_on:
             raise click.UsageError("--conversation and --continue exclude each other: use one of them")
         if not go_on:
-            return _conversation_of_id(identifier) if identifier else None
+            return Conversation(self.full_ids([identifier])[0]) if identifier else None
         conversation = self.last_conversation.load()
         if conversation is None:
             raise click.ClickException(
@@ -64,11 +67,45 @@ class Backend:
             )
         return conversation
 
+    def full_ids(self, identifiers: Sequence[str]) -> List[str]:
+        """Return the ids that a person means, who may type the beginning of one. Only then the list is asked for.
 
-def _conversation_of_id(identifier: str) -> Conversation:
-    with report_usage_errors():
-        check_id(identifier)
-    return Conversation(identifier)
+        Raises:
+            click.UsageError: One can't be an id, or is the beginning of none, or of several.
+        """
+        with report_usage_errors():
+            for identifier in identifiers:
+                check_id(identifier)
+        if not any(map(_BEGINNING.fullmatch, identifiers)):
+            return list(identifiers)
+        known = [thread.id for thread in self.client.threads()]
+        return [_full_id(each, known) if _BEGINNING.fullmatch(each) else each for each in identifiers]
+
+    def chosen_id(self, identifier: Optional[str], last: bool) -> str:
+        """Return the id of the conversation that an argument or ``--last`` selects.
+
+        Raises:
+            click.ClickException: Both were given, or neither, or there is no last conversation; and as ``full_ids``.
+        """
+        if last == (identifier is not None):
+            raise click.UsageError("name one conversation: by its ID, or by --last")
+        if identifier is not None:
+            return self.full_ids([identifier])[0]
+        conversation = self.last_conversation.load()
+        if conversation is None:
+            raise click.ClickException('there is no last conversation; see "copilot-sync threads list"')
+        return conversation.conversation_id
+
+
+def _full_id(beginning: str, known: Sequence[str]) -> str:
+    found = [each for each in known if each.startswith(beginning)]
+    if len(found) == 1 or beginning in found:
+        return found[0] if len(found) == 1 else beginning
+    if not found:
+        raise click.UsageError(
+            f'no conversation has an id that begins with {beginning}; see "copilot-sync threads list"'
+        )
+    raise click.UsageError(f"{len(found)} conversations have ids that begin with {beginning}: type more of it")
 
 
 @contextlib.contextmanager

@@ -94,7 +94,9 @@ def show_references(references: Sequence[Mapping[str, Any]]) -> None:
         click.echo(line)
 
 
-def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], optional: Sequence[str] = ()) -> None:
+def show_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], optional: Sequence[str] = (), *, cuts: bool = False
+) -> None:
     """Print rows: aligned under headings in a terminal, separated by tabs and without headings elsewhere.
 
     Args:
@@ -102,6 +104,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], optional:
         rows: The cells.
         optional: The headings of columns that a terminal does not show if they are empty, or if it is too narrow: then
             it does without the first of them first.
+        cuts: Whether a terminal cuts lines that are longer than it is wide.
     """
     cells = [[one_line(cell) for cell in row] for row in rows]
     if not is_terminal(sys.stdout):
@@ -115,7 +118,13 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], optional:
             columns = [column for column in columns if column[0] != heading]
     widths = [max(map(len, column)) for column in columns]
     for line in zip(*columns):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+        click.echo(_cut(text, size_of(sys.stdout).columns) if cuts else text)
+
+
+def _cut(text: str, columns: int) -> str:
+    """Cut a line that is longer than the terminal is wide."""
+    return text if len(text) <= columns else f"{text[: columns - 1]}…"
 
 
 class _WarningCollector(logging.Handler):

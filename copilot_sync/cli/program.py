@@ -27,7 +27,7 @@ COMMANDS = {
     "models": "List the models that can be asked.",
     "quota": "Show the account's plan, and what is left of its limits.",
     "serve": "Serve OpenAI's API with the answers of Copilot.",
-    "threads": "List, show, rename and delete conversations.",
+    "threads": "List, show, export, rename and delete conversations.",
     "usage": "Show how much was asked, and how many tokens that took.",
 }
 

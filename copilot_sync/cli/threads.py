@@ -1,7 +1,11 @@
-"""``copilot-sync threads``: list, show, rename and delete the account's conversations."""
+"""``copilot-sync threads``: list, show, export, rename and delete the account's conversations.
+
+An id may be typed as its beginning. One that is whole is sent as it is, without a look at the list.
+"""
 
 import sys
-from typing import Optional, Tuple
+import time
+from typing import List, Optional, Tuple
 
 import click
 
@@ -11,8 +15,11 @@ from copilot_sync.cli.output import fields_of, show_answer, show_heading, show_j
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
 from copilot_sync.message_tree import count_branches, newest_branch
-from copilot_sync.safe_text import check_id
+from copilot_sync.models import Message
 from copilot_sync.terminal_text import one_line
+from copilot_sync.times import read_time
+
+_last = click.option("--last", is_flag=True, help="The last conversation of ask or chat.")
 
 
 @click.group(
@@ -20,11 +27,15 @@ from copilot_sync.terminal_text import one_line
 Examples:
   copilot-sync threads list
   copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+  copilot-sync threads show 0b0f
   copilot-sync threads delete --yes 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
 """
 )
 def threads() -> None:
-    """List, show, rename and delete the account's conversations."""
+    """List, show, export, rename and delete the account's conversations.
+
+    The first characters of an ID will do, four at least.
+    """
 
 
 @threads.command(
@@ -32,11 +43,14 @@ def threads() -> None:
     epilog="""\b
 Examples:
   copilot-sync threads list
+  copilot-sync threads list --search wsgi --limit 5
   copilot-sync threads list --json
 """,
 )
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="List the first N.  [default: all]")
+@click.option("--search", metavar="TEXT", help="List those with it in their names.  [default: all]")
 @options.as_json
-def list_threads(as_json: bool) -> None:
+def list_threads(limit: Optional[int], search: Optional[str], as_json: bool) -> None:
     """List the conversations.
 
     A terminal shows a table. A program gets one line per conversation with tabs between id, last change (UTC) and
@@ -44,15 +58,31 @@ def list_threads(as_json: bool) -> None:
     """
     with open_backend() as backend:
         found = backend.client.threads()
+    found = [thread for thread in found if (search or "").casefold() in thread.name.casefold()][:limit]
     if as_json:
         show_json([fields_of(thread) for thread in found])
         return
-    show_table(("ID", "CHANGED", "NAME"), [(item.id, _minute(item.updated_at), item.name) for item in found])
+    when = _ago if is_terminal(sys.stdout) else _minute
+    rows = [(thread.id, when(thread.updated_at), thread.name) for thread in found]
+    show_table(("ID", "CHANGED", "NAME"), rows, cuts=True)
 
 
-def _minute(time: Optional[str]) -> str:
+def _minute(moment: Optional[str]) -> str:
     """Return the date, hour and minute of a time in ISO 8601."""
-    return (time or "")[:16].replace("T", " ")
+    return (moment or "")[:16].replace("T", " ")
+
+
+def _ago(moment: Optional[str]) -> str:
+    """Say for a person how long ago a time in ISO 8601 was; a date if that was more than a month ago."""
+    at = read_time(moment)
+    seconds = -1.0 if at is None else time.time() - at
+    if not 0 <= seconds < 30 * 86400:
+        return _minute(moment)
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // size)
+        if count:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 @threads.command(
@@ -61,21 +91,22 @@ Examples:
   copilot-sync threads show 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
   copilot-sync threads show --all 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
   copilot-sync threads show --json 0b0fa5b2-93c5-4a0d-9b5f-5a3e0e0c7e0d
+  copilot-sync threads show --last
 """
 )
-@click.argument("identifier", metavar="ID")
+@click.argument("identifier", metavar="[ID]", required=False)
+@_last
 @click.option("--all", "show_all", is_flag=True, help="Show every message.  [default: the newest branch]")
 @options.as_json
 @options.raw
-def show(identifier: str, show_all: bool, as_json: bool, raw: bool) -> None:
+def show(identifier: Optional[str], last: bool, show_all: bool, as_json: bool, raw: bool) -> None:
     """Show the messages of a conversation.
 
     A question that was edited and an answer that was asked for again begin
     branches. Shown is the newest, which the next question continues. With
     --json, every message is printed; parent_id is the message before it.
     """
-    with open_backend() as backend, report_usage_errors():
-        messages = backend.client.messages(identifier)
+    messages = _messages(identifier, last)
     if as_json:
         show_json([fields_of(message) for message in messages])
         return
@@ -88,6 +119,41 @@ def show(identifier: str, show_all: bool, as_json: bool, raw: bool) -> None:
     if len(shown) < len(messages):
         others = max(count_branches(messages) - 1, 1)
         click.echo(f"{others} other {'branch' if others == 1 else 'branches'}; --all shows every message", err=True)
+
+
+def _messages(identifier: Optional[str], last: bool) -> List[Message]:
+    with open_backend() as backend, report_usage_errors():
+        return backend.client.messages(backend.chosen_id(identifier, last))
+
+
+@threads.command(
+    epilog="""\b
+Examples:
+  copilot-sync threads export --last > answer.md
+  copilot-sync threads export --format openai 0b0fa5b2
+"""
+)
+@click.argument("identifier", metavar="[ID]", required=False)
+@_last
+@click.option(
+    *("--format", "form"),
+    type=click.Choice(["md", "json", "openai"]),
+    default="md",
+    help="How it is written.  [default: md]",
+)
+def export(identifier: Optional[str], last: bool, form: str) -> None:
+    """Write the newest branch of a conversation to stdout.
+
+    The formats are Markdown, the messages as JSON, and role messages as
+    programs for OpenAI's API take them.
+    """
+    messages = newest_branch(_messages(identifier, last))
+    if form == "md":
+        click.echo("\n\n".join(f"## {message.role}\n\n{message.content.strip()}" for message in messages))
+    elif form == "json":
+        show_json([fields_of(message) for message in messages])
+    else:
+        show_json({"messages": [{"role": message.role, "content": message.content} for message in messages]})
 
 
 @threads.command(
@@ -106,6 +172,7 @@ def rename(identifier: str, name: Optional[str], generate: bool, as_json: bool) 
     if generate == (name is not None):
         raise click.UsageError("a name is needed, or --generate to let the service choose one; not both")
     with open_backend() as backend, report_usage_errors():
+        (identifier,) = backend.full_ids([identifier])
         if name is None:
             name = _generated_name(backend.client, identifier)
         else:
@@ -138,19 +205,17 @@ def delete(identifiers: Tuple[str, ...], yes: bool, as_json: bool) -> None:
 
     With --json, print an object for each conversation when it is deleted.
     """
-    with report_usage_errors():
-        for identifier in identifiers:
-            check_id(identifier)
     with open_backend() as backend:
-        if not yes and not _is_confirmed(backend.client, identifiers):
+        chosen = backend.full_ids(identifiers)
+        if not yes and not _is_confirmed(backend.client, chosen):
             raise click.ClickException("nothing was deleted")
-        for identifier in identifiers:
+        for identifier in chosen:
             backend.client.delete_thread(identifier)
             if as_json:
                 show_json({"id": identifier, "deleted": True})
 
 
-def _is_confirmed(client: Client, identifiers: Tuple[str, ...]) -> bool:
+def _is_confirmed(client: Client, identifiers: List[str]) -> bool:
     if not is_terminal(sys.stdin):
         raise click.UsageError("there is no terminal to ask on: use --yes to delete without asking")
     names = {thread.id: thread.name for thread in client.threads()}
