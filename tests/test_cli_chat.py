@@ -584,3 +584,80 @@ def test_ctrl_c_while_a_name_is_asked_for(served: Emulator) -> None:
         terminal.insist(CTRL_C, "ends the chat")
         terminal.line("/quit")
         assert terminal.status() == 0
+
+
+def test_a_file_goes_with_the_next_question(
+    served: Emulator, typed: TypeIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With that one alone, be it new or in the place of the last one."""
+    path = tmp_path / "app.py"
+    path.write_text("x = 1\n")
+    typed("/file", f"/file {path}", "one", "two", f"/file {path}", "/edit three", f"/file {tmp_path}")
+    assert run(["chat"]) == 0
+    bodies = [request.json for request in served.requests if request.stage == "message"]
+    assert [body["content"] for body in bodies] == ["one", "two", "three"]
+    assert [len(body["references"]) for body in bodies] == [1, 0, 1]
+    err = capsys.readouterr().err
+    assert "needs the name of a file" in err
+    assert err.count("goes with the next question") == 2
+    assert f"--file {tmp_path}" in err
+
+
+def test_instructions_can_be_changed(served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """They begin a new conversation, which gets them, and so do those after it."""
+    typed("/system", "one", "/system Be brief", "/system", "two", "/new", "three")
+    assert run(["chat"]) == 0
+    assert sent(served) == ["one", *(f"System: Be brief\nUser: {each}\nAssistant:" for each in ("two", "three"))]
+    assert len(served.threads) == 3
+    err = capsys.readouterr().err
+    assert "there are no instructions" in err
+    assert "the instructions are: Be brief" in err
+
+
+def test_another_conversation_is_found_and_gone_on_with(
+    served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the first characters of its id. Its last answer is shown, and the next question belongs to it."""
+    served.script("first answer")
+    assert run(["ask", "first question"]) == 0
+    (thread,) = served.threads
+    assert run(["threads", "rename", thread, "About WSGI"]) == 0
+    capsys.readouterr()
+    typed("other", "/list wsgi", "/list nothing", f"/resume {thread[:8]}", "again")
+    assert run(["chat", "--system", "Be brief"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(rf"{thread[:8]}  \S.*  About WSGI$", err, re.MULTILINE)
+    assert "there is no such conversation" in err
+    assert "user:\nfirst question\nassistant:\nfirst answer\n" in out
+    assert f"going on with {thread}" in err
+    last = [request for request in served.requests if request.stage == "message"][-1]
+    assert last.json["content"] == "again"
+    assert thread in last.path
+    assert run(["ask", "--continue", "and again"]) == 0
+    assert len(served.threads) == 2
+
+
+def test_a_list_of_conversations_is_not_endless(
+    served: Emulator, typed: TypeIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many are left out is said."""
+    monkeypatch.setattr(chat, "_LISTED", 1)
+    for question in ("one", "two"):
+        assert run(["ask", question]) == 0
+    typed("/list")
+    assert run(["chat"]) == 0
+    assert "and 1 more" in capsys.readouterr().err
+
+
+def test_what_cannot_be_listed_or_resumed_ends_no_chat(
+    served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each says why, and the conversation stays what it was."""
+    served.fail("threads", Fault.status(500), Fault.status(500), Fault.status(500), Fault.status(500))
+    typed("one", "/resume", "/resume ..", "/resume 0000", "/list", "/resume no-such-thread", "two")
+    assert run(["chat"]) == 0
+    err = capsys.readouterr().err
+    assert "/resume needs the id" in err
+    assert err.count("Error: ") >= 2
+    assert len(served.threads) == 1
+    assert sent(served) == ["one", "two"]

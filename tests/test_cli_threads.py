@@ -12,8 +12,8 @@ from command_line import Keys
 from terminals import CTRL_C, Terminal
 
 from copilot_sync.cli.backend import _full_id
+from copilot_sync.cli.output import ago
 from copilot_sync.cli.program import run
-from copilot_sync.cli.threads import _ago
 from copilot_sync.emulator import Emulator, Fault
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -282,8 +282,8 @@ def test_times_are_told_as_people_do(before: int, words: Optional[str]) -> None:
     """A time that is long past, or to come, as a date."""
     at = time.gmtime(time.time() - before - 1)
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", at)
-    assert _ago(moment) == (words or time.strftime("%Y-%m-%d %H:%M", at))
-    assert _ago(None) == ""
+    assert ago(moment) == (words or time.strftime("%Y-%m-%d %H:%M", at))
+    assert ago(None) == ""
 
 
 def test_the_beginning_of_an_id_will_do(thread: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

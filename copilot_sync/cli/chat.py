@@ -18,9 +18,12 @@ from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, play_demo
 from copilot_sync.cli.failures import describe_error
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
-from copilot_sync.cli.output import show_answer
+from copilot_sync.cli.output import ago, show_answer, show_heading
+from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
+from copilot_sync.inline_files import NamedText
+from copilot_sync.message_tree import newest_branch
 from copilot_sync.models import Conversation
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.os_threads import JOIN_TIMEOUT
@@ -34,7 +37,11 @@ _HELP = f"""\
 /model [ID]   show the model, or switch to another one
 /retry [ID]   ask the last question again, perhaps another model
 /edit [TEXT]  ask TEXT, or what is typed next, in place of the last question
+/file PATH    attach a text file to the next question
 /new          start a new conversation
+/system TEXT  start a new conversation with these instructions
+/list [TEXT]  show the conversations that have TEXT in their names
+/resume ID    go on with another conversation; the first characters of its id will do
 /save FILE    write this conversation to a file, as Markdown
 /help         show this
 /quit         end the chat, like Ctrl-D
@@ -42,6 +49,8 @@ _HELP = f"""\
 {QUOTES} opens a block of several lines, and {QUOTES} at the end of a line closes it.
 Ctrl-C stops an answer, or discards what is being typed."""
 
+#: How many conversations ``/list`` shows.
+_LISTED = 20
 #: A command is a single word: a question may begin with /etc/hosts.
 _COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?$")
 
@@ -118,6 +127,7 @@ class _ChatLoop:
         self._is_nameless = conversation is None  # and the service was not asked for a name yet
         self._naming: Optional[_BackgroundNaming] = None
         self._turns: List[_ChatTurn] = []
+        self._files: List[NamedText] = []  # they go with the next question
         self._saved: List[str] = []
         last = backend.last_conversation
         self._options: Dict[str, Any] = {"on_start": last.save, "on_discard": last.discard, "label": label}
@@ -169,7 +179,7 @@ class _ChatLoop:
         return True
 
     def _ask(self, question: str) -> None:
-        stream = self._chat.stream(question, model=self._model, **self._options)
+        stream = self._chat.stream(question, model=self._model, **self._taken_files(), **self._options)
         self._answer(question, stream)
 
     def _retry(self, model: str) -> None:
@@ -195,9 +205,14 @@ class _ChatLoop:
         if not question.strip():
             _note("nothing was changed")
             return
-        stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **self._options))
+        options = {**self._taken_files(), **self._options}
+        stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **options))
         if stream is not None:
             self._answer(question, stream, in_place=True)
+
+    def _taken_files(self) -> Dict[str, Any]:
+        files, self._files = self._files, []
+        return {"files": files} if files else {}
 
     def _in_place(self, make_stream: Callable[[], Stream]) -> Optional[Stream]:
         """Return the stream of a question that takes the place of the last one; ``None`` if that can't be done."""
@@ -258,7 +273,11 @@ class _ChatLoop:
             "model": self._choose_model,
             "retry": self._retry,
             "edit": self._begin_edit,
+            "file": self._attach,
             "new": self._start_new,
+            "system": self._instruct,
+            "list": self._list,
+            "resume": self._resume,
             "save": self._save,
         }
         if name in commands:
@@ -272,12 +291,67 @@ class _ChatLoop:
         _note(f"the model is {self._model}")
 
     def _start_new(self, _: str) -> None:
-        self.show_end()
-        self._chat = self._backend.client.chat(system=self._system)
-        self._is_editing = False
-        self._is_nameless = True
-        self._turns = []
+        self._go_to(None)
         _note("a new conversation begins")
+
+    def _go_to(self, conversation: Optional[Conversation]) -> None:
+        """Leave the conversation for another one, or for a new one, which gets the instructions."""
+        self.show_end()
+        self._chat = self._backend.client.chat(conversation, system=self._system if conversation is None else None)
+        self._is_editing = False
+        self._is_nameless = conversation is None
+        self._turns = []
+
+    def _attach(self, name: str) -> None:
+        if not name:
+            _note("/file needs the name of a file")
+            return
+        try:
+            self._files += read_attachments([os.path.expanduser(name)])
+        except click.UsageError as error:
+            _note(error.message)
+        else:
+            _note(f"{name} goes with the next question")
+
+    def _instruct(self, text: str) -> None:
+        if text:
+            self._system = well_formed(text)
+            self._start_new("")
+        else:
+            _note(f"the instructions are: {one_line(self._system)}" if self._system else "there are no instructions")
+
+    def _list(self, text: str) -> None:
+        try:
+            found = self._backend.client.threads()
+        except CopilotError as error:
+            self._report(error)
+            return
+        found = [thread for thread in found if text.casefold() in thread.name.casefold()]
+        for thread in found[:_LISTED]:
+            _note(f"{one_line(thread.id)[:8]}  {ago(thread.updated_at)}  {one_line(thread.name)}")
+        if len(found) > _LISTED:
+            _note(f"and {len(found) - _LISTED} more")
+        elif not found:
+            _note("there is no such conversation")
+
+    def _resume(self, identifier: str) -> None:
+        if not identifier:
+            _note("/resume needs the id of a conversation; /list shows them")
+            return
+        try:
+            conversation = Conversation(self._backend.full_ids([identifier])[0])
+            messages = newest_branch(self._backend.client.messages(conversation))
+        except click.UsageError as error:
+            _note(error.message)
+        except CopilotError as error:
+            self._report(error)
+        else:
+            self._go_to(conversation)
+            self._backend.last_conversation.save(conversation)
+            for message in messages[-2:]:
+                show_heading(f"{message.role}:")
+                show_answer([message.content], self._raw)
+            _note(f"going on with {one_line(conversation.conversation_id)}")
 
     def _save(self, name: str) -> None:
         path = os.path.expanduser(name)

@@ -10,6 +10,7 @@ import logging
 import math
 import re
 import sys
+import time
 from dataclasses import asdict, replace
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
@@ -20,6 +21,7 @@ from copilot_sync.cli.footnotes import footnotes
 from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8, size_of
 from copilot_sync.models import Message, Model, Thread
 from copilot_sync.terminal_text import one_line, write_pieces
+from copilot_sync.times import read_time
 
 #: Characters that JSON may hold as they are, but a terminal or an encoding may not.
 _UNPRINTABLE = re.compile(
@@ -83,6 +85,24 @@ def fields_of(value: Union[Message, Model, Thread]) -> Dict[str, Any]:
     fields = asdict(replace(value, data={}))
     del fields["data"]
     return fields
+
+
+def minute_of(moment: Optional[str]) -> str:
+    """Return the date, hour and minute of a time in ISO 8601."""
+    return (moment or "")[:16].replace("T", " ")
+
+
+def ago(moment: Optional[str]) -> str:
+    """Say for a person how long ago a time in ISO 8601 was; a date if that was more than a month ago."""
+    at = read_time(moment)
+    seconds = -1.0 if at is None else time.time() - at
+    if not 0 <= seconds < 30 * 86400:
+        return minute_of(moment)
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // size)
+        if count:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 def show_references(references: Sequence[Mapping[str, Any]]) -> None:

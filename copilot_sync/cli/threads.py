@@ -4,20 +4,18 @@ An id may be typed as its beginning. One that is whole is sent as it is, without
 """
 
 import sys
-import time
 from typing import List, Optional, Tuple
 
 import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
-from copilot_sync.cli.output import fields_of, show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.output import ago, fields_of, minute_of, show_answer, show_heading, show_json, show_table
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
 from copilot_sync.message_tree import count_branches, newest_branch
 from copilot_sync.models import Message
 from copilot_sync.terminal_text import one_line
-from copilot_sync.times import read_time
 
 _last = click.option("--last", is_flag=True, help="The last conversation of ask or chat.")
 
@@ -62,27 +60,9 @@ def list_threads(limit: Optional[int], search: Optional[str], as_json: bool) -> 
     if as_json:
         show_json([fields_of(thread) for thread in found])
         return
-    when = _ago if is_terminal(sys.stdout) else _minute
+    when = ago if is_terminal(sys.stdout) else minute_of
     rows = [(thread.id, when(thread.updated_at), thread.name) for thread in found]
     show_table(("ID", "CHANGED", "NAME"), rows, cuts=True)
-
-
-def _minute(moment: Optional[str]) -> str:
-    """Return the date, hour and minute of a time in ISO 8601."""
-    return (moment or "")[:16].replace("T", " ")
-
-
-def _ago(moment: Optional[str]) -> str:
-    """Say for a person how long ago a time in ISO 8601 was; a date if that was more than a month ago."""
-    at = read_time(moment)
-    seconds = -1.0 if at is None else time.time() - at
-    if not 0 <= seconds < 30 * 86400:
-        return _minute(moment)
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        count = int(seconds // size)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
 
 
 @threads.command(
