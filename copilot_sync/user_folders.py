@@ -1,4 +1,7 @@
-"""The user's folders: the cache for what can be fetched again, and the state for what the next command continues.
+"""The user's folders.
+
+There are the cache for what can be fetched again, the state for what the next command continues, and those in which
+shells look for completions.
 
 ``XDG_CACHE_HOME`` and ``XDG_STATE_HOME`` count on every system. Without them each system's own convention does. This
 module creates nothing: whoever writes a file creates the folder, readable by its owner only.
@@ -19,6 +22,21 @@ def cache_folder(platform: str = sys.platform, environ: Mapping[str, str] = os.e
 def state_folder(platform: str = sys.platform, environ: Mapping[str, str] = os.environ) -> str:
     """Return the folder for what the next command continues: typed lines and the last conversation."""
     return _folder("XDG_STATE_HOME", _STATES, platform, environ)
+
+
+#: Where each shell looks for what completes the commands of a program: a variable, its default, and what is below.
+COMPLETIONS: Mapping[str, Tuple[str, ...]] = {
+    "bash": ("XDG_DATA_HOME", "~/.local/share", "bash-completion", "completions", _NAME),
+    "fish": ("XDG_CONFIG_HOME", "~/.config", "fish", "completions", f"{_NAME}.fish"),
+    "zsh": ("", "~/.zfunc", f"_{_NAME}"),
+}
+
+
+def completion_file(shell: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the file in which a shell looks for what completes the program's commands."""
+    variable, custom, *below = COMPLETIONS[shell]
+    chosen = environ.get(variable, "")
+    return os.path.join(chosen if os.path.isabs(chosen) else os.path.expanduser(custom), *below)
 
 
 _OTHERS = "other systems"

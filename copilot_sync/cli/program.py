@@ -22,6 +22,7 @@ COMMANDS = {
     "ask": "Ask one question and print the answer.",
     "batch": "Ask every prompt of a file and write the answers to another.",
     "chat": "Hold a conversation.",
+    "completion": "Print what has a shell complete commands.",
     "doctor": "Check everything that an answer needs.",
     "emulator": "Run a local Copilot for experiments and tests.",
     "models": "List the models that can be asked.",

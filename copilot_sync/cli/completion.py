@@ -1,0 +1,58 @@
+"""``copilot-sync completion``: what has a shell complete commands and options.
+
+The script is click's. This module knows where each shell looks for it.
+"""
+
+import os
+from typing import Optional
+
+import click
+from click.shell_completion import get_completion_class
+
+from copilot_sync.user_folders import COMPLETIONS, completion_file
+
+_VARIABLE = "_COPILOT_SYNC_COMPLETE"
+_ZSH = "if ~/.zshrc does not have it yet, add: fpath+=~/.zfunc; autoload -Uz compinit; compinit"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync completion --install
+  copilot-sync completion fish > ~/.config/fish/completions/copilot-sync.fish
+"""
+)
+@click.argument("shell", type=click.Choice(list(COMPLETIONS)), required=False)
+@click.option("--install", is_flag=True, help="Write it where the shell looks for it.")
+def completion(shell: Optional[str], install: bool) -> None:
+    """Print what has a SHELL complete commands.
+
+    Without SHELL, it is the one that SHELL in the environment names.
+    """
+    name = shell or os.path.basename(os.environ.get("SHELL", ""))
+    if name not in COMPLETIONS:
+        raise click.UsageError(f"which shell is it? Name one of {', '.join(COMPLETIONS)}")
+    kind = get_completion_class(name)
+    assert kind is not None  # noqa: S101 - click has all of these
+    script = kind(click.get_current_context().find_root().command, {}, "copilot-sync", _VARIABLE).source()
+    if install:
+        _install(name, script)
+    else:
+        click.echo(script)
+
+
+def _install(shell: str, script: str) -> None:
+    path = completion_file(shell)
+    try:
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                if _VARIABLE not in file.read():
+                    raise click.ClickException(f"{path} is not from this program, and was left as it is")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(script)
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
+    click.echo(f"written to {path}; it works in the next {shell}", err=True)
+    if shell == "zsh":
+        click.echo(_ZSH, err=True)
