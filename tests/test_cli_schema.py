@@ -140,6 +140,14 @@ def test_an_answer_that_never_fits_is_a_failure(
     assert sent(served) == 1 + int(repairs[1] if repairs else 2)
 
 
+def test_the_demo_is_not_asked_for_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would fit nothing, after three slow answers; the message says what does."""
+    assert run(["ask", "--emulator", "--schema", "name", "Who?"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "copilot-sync emulator --script FILE" in output.err
+
+
 def test_repairs_are_zero_at_least(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """Anything else is wrong usage."""
     assert run(["ask", "--schema", "name", "--repairs", "-1", "Who?"]) == 2
