@@ -242,7 +242,8 @@ def _from_type(kind: Any) -> Schema:
         text = json_bytes("the schema", adapter.json_schema()).decode()
     except (PydanticUndefinedAnnotation, PydanticUserError) as error:
         refusal: Type[Exception] = ValueError if isinstance(error, PydanticInvalidForJsonSchema) else TypeError
-        raise refusal(f"schema must be a JSON Schema or a type that pydantic takes: {error.message}") from None
+        words = error.message.partition("\n")[0]  # the rest is for those who write types
+        raise refusal(f"schema must be a JSON Schema or a type that pydantic takes: {words}") from None
 
     def judge(value: Any, document: str) -> Any:
         try:

@@ -72,6 +72,15 @@ def test_answers_come_as_data(emulator: Emulator, output: Path) -> None:
     assert list(batch.run(prompts, schema=AGE, output=output)) == []
 
 
+def test_the_log_says_that_a_prompt_is_asked_again(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    """As it does outside of batches, and without a word of the answer."""
+    caplog.set_level("INFO", "copilot_sync")
+    replies(emulator, BAD, GOOD)
+    (result,) = batch.run(["a"], schema=AGE)
+    assert result.parsed == {"age": 36}
+    assert caplog.messages == ["message: asking again: answer 1 does not fit the schema"]
+
+
 def test_a_model_makes_its_values(emulator: Emulator, output: Path) -> None:
     """The line has their JSON. Without a schema there is no data."""
     replies(emulator, GOOD)

@@ -53,7 +53,7 @@ def test_the_short_form_is_an_object_of_fields(value: str, properties: Dict[str,
         (" , ", "there are no fields"),
         ("age integr", "'age integr' has the type 'integr'; there are int, float, str, bool"),
         ("the name int", "'the name int' is no field; write: name, age int, bio: what it is"),
-        ('{"type": "object"}', "is no field"),
+        ('{"type": "object"}', "is no field; write: name, age int, bio: what it is; or the path of a file with a JSON"),
         ("name, name int", "there are two fields 'name'"),
         ("nothing.json", "--schema nothing.json: it can't be read: No such file"),
         ("some/where", "--schema some/where: it can't be read"),
@@ -138,6 +138,14 @@ def test_an_answer_that_never_fits_is_a_failure(
     assert "schema: $.name: 1 is not of type 'string'" in output.err
     assert output.err.endswith(f"see the answers with: copilot-sync threads show {conversation}\n")
     assert sent(served) == 1 + int(repairs[1] if repairs else 2)
+
+
+def test_the_demo_is_not_asked_for_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would fit nothing, after three slow answers; the message says what does."""
+    assert run(["ask", "--emulator", "--schema", "name", "Who?"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "copilot-sync emulator --script FILE" in output.err
 
 
 def test_repairs_are_zero_at_least(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,18 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_in_its_thread(emulator: 
     assert answer.message_id == answer.conversation.message_id == third["responseMessageID"]
 
 
+def test_the_log_says_that_it_is_asked_again_and_quotes_no_answer(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line on the level INFO for each. The last failure is the error's business."""
+    caplog.set_level("INFO", "copilot_sync")
+    emulator.reply = Reply(BAD)
+    with pytest.raises(InvalidAnswerError):
+        ask(emulator, schema=Person)
+    words = "message: asking again: answer {} does not fit the schema"
+    assert caplog.messages == [words.format(1), words.format(2)]
+
+
 @every_way
 @pytest.mark.parametrize("repairs", [0, 1, 3])
 def test_no_more_messages_are_sent_than_repairs_and_one(emulator: Emulator, asked: Any, repairs: int) -> None:

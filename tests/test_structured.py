@@ -194,9 +194,10 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
     ],
 )
 def test_a_schema_that_can_not_be_used_is_refused(value: Any, kind: type, words: str) -> None:
-    """Before anything is sent."""
-    with pytest.raises(kind, match=re.escape(words)):
+    """Before anything is sent, in one line."""
+    with pytest.raises(kind, match=re.escape(words)) as caught:
         schema(value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_schema_may_refer_to_what_is_in_it() -> None:

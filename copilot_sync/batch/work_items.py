@@ -18,7 +18,7 @@ from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
 from copilot_sync.delivery.recovery import may_have_answer
-from copilot_sync.delivery.repairs import invalid_answer, total_usage
+from copilot_sync.delivery.repairs import invalid_answer, log_misfit, total_usage
 from copilot_sync.errors import CopilotError, InvalidAnswerError
 from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments
 from copilot_sync.models import Answer
@@ -175,6 +175,7 @@ class WorkItem(Submission):
     def _repair(self, answer: Answer, content: str) -> None:
         """Ask for another answer, behind one that does not fit."""
         self.misfits += 1
+        log_misfit(self.misfits)
         self._usages.append(answer.usage)
         self.history = MessageHistory()  # it is another message
         self.task = dataclasses.replace(self.task, content=PromptText(content))

@@ -66,6 +66,10 @@ def ask(
     question = with_images(read_question(prompt), images)
     attachments = read_attachments(files)
     expected = None if schema is None else read_expectation(schema, repairs)
+    if emulated and expected is not None:
+        raise click.UsageError(
+            "--emulator has no answer that fits a --schema; script one with: copilot-sync emulator --script FILE"
+        )
     with open_backend(emulated, prepare=play_demo, proxy=None if emulated else read_proxy(proxy)) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():

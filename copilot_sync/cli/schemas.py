@@ -18,6 +18,7 @@ _TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean
 _NAME_AND_TYPE = re.compile(r"([\w-]+)(?:\s+(\w+))?")
 #: What the name of a file has and a list of fields has not.
 _OF_PATHS = re.compile(r"[/\\]|\.\w+$")
+_WHAT_TO_WRITE = "write: name, age int, bio: what it is; or the path of a file with a JSON Schema"
 
 
 def read_schema(value: str) -> Dict[str, Any]:
@@ -66,7 +67,7 @@ def _object_of(fields: List[str]) -> Dict[str, Any]:
         words, _, description = (part.strip() for part in well_formed(field).partition(":"))
         match = _NAME_AND_TYPE.fullmatch(words)
         if match is None:
-            raise click.UsageError(f"--schema: {field!r} is no field; write: name, age int, bio: what it is")
+            raise click.UsageError(f"--schema: {field!r} is no field; {_WHAT_TO_WRITE}")
         name, kind = match[1], match[2] or "str"
         if kind not in _TYPES:
             raise click.UsageError(f"--schema: {field!r} has the type {kind!r}; there are {', '.join(_TYPES)}")
@@ -74,5 +75,5 @@ def _object_of(fields: List[str]) -> Dict[str, Any]:
             raise click.UsageError(f"--schema: there are two fields {name!r}")
         properties[name] = {"type": _TYPES[kind], **({"description": description} if description else {})}
     if not properties:
-        raise click.UsageError("--schema: there are no fields; write: name, age int, bio: what it is")
+        raise click.UsageError(f"--schema: there are no fields; {_WHAT_TO_WRITE}")
     return {"type": "object", "properties": properties, "required": list(properties)}

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional
 
 from copilot_sync.chat import Chat
 from copilot_sync.client import Client
+from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer
 from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import write_pieces
@@ -66,11 +67,16 @@ class CopilotMagics(Magics):
         if name is not None and not name.isidentifier():
             raise UsageError(f"--output takes the name of a variable, and {name!r} is none")
         options: Dict[str, Any] = {"model": arguments.model} if arguments.model else {}
+        before = self._chat
         with self._chat_of(arguments.conversation).stream(cell.strip(), **options) as stream:
             try:
                 self._show(stream)
             except KeyboardInterrupt:
                 raise CellInterrupt from None
+            except CopilotError as error:
+                if isinstance(error, NotFoundError):
+                    self._chat = before  # a mistyped id is not gone on with
+                raise error.with_traceback(None)  # noqa: B904 - its words help, and not twenty frames of the library
             finally:
                 answer = stream.answer or _part_of(stream)
                 if name is not None and answer is not None:

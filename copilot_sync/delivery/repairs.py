@@ -5,6 +5,7 @@ All messages are one call to whoever waits, and to hooks: they share its time li
 """
 
 import contextlib
+import logging
 from dataclasses import replace
 from typing import Generator, List, Optional, Sequence, Tuple
 
@@ -20,6 +21,8 @@ from copilot_sync.stepping import Pause
 from copilot_sync.structured import MisfitError, repair_text
 from copilot_sync.transport.call import CallContext
 from copilot_sync.usage import Usage
+
+logger = logging.getLogger(__name__)
 
 
 class JudgedBuilder(AnswerBuilder):
@@ -116,6 +119,7 @@ def _fitting(
             raise error
         if call.reporter is not None:
             call.reporter.retrying(error, 0.0)
+        log_misfit(len(usages))
         message = _repair(message, builder, repair_text(problems))
         builder.begin_again()
         call.attempts["message"] = 0  # each message has its own
@@ -132,6 +136,11 @@ def invalid_answer(answer: Answer, problems: Tuple[str, ...], count: int) -> Inv
         attempts=count,
         partial=answer.text,
     )
+
+
+def log_misfit(count: int) -> None:
+    """Log that another answer is asked for. What is wrong with the one of this number may quote it: no word of that."""
+    logger.info("message: asking again: answer %d does not fit the schema", count)
 
 
 def _check_complete(answer: Answer) -> None:

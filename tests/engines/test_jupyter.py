@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, Iterator, List
 
@@ -130,6 +131,28 @@ def test_a_failure_is_an_error_of_the_cell(emulator: Emulator, shell: Any) -> No
     emulator.fail("message", Fault.status(400))
     assert type(shell.run_cell("%%copilot -o answer\nthird").error_in_exec).__name__ == "InvalidRequestError"
     assert shell.user_ns["answer"].text == "first"
+
+
+def test_a_failure_shows_its_words_and_no_frames_of_the_library(
+    emulator: Emulator, shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The traceback ends in the magic, so that the message is seen at once."""
+    result = shell.run_cell("%%copilot --model nothing\nquestion")
+    assert type(result.error_in_exec).__name__ == "ModelNotAvailableError"
+    frames = traceback.extract_tb(result.error_in_exec.__traceback__)
+    assert [frame.name for frame in frames if "copilot_sync" in frame.filename] == ["copilot"]
+    assert "does not answer with the model 'nothing'" in capsys.readouterr().out
+
+
+def test_a_conversation_that_is_not_there_does_not_take_the_place_of_the_notebooks(
+    emulator: Emulator, shell: Any
+) -> None:
+    """After a mistyped id the next cell goes on as before."""
+    assert shell.run_cell("%%copilot -o first\nquestion").success
+    assert type(shell.run_cell("%%copilot -c nothing\nquestion").error_in_exec).__name__ == "NotFoundError"
+    assert shell.run_cell("%%copilot -o second\nquestion").success
+    first, second = (shell.user_ns[name].conversation.conversation_id for name in ("first", "second"))
+    assert first == second
 
 
 @pytest.mark.parametrize("line", ["-o 1a", "--temperature 1"])
