@@ -53,6 +53,8 @@ PERSON = {
     "required": ["name", "age"],
 }
 GOOD = '{"name": "Ada", "age": 36}'
+#: How the names of the older drafts of JSON Schema begin.
+DRAFTS = "http://json-schema.org/draft"
 
 
 def schema(value: Any = PERSON) -> Schema:
@@ -191,6 +193,14 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
         ({"items": {"anyOf": [{"$ref": "#nowhere"}]}}, ValueError, "nothing is fetched"),
         ({"title": "x", "$ref": "#/title"}, ValueError, "no schema"),
         ({"$ref": "#/mine", "mine": {"$ref": "gone.json"}}, ValueError, "nothing is fetched"),
+        ({"$ref": "#/mine", "mine": {"type": "objekt"}}, ValueError, "by '#/mine' is no valid JSON Schema: $.type"),
+        ({"$ref": "#/mine", "mine": {"pattern": "("}}, ValueError, "by '#/mine' is no valid JSON Schema: $.pattern"),
+        ({"$ref": "#/mine/a", "mine": True}, ValueError, "nothing is fetched"),
+        ({"$schema": f"{DRAFTS}-04/schema#", "$ref": 1}, ValueError, "which is no text"),
+        ({"$schema": f"{DRAFTS}-04/schema#", "patternProperties": {"(": {}}}, ValueError, "is not a 'regex'"),
+        ({"$schema": f"{DRAFTS}-03/schema#", "type": "objekt"}, ValueError, "too old"),
+        ({"items": {"$schema": f"{DRAFTS}-03/schema#"}}, ValueError, "too old"),
+        ({"items": {"$schema": f"{DRAFTS}-04/schema#", "allOf": [False]}}, ValueError, "a part of schema is no valid"),
     ],
 )
 def test_a_schema_that_can_not_be_used_is_refused(value: Any, kind: type, words: str) -> None:
@@ -211,6 +221,7 @@ def test_a_schema_may_refer_to_what_is_in_it() -> None:
             "d": {"$ref": "https://json-schema.org/draft/2020-12/schema"},
             "e": {"$ref": "#/$defs/loop"},
             "f": True,
+            "g": {"$ref": f"{DRAFTS}-07/schema#"},
         },
     }
     assert schema(value).parse('{"a": "x", "d": {"type": "string"}, "e": [[]]}')
