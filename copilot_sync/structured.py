@@ -273,7 +273,10 @@ def _from_json_schema(value: Mapping[str, Any]) -> Schema:
     validator = kind(schema, registry=registry)
 
     def judge(value: Any, document: str) -> Any:
-        errors = list(itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS))
+        try:
+            errors = list(itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS))
+        except OverflowError:  # out of multipleOf, which divides
+            raise MisfitError(["a number in the document is too large to be judged"]) from None
         if errors:
             raise MisfitError(f"{_place(error.absolute_path)}: {error.message}" for error in errors)
         return value

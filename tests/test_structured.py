@@ -159,6 +159,11 @@ def test_a_json_schema_is_judged_by_jsonschema() -> None:
     assert schema({"$schema": "http://127.0.0.1:9/unknown"}).parse("1") == 1
 
 
+def test_a_number_that_no_float_holds_does_not_fit_what_divides_it() -> None:
+    """Whatever the model writes, no other error comes out."""
+    assert "too large to be judged" in problems(f"1{'0' * 400}", {"multipleOf": 0.01})
+
+
 def test_the_last_of_two_equal_keys_counts() -> None:
     """As ``json`` has it."""
     assert schema().parse('{"name": "a", "name": "b", "age": 1}')["name"] == "b"
