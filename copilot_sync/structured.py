@@ -232,14 +232,21 @@ def _from_type(kind: Any) -> Schema:
     try:
         from pydantic import BaseModel, TypeAdapter, ValidationError
         from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
+        from pydantic.json_schema import GenerateJsonSchema
     except ImportError as error:
         raise _missing(error) from None
     # Of a text pydantic would look up the name, and a function it would call. Old ones take a value for its model.
     if isinstance(kind, (str, BaseModel)) or inspect.isroutine(kind):
         raise TypeError(f"schema must be a JSON Schema or a type, and {kind!r:.60} is neither")
+
+    class Eager(GenerateJsonSchema):
+        def generator_schema(self, schema: Any) -> NoReturn:
+            words = "the items of an Iterable are judged only when somebody takes them, so make it a List"
+            raise PydanticUserError(words, code=None)
+
     try:
         adapter = TypeAdapter(kind)
-        text = json_bytes("the schema", adapter.json_schema()).decode()
+        text = json_bytes("the schema", adapter.json_schema(schema_generator=Eager)).decode()
     except (PydanticUndefinedAnnotation, PydanticUserError) as error:
         refusal: Type[Exception] = ValueError if isinstance(error, PydanticInvalidForJsonSchema) else TypeError
         raise refusal(f"schema must be a JSON Schema or a type that pydantic takes: {error.message}") from None

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 import pydantic
 import pytest
@@ -188,6 +188,8 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
         (Person(name="a", age=1), TypeError, "neither"),
         (List["Nobody"], TypeError, "pydantic takes"),  # type: ignore[name-defined] # noqa: F821
         (Callable[[], int], ValueError, "pydantic takes"),
+        (Iterable[int], TypeError, "make it a List"),
+        (Optional[List[Iterable[Person]]], TypeError, "make it a List"),
         ({"type": "objekt"}, ValueError, "no valid JSON Schema: $.type"),
         ({"pattern": "["}, ValueError, "no valid JSON Schema: $.pattern"),
         ({"$schema": {}}, ValueError, "no text"),
