@@ -233,6 +233,7 @@ def _from_type(kind: Any) -> Schema:
         from pydantic import BaseModel, TypeAdapter, ValidationError
         from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
         from pydantic.json_schema import GenerateJsonSchema
+        from pydantic_core import SchemaError
     except ImportError as error:
         raise _missing(error) from None
     # Of a text pydantic would look up the name, and a function it would call. Old ones take a value for its model.
@@ -247,6 +248,8 @@ def _from_type(kind: Any) -> Schema:
     try:
         adapter = TypeAdapter(kind)
         text = json_bytes("the schema", adapter.json_schema(schema_generator=Eager)).decode()
+    except SchemaError as error:  # such as a pattern that is none
+        raise ValueError(f"schema must be a JSON Schema or a type that pydantic takes: {error}") from None
     except (PydanticUndefinedAnnotation, PydanticUserError) as error:
         refusal: Type[Exception] = ValueError if isinstance(error, PydanticInvalidForJsonSchema) else TypeError
         raise refusal(f"schema must be a JSON Schema or a type that pydantic takes: {error.message}") from None

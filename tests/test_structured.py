@@ -14,6 +14,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import Annotated
 
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
@@ -190,6 +191,7 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
         (Callable[[], int], ValueError, "pydantic takes"),
         (Iterable[int], TypeError, "make it a List"),
         (Optional[List[Iterable[Person]]], TypeError, "make it a List"),
+        (Annotated[str, pydantic.Field(pattern="(")], ValueError, "pydantic takes"),
         ({"type": "objekt"}, ValueError, "no valid JSON Schema: $.type"),
         ({"pattern": "["}, ValueError, "no valid JSON Schema: $.pattern"),
         ({"$schema": {}}, ValueError, "no text"),
