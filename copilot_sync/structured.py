@@ -261,7 +261,12 @@ def _from_type(kind: Any) -> Schema:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
             raise MisfitError(f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems) from None
 
-    return Schema(text, judge, lambda value: adapter.dump_json(value, warnings=False).decode())
+    def write(value: Any) -> str:
+        written: str = adapter.dump_json(value, warnings=False).decode()
+        _loads_strictly(written)  # a model may have pydantic write Infinity
+        return written
+
+    return Schema(text, judge, write)
 
 
 def _from_json_schema(value: Mapping[str, Any]) -> Schema:

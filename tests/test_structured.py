@@ -37,6 +37,13 @@ class Price(pydantic.BaseModel):
     amount: float = pydantic.Field(multiple_of=0.01)
 
 
+class Endless(pydantic.BaseModel):
+    """A model that is written with numbers that JSON does not have."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+    value: float
+
+
 class Strange(pydantic.BaseModel):
     """A model that holds what it can't write."""
 
@@ -288,6 +295,7 @@ def test_an_answer_gets_its_data_and_writes_it() -> None:
 def test_what_a_model_can_not_write_is_written_as_it_came() -> None:
     """A model may make anything of a value: the answer is still an answer."""
     assert schema(Strange).fitted(answer('{"value": [1]}')).to_dict()["parsed"] == {"value": [1]}
+    assert "Infinity" not in str(schema(Endless).fitted(answer('{"value": "inf"}')).parsed_json)
 
 
 def test_the_instructions_stand_at_the_end_of_a_prompt_once() -> None:
