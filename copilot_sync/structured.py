@@ -316,6 +316,8 @@ def _check_valid(schema: Any, kind: Any, name: str) -> None:
     except SchemaError as error:
         place = _place(error.absolute_path)
         raise ValueError(f"{name} is no valid JSON Schema: {place}: {error.message:.{_MOST_WORDS_OF_ONE}}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
 
 
 def _check_parts(resource: Any, registry: Any, kind: Any) -> None:

@@ -225,6 +225,15 @@ def test_a_schema_that_can_not_be_used_is_refused(value: Any, kind: type, words:
         schema(value)
 
 
+def test_a_schema_that_is_too_deep_to_be_checked_is_refused() -> None:
+    """The gateway gets schemas from others: one is no reason to fail with an error of another kind."""
+    deep: Dict[str, Any] = {}
+    for _ in range(190):
+        deep = {"items": deep}
+    with pytest.raises(ValueError, match="schema is nested too deeply"):
+        schema(deep)
+
+
 def test_a_schema_may_refer_to_what_is_in_it() -> None:
     """By pointer, by anchor, by its own address, and to the schema of schemas, which the library brings."""
     value = {
