@@ -37,7 +37,7 @@ class CallEvent:
         attempts: How often the message was sent; ``retrying`` and ``failed``: how many requests that stage took.
         model: The model that is asked. ``finished``: the one that answered.
         conversation_id: The conversation; ``None`` as long as it is not known, and if it was discarded.
-        usage: The tokens, once the service has counted them.
+        usage: The tokens, once the service has counted them; those of all answers so far if one did not fit its schema.
         error_type: The name of the class of the error. ``None`` if there is none.
         status: The HTTP status that it came with, if any.
         wait: ``retrying``: seconds until the request is sent again.

@@ -232,14 +232,24 @@ def _from_type(kind: Any) -> Schema:
     try:
         from pydantic import BaseModel, TypeAdapter, ValidationError
         from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
+        from pydantic.json_schema import GenerateJsonSchema
+        from pydantic_core import SchemaError
     except ImportError as error:
         raise _missing(error) from None
     # Of a text pydantic would look up the name, and a function it would call. Old ones take a value for its model.
     if isinstance(kind, (str, BaseModel)) or inspect.isroutine(kind):
         raise TypeError(f"schema must be a JSON Schema or a type, and {kind!r:.60} is neither")
+
+    class Eager(GenerateJsonSchema):
+        def generator_schema(self, schema: Any) -> NoReturn:
+            words = "the items of an Iterable are judged only when somebody takes them, so make it a List"
+            raise PydanticUserError(words, code=None)
+
     try:
         adapter = TypeAdapter(kind)
-        text = json_bytes("the schema", adapter.json_schema()).decode()
+        text = json_bytes("the schema", adapter.json_schema(schema_generator=Eager)).decode()
+    except SchemaError as error:  # such as a pattern that is none
+        raise ValueError(f"schema must be a JSON Schema or a type that pydantic takes: {error}") from None
     except (PydanticUndefinedAnnotation, PydanticUserError) as error:
         refusal: Type[Exception] = ValueError if isinstance(error, PydanticInvalidForJsonSchema) else TypeError
         words = error.message.partition("\n")[0]  # the rest is for those who write types
@@ -252,7 +262,12 @@ def _from_type(kind: Any) -> Schema:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
             raise MisfitError(f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems) from None
 
-    return Schema(text, judge, lambda value: adapter.dump_json(value, warnings=False).decode())
+    def write(value: Any) -> str:
+        written: str = adapter.dump_json(value, warnings=False).decode()
+        _loads_strictly(written)  # a model may have pydantic write Infinity
+        return written
+
+    return Schema(text, judge, write)
 
 
 def _from_json_schema(value: Mapping[str, Any]) -> Schema:
@@ -268,18 +283,16 @@ def _from_json_schema(value: Mapping[str, Any]) -> Schema:
     if not isinstance(dialect, str):
         raise ValueError("schema is no JSON Schema: its $schema is no text")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        place = _place(error.absolute_path)
-        raise ValueError(f"schema is no valid JSON Schema: {place}: {error.message:.{_MOST_WORDS_OF_ONE}}") from None
+    _check_valid(schema, kind, "schema")
     registry = jsonschema_specifications.REGISTRY  # with which nothing is fetched
-    resource = specification_with(dialect, default=DRAFT202012).create_resource(schema)
-    _check_references(resource, registry)
+    _check_parts(specification_with(dialect, default=DRAFT202012).create_resource(schema), registry, kind)
     validator = kind(schema, registry=registry)
 
     def judge(value: Any, document: str) -> Any:
-        errors = list(itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS))
+        try:
+            errors = list(itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS))
+        except OverflowError:  # out of multipleOf, which divides
+            raise MisfitError(["a number in the document is too large to be judged"]) from None
         if errors:
             raise MisfitError(f"{_place(error.absolute_path)}: {error.message}" for error in errors)
         return value
@@ -287,13 +300,34 @@ def _from_json_schema(value: Mapping[str, Any]) -> Schema:
     return Schema(text, judge, lambda value: json_bytes("the document", value).decode())
 
 
-def _check_references(resource: Any, registry: Any) -> None:
-    """Check that everything is there that a JSON Schema refers to.
+def _check_valid(schema: Any, kind: Any, name: str) -> None:
+    """Check a JSON Schema, or a part of one, by the schema of its draft.
 
     Raises:
-        ValueError: Something is not.
+        ValueError: It is not valid.
     """
-    from referencing.exceptions import Unresolvable
+    from jsonschema import Draft3Validator, SchemaError
+    from jsonschema.validators import validator_for
+
+    kind = validator_for(schema, default=kind)
+    if kind is Draft3Validator:  # the schema of its draft lets too much pass that breaks when it judges
+        raise ValueError(f"{name} is of draft 3, which is too old: JSON Schemas are taken from draft 4 on")
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        place = _place(error.absolute_path)
+        raise ValueError(f"{name} is no valid JSON Schema: {place}: {error.message:.{_MOST_WORDS_OF_ONE}}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
+
+
+def _check_parts(resource: Any, registry: Any, kind: Any) -> None:
+    """Check what the schemas of the drafts do not: everything that a JSON Schema refers to, and all its patterns.
+
+    Raises:
+        ValueError: Something can't be used.
+    """
+    from referencing.exceptions import NoSuchResource, Unresolvable
 
     pending, seen = [(resource, registry.resolver_with_root(resource))], set()
     while pending:
@@ -302,13 +336,26 @@ def _check_references(resource: Any, registry: Any) -> None:
         if not isinstance(contents, dict) or id(contents) in seen:
             continue
         seen.add(id(contents))
-        for reference in (contents[name] for name in _REFERENCES if isinstance(contents.get(name), str)):
+        for pattern in contents.get("patternProperties", ()):
+            try:
+                re.compile(pattern)
+            except re.error:
+                raise ValueError(f"schema is no valid JSON Schema: {pattern!r:.200} is not a 'regex'") from None
+        for reference in (contents[name] for name in _REFERENCES if name in contents):
+            if not isinstance(reference, str):
+                raise ValueError(f"schema refers to {reference!r:.200}, which is no text")
             try:
                 found = resolver.lookup(reference)
-            except Unresolvable:
+            except (Unresolvable, NoSuchResource, TypeError):  # the last if the way leads through what is no object
                 words = f"schema refers to {reference!r:.200}, which is not in it, and nothing is fetched"
                 raise ValueError(words) from None
             if not isinstance(found.contents, (dict, bool)):
                 raise ValueError(f"schema refers to {reference!r:.200}, which is no schema")
-            pending.append((type(resource)(found.contents, resource._specification), found.resolver))
-        pending.extend((inner, resolver.in_subresource(inner)) for inner in resource.subresources())
+            if id(found.contents) not in seen:
+                _check_valid(found.contents, kind, f"what schema refers to by {reference!r:.200}")
+                inner = resource.from_contents(found.contents, default_specification=resource._specification)
+                pending.append((inner, found.resolver))
+        for inner in resource.subresources():
+            if isinstance(inner.contents, dict) and "$schema" in inner.contents:
+                _check_valid(inner.contents, kind, "a part of schema")
+            pending.append((inner, resolver.in_subresource(inner)))

@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 from driven import BLOCKING, DRIVERS, Driver
@@ -169,6 +169,26 @@ def test_a_question_for_data_is_one_call(driver: str, emulator: Emulator) -> Non
     assert told[2].error_type == told[-1].error_type == "InvalidAnswerError"
     finished = told[3].usage
     assert finished is not None and finished.output_tokens == 3
+
+
+@pytest.mark.parametrize("driver", ALL_DRIVERS)
+@pytest.mark.parametrize("status, output", [(None, 7), (400, 3)])
+def test_a_question_for_data_that_fails_has_cost_what_all_its_answers_did(
+    driver: str, status: Optional[int], output: int, emulator: Emulator
+) -> None:
+    """As far as the service has counted it when the last message fails."""
+    told: List[CallEvent] = []
+    emulator.script(*(Reply("no data", usage={"inputTokens": 1, "outputTokens": count}) for count in (3, 4)))
+    if status is not None:
+        emulator.fail("message", None, Fault.status(status))
+    with client_of(emulator, hooks=told.append) as client, pytest.raises(CopilotError):
+        ALL_DRIVERS[driver](client.stream(PROMPT, **asking({"schema": {"type": "array"}, "repairs": 1})), [])
+    assert [(event.kind, event.usage and event.usage.output_tokens) for event in told] == [
+        ("started", None),
+        ("first_piece", None),
+        ("retrying", 3),
+        ("failed", output),
+    ]
 
 
 def test_what_a_guard_refuses_has_failed(emulator: Emulator) -> None:

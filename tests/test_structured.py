@@ -8,12 +8,13 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import Annotated
 
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
@@ -36,6 +37,13 @@ class Price(pydantic.BaseModel):
     amount: float = pydantic.Field(multiple_of=0.01)
 
 
+class Endless(pydantic.BaseModel):
+    """A model that is written with numbers that JSON does not have."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+    value: float
+
+
 class Strange(pydantic.BaseModel):
     """A model that holds what it can't write."""
 
@@ -53,6 +61,8 @@ PERSON = {
     "required": ["name", "age"],
 }
 GOOD = '{"name": "Ada", "age": 36}'
+#: How the names of the older drafts of JSON Schema begin.
+DRAFTS = "http://json-schema.org/draft"
 
 
 def schema(value: Any = PERSON) -> Schema:
@@ -157,6 +167,11 @@ def test_a_json_schema_is_judged_by_jsonschema() -> None:
     assert schema({"$schema": "http://127.0.0.1:9/unknown"}).parse("1") == 1
 
 
+def test_a_number_that_no_float_holds_does_not_fit_what_divides_it() -> None:
+    """Whatever the model writes, no other error comes out."""
+    assert "too large to be judged" in problems(f"1{'0' * 400}", {"multipleOf": 0.01})
+
+
 def test_the_last_of_two_equal_keys_counts() -> None:
     """As ``json`` has it."""
     assert schema().parse('{"name": "a", "name": "b", "age": 1}')["name"] == "b"
@@ -181,6 +196,9 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
         (Person(name="a", age=1), TypeError, "neither"),
         (List["Nobody"], TypeError, "pydantic takes"),  # type: ignore[name-defined] # noqa: F821
         (Callable[[], int], ValueError, "pydantic takes"),
+        (Iterable[int], TypeError, "make it a List"),
+        (Optional[List[Iterable[Person]]], TypeError, "make it a List"),
+        (Annotated[str, pydantic.Field(pattern="(")], ValueError, "pydantic takes"),
         ({"type": "objekt"}, ValueError, "no valid JSON Schema: $.type"),
         ({"pattern": "["}, ValueError, "no valid JSON Schema: $.pattern"),
         ({"$schema": {}}, ValueError, "no text"),
@@ -191,6 +209,14 @@ def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> N
         ({"items": {"anyOf": [{"$ref": "#nowhere"}]}}, ValueError, "nothing is fetched"),
         ({"title": "x", "$ref": "#/title"}, ValueError, "no schema"),
         ({"$ref": "#/mine", "mine": {"$ref": "gone.json"}}, ValueError, "nothing is fetched"),
+        ({"$ref": "#/mine", "mine": {"type": "objekt"}}, ValueError, "by '#/mine' is no valid JSON Schema: $.type"),
+        ({"$ref": "#/mine", "mine": {"pattern": "("}}, ValueError, "by '#/mine' is no valid JSON Schema: $.pattern"),
+        ({"$ref": "#/mine/a", "mine": True}, ValueError, "nothing is fetched"),
+        ({"$schema": f"{DRAFTS}-04/schema#", "$ref": 1}, ValueError, "which is no text"),
+        ({"$schema": f"{DRAFTS}-04/schema#", "patternProperties": {"(": {}}}, ValueError, "is not a 'regex'"),
+        ({"$schema": f"{DRAFTS}-03/schema#", "type": "objekt"}, ValueError, "too old"),
+        ({"items": {"$schema": f"{DRAFTS}-03/schema#"}}, ValueError, "too old"),
+        ({"items": {"$schema": f"{DRAFTS}-04/schema#", "allOf": [False]}}, ValueError, "a part of schema is no valid"),
     ],
 )
 def test_a_schema_that_can_not_be_used_is_refused(value: Any, kind: type, words: str) -> None:
@@ -198,6 +224,15 @@ def test_a_schema_that_can_not_be_used_is_refused(value: Any, kind: type, words:
     with pytest.raises(kind, match=re.escape(words)) as caught:
         schema(value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_schema_that_is_too_deep_to_be_checked_is_refused() -> None:
+    """The gateway gets schemas from others: one is no reason to fail with an error of another kind."""
+    deep: Dict[str, Any] = {}
+    for _ in range(190):
+        deep = {"items": deep}
+    with pytest.raises(ValueError, match="schema is nested too deeply"):
+        schema(deep)
 
 
 def test_a_schema_may_refer_to_what_is_in_it() -> None:
@@ -212,6 +247,7 @@ def test_a_schema_may_refer_to_what_is_in_it() -> None:
             "d": {"$ref": "https://json-schema.org/draft/2020-12/schema"},
             "e": {"$ref": "#/$defs/loop"},
             "f": True,
+            "g": {"$ref": f"{DRAFTS}-07/schema#"},
         },
     }
     assert schema(value).parse('{"a": "x", "d": {"type": "string"}, "e": [[]]}')
@@ -269,6 +305,7 @@ def test_an_answer_gets_its_data_and_writes_it() -> None:
 def test_what_a_model_can_not_write_is_written_as_it_came() -> None:
     """A model may make anything of a value: the answer is still an answer."""
     assert schema(Strange).fitted(answer('{"value": [1]}')).to_dict()["parsed"] == {"value": [1]}
+    assert "Infinity" not in str(schema(Endless).fitted(answer('{"value": "inf"}')).parsed_json)
 
 
 def test_the_instructions_stand_at_the_end_of_a_prompt_once() -> None:

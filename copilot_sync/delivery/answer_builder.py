@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 from copilot_sync.errors import ResponseTooLargeError, StreamClosedError
 from copilot_sync.events import CompleteEvent, UnknownEvent
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.usage import Usage
 
 #: How many unknown events an answer keeps, and how many bytes of JSON they are together.
 MAX_EVENTS = 1000
@@ -79,6 +80,11 @@ class AnswerBuilder:
         """The answer, ``None`` if the stream has not ended with one."""
         end = self.end
         return end if isinstance(end, Answer) else None
+
+    @property
+    def usage(self) -> Optional[Usage]:
+        """The tokens that the service has counted so far; ``None`` if it has counted none."""
+        return self.complete.usage if self.complete else None
 
     @property
     def text(self) -> str:

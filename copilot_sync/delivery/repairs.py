@@ -7,7 +7,7 @@ All messages are one call to whoever waits, and to hooks: they share its time li
 import contextlib
 import logging
 from dataclasses import replace
-from typing import Generator, List, Optional, Sequence, Tuple
+from typing import Any, Generator, List, Optional, Sequence, Tuple
 
 from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.delivery.answer_builder import AnswerBuilder
@@ -28,15 +28,24 @@ logger = logging.getLogger(__name__)
 class JudgedBuilder(AnswerBuilder):
     """What is known of an answer that is judged before the stream ends with it."""
 
-    _is_again = False
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: What the answers have cost that did not fit and were asked for again.
+        self.earlier_usages: List[Optional[Usage]] = []
+
+    @property
+    def usage(self) -> Optional[Usage]:
+        """The tokens that all answers have cost so far."""
+        usages = [*self.earlier_usages, *([self.complete.usage] if self.complete else [])]
+        return total_usage(usages) if usages else None
 
     def conclude(self, answer: Answer) -> None:
         """Note an answer, but not yet as the end of the stream."""
         self.written = answer
 
-    def begin_again(self) -> None:
-        """Forget an answer that does not fit, because it is asked for again."""
-        self._is_again = True
+    def begin_again(self, usage: Optional[Usage]) -> None:
+        """Forget an answer that does not fit, but not what it has cost, because it is asked for again."""
+        self.earlier_usages.append(usage)
         self.forget_text()
         self.routed_model, self.annotations, self.complete, self.written = "", {}, None, None
         self.answer_id = new_id()
@@ -44,7 +53,7 @@ class JudgedBuilder(AnswerBuilder):
     @property
     def has_begun_once(self) -> bool:
         """Whether an answer has begun, be it one that did not fit."""
-        return self._is_again or self.begun
+        return bool(self.earlier_usages) or self.begun
 
 
 def drive_to_fit(
@@ -91,20 +100,19 @@ def _fitting(
     expected = message.expected
     assert expected is not None  # noqa: S101 - else ``drive`` does
     message = replace(message, buffered=True)
-    usages: List[Optional[Usage]] = []
     while True:
         items: List[Item] = []
         with contextlib.closing(drive(session, message, options, call, builder, tells_begun=tells_begun)) as steps:
             for item in steps:
                 if isinstance(item, (Conversation, Pause)):
-                    if type(item) is Pause or not usages:
+                    if type(item) is Pause or not builder.earlier_usages:
                         yield item
                 else:
                     items.append(item)
         answer = builder.written
         assert answer is not None  # noqa: S101 - ``drive`` has ended without an error
         _check_complete(answer)
-        usages.append(answer.usage)
+        usages = [*builder.earlier_usages, answer.usage]
         answer = replace(answer, usage=total_usage(usages))
         try:
             fitted = expected.schema.fitted(answer)
@@ -121,7 +129,7 @@ def _fitting(
             call.reporter.retrying(error, 0.0)
         log_misfit(len(usages))
         message = _repair(message, builder, repair_text(problems))
-        builder.begin_again()
+        builder.begin_again(usages[-1])
         call.attempts["message"] = 0  # each message has its own
 
 

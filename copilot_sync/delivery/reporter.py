@@ -102,7 +102,7 @@ class CallReporter(CallGuard):
         self, kind: str, stage: Optional[str], error: Optional[Exception] = None, wait: Optional[float] = None
     ) -> None:
         builder, call = self._builder, self._call
-        answer, complete, conversation = builder.answer, builder.complete, builder.conversation
+        answer, conversation = builder.answer, builder.conversation
         host, port = address_of(self._session.api_url)
         event = CallEvent(
             kind=kind,
@@ -112,7 +112,7 @@ class CallReporter(CallGuard):
             attempts=getattr(error, "attempts", 0) or call.attempts["message"],
             model=answer.model if answer else builder.model,
             conversation_id=conversation.conversation_id if conversation else None,
-            usage=answer.usage if answer else complete.usage if complete else None,
+            usage=answer.usage if answer else builder.usage,
             error_type=type(error).__name__ if error else None,
             status=getattr(error, "status", None),
             wait=wait,
