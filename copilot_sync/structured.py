@@ -249,7 +249,8 @@ def _from_type(kind: Any) -> Schema:
         adapter = TypeAdapter(kind)
         text = json_bytes("the schema", adapter.json_schema(schema_generator=Eager)).decode()
     except SchemaError as error:  # such as a pattern that is none
-        raise ValueError(f"schema must be a JSON Schema or a type that pydantic takes: {error}") from None
+        words = " ".join(str(error).split())
+        raise ValueError(f"schema must be a JSON Schema or a type that pydantic takes: {words}") from None
     except (PydanticUndefinedAnnotation, PydanticUserError) as error:
         refusal: Type[Exception] = ValueError if isinstance(error, PydanticInvalidForJsonSchema) else TypeError
         words = error.message.partition("\n")[0]  # the rest is for those who write types
@@ -263,7 +264,7 @@ def _from_type(kind: Any) -> Schema:
             raise MisfitError(f"{_place(problem['loc'])}: {problem['msg']}" for problem in problems) from None
 
     def write(value: Any) -> str:
-        written: str = adapter.dump_json(value, warnings=False).decode()
+        written: str = adapter.dump_json(value, by_alias=True, warnings=False).decode()  # by the names of the schema
         _loads_strictly(written)  # a model may have pydantic write Infinity
         return written
 

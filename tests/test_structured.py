@@ -308,6 +308,18 @@ def test_what_a_model_can_not_write_is_written_as_it_came() -> None:
     assert "Infinity" not in str(schema(Endless).fitted(answer('{"value": "inf"}')).parsed_json)
 
 
+def test_data_has_the_names_that_the_schema_asks_for() -> None:
+    """So what was written is read again by the model; its attributes have names of their own."""
+
+    class Aliased(pydantic.BaseModel):
+        first_name: str = pydantic.Field(alias="firstName")
+
+    fitted = schema(Aliased).fitted(answer('{"firstName": "Ada"}'))
+    assert fitted.parsed.first_name == "Ada"
+    assert fitted.to_dict()["parsed"] == {"firstName": "Ada"}
+    assert Aliased.model_validate(fitted.to_dict()["parsed"]) == fitted.parsed
+
+
 def test_the_instructions_stand_at_the_end_of_a_prompt_once() -> None:
     """In a transcript that is before the line that ends it. Attachments stay."""
     one = schema()
