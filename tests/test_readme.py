@@ -47,8 +47,9 @@ def test_the_test_in_the_page_passes(tmp_path: Path) -> None:
     """pytest finds the fixture by itself: the test needs no import and no conftest."""
     (block,) = [block for block in _blocks("python", USAGE) if "def test_" in block]
     (tmp_path / "test_page.py").write_text(block)
+    plugins = ["-p", "no:cacheprovider", "-p", "no:langsmith_plugin"]  # which LangChain brings: see tox.ini
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)],
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", *plugins, "--rootdir", str(tmp_path)],
         check=False,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
