@@ -653,7 +653,7 @@ def test_what_cannot_be_listed_or_resumed_ends_no_chat(
     served: Emulator, typed: TypeIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each says why, and the conversation stays what it was."""
-    served.fail("threads", Fault.status(500), Fault.status(500), Fault.status(500), Fault.status(500))
+    served.fail("threads", Fault.status(404), Fault.status(404))
     typed("one", "/resume", "/resume ..", "/resume 0000", "/list", "/resume no-such-thread", "two")
     assert run(["chat"]) == 0
     err = capsys.readouterr().err

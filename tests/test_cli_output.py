@@ -88,6 +88,16 @@ def test_a_table_is_aligned_in_a_terminal_alone(
     assert sink.written().decode() == "ID  NAME\n1   one two three\ufffd[2J\n22\n"
 
 
+def test_a_table_may_be_cut_where_the_line_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal: a program gets all of it."""
+    sink = Sink("utf-8", terminal=True)
+    monkeypatch.setattr(sys, "stdout", sink)
+    output.show_table(("ID", "NAME"), [("1", "x" * 100), ("2", "y")], cuts=True)
+    heading, first, second = sink.written().decode().splitlines()
+    assert (heading, second) == ("ID  NAME", "2   y")
+    assert first == f"1   {'x' * 75}…"
+
+
 def test_a_heading_is_bold_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """And nothing but text elsewhere."""
     output.show_heading("user\x07:")
