@@ -55,6 +55,15 @@ def test_a_file_is_tried_out_and_stored(cookies: str, served: Emulator, capsys: 
     assert os.stat(login_file("default")).st_mode & 0o777 == 0o600
 
 
+def test_the_log_shows_no_secret(cookies: str, served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even with everything that there is to say."""
+    for arguments in (["login", "--file", cookies], ["login", "--status", "--check"], ["models"], ["logout"]):
+        assert run(["--verbose", *arguments]) == 0
+    shown = "".join(capsys.readouterr())
+    assert served.cookies["user_session"] not in shown
+    assert served.api_key not in shown
+
+
 def test_a_login_that_is_refused_is_not_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And what was stored before stays. Without the check it is stored all the same."""
     path = tmp_path / "cookies.json"
@@ -141,7 +150,9 @@ def test_the_environment_goes_first(
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", session(served))
     monkeypatch.setenv("COPILOT_SYNC_API_KEY", served.api_key)
     assert run(["login", "--file", cookies]) == 0
-    assert "COPILOT_SYNC_API_KEY and COPILOT_SYNC_COOKIES is set and goes before it" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    for name in ("COPILOT_SYNC_API_KEY", "COPILOT_SYNC_COOKIES"):
+        assert f"{name} is set and goes before the login" in err
     Path(login_file("default")).write_text("none of ours")
     assert run(["ask", "hi"]) == 0
     monkeypatch.delenv("COPILOT_SYNC_COOKIES")

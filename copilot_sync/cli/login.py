@@ -188,5 +188,5 @@ def _tell_what_goes_before(environment: Environment) -> None:
     names: List[str] = []
     names += [API_KEY_VARIABLE] if environment.api_key is not None else []
     names += [COOKIES_VARIABLE] if environment.cookies is not None else []
-    if names:
-        click.echo(f"{' and '.join(names)} is set and goes before it: unset it to use the login", err=True)
+    for name in names:
+        click.echo(f"{name} is set and goes before the login: unset it to use the login", err=True)
