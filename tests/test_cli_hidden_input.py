@@ -78,6 +78,7 @@ def type_in(descriptors: Dict[str, int]) -> Type:
         ("abc\x04", "abc"),
         ("\r", ""),
         ("abc\rthe rest of a paste\r", "abc"),
+        ("abc\r" + "the rest of a paste\r" * 1000, "abc"),
         ("é\udcff\r", "é\udcff"),
     ],
     ids=lambda value: ascii(value)[:20],
@@ -88,9 +89,11 @@ def test_what_is_typed_is_read_whole(keys: str, text: str, type_in: Type, capsys
     assert capsys.readouterr() == ("", "secret: \n")
 
 
-@pytest.mark.parametrize("keys", ["abc" + CTRL_C, PASTE[:6] + "abc" + CTRL_C])
-def test_ctrl_c_ends_it(keys: str, type_in: Type) -> None:
-    """Also in a paste that does not end."""
+@pytest.mark.parametrize("keys", ["abc" + CTRL_C, PASTE[:6] + "abc" + CTRL_C, "abc\r" + CTRL_C])
+def test_ctrl_c_ends_it(keys: str, type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a paste that does not end, and while its rest is dropped."""
+    read = os.read
+    monkeypatch.setattr(hidden_input.os, "read", lambda descriptor, _: read(descriptor, 1))
     with pytest.raises(KeyboardInterrupt):
         type_in(keys)
 

@@ -40,6 +40,7 @@ def test_what_is_stored_comes_back() -> None:
     """Cookies or a token, the hosts and the moment; a profile of its own for each name; only its owner can read it."""
     work = a_login("token", api_url="https://api.example")
     path = Path(store_login("default", a_login()))
+    assert (mode(path), mode(path.parent)) == (0o600, 0o700)
     store_login("work", work)
     found = load_login("default")
     assert found is not None
@@ -47,7 +48,6 @@ def test_what_is_stored_comes_back() -> None:
     assert load_login("work") == work
     assert (work.user, work.has_cookies) == ("", False)
     assert load_login("third") is None
-    assert (mode(path), mode(path.parent)) == (0o600, 0o700)
     assert sorted(os.listdir(path.parent)) == ["default.json", "work.json"]
     assert path.parents[2] == Path(os.environ["XDG_CONFIG_HOME"])
 

@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import os
 import re
+import select
 import sys
 from typing import Iterator
 
@@ -19,6 +20,8 @@ from copilot_sync.secret import Secret
 
 #: Bytes of a secret. A Cookie header has some thousands.
 LARGEST_SECRET = 1024 * 1024
+#: Seconds without a key after which a paste is over.
+_QUIET = 0.05
 _TO_BE_MARKED, _NOT_ANY_MORE = "\x1b[?2004h", "\x1b[?2004l"
 _PASTE_BEGINS, _PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
 #: What a key that is no character sends, such as an arrow, and the beginning of that.
@@ -43,6 +46,7 @@ def read_hidden(prompt: str) -> Secret[str]:
         with _key_by_key(descriptor):
             while not typed.is_done:
                 typed.take(os.read(descriptor, 65536))
+            _drop_the_rest(descriptor)
     finally:
         click.echo(err=True)
     return typed.text()
@@ -65,6 +69,14 @@ def _key_by_key(descriptor: int) -> Iterator[None]:
     finally:
         click.echo(_NOT_ANY_MORE if marks else "", nl=False, err=True)
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+
+
+def _drop_the_rest(descriptor: int) -> None:
+    """Drop what follows at once: the further lines of a paste that the terminal did not mark."""
+    while select.select([descriptor], [], [], _QUIET)[0]:
+        rest = os.read(descriptor, 65536)
+        if not rest or _CTRL_C in rest:
+            raise KeyboardInterrupt
 
 
 class _Typed:
