@@ -16,6 +16,7 @@ from copilot_sync.auth.api_session import ApiSession
 from copilot_sync.auth.caches import TokenCache, cache_of
 from copilot_sync.auth.cookie_formats import CookieSource
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.auth.stored_logins import MadeFromProfile
 from copilot_sync.chat import Chat
 from copilot_sync.delivery.answer_cache import AnswerCache
 from copilot_sync.delivery.guards import CallGuard
@@ -56,7 +57,7 @@ class _Default:
 _DEFAULT: Any = _Default()
 
 
-class Client(AccountCalls):
+class Client(AccountCalls, MadeFromProfile):
     """A blocking client of GitHub Copilot Chat.
 
     It may be shared by any number of threads, and by forked children, which get connections of their own. Making one

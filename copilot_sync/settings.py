@@ -33,6 +33,7 @@ MODEL_VARIABLE = "COPILOT_SYNC_MODEL"
 TOKEN_CACHE_VARIABLE = "COPILOT_SYNC_TOKEN_CACHE"
 LEDGER_VARIABLE = "COPILOT_SYNC_LEDGER"
 ALLOW_HTTP_VARIABLE = "COPILOT_SYNC_ALLOW_HTTP"
+PROFILE_VARIABLE = "COPILOT_SYNC_PROFILE"
 
 #: Seconds before a token's end at which a new one is fetched.
 TOKEN_MARGIN = 60.0
@@ -141,6 +142,7 @@ class Environment:
     token_cache: Optional[str]
     ledger: Optional[str]
     allow_http: Optional[str]
+    profile: Optional[str]
 
     def __repr__(self) -> str:
         return "Environment(…)"
@@ -162,6 +164,7 @@ class Environment:
             token_cache=value(TOKEN_CACHE_VARIABLE),
             ledger=value(LEDGER_VARIABLE),
             allow_http=value(ALLOW_HTTP_VARIABLE),
+            profile=value(PROFILE_VARIABLE),
         )
 
 

@@ -1,10 +1,10 @@
 """The user's folders.
 
-There are the cache for what can be fetched again, the state for what the next command continues, and those in which
-shells look for completions.
+There are the cache for what can be fetched again, the state for what the next command continues, the configuration for
+logins, and those in which shells look for completions.
 
-``XDG_CACHE_HOME`` and ``XDG_STATE_HOME`` count on every system. Without them each system's own convention does. This
-module creates nothing: whoever writes a file creates the folder, readable by its owner only.
+``XDG_CACHE_HOME``, ``XDG_STATE_HOME`` and ``XDG_CONFIG_HOME`` count on every system. Without them each system's own
+convention does. This module creates nothing: whoever writes a file creates the folder, readable by its owner only.
 """
 
 import os
@@ -24,6 +24,11 @@ def state_folder(platform: str = sys.platform, environ: Mapping[str, str] = os.e
     return _folder("XDG_STATE_HOME", _STATES, platform, environ)
 
 
+def config_folder(platform: str = sys.platform, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the folder for what a person sets up, such as logins."""
+    return _folder("XDG_CONFIG_HOME", _CONFIGS, platform, environ)
+
+
 #: Where each shell looks for what completes the commands of a program: a variable, its default, and what is below.
 COMPLETIONS: Mapping[str, Tuple[str, ...]] = {
     "bash": ("XDG_DATA_HOME", "~/.local/share", "bash-completion", "completions", _NAME),
@@ -41,6 +46,11 @@ def completion_file(shell: str, environ: Mapping[str, str] = os.environ) -> str:
 
 _OTHERS = "other systems"
 _CACHES = {"darwin": ("~/Library/Caches",), "win32": ("~/AppData/Local", "Cache"), _OTHERS: ("~/.cache",)}
+_CONFIGS = {
+    "darwin": ("~/Library/Application Support",),
+    "win32": ("~/AppData/Local",),
+    _OTHERS: ("~/.config",),
+}
 _STATES = {
     "darwin": ("~/Library/Application Support",),
     "win32": ("~/AppData/Local",),

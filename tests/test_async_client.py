@@ -59,7 +59,7 @@ def emulator() -> Iterator[Emulator]:
 
 
 #: What has another shape in an event loop: methods that wait for nothing, and what asyncio has itself.
-PLAIN = {"chat", "close", "stream"}
+PLAIN = {"chat", "close", "from_profile", "stream"}
 TWINS = [(Client, AsyncClient), (Chat, AsyncChat), (Stream, AsyncStream)]
 LEFT_OUT = {Stream: {"naming", "poll"}}  # AsyncClient.name_thread and asyncio.wait_for do the same
 MEMBERS = [

@@ -13,8 +13,9 @@ from copilot_sync.models import Answer, Conversation
 
 # fmt: off
 NEXT = [
-    (errors.MissingCredentialsError("none"), "none; check with: copilot-sync doctor"),
-    (errors.AuthenticationError("refused"), "refused; check with: copilot-sync doctor"),
+    (errors.MissingCredentialsError("none"), "none; log in with: copilot-sync login; check with: copilot-sync doctor"),
+    (errors.AuthenticationError("refused"),
+     "refused; log in with: copilot-sync login; check with: copilot-sync doctor"),
     (errors.PermissionDeniedError("forbidden"), "forbidden; see the models with: copilot-sync models"),
     (errors.NotFoundError("gone"), "gone; see what there is with: copilot-sync threads list"),
     (errors.NotFoundError("gone", stage="delete"), "gone; see what there is with: copilot-sync threads list"),

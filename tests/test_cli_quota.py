@@ -127,4 +127,6 @@ def test_a_key_alone_is_told_what_to_add(monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_page_to_sign_in_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Status 1, and what to do."""
     assert run(["quota"]) == 1
-    assert "sign in again and renew user_session; check with: copilot-sync doctor" in capsys.readouterr().err
+    assert (
+        "sign in again and renew user_session; log in with: copilot-sync login; check with" in capsys.readouterr().err
+    )

@@ -14,7 +14,9 @@ import pytest
 from terminals import Terminal
 
 from copilot_sync import settings
+from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, store_login
 from copilot_sync.emulator import Emulator
+from copilot_sync.secret import Secret
 
 HOME = Path(__file__).parents[1]
 README = HOME.joinpath("README.rst").read_text(encoding="utf-8")
@@ -29,7 +31,14 @@ def _blocks(language: str, page: str = README) -> List[str]:
 PROGRAMS = [block for block in [*_blocks("python"), *_blocks("python", USAGE)] if "def test_" not in block]
 
 
-@pytest.mark.usefixtures("served")
+@pytest.fixture
+def _logged_in(served: Emulator) -> None:
+    """The logins that the pages name."""
+    for profile in (DEFAULT_PROFILE, "work"):
+        store_login(profile, StoredLogin(Secret(dict(served.cookies)), served.github_url))
+
+
+@pytest.mark.usefixtures("_logged_in")
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.splitlines()[-1][:40])
 def test_each_python_block_runs(block: str) -> None:
     """What the pages show can be typed as it stands, with nothing but the environment set."""

@@ -115,6 +115,7 @@ ALL = {
     "COPILOT_SYNC_TOKEN_CACHE": "off",
     "COPILOT_SYNC_LEDGER": "off",
     "COPILOT_SYNC_ALLOW_HTTP": "1",
+    "COPILOT_SYNC_PROFILE": "work",
 }
 
 

@@ -16,6 +16,7 @@ from copilot_sync.aio.chat import AsyncChat, check_callbacks
 from copilot_sync.aio.stream import AsyncStream
 from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.aio.twins import awaitable, twin_of, with_sections_of
+from copilot_sync.auth.stored_logins import MadeFromProfile
 from copilot_sync.client import Client
 from copilot_sync.models import Answer
 from copilot_sync.os_threads import JOIN_TIMEOUT
@@ -32,7 +33,7 @@ MAX_CALLS = 16
 _SECRETS = ("api_key", "cookies", "proxy", "github_url", "api_url")
 
 
-class AsyncClient:
+class AsyncClient(MadeFromProfile):
     """An asynchronous client of GitHub Copilot Chat: ``Client``, for asyncio.
 
     Its methods are those of ``Client``, to be awaited, with the same parameters, defaults and errors. Only ``stream``,

@@ -35,6 +35,11 @@ def load_library() -> None:
     _readers()
 
 
+def browser_names() -> List[str]:
+    """Return the names of the browsers that would be read, installed or not; none without the library."""
+    return [str(getattr(reader, "__name__", "a browser")) for reader in _readers()]
+
+
 def _readers() -> List[Callable[..., Any]]:
     try:
         library = importlib.import_module("browser_cookie3")

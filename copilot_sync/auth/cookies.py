@@ -97,6 +97,22 @@ def find_cookies(domain: str = "github.com") -> FoundCookies:
     return found
 
 
+def cookies_of_browsers(domain: str) -> FoundCookies:
+    """Read the browsers of this machine, whatever the environment says, and take what ``get_cookies`` would.
+
+    Raises:
+        MissingCredentialsError: No browser has a session.
+    """
+    host = _host(domain)
+    found = _best(_from_browsers(host))
+    if found is None or not found.has_session:
+        raise MissingCredentialsError(
+            f"no browser of this machine has a {_SESSION_COOKIE} for {host}: log in to {host} with one of them",
+            stage="credentials",
+        )
+    return found
+
+
 def login_cookies(source: CookieSource, domain: str = "github.com") -> FoundCookies:
     """Read cookies that can log in, from what ``read_cookies`` takes or from a folder of files.
 

@@ -383,8 +383,7 @@ class ExchangedTokens:
         return (Secret(value), lifetime) if 1 < lifetime <= _LONGEST_KEPT else None
 
     def _key(self, cookies: Secret[str]) -> str:
-        """A fingerprint of the credentials and the host, from which neither can be read."""
-        return "copilot-sync-" + fingerprint(self._urls.github, cookies.reveal())
+        return cache_key(self._urls.github, cookies)
 
     def __getstate__(self) -> Dict[str, object]:
         # What is kept goes by this process's clock.
@@ -397,6 +396,11 @@ class ExchangedTokens:
         self.cooldown = Cooldown()
         if self._cookies is not None:
             self.cooldown = _cooldown("cookies", _session_of(self._cookies), self._urls)
+
+
+def cache_key(github_url: str, cookies: Secret[str]) -> str:
+    """Return what a token is kept under: a fingerprint of the cookies and the host, from which neither can be read."""
+    return "copilot-sync-" + fingerprint(github_url, cookies.reveal())
 
 
 def _cooldown(kind: str, secret: Secret[str], urls: Urls) -> Cooldown:

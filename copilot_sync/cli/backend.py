@@ -1,9 +1,9 @@
 """The backend that a command talks to: the service, or an emulator inside this process.
 
-The client for the service is configured by the environment. It keeps its token in the user's cache folder, because
-fetching one for each command looks like abuse; ``COPILOT_SYNC_TOKEN_CACHE`` changes that. Each question to the service
-is noted in the ledger of the user's state folder; ``COPILOT_SYNC_LEDGER`` changes that. An emulator ends with the
-process, so nothing of it is saved.
+The client for the service is configured by the environment, and by the stored login if that has no credentials. It
+keeps its token in the user's cache folder, because fetching one for each command looks like abuse;
+``COPILOT_SYNC_TOKEN_CACHE`` changes that. Each question to the service is noted in the ledger of the user's state
+folder; ``COPILOT_SYNC_LEDGER`` changes that. An emulator ends with the process, so nothing of it is saved.
 
 All commands of the user's share one limit against the service, by a file in the state folder, and say so when they wait
 for it. There is none against this machine.
@@ -14,16 +14,18 @@ import logging
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import click
 
 from copilot_sync.auth.caches import FileCache
+from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, no_login
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.cli.log import LineHandler
 from copilot_sync.client import Client
+from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.models import Conversation
 from copilot_sync.pacing import account_limiter
 from copilot_sync.pacing.limiter import BY_HOST, pace_for
@@ -152,19 +154,41 @@ def read_proxy(proxy: Optional[str]) -> Optional[str]:
 
 
 def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[float]]", **options: Any) -> Backend:
-    environment = Environment.read()
     try:
+        environment, login = read_login(Environment.read())
         urls = choose_urls(None, None, environment)
         # One that the environment names is the client's own business, and so is "off".
         ledger = None if environment.ledger else _is_service(urls)
-        client = Client(token_cache=token_cache_file(environment), ledger=ledger, **_limits(urls, pace), **options)
+        given = login.options() if login else {}
+        cache = token_cache_file(environment)
+        client = Client(token_cache=cache, ledger=ledger, **_limits(urls, pace), **given, **options)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
     stack.enter_context(_told_of_waits())
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
     # The host that the page names is not known yet: the account's page stands for it.
     service = f"{urls.api} {urls.github}" if urls.is_auto else urls.api
+    if login and environment.profile not in (None, DEFAULT_PROFILE):
+        service += f" {environment.profile}"  # of another account, which has other conversations
     return Backend(stack.enter_context(client), LastConversation(store, service))
+
+
+def read_login(environment: Environment) -> Tuple[Environment, Optional[StoredLogin]]:
+    """Return the stored login, unless the environment has credentials, and the environment with the login's hosts.
+
+    Raises:
+        MissingCredentialsError: The environment names a profile that has none, or its file can't be used.
+        ValueError: What the environment names can't be a profile.
+    """
+    if environment.api_key is not None or environment.cookies is not None:
+        return environment, None
+    login = load_login(environment.profile or DEFAULT_PROFILE)
+    if login is not None:
+        api_url = login.api_url or environment.api_url
+        return replace(environment, github_url=login.github_url, api_url=api_url), login
+    if environment.profile is not None:
+        raise MissingCredentialsError(no_login(environment.profile), stage="credentials")
+    return environment, None
 
 
 def _is_service(urls: Urls) -> bool:
@@ -216,11 +240,11 @@ def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float],
         cookies=emulator.cookies,
         github_url=emulator.github_url,
         api_url=emulator.api_url,
-        token_cache=_NullCache(),
+        token_cache=NullCache(),
         ledger=False,
         **options,
     )
-    return Backend(stack.enter_context(client), LastConversation(_NullCache(), emulator.api_url))
+    return Backend(stack.enter_context(client), LastConversation(NullCache(), emulator.api_url))
 
 
 def play_demo(emulator: "Emulator", pace: float) -> None:
@@ -247,11 +271,11 @@ def _without_proxy() -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _NullCache:
+class NullCache:
     """A cache that keeps nothing."""
 
     def get(self, key: str) -> None:
-        return None
+        """Return nothing."""
 
     def set(self, key: str, value: str, timeout: int) -> None:
-        return None
+        """Do nothing."""

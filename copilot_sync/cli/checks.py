@@ -11,13 +11,15 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import requests
 
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, login_file
+from copilot_sync.cli.backend import read_login
 from copilot_sync.cli.quota import UNKNOWN, quota_rows
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError, WrongHostError
@@ -30,6 +32,7 @@ from copilot_sync.settings import (
     GITHUB_URL_VARIABLE,
     MODEL,
     MODEL_VARIABLE,
+    PROFILE_VARIABLE,
     TOKEN_CACHE_VARIABLE,
     Environment,
     Timeout,
@@ -218,13 +221,38 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     try:
         found = find()
     except MissingCredentialsError as error:
-        return Check("credentials", State.FAIL, str(error.args[0]))
+        return Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login")
     count = len(found.cookies)
     detail = f"{count} cookie{'s' if count > 1 else ''} from {found.place}"
     if not found.has_session:
         advice = f"sign in at github.com, export its cookies, point {COOKIES_VARIABLE} at them"
         return Check("credentials", State.FAIL, f"{detail}, but no user_session among them", advice)
     return Check("credentials", State.OK, detail)
+
+
+class StoredCheck(NamedTuple):
+    """What is found in a profile, with the environment that follows from it; no check if nothing is stored."""
+
+    environment: Environment
+    check: Optional[Check]
+
+
+def check_stored_login(environment: Environment) -> StoredCheck:
+    """Check the stored login, if it is the one that commands use."""
+    try:
+        environment, login = read_login(environment)
+        if login is None:
+            return StoredCheck(environment, None)
+        path = login_file(environment.profile or DEFAULT_PROFILE)
+        kind = "cookies" if login.has_cookies else "a token"
+        login.credentials().check_api_key()
+    except (MissingCredentialsError, ValueError) as error:
+        return StoredCheck(
+            environment, Check("credentials", State.FAIL, str(error.args[0]), f"correct {PROFILE_VARIABLE}")
+        )
+    except AuthenticationError as error:
+        return StoredCheck(environment, Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login"))
+    return StoredCheck(environment, Check("credentials", State.OK, f"{kind} of copilot-sync login, from {path}"))
 
 
 def _check_api_key(environment: Environment) -> Check:
@@ -298,19 +326,26 @@ def _call() -> CallContext:
     return call
 
 
-def check_account(client: Client, environment: Environment) -> List[Check]:
-    """Check whether the service accepts the credentials, and has the model; show what is left of the quota."""
+def check_account(client: Client, environment: Environment, *, is_stored: bool = False) -> List[Check]:
+    """Check whether the service accepts the credentials, and has the model; show what is left of the quota.
+
+    Args:
+        client: What is asked.
+        environment: The environment variables.
+        is_stored: Whether the credentials and the hosts are those of a stored login.
+    """
     try:
         models = _check_models(client, environment.model or MODEL)
     except CopilotError as error:
         detail = str(error)
         if isinstance(error, WrongHostError):
             models = Check("models", State.SKIPPED, "not tried")
-            return [_token_found(environment), _check_host(client, error), models, _check_quota(client)]
+            return [_token_found(environment), _check_host(client, error, is_stored), models, _check_quota(client)]
         if error.stage in ("credentials", "token"):
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in detail)
             # Signing in again is no use if the service says that the account gets no token.
-            advice = "sign in at github.com and export its cookies anew" if signed_out else ""
+            anew = "copilot-sync login" if is_stored else "sign in at github.com and export its cookies anew"
+            advice = anew if signed_out else ""
             if "No access to GitHub Copilot" in detail:
                 advice = "get Copilot for this account, or export the cookies of one that has it"
             untried = [Check(name, State.SKIPPED, "not tried") for name in ("models", "quota")]
@@ -320,12 +355,13 @@ def check_account(client: Client, environment: Environment) -> List[Check]:
     return [_token_found(environment), *host, models, _check_quota(client)]
 
 
-def _check_host(client: Client, error: Optional[WrongHostError] = None) -> Check:
+def _check_host(client: Client, error: Optional[WrongHostError] = None, is_stored: bool = False) -> Check:
     """Say which API host is asked, and what to set if it is not the one of the account's plan."""
     if error is None:
         return Check("API host", State.OK, f"{client.api_url}, which the account's page names")
     better = error.api_url if error.api_url != client.api_url else None
-    return Check("API host", State.FAIL, str(error), f"export {API_URL_VARIABLE}={better}" if better else "")
+    setting = "copilot-sync login --api-url " if is_stored else f"export {API_URL_VARIABLE}="
+    return Check("API host", State.FAIL, str(error), f"{setting}{better}" if better else "")
 
 
 def _check_models(client: Client, wanted: str) -> Check:

@@ -64,12 +64,14 @@ def _run_checks(environment: Environment) -> Iterator[Check]:
     for name in _LIBRARIES:
         yield checks.check_library(name, _installed(name), lowest.get(name, ""))
     yield checks.check_urllib3(_installed("urllib3"))
+    stored = checks.check_stored_login(environment)
+    environment = stored.environment
     settings, urls = checks.check_settings(environment)
     yield settings
     yield checks.check_certificates(os.environ)
     yield checks.check_token_cache(environment, token_cache_file(environment))
     if urls is not None:
-        yield from _check_hosts(environment, urls)
+        yield from _check_hosts(environment, urls, stored.check)
 
 
 def _has_gil() -> Optional[bool]:
@@ -78,19 +80,19 @@ def _has_gil() -> Optional[bool]:
     return is_on() if is_on is not None and sysconfig.get_config_var("Py_GIL_DISABLED") else None
 
 
-def _check_hosts(environment: Environment, urls: Urls) -> Iterator[Check]:
+def _check_hosts(environment: Environment, urls: Urls, stored: Optional[Check]) -> Iterator[Check]:
     hosts = urls.hosts
     for url in hosts:
         yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
     yield checks.check_netrc(_netrc_file(), list(dict.fromkeys(str(urlsplit(url).hostname) for url in hosts)))
-    credentials = checks.check_credentials(environment, lambda: find_cookies(cookie_domain(urls)))
+    credentials = stored or checks.check_credentials(environment, lambda: find_cookies(cookie_domain(urls)))
     yield credentials
     reached = True
     for url in hosts:
         for check in _check_route(url):
             yield check
             reached = reached and check.state is not State.FAIL
-    yield from _check_account(environment, credentials, reached)
+    yield from _check_account(environment, credentials, reached, is_stored=stored is not None)
 
 
 def _check_route(url: str) -> List[Check]:
@@ -98,13 +100,13 @@ def _check_route(url: str) -> List[Check]:
     return [dns] if dns.state is State.FAIL else [dns, checks.check_tls(url)]
 
 
-def _check_account(environment: Environment, credentials: Check, reached: bool) -> List[Check]:
+def _check_account(environment: Environment, credentials: Check, reached: bool, *, is_stored: bool) -> List[Check]:
     if credentials.state is State.FAIL:
         return checks.untried_account("there are no credentials")
     if not reached:
         return checks.untried_account("the service can't be reached")
     with open_backend(timeout=checks.CHECK_TIMEOUT, retry=None) as backend:
-        return checks.check_account(backend.client, environment)
+        return checks.check_account(backend.client, environment, is_stored=is_stored)
 
 
 def _netrc_file() -> Optional[str]:

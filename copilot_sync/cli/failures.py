@@ -28,6 +28,7 @@ from copilot_sync.errors import (
 from copilot_sync.terminal_text import one_line
 
 _DOCTOR = "check with: copilot-sync doctor"
+_LOGIN = f"log in with: copilot-sync login; {_DOCTOR}"
 _MODELS = "see the models with: copilot-sync models"
 #: In these stages a 404 means that the conversation is missing; in others, that the address is wrong.
 _ABOUT_A_CONVERSATION = (None, "message", "messages", "rename", "delete", "stream")
@@ -35,9 +36,9 @@ _ABOUT_A_CONVERSATION = (None, "message", "messages", "rename", "delete", "strea
 _MAY_BE_THE_MODEL = (None, 400, 422)
 #: What to type next. The first class that matches counts.
 _ADVICE: Tuple[Tuple[Type[CopilotError], str], ...] = (
-    (MissingCredentialsError, _DOCTOR),
+    (MissingCredentialsError, _LOGIN),
     (PermissionDeniedError, _MODELS),
-    (AuthenticationError, _DOCTOR),
+    (AuthenticationError, _LOGIN),
     (WrongHostError, _DOCTOR),
     (NotFoundError, "see what there is with: copilot-sync threads list"),
     (ModelNotAvailableError, ""),  # it says so itself

@@ -25,6 +25,8 @@ COMMANDS = {
     "completion": "Print what has a shell complete commands.",
     "doctor": "Check everything that an answer needs.",
     "emulator": "Run a local Copilot for experiments and tests.",
+    "login": "Store a cookie or a token for the other commands.",
+    "logout": "Remove what login has stored.",
     "models": "List the models that can be asked.",
     "quota": "Show the account's plan, and what is left of its limits.",
     "serve": "Serve OpenAI's API with the answers of Copilot.",
@@ -35,7 +37,7 @@ COMMANDS = {
 _HELP = """GitHub Copilot Chat in the terminal.
 
 \b
-Credentials come from the environment:
+Log in once with "copilot-sync login". These go before it:
   COPILOT_SYNC_COOKIES   a cookies.txt, JSON or HAR file, a folder of such
                          files, or a "name=value; …" header
   COPILOT_SYNC_API_KEY   a token
@@ -44,6 +46,7 @@ Credentials come from the environment:
 _EXAMPLES = """\b
 Examples:
   copilot-sync ask --emulator "Explain WSGI in one line"
+  copilot-sync login
   copilot-sync doctor
   copilot-sync ask --help
 """

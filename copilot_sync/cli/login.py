@@ -1,0 +1,192 @@
+"""``copilot-sync login``: store a cookie or a token that the other commands use.
+
+It is asked for without being shown, or read from a file, from stdin, or from the browsers of this machine. It is never
+an argument, because other programs can read those and shells keep them. It is stored after the service took it.
+"""
+
+import sys
+from dataclasses import replace
+from typing import Any, List, Optional, Tuple
+
+import click
+
+from copilot_sync.auth.credentials import cookie_domain
+from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, login_file, no_login, store_login
+from copilot_sync.cli import options
+from copilot_sync.cli.backend import NullCache, report_usage_errors
+from copilot_sync.cli.checks import CHECK_TIMEOUT
+from copilot_sync.cli.given_login import read_browsers, read_login_file, read_paste
+from copilot_sync.cli.hidden_input import LARGEST_SECRET, read_hidden
+from copilot_sync.cli.logout import forget_token, usable_login
+from copilot_sync.cli.output import show_table
+from copilot_sync.cli.terminal import is_terminal
+from copilot_sync.client import Client
+from copilot_sync.errors import AuthenticationError, CopilotError, WrongHostError
+from copilot_sync.secret import Secret
+from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, Environment, choose_urls
+from copilot_sync.terminal_text import one_line
+from copilot_sync.times import in_words
+
+_MENU = """\
+To log in to {host}, there are these ways:
+  1  paste a cookie or a token: in a browser that is logged in, open the
+     developer tools (F12), Application or Storage, Cookies, and copy the
+     value of user_session
+  2  name a file: cookies.txt, JSON or HAR
+  3  read the cookies of this machine's browsers"""
+_NOT_STORED = "nothing was stored"
+_PASTE = "user_session, Cookie header or token (hidden): "
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync login
+  copilot-sync login --file ~/cookies.txt
+  pass github/session | copilot-sync login --stdin
+  copilot-sync login --profile work --api-url auto
+  copilot-sync login --status --check
+"""
+)
+@click.option("--file", "path", type=click.Path(exists=True), help="A cookies.txt, JSON or HAR file.  [default: ask]")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read the cookie or token from stdin.")
+@options.profile
+@click.option("--github-url", metavar="URL", help="Where one logs in.  [default: https://github.com]")
+@click.option("--api-url", metavar="URL", help='The API, or "auto".  [default: that of the plan]')
+@click.option("--no-check", is_flag=True, help="Store it without trying it out.")
+@click.option("--status", is_flag=True, help="Show what is stored, and store nothing.")
+@click.option("--check", is_flag=True, help="With --status, try it out.")
+def login(
+    path: Optional[str],
+    from_stdin: bool,
+    profile: Optional[str],
+    github_url: Optional[str],
+    api_url: Optional[str],
+    no_check: bool,
+    status: bool,
+    check: bool,
+) -> None:
+    """Store a cookie or a token for the other commands.
+
+    It is pasted without being shown, or comes from a file, from stdin, or from a browser of this machine. It is tried
+    out, and then stored in a file that only you can read. COPILOT_SYNC_COOKIES and COPILOT_SYNC_API_KEY go before it.
+    """
+    environment = Environment.read()
+    if path is not None and from_stdin:
+        raise click.UsageError("--file and --stdin exclude each other: use one of them")
+    if status and (path, from_stdin, github_url, api_url) != (None, False, None, None):
+        raise click.UsageError("--status stores nothing: use it with --profile and --check alone")
+    with report_usage_errors():
+        name = profile or environment.profile or DEFAULT_PROFILE
+        login_file(name)
+        urls = choose_urls(github_url, api_url, environment)
+    if status:
+        _show_status(name, environment, check=check)
+        return
+    secret = _given(path, from_stdin, cookie_domain(urls))
+    chosen = urls.api if api_url or environment.api_url else None
+    found = StoredLogin(secret, urls.github, chosen)
+    with report_usage_errors():
+        found.credentials().check_urls(urls)
+    plan = ""
+    if not no_check:
+        found, plan = _tried(found, _NOT_STORED)
+    _store(name, found, environment)
+    whose = f" as {one_line(found.user)}" if found.user else ""
+    click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {login_file(name)}", err=True)
+    _tell_what_goes_before(environment)
+
+
+def _given(path: Optional[str], from_stdin: bool, domain: str) -> Secret[Any]:
+    """Read what to log in with, from where the options say or a person chooses."""
+    if path is not None:
+        return read_login_file(path, domain)
+    if not is_terminal(sys.stdin):
+        if not from_stdin:
+            raise click.UsageError("there is no terminal to ask on: use --file PATH, or --stdin")
+        content = Secret(sys.stdin.buffer.read(LARGEST_SECRET + 1))
+        return read_paste(Secret(content.reveal().decode("utf-8", "surrogateescape")), domain)
+    if not from_stdin:
+        click.echo(_MENU.format(host=domain), err=True)
+        way = click.prompt("Which", type=click.Choice(["1", "2", "3"]), default="1", show_choices=False, err=True)
+        if way == "2":
+            return read_login_file(str(click.prompt("File", type=click.Path(exists=True), err=True)), domain)
+        if way == "3":
+            return read_browsers(domain)
+    return read_paste(read_hidden(_PASTE), domain)
+
+
+def _tried(found: StoredLogin, outcome: str) -> Tuple[StoredLogin, str]:
+    """List the models with a login, and return it with the account's host, and the plan if that is known.
+
+    Raises:
+        click.ClickException: The service does not take it, or can't be reached. It begins with ``outcome``.
+    """
+    try:
+        return found, _plan_of(found)
+    except WrongHostError as error:
+        if error.api_url is not None and found.api_url is None:
+            return _tried(replace(found, api_url=error.api_url), outcome)
+        problem = str(error.args[0])
+    except CopilotError as error:
+        problem = str(error.args[0])
+        if not isinstance(error, AuthenticationError) and outcome == _NOT_STORED:
+            problem += "; --no-check stores it untried"
+    raise click.ClickException(f"{outcome}: {one_line(problem)}")
+
+
+def _plan_of(found: StoredLogin) -> str:
+    """Fetch a token and list the models, and return the plan; ``""`` if it is not known."""
+    limits: Any = {"timeout": CHECK_TIMEOUT, "retry": None}
+    with Client(**found.options(), **limits, token_cache=NullCache(), ledger=False) as client:
+        client.models()
+        try:
+            return one_line(client.quota().plan) if found.has_cookies else ""
+        except CopilotError:
+            return ""
+
+
+def _store(name: str, found: StoredLogin, environment: Environment) -> None:
+    before = usable_login(name)
+    try:
+        store_login(name, found)
+    except OSError as error:
+        raise click.ClickException(
+            f"{_NOT_STORED}: {login_file(name)} can't be written: {error.strerror or error}"
+        ) from error
+    if before is not None and before.secret != found.secret:
+        forget_token(before, environment)
+
+
+def _show_status(name: str, environment: Environment, *, check: bool) -> None:
+    found = load_login(name)
+    if found is None:
+        raise click.ClickException(no_login(name))
+    rows = [
+        ("profile", name),
+        ("kind", "cookies" if found.has_cookies else "token"),
+        ("user", found.user),
+        ("since", in_words(found.since)),
+        ("expires", _end_of(found)),
+        ("github", found.github_url),
+        ("api", found.api_url or ""),
+        ("file", login_file(name)),
+    ]
+    show_table((), [row for row in rows if row[1]])
+    _tell_what_goes_before(environment)
+    if check:
+        _, plan = _tried(found, "the login does not work")
+        click.echo(f"it works{f' (plan {plan})' if plan else ''}", err=True)
+
+
+def _end_of(found: StoredLogin) -> str:
+    expires = found.credentials().expires
+    return "" if expires is None else in_words(expires)
+
+
+def _tell_what_goes_before(environment: Environment) -> None:
+    names: List[str] = []
+    names += [API_KEY_VARIABLE] if environment.api_key is not None else []
+    names += [COOKIES_VARIABLE] if environment.cookies is not None else []
+    for name in names:
+        click.echo(f"{name} is set and goes before the login: unset it to use the login", err=True)

@@ -1,0 +1,60 @@
+"""``copilot-sync logout``: remove what ``login`` has stored, and the token that was fetched with it."""
+
+import contextlib
+from typing import Optional
+
+import click
+
+from copilot_sync.auth.caches import cache_of
+from copilot_sync.auth.headers import cookie_header
+from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, login_file, no_login, remove_login
+from copilot_sync.auth.tokens import cache_key
+from copilot_sync.cli import options
+from copilot_sync.cli.backend import report_usage_errors, token_cache_file
+from copilot_sync.errors import MissingCredentialsError
+from copilot_sync.settings import Environment
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  copilot-sync logout
+  copilot-sync logout --profile work
+"""
+)
+@options.profile
+def logout(profile: Optional[str]) -> None:
+    """Remove what login has stored, and the token that was fetched with it.
+
+    The session at github.com goes on: sign out there to end it.
+    """
+    environment = Environment.read()
+    name = profile or environment.profile or DEFAULT_PROFILE
+    with report_usage_errors():
+        path = login_file(name)
+    found = usable_login(name)
+    try:
+        removed = remove_login(name)
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be removed: {error.strerror or error}") from error
+    if not removed:
+        raise click.ClickException(no_login(name))
+    if found is not None:
+        forget_token(found, environment)
+    click.echo(f"logged out; removed {path}", err=True)
+
+
+def usable_login(name: str) -> Optional[StoredLogin]:
+    """Return the login of a profile; ``None`` if it has none that can be used."""
+    with contextlib.suppress(MissingCredentialsError):
+        return load_login(name)
+    return None
+
+
+def forget_token(login: StoredLogin, environment: Environment) -> None:
+    """Remove the token that was fetched with a login from where commands keep tokens."""
+    cache = cache_of(token_cache_file(environment), environment.token_cache)
+    if cache is not None and login.has_cookies:
+        key = cache_key(login.github_url, cookie_header(login.secret.reveal()))
+        if cache.get(key):
+            cache.set(key, "", 0)
