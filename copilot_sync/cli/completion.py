@@ -22,10 +22,10 @@ Examples:
   copilot-sync completion fish > ~/.config/fish/completions/copilot-sync.fish
 """
 )
-@click.argument("shell", type=click.Choice(list(COMPLETIONS)), required=False)
+@click.argument("shell", metavar="[SHELL]", type=click.Choice(list(COMPLETIONS)), required=False)
 @click.option("--install", is_flag=True, help="Write it where the shell looks for it.")
 def completion(shell: Optional[str], install: bool) -> None:
-    """Print what has a SHELL complete commands.
+    """Print what has a SHELL complete commands: bash, fish or zsh.
 
     Without SHELL, it is the one that SHELL in the environment names.
     """
