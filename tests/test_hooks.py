@@ -28,9 +28,11 @@ from copilot_sync import (
     RetryPolicy,
     ServerError,
     Stream,
+    StreamClosedError,
     batch,
     hooks,
 )
+from copilot_sync.aio import iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.hooks import add_global_hook, remove_global_hook
 from copilot_sync.pacing.budget import Budget
@@ -371,6 +373,26 @@ def test_a_hook_may_close_the_stream(emulator: Emulator) -> None:
         streams.append(client.stream(PROMPT))
         assert list(streams[0]) in ([], ["one"])
     assert kinds(events) == ["started", "first_piece", "closed"]
+
+
+def test_a_hook_may_close_a_stream_that_a_loop_reads(emulator: Emulator, run: Any) -> None:
+    """In the middle of a turn of the loop: what reads is told, and the connection is free."""
+    emulator.reply = Reply(["one", "two"], first_delay=0.1)
+    opened: List[Stream] = []
+
+    def close(event: CallEvent) -> None:
+        if event.kind == "first_piece":
+            opened[0].close()
+
+    async def read() -> None:
+        async for _ in iterate_stream(opened[0]):
+            pass
+
+    with client_of(emulator, hooks=close) as client:
+        opened.append(client.stream(PROMPT))
+        with pytest.raises(StreamClosedError):
+            run(read())
+        wait_until(lambda: emulator.idle_connections == emulator.open_connections)
 
 
 def test_what_a_hook_raises_is_logged_once_and_passed_over(
