@@ -84,7 +84,7 @@ class Chat:
 
     def _has_opened(self) -> bool:
         """Whether the instructions and files of this chat are in its conversation, or there are none."""
-        if self._opening is not None and (self._opening.has_begun_once):
+        if self._opening is not None and self._opening.has_begun_once:
             self._is_opened, self._opening = True, None
         return self._is_opened
 

@@ -38,6 +38,7 @@ def test_the_page_explains_every_command_of_a_chat() -> None:
     """As ``/help`` does."""
     commands = set(re.findall(r"^(/\w+)", chat._HELP, re.MULTILINE))
     assert commands == set(re.findall(r"``(/\w+)[^`]*``  ", PAGE))
+    assert f"{chat._LISTED} at most" in PAGE
 
 
 def test_every_option_is_in_the_page() -> None:

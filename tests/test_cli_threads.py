@@ -299,6 +299,9 @@ def test_the_beginning_of_an_id_will_do(thread: str, served: Emulator, capsys: p
     assert run(["threads", "show", missing]) == 2
     assert f"begins with {missing}" in capsys.readouterr().err
     assert run(["threads", "show", "zzz"]) == 1
+    count = len(served.requests)
+    assert run(["threads", "show", "abc"]) == 1
+    assert len(served.requests) == count + 1
     assert run(["threads", "delete", "--yes", thread[:4]]) == 0
     assert served.threads == {}
 

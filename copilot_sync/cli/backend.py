@@ -26,7 +26,7 @@ from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.cli.log import LineHandler
 from copilot_sync.client import Client
 from copilot_sync.errors import MissingCredentialsError
-from copilot_sync.models import Conversation
+from copilot_sync.models import Conversation, Thread
 from copilot_sync.pacing import account_limiter
 from copilot_sync.pacing.limiter import BY_HOST, pace_for
 from copilot_sync.pacing.rate_limit import RateLimit
@@ -78,10 +78,13 @@ class Backend:
         with report_usage_errors():
             for identifier in identifiers:
                 check_id(identifier)
-        if not any(map(_BEGINNING.fullmatch, identifiers)):
-            return list(identifiers)
-        known = [thread.id for thread in self.client.threads()]
-        return [_full_id(each, known) if _BEGINNING.fullmatch(each) else each for each in identifiers]
+        beginnings = set(filter(_BEGINNING.fullmatch, identifiers))
+        known = [thread.id for thread in self.client.threads()] if beginnings else []
+        return [_full_id(each, known) if each in beginnings else each for each in identifiers]
+
+    def threads_named(self, text: str) -> List[Thread]:
+        """List the conversations that have a text in their names, in either case."""
+        return [thread for thread in self.client.threads() if text.casefold() in thread.name.casefold()]
 
     def chosen_id(self, identifier: Optional[str], last: bool) -> str:
         """Return the id of the conversation that an argument or ``--last`` selects.
@@ -100,9 +103,11 @@ class Backend:
 
 
 def _full_id(beginning: str, known: Sequence[str]) -> str:
+    if beginning in known:
+        return beginning
     found = [each for each in known if each.startswith(beginning)]
-    if len(found) == 1 or beginning in found:
-        return found[0] if len(found) == 1 else beginning
+    if len(found) == 1:
+        return found[0]
     if not found:
         raise click.UsageError(
             f'no conversation has an id that begins with {beginning}; see "copilot-sync threads list"'

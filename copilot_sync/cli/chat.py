@@ -18,7 +18,7 @@ from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, play_demo
 from copilot_sync.cli.failures import describe_error
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
-from copilot_sync.cli.output import ago, show_answer, show_heading
+from copilot_sync.cli.output import ago, markdown_of, show_answer, show_heading
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.errors import CopilotError
@@ -102,7 +102,7 @@ class _ChatTurn(NamedTuple):
     is_whole: bool
 
     def to_markdown(self) -> str:
-        return f"## user\n\n{self.question.strip()}\n\n## assistant\n\n{self.answer.strip()}\n"
+        return "\n".join((markdown_of("user", self.question), markdown_of("assistant", self.answer)))
 
 
 class _ChatLoop:
@@ -322,11 +322,10 @@ class _ChatLoop:
 
     def _list(self, text: str) -> None:
         try:
-            found = self._backend.client.threads()
+            found = self._backend.threads_named(text)
         except CopilotError as error:
             self._report(error)
             return
-        found = [thread for thread in found if text.casefold() in thread.name.casefold()]
         for thread in found[:_LISTED]:
             _note(f"{one_line(thread.id)[:8]}  {ago(thread.updated_at)}  {one_line(thread.name)}")
         if len(found) > _LISTED:

@@ -9,6 +9,7 @@ from typing import Optional
 import click
 from click.shell_completion import get_completion_class
 
+from copilot_sync.safe_files import replacing
 from copilot_sync.user_folders import COMPLETIONS, completion_file
 
 _VARIABLE = "_COPILOT_SYNC_COMPLETE"
@@ -49,8 +50,8 @@ def _install(shell: str, script: str) -> None:
                 if _VARIABLE not in file.read():
                     raise click.ClickException(f"{path} is not from this program, and was left as it is")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(script)
+        with replacing(path, 0o644) as file:  # a full disk leaves the one that was there
+            file.write(script.encode("utf-8"))
     except OSError as error:
         raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
     click.echo(f"written to {path}; it works in the next {shell}", err=True)

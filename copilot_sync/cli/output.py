@@ -87,6 +87,11 @@ def fields_of(value: Union[Message, Model, Thread]) -> Dict[str, Any]:
     return fields
 
 
+def markdown_of(role: str, text: str) -> str:
+    """Return a message of a transcript in Markdown."""
+    return f"## {role}\n\n{text.strip()}\n"
+
+
 def minute_of(moment: Optional[str]) -> str:
     """Return the date, hour and minute of a time in ISO 8601."""
     return (moment or "")[:16].replace("T", " ")

@@ -10,7 +10,16 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
-from copilot_sync.cli.output import ago, fields_of, minute_of, show_answer, show_heading, show_json, show_table
+from copilot_sync.cli.output import (
+    ago,
+    fields_of,
+    markdown_of,
+    minute_of,
+    show_answer,
+    show_heading,
+    show_json,
+    show_table,
+)
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.client import Client
 from copilot_sync.message_tree import count_branches, newest_branch
@@ -55,8 +64,7 @@ def list_threads(limit: Optional[int], search: Optional[str], as_json: bool) -> 
     name.
     """
     with open_backend() as backend:
-        found = backend.client.threads()
-    found = [thread for thread in found if (search or "").casefold() in thread.name.casefold()][:limit]
+        found = backend.threads_named(search or "")[:limit]
     if as_json:
         show_json([fields_of(thread) for thread in found])
         return
@@ -129,7 +137,7 @@ def export(identifier: Optional[str], last: bool, form: str) -> None:
     """
     messages = newest_branch(_messages(identifier, last))
     if form == "md":
-        click.echo("\n\n".join(f"## {message.role}\n\n{message.content.strip()}" for message in messages))
+        click.echo("\n".join(markdown_of(message.role, message.content) for message in messages), nl=False)
     elif form == "json":
         show_json([fields_of(message) for message in messages])
     else:
