@@ -633,10 +633,41 @@ def test_soon_after_a_pause_processes_take_turns(clock: Clock, call: Patient) ->
     assert clock.now - begun == pytest.approx(0.3)
 
 
-def test_a_quota_of_another_process_slows_this_one_down(clock: Clock, call: Patient) -> None:
-    """It is not told which quota it was, and asks for itself."""
+def test_a_quota_of_another_process_is_used_up_here_too(clock: Clock, call: Patient) -> None:
+    """For an hour at most, as in the process that was told; what uses nothing up goes on, at a distance."""
     one, other = two_processes(clock)
     one.failed(QuotaExceededError("used up", stage="message", status=402, retry_after=4000), PATIENT, call)
+    with pytest.raises(QuotaExceededError, match="another process") as caught:
+        other.wait(PATIENT, call, "message")
+    assert caught.value.retry_after == 3600
+    other.wait(PATIENT, call, "models")
+    assert other.active
+    clock.now += 3601
+    other.wait(PATIENT, call, "message")
+    assert not other.active
+
+
+@pytest.mark.parametrize("has_looked", [False, True], ids=["a new process", "an old one"])
+def test_a_process_that_begins_later_is_told_of_a_quota(has_looked: bool, clock: Clock, call: Patient) -> None:
+    """Its first look asks for it; later ones only soon after a refusal, because they would cost a second question."""
+    one, other = two_processes(clock)
+    if has_looked:
+        other.wait(PATIENT, call, "message")
+    one.failed(QuotaExceededError("used up", stage="message", status=429, retry_after=600), PATIENT, call)
+    clock.now += 100
+    if has_looked:
+        other.wait(PATIENT, call, "message")
+        assert not other.active
+    else:
+        with pytest.raises(QuotaExceededError) as caught:
+            other.wait(PATIENT, call, "message")
+        assert caught.value.retry_after == 500
+
+
+def test_a_bare_402_is_told_to_nobody_as_a_quota(clock: Clock, call: Patient) -> None:
+    """Other models may cost nothing."""
+    one, other = two_processes(clock)
+    one.failed(QuotaExceededError("used up", stage="message", status=402), PATIENT, call)
     other.wait(PATIENT, call, "message")
     assert other.active
 
@@ -653,6 +684,11 @@ class Busy:
 
     def take_turn(self) -> float:
         return 2.0
+
+    def exhaust(self, seconds: float) -> None: ...
+
+    def exhausted(self) -> float:
+        return 0.0
 
 
 @pytest.mark.parametrize("policy", [PATIENT, RetryPolicy(max_wait=4), None], ids=["patient", "less patient", "none"])

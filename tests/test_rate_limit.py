@@ -2,6 +2,8 @@
 
 import asyncio
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import resource_tracker
@@ -10,12 +12,13 @@ from typing import Any, Iterator, List
 
 import pytest
 from driven import DRIVERS
-from support import Worker, nothing_left_open, wait_until
+from support import PATIENCE, Worker, nothing_left_open, wait_until
 
 from copilot_sync import (
     AsyncClient,
     Client,
     MissingCredentialsError,
+    QuotaExceededError,
     RateLimit,
     RateLimitError,
     RetryPolicy,
@@ -185,6 +188,36 @@ def test_a_refusal_is_told_to_others(emulator: Emulator, tmp_path: Path) -> None
     with client_of(emulator, shared=tmp_path, retry=RetryPolicy(wait_for_limits=False)) as other:
         with pytest.raises(RateLimitError):
             other.ask("hi")
+
+
+#: Asks once, in a folder that it shares, and says what became of it.
+ASK_ONCE = """
+import sys
+from copilot_sync import Client, CopilotError
+cookie, github, api, folder = sys.argv[1:]
+with Client(cookies={"user_session": cookie}, github_url=github, api_url=api, shared=folder, retry=None) as client:
+    try:
+        client.ask("hi")
+    except CopilotError as error:
+        print(type(error).__name__, 0 < error.retry_after <= 500, error)
+"""
+
+
+def test_a_quota_that_is_used_up_is_told_to_other_processes(emulator: Emulator, tmp_path: Path) -> None:
+    """They are told until when, and send nothing."""
+    with client_of(emulator, shared=tmp_path, retry=None) as client:
+        emulator.fail("message", Fault.out_of_quota(seconds=500))
+        with pytest.raises(QuotaExceededError):
+            client.ask("hi")
+    count = len(emulator.requests)
+    urls = emulator.cookies["user_session"], emulator.github_url, emulator.api_url
+    arguments = [sys.executable, "-c", ASK_ONCE, *urls, str(tmp_path)]
+    told = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=6 * PATIENCE)
+    assert (
+        told.stdout
+        == "QuotaExceededError True the quota of the account is used up, as another process was told [stage token]\n"
+    )
+    assert len(emulator.requests) == count
 
 
 def test_a_prompt_of_a_batch_counts_once(emulator: Emulator) -> None:

@@ -50,6 +50,8 @@ _RENEWAL = 3.0
 _TELL_AFTER, _TELL_AGAIN = 2.0, 10.0
 #: Seconds to wait for the thread that keeps the slots.
 _JOIN = 1.0
+#: The name under which the service's own quota is kept, beside the budgets.
+_QUOTA = "quota"
 #: Tells the slots of this process from those of others.
 _slot_numbers = itertools.count()
 
@@ -253,6 +255,14 @@ class AccountLimiter:
     def take_turn(self) -> float:
         """Let a request start, among those of all processes; else return the seconds until it may."""
         return self._ask("turn")
+
+    def exhaust(self, seconds: float) -> None:
+        """Tell all who share the account that its quota is used up for so many seconds."""
+        self._ask("pause", number=max(0.0, seconds), budget=_QUOTA, rules=RateRules())
+
+    def exhausted(self) -> float:
+        """Return the seconds for which the quota is used up, as anybody was told; 0 if it is not."""
+        return max(0.0, self._ask("look", budget=_QUOTA, rules=RateRules()))
 
     def spend(self, budget: str, limit: Optional[int], number: int) -> float:
         """Spend a part of a budget of the account, or give it back, if it is below zero.

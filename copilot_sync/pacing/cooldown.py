@@ -43,6 +43,8 @@ _OUTAGE = 8
 _LONGEST_PAUSE = 3600.0
 #: Seconds for which a quota counts as used up if the service did not say.
 _QUOTA_PAUSE = 60.0
+#: What a process says of a quota that another one was told of.
+_EXHAUSTED = "the quota of the account is used up, as another process was told"
 #: The stages that use a quota up, or are of no use without it.
 _ON_QUOTA = ("token", "thread", "message")
 #: Accounts that are remembered though nothing uses them.
@@ -94,6 +96,12 @@ class PauseBoard(Protocol):
     def take_turn(self) -> float:
         """Let a request start, among those of all processes; else return the seconds until it may."""
 
+    def exhaust(self, seconds: float) -> None:
+        """Tell them that the account's quota is used up for so many seconds. A pause comes after it."""
+
+    def exhausted(self) -> float:
+        """Return the seconds for which the quota is used up, as anybody was told; 0 if it is not."""
+
 
 class Cooldown:
     """What the calls of one account know of refusals. Safe for any thread.
@@ -119,6 +127,7 @@ class Cooldown:
         self._failing: Dict[str, _Failing] = {}  # by stage
         self._denied: Optional[Tuple[str, str]] = None  # where and why credentials were refused, if nothing else was
         self._quota: Optional[Tuple[str, float, float]] = None  # words, when to ask again, when it ends
+        self._has_looked = False  # whether others may have told of a quota before
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
@@ -142,6 +151,9 @@ class Cooldown:
         if self.board is not None and signal in (Signal.QUOTA, Signal.REFUSED):
             with self._lock:
                 seconds = max(self._until - now, told or 0.0 if signal is Signal.REFUSED else 0.0)
+                exhausted = 0.0 if self._quota is None else self._quota[1] - now
+            if exhausted > 0 and signal is Signal.QUOTA:
+                self.board.exhaust(exhausted)
             self.board.pause(min(seconds, _LONGEST_PAUSE))
 
     def _note_failure(
@@ -241,7 +253,12 @@ class Cooldown:
         if self.board is None or self.board.is_fresh:
             return
         seconds = self.board.look()
+        exhausted = self.board.exhausted() if seconds or not self._has_looked else 0.0
+        self._has_looked = True
         with self._lock:
+            if exhausted > 0 and self._quota is None:
+                self._quota = _EXHAUSTED, now + exhausted, now + exhausted
+                self.active = True
             if seconds > 0 and now + seconds > self._until + _SAME_PAUSE:
                 self._refused("", now, seconds, told=True)
             elif seconds == IS_CAREFUL and self._turns is None:
