@@ -677,18 +677,13 @@ class Busy:
 
     is_fresh = False
 
-    def pause(self, seconds: float) -> None: ...
+    def pause(self, seconds: float, part: str = "") -> None: ...
 
-    def look(self) -> float:
+    def look(self, part: str = "") -> float:
         return 0.0
 
     def take_turn(self) -> float:
         return 2.0
-
-    def exhaust(self, seconds: float) -> None: ...
-
-    def exhausted(self) -> float:
-        return 0.0
 
 
 @pytest.mark.parametrize("policy", [PATIENT, RetryPolicy(max_wait=4), None], ids=["patient", "less patient", "none"])

@@ -50,8 +50,6 @@ _RENEWAL = 3.0
 _TELL_AFTER, _TELL_AGAIN = 2.0, 10.0
 #: Seconds to wait for the thread that keeps the slots.
 _JOIN = 1.0
-#: The name under which the service's own quota is kept, beside the budgets.
-_QUOTA = "quota"
 #: Tells the slots of this process from those of others.
 _slot_numbers = itertools.count()
 
@@ -244,25 +242,17 @@ class AccountLimiter:
         self._later.put(work)
         self._start_keeper()
 
-    def pause(self, seconds: float) -> None:
-        """Tell all who share the account that the service wants so many seconds of silence."""
-        self._ask("pause", number=max(0.0, seconds))
+    def pause(self, seconds: float, part: str = "") -> None:
+        """Tell all who share the account that the service wants so many seconds of silence, of all or of some calls."""
+        self._ask("pause", number=max(0.0, seconds), budget=part)
 
-    def look(self) -> float:
+    def look(self, part: str = "") -> float:
         """Return the seconds that are left of a pause, 0 for none, ``IS_CAREFUL`` if requests take turns."""
-        return self._ask("look")
+        return self._ask("look", budget=part)
 
     def take_turn(self) -> float:
         """Let a request start, among those of all processes; else return the seconds until it may."""
         return self._ask("turn")
-
-    def exhaust(self, seconds: float) -> None:
-        """Tell all who share the account that its quota is used up for so many seconds."""
-        self._ask("pause", number=max(0.0, seconds), budget=_QUOTA, rules=RateRules())
-
-    def exhausted(self) -> float:
-        """Return the seconds for which the quota is used up, as anybody was told; 0 if it is not."""
-        return max(0.0, self._ask("look", budget=_QUOTA, rules=RateRules()))
 
     def spend(self, budget: str, limit: Optional[int], number: int) -> float:
         """Spend a part of a budget of the account, or give it back, if it is below zero.

@@ -43,6 +43,8 @@ _OUTAGE = 8
 _LONGEST_PAUSE = 3600.0
 #: Seconds for which a quota counts as used up if the service did not say.
 _QUOTA_PAUSE = 60.0
+#: The part of the calls that uses the quota up, as processes call it.
+_QUOTA = "quota"
 #: What a process says of a quota that another one was told of.
 _EXHAUSTED = "the quota of the account is used up, as another process was told"
 #: The stages that use a quota up, or are of no use without it.
@@ -87,20 +89,14 @@ class PauseBoard(Protocol):
     def is_fresh(self) -> bool:
         """Whether it was looked at a moment ago."""
 
-    def pause(self, seconds: float) -> None:
-        """Tell them of a pause that begins now."""
+    def pause(self, seconds: float, part: str = "") -> None:
+        """Tell them of a pause that begins now: of all calls, or of a part of them, which has a name."""
 
-    def look(self) -> float:
+    def look(self, part: str = "") -> float:
         """Return the seconds that are left of a pause of anybody's, 0 for none, ``IS_CAREFUL`` soon after one."""
 
     def take_turn(self) -> float:
         """Let a request start, among those of all processes; else return the seconds until it may."""
-
-    def exhaust(self, seconds: float) -> None:
-        """Tell them that the account's quota is used up for so many seconds. A pause comes after it."""
-
-    def exhausted(self) -> float:
-        """Return the seconds for which the quota is used up, as anybody was told; 0 if it is not."""
 
 
 class Cooldown:
@@ -153,7 +149,7 @@ class Cooldown:
                 seconds = max(self._until - now, told or 0.0 if signal is Signal.REFUSED else 0.0)
                 exhausted = 0.0 if self._quota is None else self._quota[1] - now
             if exhausted > 0 and signal is Signal.QUOTA:
-                self.board.exhaust(exhausted)
+                self.board.pause(exhausted, _QUOTA)
             self.board.pause(min(seconds, _LONGEST_PAUSE))
 
     def _note_failure(
@@ -253,7 +249,7 @@ class Cooldown:
         if self.board is None or self.board.is_fresh:
             return
         seconds = self.board.look()
-        exhausted = self.board.exhausted() if seconds or not self._has_looked else 0.0
+        exhausted = self.board.look(_QUOTA) if seconds or not self._has_looked else 0.0
         self._has_looked = True
         with self._lock:
             if exhausted > 0 and self._quota is None:
