@@ -119,35 +119,53 @@ def test_a_schema_that_can_not_be_used_is_told(emulator: Emulator, task: Any, op
     assert emulator.requests == []
 
 
+def test_repairs_are_counted_over_all_workers(emulator: Emulator, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that dies takes none of the count with it."""
+    emulator.reply = Reply(BAD)
+    id = str(uuid.uuid4())
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(adapter._Delivery, "_judged", killed_at(2, adapter._Delivery._judged))
+        run(task, id=id, repairs=1)
+    with pytest.raises(InvalidAnswerError, match="none of 2 answers"):
+        run(task, id=id, repairs=1)
+    assert contents(emulator) == [QUESTION, REPAIR]
+
+
 class KilledError(BaseException):
     """The worker dies."""
 
 
-@pytest.mark.parametrize("killed", range(3), ids=["with the answer", "before the repair", "with its answer"])
+def killed_at(number: int, function: Any) -> Any:
+    """The function, but the worker dies when it is called for that time."""
+    calls: List[Any] = []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == number:
+            raise KilledError
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "killed", range(4), ids=["with the answer", "before the repair", "when it is kept", "with its answer"]
+)
 def test_a_repair_whose_worker_dies_is_not_sent_twice(
     emulator: Emulator, task: Any, monkeypatch: pytest.MonkeyPatch, killed: int
 ) -> None:
     """The next worker finds what was sent, and goes on from there."""
     emulator.script(BAD, GOOD)
     id = str(uuid.uuid4())
-    where, name, call = [
+    where, name, number = [
         (adapter._Delivery, "_judged", 1),
         (adapter._Delivery, "note", 2),
+        (adapter.Worker, "ask", 2),
         (adapter._Delivery, "_judged", 2),
     ][killed]
-    calls: List[Any] = []
-    before = getattr(where, name)
-
-    def die(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == call:
-            raise KilledError
-        return before(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(where, name, die)
-        with pytest.raises(KilledError):
-            run(task, id=id)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(where, name, killed_at(number, getattr(where, name)))
+        run(task, id=id)
     answer = run(task, id=id)
     assert answer["parsed"] == {"age": 36}
     assert contents(emulator) == [QUESTION, REPAIR]
