@@ -19,6 +19,7 @@ from support import (
     events,
     nothing_left_open,
     variables_with,
+    wait_until,
 )
 
 pytest.importorskip("django")
@@ -738,17 +739,45 @@ def test_data_that_is_not_to_be_had_is_told_to_the_page(emulator: Emulator, page
 
 @needs_asynchronous_bodies
 def test_data_under_asgi(emulator: Emulator) -> None:
-    """The view is a coroutine; the answer is the same, and the conversation gets its name."""
+    """The view is a coroutine; the answer is the same, so is a failure, and the conversation gets its name."""
     pytest.importorskip("jsonschema", reason="jsonschema is not installed")
     emulator.reply = Reply('{"year": 1}')
 
-    async def main() -> Any:
-        response = await AsyncClient().post("/async-data", {"prompt": "When?", "name": "chat"})
+    async def main() -> List[Any]:
+        page = AsyncClient()
+        answered = await page.post("/async-data", {"prompt": "When?", "name": "chat"})
+        emulator.fail("message", Fault.status(402))
+        failed = await page.post("/async-data", {"prompt": "When?", "name": "chat"})
         await sync_to_async(connections.close_all)()
-        return response.json()
+        return [answered.json()["parsed"], failed.status_code, failed.json()["code"]]
 
-    assert asyncio.run(main())["parsed"] == {"year": 1}
+    assert asyncio.run(main()) == [{"year": 1}, 503, "quota_exceeded"]
     assert [request.stage for request in emulator.requests].count("rename") == 1
+
+
+@needs_asynchronous_bodies
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_data_is_awaited_by_the_loop_alone(emulator: Emulator, is_cancelled: bool) -> None:
+    """Django has one thread for all blocking code, and that is free meanwhile. A cancelled view ends its call."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    go_on = threading.Event()
+    emulator.script(lambda prompt: go_on.wait(PATIENCE) and '{"year": 1}')
+
+    def is_sent() -> bool:
+        return "message" in [request.stage for request in emulator.requests]
+
+    async def main() -> Any:
+        view = asyncio.ensure_future(AsyncClient().post("/async-data", {"prompt": "When?", "name": "chat"}))
+        await asyncio.get_running_loop().run_in_executor(None, wait_until, is_sent)
+        if is_cancelled:
+            view.cancel()
+            await asyncio.wait([view])
+        await sync_to_async(go_on.set)()
+        await asyncio.wait([view])
+        await sync_to_async(connections.close_all)()
+        return None if view.cancelled() else view.result().json()["parsed"]
+
+    assert asyncio.run(main()) == (None if is_cancelled else {"year": 1})
 
 
 def test_a_conversation_begun_for_data_gets_a_name(emulator: Emulator) -> None:

@@ -161,9 +161,19 @@ def whole_answer(stream: Stream) -> Tuple[Dict[str, Any], int]:
         with stream:
             answer = stream.read()
     except CopilotError as error:
-        log_failure(error)
-        return _failure_of(error, stream.conversation), 503
+        return failed_answer(error, stream.conversation)
+    return complete_answer(answer)
+
+
+def complete_answer(answer: Answer) -> Tuple[Dict[str, Any], int]:
+    """Return what ``whole_answer`` does for an answer."""
     return {"type": "complete", **answer.to_dict()}, 200
+
+
+def failed_answer(error: CopilotError, conversation: Optional[Conversation]) -> Tuple[Dict[str, Any], int]:
+    """Return what ``whole_answer`` does for an error, and log it."""
+    log_failure(error)
+    return _failure_of(error, conversation), 503
 
 
 def _details_of(answer: Answer) -> Dict[str, Any]:

@@ -21,7 +21,6 @@ from copilot_sync.contrib.lazy_client import limits_users
 from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure, whole_answer
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
-from copilot_sync.naming import ThreadNaming
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
 from copilot_sync.structured import asking
@@ -100,27 +99,56 @@ def ask_response(
         ValueError: An option can't be used.
         ImportError: What judges the ``schema`` is not installed.
     """
-    session = None if name is None else session_of(request)
-    stream = _stream(request, prompt, name, conversation, asking(options))
-    names_it = stream.is_new and name_threads()
-    data, status = whole_answer(stream)
-    if name is not None and session is not None and stream.answer is not None:
-        remember(session, name, stream.answer.conversation)
-    response = _JsonAnswer(data, status=status)
-    response.naming = stream.naming() if names_it else None
+    stream = _whole_stream(request, prompt, name, conversation, **options)
+    return _JsonAnswer(request, stream, name, *whole_answer(stream))
+
+
+async def aask_response(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    *,
+    name: Optional[str] = None,
+    conversation: Union[None, str, Conversation] = None,
+    **options: Any,
+) -> HttpResponseBase:
+    """Do the same as ``ask_response`` in an asynchronous view, whose event loop waits for the answer.
+
+    Arguments and errors are the same. A view that is cancelled, as Django does from 5.0 on if the client has gone, ends
+    the call.
+    """
+    from copilot_sync.contrib import sse_async
+
+    # The session may be in a database, for which Django has one thread: nobody waits for an answer in that.
+    stream = await sync_to_async(_whole_stream)(request, prompt, name, conversation, **options)
+    data, status = await sse_async.whole_answer(stream)
+    response: HttpResponseBase = await sync_to_async(_JsonAnswer)(request, stream, name, data, status)
     return response
 
 
-async def aask_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
-    """Do the same as ``ask_response`` in an asynchronous view. Arguments and errors are the same."""
-    response: HttpResponseBase = await sync_to_async(ask_response)(request, prompt, **options)
-    return response
+def _whole_stream(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    name: Optional[str],
+    conversation: Union[None, str, Conversation],
+    **options: Any,
+) -> Stream:
+    """Return the stream of an answer that is sent when it is whole."""
+    if name is not None:
+        session_of(request)  # found missing before anything is asked
+    name_threads()  # likewise wrong
+    return _stream(request, prompt, name, conversation, asking(options))
 
 
 class _JsonAnswer(JsonResponse):
-    """An answer as JSON. Its conversation gets a name when the page has it."""
+    """An answer as JSON. The session gets its conversation under the name, which gets a name when the page has it."""
 
-    naming: Optional[ThreadNaming] = None
+    def __init__(
+        self, request: HttpRequest, stream: Stream, name: Optional[str], data: Dict[str, Any], status: int
+    ) -> None:
+        if name is not None and stream.answer is not None:
+            remember(session_of(request), name, stream.answer.conversation)
+        self.naming = stream.naming() if stream.is_new and name_threads() else None
+        super().__init__(data, status=status)
 
     def close(self) -> None:
         super().close()
