@@ -117,11 +117,12 @@ class Chat:
         Uses the network at once if the chat goes on with a stored conversation: then its thread is looked up, once.
 
         Raises:
-            ValueError: There is no question to ask again, or an option can't be sent. Nothing was sent.
+            ValueError: There is no question to ask again, its answer has to fit a schema, or an option can't be sent.
+                Nothing was sent.
             TypeError: An option has the wrong type or a name that is not known.
             CopilotError: The thread could not be looked up.
         """
-        return self._stream_again(self._last_question(), model, options)
+        return self._stream_again(self._last_question().streamed(), model, options)
 
     def _stream_again(self, last: Question, model: Optional[str], options: Dict[str, Any]) -> Stream:
         """Return a stream that asks the last question again."""

@@ -2,11 +2,12 @@
 
 ``Client(hooks=…)`` takes functions of your own. What watches a whole process, such as a tracer, adds one for all
 clients, those that exist and those that come. An event says how a call goes and never what was said: there is no text
-in it, no secret, and no message of an error.
+in it, no secret, and no message of an error. What was said goes to text hooks, which are no part of what users call:
+``contrib.opentelemetry`` has one if its user's environment asks for text.
 
 A hook is a convenience and never a reason to fail: what it raises is logged and passed over.
 
-Threads: the hooks of the process are a list, and what was logged is a set; their operations are atomic.
+Threads: the hooks of the process are lists, and what was logged is a set; their operations are atomic.
 """
 
 import logging
@@ -60,10 +61,31 @@ class CallEvent:
     port: Optional[int] = None
 
 
+@dataclass(frozen=True)
+class CallText:
+    """What was said in a call.
+
+    Attributes:
+        call_id: That of the events of the call.
+        question: The text that was sent: instructions and all, but no attached file.
+        answer: The answer, or as much of it as had come.
+        kind: What a log calls it.
+    """
+
+    call_id: int
+    question: str
+    answer: str
+    kind: str = "text"
+
+
 #: Called with each event of a call, by whoever reads the answer. What it returns is ignored.
 Hook = Callable[[CallEvent], object]
 
+#: Called with what was said, just before the last event of a call.
+TextHook = Callable[[CallText], object]
+
 _global_hooks: List[Hook] = []
+_text_hooks: List[TextHook] = []
 _logged: Set[Tuple[str, str]] = set()
 
 
@@ -82,6 +104,22 @@ def remove_global_hook(hook: Hook) -> None:
     """Undo ``add_global_hook``. Calls that have started tell it how they end."""
     if hook in _global_hooks:
         _global_hooks.remove(hook)
+
+
+def add_text_hook(hook: TextHook) -> None:
+    """Have a function called with what was said in the calls of all clients of this process that have hooks."""
+    _text_hooks.append(hook)
+
+
+def remove_text_hook(hook: TextHook) -> None:
+    """Undo ``add_text_hook``."""
+    if hook in _text_hooks:
+        _text_hooks.remove(hook)
+
+
+def text_hooks() -> Tuple[TextHook, ...]:
+    """Return the functions that are called with what was said. There are none unless somebody has asked for it."""
+    return tuple(_text_hooks)
 
 
 def with_global_hooks(hooks: Tuple[Hook, ...]) -> Tuple[Hook, ...]:
@@ -109,8 +147,11 @@ def _check(hook: Any) -> None:
     check_plain("a hook", hook)
 
 
-def tell(hooks: Iterable[Hook], event: CallEvent) -> None:
-    """Call hooks with an event. What one raises is logged once for each kind of error, unless a signal raised it."""
+def tell(hooks: Iterable[Callable[[Any], object]], event: Union[CallEvent, CallText]) -> None:
+    """Call hooks with an event, or with what was said.
+
+    What one raises is logged once for each kind of error, unless a signal raised it.
+    """
     for hook in hooks:
         try:
             hook(event)

@@ -60,6 +60,16 @@ class Question:
         """Whether nothing comes before the question."""
         return self.conversation_id is None or self.parent_id == ROOT
 
+    def streamed(self) -> "Question":
+        """Return the question, if its answer can be streamed.
+
+        Raises:
+            ValueError: The answer has to fit a schema.
+        """
+        if self.expected is not None:
+            raise ValueError("the answer to the last question has to fit a schema, so it can't be streamed: use retry")
+        return self
+
     def to_options(self) -> Dict[str, Any]:
         """Return what ``Client.stream`` takes for the same further fields, without the place."""
         names = [each.name for each in fields(self.options) if each.name != _PLACE]

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from dataclasses import replace
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, NoReturn, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Tuple, Type
 
 from copilot_sync.models import Answer
 from copilot_sync.prompts import PromptText
@@ -36,6 +36,8 @@ _TURN_OF_MODEL = "\nAssistant:"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 #: The names under which a JSON Schema refers to another one.
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+#: The names under which it has others that judge the same value, and not a part of it.
+_OF_THE_SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 
 
 class MisfitError(ValueError):
@@ -326,17 +328,19 @@ def _check_parts(resource: Any, registry: Any, kind: Any) -> None:
     """Check what the schemas of the drafts do not: everything that a JSON Schema refers to, and all its patterns.
 
     Raises:
-        ValueError: Something can't be used.
+        ValueError: Something can't be used, or judging by it need not end.
     """
     from referencing.exceptions import NoSuchResource, Unresolvable
 
     pending, seen = [(resource, registry.resolver_with_root(resource))], set()
+    leads_to: Dict[int, Dict[int, str]] = {}  # by what else a schema judges the same value, and by which reference
     while pending:
         resource, resolver = pending.pop()
         contents = resource.contents
-        if not isinstance(contents, dict) or id(contents) in seen:
+        if id(contents) in seen:
             continue
         seen.add(id(contents))
+        same_value = leads_to[id(contents)] = {id(inner): "" for inner in _judging_the_same(contents)}
         for pattern in contents.get("patternProperties", ()):
             try:
                 re.compile(pattern)
@@ -352,11 +356,51 @@ def _check_parts(resource: Any, registry: Any, kind: Any) -> None:
                 raise ValueError(words) from None
             if not isinstance(found.contents, (dict, bool)):
                 raise ValueError(f"schema refers to {reference!r:.200}, which is no schema")
-            if id(found.contents) not in seen:
+            same_value[id(found.contents)] = reference
+            if isinstance(found.contents, dict) and id(found.contents) not in seen:
                 _check_valid(found.contents, kind, f"what schema refers to by {reference!r:.200}")
                 inner = resource.from_contents(found.contents, default_specification=resource._specification)
                 pending.append((inner, found.resolver))
         for inner in resource.subresources():
-            if isinstance(inner.contents, dict) and "$schema" in inner.contents:
+            if not isinstance(inner.contents, dict):  # such as the names in what old drafts call dependencies
+                continue
+            if "$schema" in inner.contents:
                 _check_valid(inner.contents, kind, "a part of schema")
             pending.append((inner, resolver.in_subresource(inner)))
+    _check_ends(leads_to)
+
+
+def _judging_the_same(contents: Dict[str, Any]) -> Iterator[Any]:
+    """Yield the schemas in a schema that judge the same value as it does."""
+    for name in _OF_THE_SAME_VALUE:
+        inner = contents.get(name)
+        if isinstance(inner, list):
+            yield from inner
+        elif isinstance(inner, dict):
+            yield from (inner.values() if name.startswith("depend") else [inner])
+
+
+def _check_ends(leads_to: Dict[int, Dict[int, str]]) -> None:
+    """Check that no schema comes back to itself with the same value, which would be judged without end.
+
+    Raises:
+        ValueError: One does.
+    """
+    ended = set()
+    for start in leads_to:
+        way = {start: ""}  # the schemas under way, each with the reference that led to it
+        left = [iter(leads_to[start].items())]
+        while left:
+            for schema, reference in left[-1]:
+                if schema in way:
+                    in_cycle = list(way)[list(way).index(schema) + 1 :]
+                    name = next(filter(None, [reference, *map(way.get, in_cycle)]))
+                    words = f"schema refers by {name!r:.200} to what leads back there"
+                    raise ValueError(f"{words} and to no part of the value, so judging by it would not end")
+                if schema in leads_to and schema not in ended:
+                    way[schema] = reference
+                    left.append(iter(leads_to[schema].items()))
+                    break
+            else:
+                left.pop()
+                ended.add(way.popitem()[0])

@@ -161,7 +161,7 @@ class Plain(Sender):
 
     def __init__(self, client: Client, prompt: str, handle: Optional[MessageHandle] = None) -> None:
         self.limiter = RateLimiter(1)
-        self.notes: List[MessageHandle] = []
+        self.notes: List[Optional[MessageHandle]] = []
         super().__init__(Worker(client), self.limiter, Submission(Task(PromptText(prompt), handle=handle)))
 
     def check(self) -> None:
@@ -173,8 +173,8 @@ class Plain(Sender):
     def entered(self) -> None:
         """Note nothing."""
 
-    def note(self, handle: MessageHandle) -> None:
-        self.notes.append(handle)
+    def note(self) -> None:
+        self.notes.append(self._submission.handle)
 
     def stop_others(self, error: CopilotError) -> None:
         """There are no others."""

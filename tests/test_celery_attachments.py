@@ -16,8 +16,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import celery
 
-    from copilot_sync.contrib import celery as adapter
     from copilot_sync.contrib.celery import fan_out
+    from copilot_sync.contrib.celery import tasks as adapter
 
 
 @pytest.fixture

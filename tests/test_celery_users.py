@@ -1,4 +1,4 @@
-"""For whom, and for what, Celery's tasks ask: in the ledger, and in budgets. What they are not asked for."""
+"""For whom, and for what, Celery's tasks ask: in the ledger, and in budgets."""
 
 import warnings
 from pathlib import Path
@@ -73,15 +73,3 @@ def test_a_user_whose_budget_is_used_up_stops_nobody_else(emulator: Emulator, ap
     assert stages(emulator).count("message") == before
     assert run(app, "three", user="bob")["text"] == "three"
     assert run(app, "four")["text"] == "four"
-
-
-def test_a_prompt_with_a_schema_is_a_failure(emulator: Emulator, application: Callable[..., Any]) -> None:
-    """Tasks judge no answers, so one that nobody has judged does not pass for one that fits. The others are asked."""
-    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    application()
-    refused, asked = fan_out([{"id": "a", "prompt": "one", "schema": {"type": "array"}}, "two"])
-    assert refused.error is not None
-    assert (refused.id, refused.error["type"]) == ("a", "BadLineError")
-    assert "has to be asked by batch.run" in refused.error["message"]
-    assert asked.text == "two"
-    assert stages(emulator).count("message") == 1

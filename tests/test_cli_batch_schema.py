@@ -38,6 +38,12 @@ def test_answers_are_written_as_data(served: Emulator, prompts: Path, schema: st
     assert {id: line["parsed"] for id, line in lines_of("out.jsonl").items()} == {1: {"age": 36}, 2: [1]}
 
 
+def test_the_emulator_answers_with_data(prompts: Path) -> None:
+    """So that a batch can be tried without an account; each prompt by its own schema."""
+    assert run(["batch", str(prompts), "-o", "out.jsonl", "--schema", "age int", "--emulator"]) == 0
+    assert {id: line["parsed"] for id, line in lines_of("out.jsonl").items()} == {1: {"age": 1}, 2: [None]}
+
+
 def test_repairs_are_as_many_as_it_says(served: Emulator, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A prompt that none of its answers fits has failed."""
     served.reply = Reply(BAD)

@@ -2,17 +2,19 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import click
 import pytest
 from command_line import Keys
-from terminals import Terminal
+from support import PATIENCE, wait_until
+from terminals import OwnTerminal, Terminal
 
 from copilot_sync.cli.program import run
 from copilot_sync.cli.schemas import read_schema
-from copilot_sync.emulator import Emulator, Reply
+from copilot_sync.emulator import Emulator, Reply, Script
 
 GOOD = '{"name": "Adé", "age": 36}'
 
@@ -111,10 +113,40 @@ def test_a_pipe_gets_one_line_of_json(
 def test_a_terminal_gets_it_in_lines(served: Emulator) -> None:
     """For a person, and with nothing that the terminal would obey."""
     served.script("No.", '{"name": "A\\u009bda\\u001b[2J"}')
-    with Terminal("ask", "--schema", "name", "Who?", environment={}) as terminal:
+    with Terminal("ask", "--schema", "name", "Who?", environment={"TERM": "dumb"}) as terminal:
         assert terminal.status() == 0
         assert terminal.lines() == ["{", '  "name": "A\\u009bda\\u001b[2J"', "}"]
     assert b"\x1b" not in terminal.seen
+
+
+def test_a_person_sees_that_an_answer_is_awaited_and_another_one(served: Emulator) -> None:
+    """Nothing else moves until the answer fits; then that is gone."""
+    go_on = threading.Event()
+    served.script("No.", lambda prompt: go_on.wait(PATIENCE) and '{"name": "Ada"}')
+    with Terminal("ask", "--schema", "name", "Who?", environment={}) as terminal:
+        terminal.expect("answer 1 does not fit")
+        go_on.set()
+        assert terminal.status() == 0
+        assert terminal.lines() == ["{", '  "name": "Ada"', "}"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_is_shown_while_an_answer_is_awaited_is_on_stderr(
+    options: List[str], served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So a pipe gets the data alone. A person sees which answer did not fit, and nothing of that at the end."""
+    monkeypatch.setenv("TERM", "xterm")
+    with OwnTerminal() as terminal:
+
+        def shown(words: bytes, answer: str) -> Script:
+            return lambda prompt: wait_until(lambda: words in terminal.seen) or answer
+
+        misfit = b"answer 1 does not fit the schema: waiting for another one"
+        served.script(shown(b"waiting for the answer", "No."), shown(misfit, '{"name": "Ada"}'))
+        monkeypatch.setattr(sys, "stderr", terminal.file)
+        assert run(["ask", *options, "--schema", "name", "Who?"]) == 0
+        assert terminal.finish() == [""]
+    assert "Ada" in capsys.readouterr().out
 
 
 def test_the_object_of_an_answer_has_the_data(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,12 +172,30 @@ def test_an_answer_that_never_fits_is_a_failure(
     assert sent(served) == 1 + int(repairs[1] if repairs else 2)
 
 
-def test_the_demo_is_not_asked_for_data(capsys: pytest.CaptureFixture[str]) -> None:
-    """It would fit nothing, after three slow answers; the message says what does."""
-    assert run(["ask", "--emulator", "--schema", "name", "Who?"]) == 2
+def test_the_demo_answers_with_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that ``--schema`` can be tried without an account."""
+    assert run(["ask", "--emulator", "--schema", "name, age int", "Who?"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "demo", "age": 1}
+
+
+@pytest.mark.parametrize("command", [["ask", "Who?"], ["batch", "-", "--format", "text", "-o", "-"]])
+def test_the_demo_is_not_asked_for_data_that_it_does_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: List[str]
+) -> None:
+    """It would fail after three slow answers; the message says what does not."""
+    path = tmp_path / "year.json"
+    path.write_text('{"type": "string", "pattern": "^[0-9]{4}$"}', encoding="utf-8")
+    assert run([*command, "--emulator", "--schema", str(path)]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert "copilot-sync emulator --script FILE" in output.err
+
+
+def test_repairs_without_a_schema_are_wrong_usage(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is nothing that they could repair."""
+    assert run(["ask", "--repairs", "2", "Who?"]) == 2
+    assert "add --schema" in capsys.readouterr().err
+    assert served.requests == []
 
 
 def test_repairs_are_zero_at_least(served: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

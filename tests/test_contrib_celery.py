@@ -32,8 +32,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import celery
 
-    from copilot_sync.contrib import celery as adapter
-    from copilot_sync.contrib.celery import FannedOut, RedisCache, ask, fan_out
+    from copilot_sync.contrib.celery import FannedOut, RedisCache, ask, fan_out, fanning_out
+    from copilot_sync.contrib.celery import tasks as adapter
 
 AT_ONCE = RetryPolicy(base=0.0)
 #: What a task may name: a cache and a client of this module.
@@ -454,7 +454,7 @@ def test_what_had_come_of_a_failed_answer_is_in_its_result(emulator: Emulator, e
     (failed,) = fan_out(["one"])
     assert (failed.text, failed.to_dict()["complete"], failed.conversation_id) == ("half an", False, None)
     cut = errors.StreamInterruptedError("cut", partial="half", conversation=Conversation("t"))
-    result = adapter._result_of("a", SimpleNamespace(get=lambda **options: cut), None)
+    result = fanning_out._result_of("a", SimpleNamespace(get=lambda **options: cut), None)
     assert (result.text, result.conversation_id, result.complete) == ("half", "t", False)
 
 
@@ -574,6 +574,23 @@ def test_a_long_pause_is_waited_for_by_the_broker(emulator: Emulator, delivery: 
     assert (answer["text"], answer["attempts"]) == ("Hello", 2)
     assert stages(emulator) == ["token", "thread", "message", "messages", "messages", "message"]
     assert asked(emulator) == {"Hello": 1}
+
+
+def test_a_repair_that_has_to_wait_for_long_goes_back_to_the_broker(
+    emulator: Emulator, delivery: Delivery, slept: List[float]
+) -> None:
+    """With what is needed to go on, so that the question is not asked again."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.script("Well.", "36")
+    emulator.fail("message", None, Fault.status(429, retry_after=100))
+    _, kwargs = delivery.run("Age?", schema={"type": "integer"})
+    assert kwargs["resumed"]["handle"]["misfits"] == 1
+    delivery.task.rate_limiter._until = 0.0
+    delivery.task.shared.set("copilot-sync-limiter-pause", "0", 1)
+    delivery.task.worker._client._session._tokens.cooldown._until = 0.0
+    answer = delivery.run("Age?", **kwargs)
+    assert (answer["parsed"], answer["usage"], answer["attempts"]) == (36, None, 3)
+    assert [text.split()[0] for text in asked(emulator)] == ["Age?", "Your"]
 
 
 def test_no_delivery_waits_for_longer_than_a_part_of_what_the_broker_allows(

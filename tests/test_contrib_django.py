@@ -19,6 +19,7 @@ from support import (
     events,
     nothing_left_open,
     variables_with,
+    wait_until,
 )
 
 pytest.importorskip("django")
@@ -37,7 +38,9 @@ from django.urls import path
 from copilot_sync import Budget
 from copilot_sync.contrib import sse
 from copilot_sync.contrib.django import (
+    aask_response,
     aretry_response,
+    ask_response,
     astream_response,
     conversations,
     forget,
@@ -49,6 +52,7 @@ from copilot_sync.emulator import Emulator, Fault, Reply
 
 needs_asynchronous_bodies = pytest.mark.skipif(django.VERSION < (4, 2), reason="Django 4.2 brought asynchronous bodies")
 
+YEAR = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
 ENGINES = ["db", "cache", "cached_db", "file", "signed_cookies"]
 
 
@@ -81,6 +85,17 @@ async def retry_asynchronously(request: HttpRequest) -> Any:
     return await aretry_response(request, conversation=request.POST.get("conversation"))
 
 
+def data(request: HttpRequest) -> Any:
+    """Ask for data."""
+    form = request.POST
+    return ask_response(request, form.get("prompt"), name=form.get("name"), schema=YEAR, repairs=1)
+
+
+async def data_asynchronously(request: HttpRequest) -> Any:
+    """The same, as a coroutine."""
+    return await aask_response(request, request.POST.get("prompt"), name=request.POST.get("name"), schema=YEAR)
+
+
 def new(request: HttpRequest) -> HttpResponse:
     """Forget."""
     forget(request, request.POST["name"])
@@ -107,6 +122,8 @@ urlpatterns = [
     path("wrong", chat_wrongly),
     path("retry", retry),
     path("async-retry", retry_asynchronously),
+    path("data", data),
+    path("async-data", data_asynchronously),
     path("new", new),
     path("conversations", listed),
     path("write", write),
@@ -690,3 +707,88 @@ def test_without_a_budget_nobody_looks_who_asks(emulator: Emulator) -> None:
     for budget in (None, Budget(per_day={"requests": 9})):
         with override_settings(COPILOT_SYNC=configuration(emulator, BUDGET=budget)):
             assert asked_by(Unasked())["type"] == "complete"
+
+
+def test_data_is_answered_as_json(emulator: Emulator, page: Client, engine: str) -> None:
+    """What does not fit is asked for again. Every kind of session gets the id of the answer: it is saved after it."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.script("Well.", '{"year": 1843}', '{"year": 1852}')
+    response = page.post("/data", {"prompt": "When?", "name": "chat"})
+    assert (response.status_code, response["Content-Type"]) == (200, "application/json")
+    answer = response.json()
+    assert (answer["type"], answer["parsed"], answer["text"]) == ("complete", {"year": 1843}, '{"year": 1843}')
+    (thread,) = emulator.threads.values()
+    place = {"conversation_id": thread.id, "message_id": thread.messages[-1]["id"]}
+    assert {name: answer[name] for name in place} == place
+    assert page.get("/conversations").json() == {"chat": place}
+    assert page.post("/data", {"prompt": "And she?", "name": "chat"}).json()["conversation_id"] == thread.id
+    assert page.post("/data", {"prompt": " "}).status_code == 400
+
+
+def test_data_that_is_not_to_be_had_is_told_to_the_page(emulator: Emulator, page: Client) -> None:
+    """With the words and the codes of a stream's events. The session stays as it was."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.fail("message", Fault.status(402))
+    response = page.post("/data", {"prompt": "When?", "name": "chat"})
+    assert (response.status_code, response.json()["code"]) == (503, "quota_exceeded")
+    response = page.post("/data", {"prompt": "When?", "name": "chat"})
+    assert (response.status_code, response.json()["code"]) == (503, "invalid_answer")
+    assert response.json()["conversation_id"] in emulator.threads
+    assert page.get("/conversations").json() == {}
+
+
+@needs_asynchronous_bodies
+def test_data_under_asgi(emulator: Emulator) -> None:
+    """The view is a coroutine; the answer is the same, so is a failure, and the conversation gets its name."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.reply = Reply('{"year": 1}')
+
+    async def main() -> List[Any]:
+        page = AsyncClient()
+        answered = await page.post("/async-data", {"prompt": "When?", "name": "chat"})
+        emulator.fail("message", Fault.status(402))
+        failed = await page.post("/async-data", {"prompt": "When?", "name": "chat"})
+        await sync_to_async(connections.close_all)()
+        return [answered.json()["parsed"], failed.status_code, failed.json()["code"]]
+
+    assert asyncio.run(main()) == [{"year": 1}, 503, "quota_exceeded"]
+    assert [request.stage for request in emulator.requests].count("rename") == 1
+
+
+@needs_asynchronous_bodies
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_data_is_awaited_by_the_loop_alone(emulator: Emulator, is_cancelled: bool) -> None:
+    """Django has one thread for all blocking code, and that is free meanwhile. A cancelled view ends its call."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    go_on = threading.Event()
+    emulator.script(lambda prompt: go_on.wait(PATIENCE) and '{"year": 1}')
+
+    def is_sent() -> bool:
+        return "message" in [request.stage for request in emulator.requests]
+
+    async def main() -> Any:
+        view = asyncio.ensure_future(AsyncClient().post("/async-data", {"prompt": "When?", "name": "chat"}))
+        await asyncio.get_running_loop().run_in_executor(None, wait_until, is_sent)
+        if is_cancelled:
+            view.cancel()
+            await asyncio.wait([view])
+        await sync_to_async(go_on.set)()
+        await asyncio.wait([view])
+        await sync_to_async(connections.close_all)()
+        return None if view.cancelled() else view.result().json()["parsed"]
+
+    assert asyncio.run(main()) == (None if is_cancelled else {"year": 1})
+
+
+def test_a_conversation_begun_for_data_gets_a_name(emulator: Emulator) -> None:
+    """When the page has its answer, unless the setting says otherwise, and without a name in the session too."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.reply = Reply('{"year": 1}')
+    stages = []
+    for named in (True, False):
+        with override_settings(COPILOT_SYNC=configuration(emulator, NAME_THREADS=named)):
+            response = data(RequestFactory().post("/data", {"prompt": "When?"}))
+            stages.append([request.stage for request in emulator.requests].count("rename"))
+            response.close()
+            stages.append([request.stage for request in emulator.requests].count("rename"))
+    assert stages == [0, 1, 1, 1]

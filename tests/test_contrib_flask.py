@@ -23,6 +23,8 @@ from copilot_sync.contrib import sse
 from copilot_sync.contrib.flask import KEY, CopilotSync
 from copilot_sync.emulator import Emulator, Fault, Reply
 
+YEAR = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
+
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
@@ -66,6 +68,11 @@ def app(emulator: Emulator, copilot: CopilotSync) -> Iterator[flask.Flask]:
         return copilot.retry_response(
             name=form.get("name"), conversation=form.get("conversation"), model=form.get("model")
         )
+
+    @app.post("/data")
+    def data() -> flask.Response:
+        form = flask.request.form
+        return copilot.ask_response(form.get("prompt"), name=form.get("name"), schema=YEAR, repairs=1)
 
     @app.post("/new")
     def new() -> str:
@@ -446,3 +453,44 @@ def test_a_view_may_say_who_asks(app: flask.Flask, copilot: CopilotSync) -> None
     with app.test_request_context():
         ends = [events(copilot.stream_response("hi", user="ann").get_data())[-1] for _ in range(2)]
     assert [end.get("code") for end in ends] == [None, "quota_exceeded"]
+
+
+def test_data_is_answered_as_json(emulator: Emulator, page: Any) -> None:
+    """What does not fit is asked for again, and the next question goes on with the conversation."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.script("Well.", '{"year": 1843}', '{"year": 1852}')
+    response = page.post("/data", data={"prompt": "When?", "name": "chat"})
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    answer = response.get_json()
+    assert (answer["type"], answer["parsed"], answer["text"]) == ("complete", {"year": 1843}, '{"year": 1843}')
+    (thread,) = emulator.threads.values()
+    assert (answer["conversation_id"], answer["message_id"]) == (thread.id, thread.messages[-1]["id"])
+    assert page.get("/conversations").get_json() == {"chat": thread.id}
+    assert page.post("/data", data={"prompt": "And she?", "name": "chat"}).get_json()["conversation_id"] == thread.id
+    assert page.post("/data", data={"prompt": " "}).status_code == 400
+
+
+def test_data_that_is_not_to_be_had_is_told_to_the_page(emulator: Emulator, page: Any) -> None:
+    """With the words and the codes of a stream's events. The session stays as it was."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.fail("message", Fault.status(402))
+    response = page.post("/data", data={"prompt": "When?", "name": "chat"})
+    assert (response.status_code, response.get_json()["code"]) == (503, "quota_exceeded")
+    response = page.post("/data", data={"prompt": "When?", "name": "chat"})
+    assert (response.status_code, response.get_json()["code"]) == (503, "invalid_answer")
+    assert response.get_json()["conversation_id"] in emulator.threads
+    assert page.get("/conversations").get_json() == {}
+
+
+def test_a_conversation_begun_for_data_gets_a_name(emulator: Emulator, app: flask.Flask, page: Any) -> None:
+    """When the page has its answer, unless the configuration says otherwise, and without a name in the session too."""
+    pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    emulator.reply = Reply('{"year": 1}')
+    stages = []
+    for named in (True, False):
+        app.config["COPILOT_SYNC_NAME_THREADS"] = named
+        response = page.post("/data", data={"prompt": "When?"})
+        stages.append([request.stage for request in emulator.requests].count("rename"))
+        response.close()
+        stages.append([request.stage for request in emulator.requests].count("rename"))
+    assert stages == [0, 1, 1, 1]

@@ -1,10 +1,14 @@
 """The prepared answers for somebody who tries the library out."""
 
+import json
+from typing import Any
+
 import pytest
 
 from copilot_sync import Client
 from copilot_sync.emulator import Emulator, Reply
 from copilot_sync.emulator.demo import demo_answer
+from copilot_sync.emulator.demo_data import demo_data, echo_or_data
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,51 @@ def test_the_emulator_plays_it(emulator: Emulator) -> None:
             demo_answer("Hello"),
             demo_answer("And now?"),
         ]
+
+
+def data_for(schema: Any) -> Any:
+    answer = demo_data(f"Who?\n\nIt has to fit this JSON Schema:\n{json.dumps(schema)}")
+    return None if answer is None else json.loads(answer)
+
+
+@pytest.mark.parametrize(
+    "schema, data",
+    [
+        ({"properties": {"a": {"type": "string"}}, "required": ["a", "b"]}, {"a": "demo", "b": None}),
+        ({"type": "string", "minLength": 6}, "demodemo"),
+        ({"type": "string", "maxLength": 2}, "de"),
+        ({}, "demo"),
+        ({"type": ["integer", "null"]}, 1),
+        ({"type": "integer", "minimum": 1900, "maximum": 2000}, 1900),
+        ({"type": "number", "exclusiveMinimum": 7}, 8),
+        ({"type": "number", "maximum": -1.5}, -1.5),
+        ({"type": "boolean"}, True),
+        ({"type": "null"}, None),
+        ({"const": 7}, 7),
+        ({"default": False}, False),
+        ({"enum": ["red", "blue"]}, "red"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, 1),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [1, 1]),
+        ({"type": "array", "items": {"type": "integer"}, "maxItems": 0}, []),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array"}}}, [None]),
+    ],
+)
+def test_a_question_for_data_gets_what_fits_its_schema(schema: Any, data: Any) -> None:
+    """As most schemas are made."""
+    assert data_for(schema) == data
+    answer = f"Ada is?\nJSON Schema:\n{json.dumps(schema)}\nAssistant:"
+    assert json.loads(demo_answer(answer)) == json.loads(echo_or_data(answer)) == data
+
+
+def test_what_contains_itself_ends() -> None:
+    """What may be missing is missing some levels down, and what may not is cut."""
+    tree = data_for({"type": "object", "properties": {"parts": {"type": "array", "items": {"$ref": "#"}}}})
+    assert json.dumps(tree).count("parts") in range(1, 9)
+    assert data_for({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]})["next"]
+
+
+@pytest.mark.parametrize("question", ["Hello", "JSON Schema:\n{", "JSON Schema:\n7", 'JSON Schema:\n{"enum": []}'])
+def test_any_other_question_gets_no_data(question: str) -> None:
+    """Whatever stands in it."""
+    assert demo_data(question) is None
+    assert echo_or_data(question) == question

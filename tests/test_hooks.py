@@ -1,6 +1,7 @@
 """Hooks: one event for each step of a call, in order, however the call goes, and nothing of what was said."""
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
 import gc
@@ -34,7 +35,7 @@ from copilot_sync import (
 )
 from copilot_sync.aio import iterate_stream
 from copilot_sync.emulator import Emulator, Fault, Reply
-from copilot_sync.hooks import add_global_hook, remove_global_hook
+from copilot_sync.hooks import CallText, add_global_hook, add_text_hook, remove_global_hook, remove_text_hook
 from copilot_sync.pacing.budget import Budget
 from copilot_sync.structured import asking
 
@@ -489,6 +490,34 @@ def test_no_event_has_a_text_or_a_secret(emulator: Emulator) -> None:
             client.ask("planted-question")
     assert {"retrying", "resumed", "failed"} < set(kinds(events))
     assert [word for word in words if word in repr(events)] == []
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "closed"])
+def test_what_was_said_goes_to_those_alone_who_have_asked_for_it(end: str, emulator: Emulator) -> None:
+    """The question as it was sent, and the answer as far as it came, before the last event."""
+    told: List[Any] = []
+    answers = {"failed": ""}
+    if end == "failed":
+        emulator.fail("message", Fault.status(422))
+    with client_of(emulator, hooks=told.append) as client:
+        add_text_hook(told.append)
+        try:
+            with contextlib.suppress(CopilotError), client.stream("one two", system="Be brief.") as stream:
+                next(stream)
+                if end == "finished":
+                    stream.read()
+                answers["closed"] = stream.text
+        finally:
+            remove_text_hook(told.append)
+        remove_text_hook(told.append)
+        client.ask("three")
+    said = [each for each in told if isinstance(each, CallText)]
+    sent = emulator.requests[[each.stage for each in emulator.requests].index("message")].json["content"]
+    answers["finished"] = sent
+    assert [(each.question, each.answer) for each in said] == [(sent, answers[end])]
+    last = told[told.index(said[0]) + 1]
+    assert (last.kind, last.call_id) == (end, said[0].call_id)
+    assert "Be brief." in sent
 
 
 @pytest.fixture

@@ -415,6 +415,33 @@ def test_a_question_that_is_asked_again_has_to_fit_the_same_schema(emulator: Emu
     assert contents[4] == "Who is it?"
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_question_for_data_is_not_asked_again_as_a_stream(emulator: Emulator, is_async: bool) -> None:
+    """Its schema would be forgotten. The chat still knows it afterwards."""
+    emulator.script(GOOD, GOOD)
+    refused = pytest.raises(ValueError, match="has to fit a schema, so it can't be streamed: use retry")
+    if is_async:
+
+        async def main() -> Answer:
+            async with AsyncClient(emulator.api_key, api_url=emulator.api_url) as client:
+                chat = client.chat()
+                await chat.ask("Who?", schema=Person)
+                with refused:
+                    await chat.stream_retry()
+                return await chat.retry()
+
+        answer = asyncio.run(main())
+    else:
+        with client_of(emulator) as client:
+            chat = client.chat()
+            chat.ask("Who?", schema=Person)
+            with refused:
+                chat.stream_retry(buffered=True)
+            answer = chat.retry()
+    assert answer.parsed == ADA
+    assert len(sent(emulator)) == 2
+
+
 def test_a_chat_whose_repair_failed_does_not_open_twice(emulator: Emulator) -> None:
     """An answer had begun to the question that brought the instructions of the chat, so the conversation has them."""
     emulator.script(BAD)

@@ -180,7 +180,8 @@ def test_the_last_of_two_equal_keys_counts() -> None:
 def test_a_document_as_deep_as_allowed_fits_or_does_not_and_no_stack_ends() -> None:
     """A schema that refers to itself is judged through all levels that a document may have."""
     tree = {"type": "array", "items": {"$ref": "#"}}
-    assert "nested too deeply" in problems("[" * 190 + "]" * 190, {"$ref": "#"})
+    steps = {str(step): {"$ref": f"#/$defs/{step + 1}"} for step in range(1500)}
+    assert "nested too deeply" in problems("[]", {"$ref": "#/$defs/0", "$defs": {**steps, "1500": {}}})
     with contextlib.suppress(MisfitError):  # the stack of some Pythons is shorter
         assert schema(tree).parse("[" * 190 + "]" * 190)
 
@@ -224,6 +225,47 @@ def test_a_schema_that_can_not_be_used_is_refused(value: Any, kind: type, words:
     with pytest.raises(kind, match=re.escape(words)) as caught:
         schema(value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value, reference",
+    [
+        ({"$ref": "#"}, "#"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "#/$defs/a"),
+        ({"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"if": True, "then": {"$ref": "#/$defs/a"}}}}, "#/$defs/a"),
+        ({"anyOf": [{"type": "string"}, {"not": {"$ref": "#"}}]}, "#"),
+        ({"$ref": "#/allOf/0", "allOf": [{"$ref": "#"}]}, "#"),
+        ({"dependentSchemas": {"a": {"oneOf": [{"$ref": "#"}]}}}, "#"),
+        ({"$schema": f"{DRAFTS}-07/schema#", "dependencies": {"a": {"$ref": "#"}, "b": ["c"]}}, "#"),
+        ({"$id": "http://127.0.0.1:9/a", "allOf": [{"$ref": "a"}]}, "a"),
+        ({"$dynamicAnchor": "node", "allOf": [{"$dynamicRef": "#node"}]}, "#node"),
+        ({"$schema": "https://json-schema.org/draft/2019-09/schema", "else": {"$recursiveRef": "#"}}, "#"),
+    ],
+)
+def test_a_schema_that_judges_a_value_by_itself_without_end_is_refused(value: Any, reference: str) -> None:
+    """Each of its answers would fail, and cost messages, so that is found before any is sent."""
+    with pytest.raises(ValueError, match=re.escape(f"refers by {reference!r} to what leads back")):
+        schema(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"items": {"$ref": "#"}, "properties": {"a": {"allOf": [{"$ref": "#"}]}}, "propertyNames": {"$ref": "#"}},
+        {"$dynamicAnchor": "node", "contains": {"$dynamicRef": "#node"}},
+        {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}], "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {}}},
+        {"properties": {"$ref": {"type": "string"}, "allOf": {"$ref": "#"}}},
+        {"const": {"$ref": "#"}, "enum": [{"allOf": [{"$ref": "#"}]}]},
+        {"$schema": f"{DRAFTS}-07/schema#", "dependencies": {"a": {"required": ["b"]}, "b": ["c"]}},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {"$ref": "https://json-schema.org/draft/2019-09/schema"},
+        {"$ref": f"{DRAFTS}-04/schema#"},
+    ],
+)
+def test_a_schema_that_comes_back_to_itself_with_a_part_of_the_value_is_judged(value: Any) -> None:
+    """A value has an end, and so has judging its parts. What only looks like a reference is none."""
+    with contextlib.suppress(MisfitError):
+        schema(value).parse('{"a": {"a": []}}')
 
 
 def test_a_schema_that_is_too_deep_to_be_checked_is_refused() -> None:

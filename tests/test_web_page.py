@@ -75,12 +75,23 @@ def test_the_starlette_endpoint_answers(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_flask_application_answers() -> None:
     """And keeps the conversation."""
     pytest.importorskip("flask")
-    app = run("import flask")["app"]
+    app = run("SECRET_KEY")["app"]
     page = app.test_client()
     for _ in range(2):
         assert b'"complete"' in page.post("/chat", data={"prompt": "hi"}).data
     with page.session_transaction() as session:
         assert [name for name, _ in session["copilot_sync"]] == ["chat"]
+    app.extensions["copilot_sync"].close()
+
+
+def test_the_flask_view_for_data_answers(emulator: Emulator) -> None:
+    """With what was asked for, as JSON."""
+    pytest.importorskip("flask")
+    pytest.importorskip("pydantic")
+    emulator.script('{"street": "12 St James\'s Square", "city": "London"}')
+    app = run("class Address")["app"]
+    answer = app.test_client().post("/address", data={"text": "She lived in London."}).get_json()
+    assert answer["parsed"]["city"] == "London"
     app.extensions["copilot_sync"].close()
 
 
@@ -117,4 +128,4 @@ def test_the_table_of_codes_is_whole() -> None:
 
 def test_every_block_is_run() -> None:
     """None was added without a test."""
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7

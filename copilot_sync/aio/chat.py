@@ -87,7 +87,8 @@ class AsyncChat:
         ...         print(piece)
         """
         check_callbacks(options)
-        return self._client._opened(self._chat._stream_again(await self._last_question(), model, options))
+        last = await self._last_question()
+        return self._client._opened(self._chat._stream_again(last.streamed(), model, options))
 
     @twin_of(Chat.edit)  # type: ignore[arg-type]
     async def edit(self, text: PromptInput, **options: Any) -> Answer:

@@ -140,11 +140,11 @@ def checked_prompt(prompt: Prompt, number: int, place: str) -> Union[Prompt, Bad
     return prompt
 
 
-def without_schema(prompt: Union[Prompt, BadLine]) -> Union[Prompt, BadLine]:
-    """Return a prompt, or what stands in its place if it has a schema: for senders that judge no answers."""
-    if isinstance(prompt, BadLine) or prompt.schema is None:
+def with_json_schema(prompt: Union[Prompt, BadLine]) -> Union[Prompt, BadLine]:
+    """Return a prompt, or what stands in its place if its schema is a type: for senders of plain JSON."""
+    if isinstance(prompt, BadLine) or prompt.schema is None or isinstance(prompt.schema, Mapping):
         return prompt
-    return BadLine(prompt.id, 0, "a prompt with a schema has to be asked by batch.run or Client.ask")
+    return BadLine(prompt.id, 0, "a prompt whose schema is no JSON Schema has to be asked by batch.run or Client.ask")
 
 
 def read_fields(fields: Mapping[str, Any], number: int, place: str) -> Union[Prompt, BadLine]:

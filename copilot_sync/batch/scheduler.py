@@ -140,7 +140,7 @@ class Scheduler:
                 self._finished.put(item)
                 continue
             answer = self._steps.recall(item)
-            recalled = None if answer is None else item.recalled(answer)
+            recalled = None if answer is None else item.recalled_result(answer)
             if recalled is not None:
                 self._finish(item, ItemEvent.RECALLED, recalled)
             elif self._conversations.enter(item):
@@ -233,7 +233,7 @@ class Scheduler:
             self._failed(item, step.error)
             return
         if step.answer is not None:
-            recalled = item.recalled(step.answer)
+            recalled = item.recalled_result(step.answer)
             if recalled is None:
                 self._enqueue(item, ItemEvent.MISFIT)
             else:
@@ -264,7 +264,7 @@ class Scheduler:
             reason = "the service did not say that the answer is whole"
             self._failed(item, StreamInterruptedError(reason, stage="stream", partial=answer.text))
             return
-        result = item.judged(answer)
+        result = item.judged_result(answer)
         if result is None:
             self._enqueue(item, ItemEvent.MISFIT)
         else:

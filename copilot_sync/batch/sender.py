@@ -2,7 +2,8 @@
 
 - ``Worker`` does one step for a prompt: begin a conversation, ask, or delete the conversation. It may run in another
   process: a ``Task`` goes to it and a ``StepResult`` comes back, and both can be pickled.
-- ``Submission`` remembers where a prompt's message goes and what it has met. The prompts of a batch are submissions.
+- ``Submission`` remembers where a prompt's message goes and what it has met, and judges its answer. The prompts of a
+  batch are submissions.
 - ``Sender`` sends one submission and waits when it has to. The tasks of Celery are senders.
 
 Threads: the set of a ``Worker``'s steps is atomic. A submission is confined to the thread that decides about it.
@@ -14,10 +15,11 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
 from copilot_sync.client import Client, TimeoutValue
 from copilot_sync.delivery.message import MessageHandle, new_id
+from copilot_sync.delivery.repairs import check_complete, invalid_answer, log_misfit, total_usage
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
 from copilot_sync.pacing.limiter import LOOK_AGAIN, RateLimiter
@@ -28,7 +30,9 @@ from copilot_sync.protocol.replies import read_nothing
 from copilot_sync.protocol.requests import ROOT, delete_request
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stream import Stream
+from copilot_sync.structured import Expectation, MisfitError, repair_text
 from copilot_sync.transport.call import CallContext
+from copilot_sync.usage import Usage
 
 #: Seconds until another attempt if the limiter of this process refused one and does not say for how long.
 WITHOUT_ADVICE = 5.0
@@ -172,14 +176,32 @@ class Submission:
         task: What is asked. Its ``handle`` is there as soon as it is known where the message goes.
         history: What it has met.
         seconds: How long the asking took so far, without the time that the prompt waited for its turn.
-        attempts: How often its message was sent.
+        attempts: How often its messages were sent.
+        misfits: How many answers did not fit, for each of which another one was asked for.
+
+    Args:
+        task: The question.
+        expected: What its answer has to be; ``None`` for any text.
+        refusals: How often it was refused before.
+        attempts: How often it was sent before.
     """
 
-    def __init__(self, task: Task, *, refusals: int = 0, attempts: int = 0) -> None:
+    def __init__(
+        self, task: Task, expected: Optional[Expectation] = None, *, refusals: int = 0, attempts: int = 0
+    ) -> None:
+        self._question = task
+        self._expected = expected
+        self._usages: List[Optional[Usage]] = []  # of the answers that did not fit
         self.task = task
         self.history = MessageHistory(refusals=refusals)
         self.seconds = 0.0
         self.attempts = attempts
+        self.misfits = 0
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether its answer has to fit a schema."""
+        return self._expected is not None
 
     @property
     def handle(self) -> Optional[MessageHandle]:
@@ -206,8 +228,66 @@ class Submission:
         self.attempts += step.attempts
 
     def restart(self) -> None:
-        """Forget the conversation: no answer will come there."""
-        self.task = dataclasses.replace(self.task, handle=None)
+        """Forget the conversation: no answer will come there. The question is asked again, in another one."""
+        self.task = dataclasses.replace(self.task, handle=None, content=self._question.content)
+
+    @property
+    def repair_content(self) -> Optional[str]:
+        """The text that asks for a better answer; ``None`` if the question itself is asked."""
+        return None if self.task.content == self._question.content else str(self.task.content)
+
+    def resume_repair(self, misfits: int, content: Optional[str]) -> None:
+        """Go on behind answers that did not fit, with the text that asked for a better one."""
+        self.misfits, self._usages = misfits, [None] * misfits
+        if content is not None:
+            self.task = dataclasses.replace(self.task, content=PromptText(content))
+
+    def recalled(self, answer: Answer) -> Optional[Answer]:
+        """Return an answer that a cache had, as data if it has to fit a schema.
+
+        Returns:
+            The answer; ``None`` if it will not do: the service is asked then.
+        """
+        try:
+            return self._fitted(answer)
+        except Exception:  # noqa: BLE001 - whoever asks the service will meet it again
+            self.task = self._question = dataclasses.replace(self._question, answer_cache=False)
+            return None
+
+    def judged(self, answer: Answer) -> Optional[Answer]:
+        """Return an answer, as data if it has to fit a schema.
+
+        Returns:
+            The answer; ``None`` if it does not fit, and ``task`` is to ask for another one.
+
+        Raises:
+            InvalidAnswerError: It does not fit, and was the last one.
+        """
+        try:
+            return self._fitted(answer)
+        except MisfitError as misfit:
+            problems = misfit.problems
+            if self._expected is not None and self.misfits < self._expected.repairs:
+                self._repair(answer, repair_text(problems))
+                return None
+        except Exception as error:  # noqa: BLE001 - of a validator of the user's own; it stops no other prompt
+            problems = (f"the validator raised {type(error).__name__}: {error}",)
+        raise invalid_answer(self._with_total_usage(answer), problems, self.misfits + 1)
+
+    def _fitted(self, answer: Answer) -> Answer:
+        return self._expected.schema.fitted(self._with_total_usage(answer)) if self._expected else answer
+
+    def _with_total_usage(self, answer: Answer) -> Answer:
+        return dataclasses.replace(answer, usage=total_usage([*self._usages, answer.usage]))
+
+    def _repair(self, answer: Answer, content: str) -> None:
+        """Ask for another answer, behind one that does not fit."""
+        self.misfits += 1
+        log_misfit(self.misfits)
+        self._usages.append(answer.usage)
+        self.history = MessageHistory()  # it is another message
+        self.task = dataclasses.replace(self.task, content=PromptText(content))
+        self.target(answer.conversation.conversation_id, answer.message_id)
 
     def after_failure(
         self, error: Exception, triage: Triage, *, is_last: bool = False, can_restart: bool = False
@@ -252,24 +332,37 @@ class Sender(abc.ABC):
         self._has_begun = False  # a conversation for the prompt
 
     def send(self) -> Answer:
-        """Ask until there is an answer.
+        """Ask until there is an answer that fits.
 
         Raises:
+            InvalidAnswerError: No answer fits.
             CopilotError: The prompt failed.
         """
-        recalled = None if self._submission.handle else self._worker.recall(self._submission.task)
-        if recalled is not None:
-            return recalled
-        while True:
+        submission = self._submission
+        recalled = None if submission.handle else self._worker.recall(submission.task)
+        answer = recalled and submission.recalled(recalled)
+        while answer is None:
             self._acquire()
             try:
                 step = self._begin_and_ask()
             finally:
                 self._limiter.release()
-            if step.answer is not None:
+            if step.answer is None:
+                self._failed(step.error or AssertionError("a step has an answer or an error"))
+            elif step.answer.cached:
+                answer = submission.recalled(step.answer)
+            else:
                 self._triage.answered()
-                return step.answer
-            self._failed(step.error or AssertionError("a step has an answer or an error"))
+                answer = self._judged(step.answer)
+        return answer
+
+    def _judged(self, answer: Answer) -> Optional[Answer]:
+        if self._submission.is_judged:
+            check_complete(answer)
+        judged = self._submission.judged(answer)
+        if judged is None:
+            self.note()
+        return judged
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -284,8 +377,8 @@ class Sender(abc.ABC):
         """Take note that the limiter let the prompt through. Whatever is raised gives its slot back."""
 
     @abc.abstractmethod
-    def note(self, handle: MessageHandle) -> None:
-        """Keep what finds the message, before it is sent."""
+    def note(self) -> None:
+        """Keep what finds the message of the submission, before it is sent."""
 
     @abc.abstractmethod
     def stop_others(self, error: CopilotError) -> None:
@@ -313,7 +406,8 @@ class Sender(abc.ABC):
             if step.error is not None or step.answer is not None:
                 return step
             self._has_begun = True
-            self.note(submission.target(str(step.conversation_id), ROOT))
+            submission.target(str(step.conversation_id), ROOT)
+            self.note()
         step = self._worker.ask(submission.task)
         submission.count(step)
         return step
@@ -331,7 +425,7 @@ class Sender(abc.ABC):
     def _discard_thread(self, error: Exception) -> None:
         """Delete the conversation that was begun for the prompt, if the prompt is certainly not in it."""
         handle = self._submission.handle
-        is_refused = isinstance(error, CopilotError) and is_refusal(error)
+        is_refused = isinstance(error, CopilotError) and is_refusal(error) and not self._submission.misfits
         if self._has_begun and is_refused and handle is not None and not handle.maybe_sent:
             self._worker.delete(handle.conversation_id)
 

@@ -18,16 +18,12 @@ from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
 from copilot_sync.client import TimeoutValue
 from copilot_sync.delivery.recovery import may_have_answer
-from copilot_sync.delivery.repairs import invalid_answer, log_misfit, total_usage
 from copilot_sync.errors import CopilotError, InvalidAnswerError
 from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments
 from copilot_sync.models import Answer
 from copilot_sync.pacing.policy import is_refusal
-from copilot_sync.pacing.triage import MessageHistory
-from copilot_sync.prompts import PromptText
 from copilot_sync.protocol.requests import ROOT
-from copilot_sync.structured import REPAIRS, Expectation, MisfitError, Schema, repair_text
-from copilot_sync.usage import Usage
+from copilot_sync.structured import REPAIRS, Expectation, Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,21 +63,16 @@ class WorkItem(Submission):
         created_thread_id: The conversation that the batch began for it, in this run or an earlier one.
         is_recorded: Whether the journal knows where its message goes.
         may_restart: Whether it is asked in a new conversation if the one of an earlier run has no answer.
-        misfits: How many answers did not fit, for each of which another one was asked for.
     """
 
     def __init__(self, index: int, prompt: Prompt, task: Task, expected: Optional[Expectation] = None) -> None:
-        super().__init__(task)
-        self._question = task
-        self._expected = expected
-        self._usages: List[Optional[Usage]] = []  # of the answers that did not fit
+        super().__init__(task, expected)
         self.index = index
         self.prompt = prompt
         self.state = ItemState.WAITING
         self.created_thread_id: Optional[str] = None
         self.is_recorded = False
         self.may_restart = False
-        self.misfits = 0
 
     def move(self, event: ItemEvent) -> None:
         """Go to the next state.
@@ -112,14 +103,11 @@ class WorkItem(Submission):
         self.mark_maybe_sent(intent.handle)
         self.is_recorded, self.may_restart = True, intent.may_restart
         self.created_thread_id = intent.handle.conversation_id if intent.created_thread else None
-        self.misfits, self._usages = intent.misfits, [None] * intent.misfits
-        if intent.content is not None:
-            self.task = dataclasses.replace(self.task, content=PromptText(intent.content))
+        self.resume_repair(intent.misfits, intent.content)
 
     def restart(self) -> None:
         """Forget the conversation: no answer will come there. The prompt itself is asked again, in another one."""
         super().restart()
-        self.task = dataclasses.replace(self.task, content=self._question.content)
         if self.may_restart:  # somebody has had it asked again
             self.misfits, self._usages = 0, []
         self.created_thread_id, self.is_recorded, self.may_restart = None, False, False
@@ -141,45 +129,24 @@ class WorkItem(Submission):
             self.digest(),
             created_thread=self.created_thread_id is not None,
             misfits=self.misfits,
-            content=None if self.task.content == self._question.content else str(self.task.content),
+            content=self.repair_content,
         )
 
-    def recalled(self, answer: Answer) -> Optional[Result]:
+    def recalled_result(self, answer: Answer) -> Optional[Result]:
         """Return the result for an answer that a cache had; ``None`` if it will not do: the service is asked then."""
-        try:
-            return self.answer(self._fitted(answer))
-        except Exception:  # noqa: BLE001 - whoever asks the service will meet it again
-            self.task = self._question = dataclasses.replace(self._question, answer_cache=False)
-            return None
+        recalled = self.recalled(answer)
+        return None if recalled is None else self.answer(recalled)
 
-    def judged(self, answer: Answer) -> Optional[Result]:
+    def judged_result(self, answer: Answer) -> Optional[Result]:
         """Return the result for an answer; ``None`` if it does not fit, and another one is asked for next."""
         try:
-            return self.answer(self._fitted(answer))
-        except MisfitError as misfit:
-            problems = misfit.problems
-            if self._expected is not None and self.misfits < self._expected.repairs:
-                self._repair(answer, repair_text(problems))
-                return None
-        except Exception as error:  # noqa: BLE001 - of a validator of the user's own; it stops no other prompt
-            problems = (f"the validator raised {type(error).__name__}: {error}",)
-        return self.failure(invalid_answer(self._with_total_usage(answer), problems, self.misfits + 1))
-
-    def _fitted(self, answer: Answer) -> Answer:
-        """Return an answer, with what is in it as data if the prompt has a schema."""
-        return self._expected.schema.fitted(self._with_total_usage(answer)) if self._expected else answer
-
-    def _with_total_usage(self, answer: Answer) -> Answer:
-        return dataclasses.replace(answer, usage=total_usage([*self._usages, answer.usage]))
+            judged = self.judged(answer)
+        except InvalidAnswerError as error:
+            return self.failure(error)
+        return None if judged is None else self.answer(judged)
 
     def _repair(self, answer: Answer, content: str) -> None:
-        """Ask for another answer, behind one that does not fit."""
-        self.misfits += 1
-        log_misfit(self.misfits)
-        self._usages.append(answer.usage)
-        self.history = MessageHistory()  # it is another message
-        self.task = dataclasses.replace(self.task, content=PromptText(content))
-        self.target(answer.conversation.conversation_id, answer.message_id)
+        super()._repair(answer, content)
         self.is_recorded, self.may_restart = False, False
 
     def answer(self, answer: Answer) -> Result:

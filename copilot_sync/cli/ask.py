@@ -1,5 +1,6 @@
 """``copilot-sync ask``: ask one question and stream the answer to the terminal."""
 
+import contextlib
 from typing import Optional, Tuple
 
 import click
@@ -9,6 +10,7 @@ from copilot_sync.cli.backend import open_backend, play_demo, read_proxy, report
 from copilot_sync.cli.output import show_answer, show_data, show_json, show_references
 from copilot_sync.cli.question import read_attachments, read_question, with_images
 from copilot_sync.cli.schemas import read_expectation
+from copilot_sync.cli.waiting import WaitingView
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import Timeout
 
@@ -52,7 +54,7 @@ def ask(
     no_stream: bool,
     raw: bool,
     schema: Optional[str],
-    repairs: int,
+    repairs: Optional[int],
     label: Optional[str],
     timeout: Optional[float],
     proxy: Optional[str],
@@ -65,12 +67,12 @@ def ask(
     """
     question = with_images(read_question(prompt), images)
     attachments = read_attachments(files)
-    expected = None if schema is None else read_expectation(schema, repairs)
-    if emulated and expected is not None:
-        raise click.UsageError(
-            "--emulator has no answer that fits a --schema; script one with: copilot-sync emulator --script FILE"
-        )
-    with open_backend(emulated, prepare=play_demo, proxy=None if emulated else read_proxy(proxy)) as backend:
+    if repairs is not None and schema is None:
+        raise click.UsageError("--repairs is for answers that have to fit: add --schema, or omit it")
+    expected = read_expectation(schema, repairs, emulated=emulated)
+    waiting = WaitingView()
+    proxy = None if emulated else read_proxy(proxy)
+    with open_backend(emulated, prepare=play_demo, proxy=proxy, hooks=waiting.note) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():
             stream = backend.client.stream(
@@ -89,7 +91,8 @@ def ask(
         with stream:
             if not as_json and expected is None:
                 show_answer(stream, raw)
-            answer = stream.read()
+            with waiting if expected else contextlib.nullcontext():
+                answer = stream.read()
         if as_json:
             show_json(answer.to_dict())
         elif expected is not None:

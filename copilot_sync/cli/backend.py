@@ -233,9 +233,10 @@ def token_cache_file(environment: Environment) -> Optional[str]:
 
 def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float], object]", **options: Any) -> Backend:
     from copilot_sync.emulator import Emulator, Reply
+    from copilot_sync.emulator.demo_data import echo_or_data
 
     stack.enter_context(_without_proxy())
-    echo = Reply(pace=_EMULATED_PACE)
+    echo = Reply(echo_or_data, pace=_EMULATED_PACE)
     emulator = Emulator(reply=echo)
     prepare(emulator, _EMULATED_PACE)
     stack.enter_context(emulator)

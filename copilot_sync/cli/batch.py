@@ -28,6 +28,7 @@ from copilot_sync.cli.schemas import read_expectation
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import Timeout
+from copilot_sync.structured import REPAIRS
 from copilot_sync.user_folders import cache_folder
 
 FAILED = 1
@@ -106,7 +107,7 @@ def batch(
     retry_failed: bool,
     cache: Optional[str],
     schema: Optional[str],
-    repairs: int,
+    repairs: Optional[int],
     emulated: bool,
     **others: Any,
 ) -> int:
@@ -121,7 +122,7 @@ def batch(
     is_kept = output != _STDOUT
     _check_output(prompts, output, retry_failed)
     attachments = read_attachments(files)
-    expected = None if schema is None else read_expectation(schema, repairs)
+    expected = read_expectation(schema, repairs, emulated=emulated)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
         client = stack.enter_context(_backend(emulated, cache, others)).client
@@ -136,7 +137,7 @@ def batch(
                 output_format=output_format,
                 retry_failed=retry_failed,
                 schema=expected and expected.schema,
-                repairs=repairs,
+                repairs=REPAIRS if repairs is None else repairs,
                 timeout=None if timeout is None else Timeout(total=timeout),
                 **{name: value for name, value in others.items() if value is not None},
             )

@@ -32,7 +32,6 @@ repairs = click.option(
     *("--repairs", "repairs"),
     metavar="N",
     type=click.IntRange(min=0),
-    default=REPAIRS,
     help=f"With --schema, ask again so often.  [default: {REPAIRS}]",
 )
 profile = click.option("--profile", metavar="NAME", help="Which login.  [default: COPILOT_SYNC_PROFILE, or default]")

@@ -6,12 +6,12 @@ there is none), and behind a colon what the field is. ``name, age int, bio: what
 
 import os
 import re
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import click
 
 from copilot_sync.safe_text import loads, well_formed
-from copilot_sync.structured import Expectation, Schema
+from copilot_sync.structured import REPAIRS, Expectation, MisfitError, Schema
 from copilot_sync.text_files import text_of
 
 _TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
@@ -33,19 +33,35 @@ def read_schema(value: str) -> Dict[str, Any]:
     return _object_of([field for field in fields if field])
 
 
-def read_expectation(value: str, repairs: int) -> Expectation:
-    """Return what an answer has to be, of the options of a command.
+def read_expectation(value: Optional[str], repairs: Optional[int], *, emulated: bool) -> Optional[Expectation]:
+    """Return what an answer has to be, of the options of a command; ``None`` if there is no ``--schema``.
 
     Raises:
-        click.UsageError: As ``read_schema`` raises it; also if the JSON Schema is not valid.
+        click.UsageError: As ``read_schema`` raises it; also if the JSON Schema is not valid, or the emulator's answer
+            would not fit it.
         click.ClickException: What judges answers is not installed.
     """
+    if value is None:
+        return None
     try:
-        return Expectation(Schema.from_value(read_schema(value)), repairs)
+        schema = Schema.from_value(read_schema(value))
+        if emulated:
+            _check_demo(schema)
+        return Expectation(schema, REPAIRS if repairs is None else repairs)
     except ValueError as error:
         raise click.UsageError(f"--schema {value}: {error}") from error
     except ImportError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_demo(schema: Schema) -> None:
+    from copilot_sync.emulator.demo_data import echo_or_data
+
+    try:
+        schema.parse(echo_or_data(schema.instructions()))
+    except MisfitError as error:
+        words = "--emulator has no answer that fits it; script one with: copilot-sync emulator --script FILE"
+        raise ValueError(words) from error
 
 
 def _from_file(path: str) -> Dict[str, Any]:

@@ -24,16 +24,18 @@ from copilot_sync.contrib.sse import (
     check_name_thread,
     error_event,
     log_failure,
+    whole_answer,
 )
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
+from copilot_sync.structured import asking
 from copilot_sync.terminal_text import one_line, write_pieces
 
 try:
     import click
-    from flask import Flask, Response, current_app, session
+    from flask import Flask, Response, current_app, jsonify, session
     from flask.cli import AppGroup
     from werkzeug.exceptions import BadRequest
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
@@ -122,14 +124,61 @@ class CopilotSync:
             TypeError: An option has the wrong type or an unknown name.
             ValueError: An option can't be sent.
         """
+        return self._respond(self._stream(prompt, name, conversation, options), name)
+
+    def ask_response(
+        self,
+        prompt: Optional[PromptInput],
+        *,
+        name: Optional[str] = None,
+        conversation: Union[None, str, Conversation] = None,
+        **options: Any,
+    ) -> Response:
+        """Ask, wait for the whole answer, and return a response with it as JSON.
+
+        This is the way to data: a stream takes no ``schema``. The object is that of the ``complete`` event, with the
+        ``text``, and with ``parsed`` if there is a schema. If anything fails, it is that of the ``error`` event, with
+        the status 503, and the session stays as it was.
+
+        Args:
+            prompt: As for ``stream_response``.
+            name: As for ``stream_response``.
+            conversation: As for ``stream_response``.
+            **options: Options of ``Client.ask``: ``schema``, ``repairs``, ``timeout``, ``model``, and as for
+                ``stream_response``.
+
+        Raises:
+            werkzeug.exceptions.BadRequest: The prompt is empty.
+            TypeError: An option has the wrong type or an unknown name.
+            ValueError: An option can't be used.
+            ImportError: What judges the ``schema`` is not installed.
+        """
+        stream = self._stream(prompt, name, conversation, asking(options))
+        data, status = whole_answer(stream)
+        if name is not None and stream.answer is not None:
+            _remember(name, stream.answer.conversation)
+        response = jsonify(data)
+        response.status_code = status
+        naming = stream.naming() if stream.is_new and _client_settings(current_app).get("name_threads", True) else None
+        if naming is not None:
+            response.call_on_close(naming.run)  # when the page has its answer
+        return response
+
+    def _stream(
+        self,
+        prompt: Optional[PromptInput],
+        name: Optional[str],
+        conversation: Union[None, str, Conversation],
+        options: Dict[str, Any],
+    ) -> Stream:
+        """Return the stream of an answer to a prompt, in the conversation of that name unless another one is given."""
         if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
             raise BadRequest("there is nothing to ask")
         if conversation is None and name is not None:
             conversation = self.conversations().get(name)
             if conversation is None:  # the page may still show one that the session has lost
                 options.pop("parent_message_id", None)
-        stream = self.client.stream(prompt, conversation=conversation, **_with_user(options))
-        return self._respond(stream, name)
+        return self.client.stream(prompt, conversation=conversation, **_with_user(options))
 
     def retry_response(
         self,

@@ -13,6 +13,7 @@ What a release of ``llm`` lacks, such as asynchronous models or schemas, is lack
 Threads: the client is locked.
 """
 
+import base64
 import contextlib
 import os
 import sqlite3
@@ -237,8 +238,11 @@ def _content(prompt: Any, attachments: Sequence[Any] = ()) -> Union[str, List[Di
 def _part(attachment: Any) -> Dict[str, Any]:
     if attachment.url:
         return {"type": "image_url", "image_url": {"url": attachment.url}}
-    name = os.path.basename(attachment.path or "attachment.txt")
-    data = f"data:{attachment.type or ''};base64,{attachment.base64_content()}"
+    path, content = attachment.path, attachment.content
+    if path and not content:
+        content = Path(path).read_bytes()  # older releases of llm leave the file open
+    name = os.path.basename(path or "attachment.txt")
+    data = f"data:{attachment.type or ''};base64,{base64.b64encode(content).decode()}"
     return {"type": "file", "file": {"filename": name, "file_data": data}}
 
 

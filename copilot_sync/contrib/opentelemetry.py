@@ -6,17 +6,28 @@
 parent is the span of whoever asks for the first piece, and it ends when the answer ends, fails, or is left; a call that
 was left on purpose is no error. All clients of the process are traced, those that exist and those that come.
 
-The text of questions and answers is in none of it, and there is no setting that puts it there: what this module is told
-of a call has no text (``copilot_sync.hooks``). The span is not the current one while the answer is read, so a span that
-another instrumentation makes of an HTTP request is its sibling.
+The text of questions and answers is in the spans only if the environment variable of the conventions says so when
+``instrument`` is called, ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT``. Else this module is told of none: the
+events of a call have no text (``copilot_sync.hooks``). The span is not the current one while the answer is read, so a
+span that another instrumentation makes of an HTTP request is its sibling.
 
 Threads: the spans under way are a dictionary, whose operations are atomic. The rest is the SDK's.
 """
 
-from typing import Any, Collection, Dict, NamedTuple, Optional, Tuple
+import json
+import logging
+import os
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from copilot_sync._version import __version__
-from copilot_sync.hooks import CallEvent, add_global_hook, remove_global_hook
+from copilot_sync.hooks import (
+    CallEvent,
+    CallText,
+    add_global_hook,
+    add_text_hook,
+    remove_global_hook,
+    remove_text_hook,
+)
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
@@ -26,6 +37,8 @@ try:
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     words = f'this module needs {error.name}: pip install "copilot-sync[opentelemetry]"'
     raise ImportError(words, name=error.name) from None
+
+logger = logging.getLogger(__name__)
 
 #: What follows are the names of the conventions for generative AI as ``opentelemetry-util-genai`` 1.3b0 has them. They
 #: are still moving, and stand nowhere else. The conventions have no provider for GitHub Copilot: ``github`` is what
@@ -44,6 +57,10 @@ _FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 _ERROR_TYPE = "error.type"
 _STATUS = "http.response.status_code"
 _ADDRESS, _PORT = "server.address", "server.port"
+#: What was said, as JSON; and the variable that decides whether it is there, with those of its values that say yes.
+_INPUT_MESSAGES, _OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
+CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_CAPTURE_MODES = {"NO_CONTENT": False, "SPAN_ONLY": True, "EVENT_ONLY": False, "SPAN_AND_EVENT": True}
 #: The metrics: names, units, words and buckets.
 _DURATION = ("gen_ai.client.operation.duration", "s", "Duration of GenAI client operation")
 _TOKENS = ("gen_ai.client.token.usage", "{token}", "Number of input and output tokens used by GenAI clients")
@@ -72,10 +89,13 @@ class CopilotInstrumentor(BaseInstrumentor):  # type: ignore[misc,unused-ignore]
         meter = get_meter(__name__, __version__, options.get("meter_provider"), schema_url=SCHEMA_URL)
         self._hook = _CallTracer(tracer, meter)
         add_global_hook(self._hook)
+        if _captures_text():
+            add_text_hook(self._hook.note_text)
 
     def _uninstrument(self, **options: Any) -> None:
         if self._hook is not None:  # pragma: no branch - it is called after ``_instrument`` alone
             remove_global_hook(self._hook)
+            remove_text_hook(self._hook.note_text)
         self._hook = None
 
 
@@ -117,6 +137,15 @@ class _CallTracer:
             del self._calls[event.call_id]
             self._end(event, call)
 
+    def note_text(self, text: CallText) -> None:
+        """Put what was said into the span of its call."""
+        call = self._calls.get(text.call_id)
+        if call is None or not call.span.is_recording():
+            return
+        call.span.set_attribute(_INPUT_MESSAGES, _messages("user", text.question))
+        if text.answer:
+            call.span.set_attribute(_OUTPUT_MESSAGES, _messages("assistant", text.answer, finish_reason=None))
+
     def _start(self, event: CallEvent) -> None:
         attributes = _known(
             {
@@ -151,6 +180,21 @@ class _CallTracer:
             if count is not None:
                 kind = "input" if name == _INPUT_TOKENS else "output"
                 self._tokens.record(count, {**attributes, _TOKEN_TYPE: kind})
+
+
+def _captures_text() -> bool:
+    """Whether the environment wants text in spans. Events of the conventions, which may have it too, there are none."""
+    mode = os.environ.get(CAPTURE, "").strip().upper() or "NO_CONTENT"
+    if mode not in _CAPTURE_MODES:
+        logger.warning("%s must be one of %s: no text is captured", CAPTURE, ", ".join(_CAPTURE_MODES))
+    return _CAPTURE_MODES.get(mode, False)
+
+
+def _messages(role: str, text: str, **others: Any) -> str:
+    messages: List[Dict[str, Any]] = [
+        {"role": role, "parts": [{"content": text, "type": "text"}], **others, "name": None}
+    ]
+    return json.dumps(messages, separators=(",", ":"))
 
 
 def _histogram(meter: Any, about: Tuple[str, str, str], buckets: Any) -> Any:

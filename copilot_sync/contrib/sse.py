@@ -1,5 +1,7 @@
 """A ``Stream`` as server-sent events for browsers: bytes for any WSGI server, no framework needed.
 
+``whole_answer`` is for a page that waits for the whole answer instead.
+
 Each event is one ``data:`` line with a JSON object. Its ``type`` is one of these:
 
 - ``{"type": "content", "text": "…"}``: the next piece of the answer.
@@ -22,7 +24,7 @@ Threads: confined to the thread that iterates, but for the flag of the end, whic
 import json
 import logging
 import math
-from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Type
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple, Type
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -67,7 +69,6 @@ LOOK = 2.0
 PREAMBLE = b": answering\n\n"
 #: Sent during silence.
 COMMENT = b": waiting\n\n"
-
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -149,6 +150,32 @@ def complete_event(answer: Answer) -> bytes:
     return _event({"type": "complete", **_details_of(answer)})
 
 
+def whole_answer(stream: Stream) -> Tuple[Dict[str, Any], int]:
+    """Read a stream to its end, for a page that gets its answer at once, as JSON.
+
+    Returns:
+        The object that says how it ended: that of the last event, and if there is an answer, also its ``text``, and
+        ``parsed`` if it had to fit a schema. And the HTTP status: 200, or 503 if it failed, which is logged.
+    """
+    try:
+        with stream:
+            answer = stream.read()
+    except CopilotError as error:
+        return failed_answer(error, stream.conversation)
+    return complete_answer(answer)
+
+
+def complete_answer(answer: Answer) -> Tuple[Dict[str, Any], int]:
+    """Return what ``whole_answer`` does for an answer."""
+    return {"type": "complete", **answer.to_dict()}, 200
+
+
+def failed_answer(error: CopilotError, conversation: Optional[Conversation]) -> Tuple[Dict[str, Any], int]:
+    """Return what ``whole_answer`` does for an error, and log it."""
+    log_failure(error)
+    return _failure_of(error, conversation), 503
+
+
 def _details_of(answer: Answer) -> Dict[str, Any]:
     """Return all fields of an answer except its text, which the page has."""
     details = answer.to_dict()
@@ -165,6 +192,10 @@ def not_kept_event(answer: Answer, error: Exception) -> bytes:
 
 def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
     """Return the event for an error: its public message, and never its own."""
+    return _event(_failure_of(error, conversation))
+
+
+def _failure_of(error: CopilotError, conversation: Optional[Conversation]) -> Dict[str, Any]:
     words = public_message(error)
     data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
     if conversation is not None:
@@ -172,7 +203,7 @@ def error_event(error: CopilotError, conversation: Optional[Conversation] = None
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         data["retry_after"] = retry_after
-    return _event(data)
+    return data
 
 
 def _event(data: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ This is a separate module so that a WSGI server does not load asyncio.
 """
 
 import asyncio
-from typing import AsyncIterator, Awaitable, Callable, Optional, Union
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Optional, Tuple, Union
 
 from copilot_sync.aio.reader import AsyncReader, text_of
 from copilot_sync.aio.stream import AsyncStream
@@ -18,9 +18,11 @@ from copilot_sync.contrib.sse import (
     check_heartbeat,
     check_name_thread,
     check_stream,
+    complete_answer,
     complete_event,
     content_event,
     error_event,
+    failed_answer,
     log_failure,
     looks,
     not_kept_event,
@@ -141,6 +143,16 @@ class AsyncEventStream(AsyncIterator[bytes]):
         # If __init__ raised, there is nothing to close.
         if hasattr(self, "_pieces"):
             self.close()
+
+
+async def whole_answer(stream: Stream) -> Tuple[Dict[str, Any], int]:
+    """Do the same as ``sse.whole_answer``, without blocking the event loop. A task that is cancelled ends the call."""
+    try:
+        async with AsyncStream(stream) as reading:
+            answer = await reading.read()
+    except CopilotError as error:
+        return failed_answer(error, stream.conversation)
+    return complete_answer(answer)
 
 
 async def _run(naming: ThreadNaming) -> None:

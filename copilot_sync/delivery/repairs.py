@@ -111,7 +111,7 @@ def _fitting(
                     items.append(item)
         answer = builder.written
         assert answer is not None  # noqa: S101 - ``drive`` has ended without an error
-        _check_complete(answer)
+        check_complete(answer)
         usages = [*builder.earlier_usages, answer.usage]
         answer = replace(answer, usage=total_usage(usages))
         try:
@@ -151,7 +151,7 @@ def log_misfit(count: int) -> None:
     logger.info("message: asking again: answer %d does not fit the schema", count)
 
 
-def _check_complete(answer: Answer) -> None:
+def check_complete(answer: Answer) -> None:
     """Raise if some of an answer may be missing: that is no fault of the model's, which it could mend.
 
     Raises:

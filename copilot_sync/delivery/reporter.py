@@ -18,7 +18,7 @@ from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
 from copilot_sync.delivery.message import CallOptions, PendingMessage
 from copilot_sync.errors import CopilotError
-from copilot_sync.hooks import CallEvent, Hook, tell, with_global_hooks
+from copilot_sync.hooks import CallEvent, CallText, Hook, tell, text_hooks, with_global_hooks
 from copilot_sync.settings import RetryPolicy, address_of
 from copilot_sync.stepping import Pause
 from copilot_sync.transport.call import CallContext
@@ -64,7 +64,7 @@ class CallReporter(CallGuard):
         try:
             self._tell("started", None)
         except BaseException:  # out of the handler of a signal: other hooks were told of a start
-            self._end("closed", None)
+            self._end("closed", message, None)
             raise
         yield from ()
         return self._leave
@@ -85,15 +85,21 @@ class CallReporter(CallGuard):
         if os.getpid() != self._process:
             self._forget()
         elif self._builder.answer is not None:
-            self._end("finished", "stream")
+            self._end("finished", end.message, "stream")
         elif end.failure is not None:
-            self._end("failed", getattr(end.failure, "stage", None), end.failure)
+            self._end("failed", end.message, getattr(end.failure, "stage", None), end.failure)
         else:
-            self._end("closed", "stream" if self._builder.begun else None)
+            self._end("closed", end.message, "stream" if self._builder.begun else None)
 
-    def _end(self, *args: Any) -> None:
+    def _end(self, kind: str, message: PendingMessage, *args: Any) -> None:
         self._forget()
-        self._tell(*args)
+        hooks, answer = text_hooks(), self._builder.answer
+        try:
+            if hooks:
+                text = answer.text if answer else self._builder.text
+                self._call_hooks(hooks, CallText(self._number, message.content, text))
+        finally:
+            self._tell(kind, *args)
 
     def _forget(self) -> None:
         self._call.reporter = self._builder.on_text = None
@@ -119,7 +125,11 @@ class CallReporter(CallGuard):
             host=host,
             port=port,
         )
-        if call.hook_context is None:
-            tell(self._hooks, event)
+        self._call_hooks(self._hooks, event)
+
+    def _call_hooks(self, *args: Any) -> None:
+        """Call ``tell``, in the context in which hooks are called."""
+        if self._call.hook_context is None:
+            tell(*args)
         else:
-            call.hook_context.run(tell, self._hooks, event)
+            self._call.hook_context.run(tell, *args)

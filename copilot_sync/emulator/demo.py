@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from copilot_sync.emulator.demo_data import demo_data
+
 _FIRST = """\
 **This is a demo.** The answer was prepared: no model has read your question. Yours would stream in like this one.
 
@@ -84,5 +86,11 @@ _ANSWERS = (
 
 
 def demo_answer(prompt: str) -> str:
-    """Return the prepared answer to a question, as ``Reply`` takes it: ``Reply(demo_answer, pace=0.05)``."""
+    """Return the prepared answer to a question, as ``Reply`` takes it: ``Reply(demo_answer, pace=0.05)``.
+
+    A question for data gets data, as ``demo_data`` makes it.
+    """
+    data = demo_data(prompt)
+    if data is not None:
+        return data
     return next((answer for pattern, answer in _ANSWERS if pattern.search(prompt)), _FIRST)

@@ -11,11 +11,13 @@ import traceback
 from pathlib import Path
 from typing import Any, Iterator, List
 
+import nbformat
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
-from support import wait_until
+from nbclient import NotebookClient
+from support import PATIENCE, wait_until
 from traitlets.config import Config
 
 from copilot_sync import Client
@@ -198,3 +200,28 @@ def test_a_missing_extra_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, env={**os.environ}, check=False)
     last = done.stderr.decode().splitlines()[-1]
     assert last == 'ImportError: this module needs IPython: pip install "copilot-sync[jupyter]"'
+
+
+def test_a_notebook_runs_in_a_kernel_of_its_own(emulator: Emulator, tmp_path: Path) -> None:
+    """As Jupyter runs it: the answer is in the notebook as Markdown, and a cell that fails has an error of ours."""
+    emulator.script("*Hello* there", "**Hello** again")
+    sources = [
+        f"%load_ext {EXTENSION}",
+        "%%copilot -o answer\nSay hello.",
+        "answer",
+        "%%copilot\nAgain.",
+        "%%copilot --model nothing\nAgain.",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    kernel = NotebookClient(notebook, timeout=PATIENCE, allow_errors=True, resources={"metadata": {"path": tmp_path}})
+    environment = {**os.environ, **emulator.environment, "IPYTHONDIR": str(tmp_path)}
+    kernel.execute(env=environment)
+    _, said, stored, again, failed = [cell.outputs for cell in notebook.cells]
+    assert [output.data["text/markdown"] for output in (*said, *stored, *again)] == [
+        "*Hello* there",
+        "*Hello* there",
+        "**Hello** again",
+    ]
+    assert [output.output_type for output in (*said, *stored)] == ["display_data", "execute_result"]
+    assert failed[-1].ename == "ModelNotAvailableError"
+    assert len({request.path for request in emulator.requests if request.stage == "message"}) == 1

@@ -17,14 +17,14 @@ import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from servers import BECOME, path_of
 from support import PATIENCE, reserved_port, wait_until
 
-from copilot_sync import AsyncClient, Client, CopilotError, RetryPolicy, Stream, batch
+from copilot_sync import AsyncClient, Client, CopilotError, RetryPolicy, Stream, batch, hooks
 from copilot_sync.contrib import opentelemetry as module
 from copilot_sync.contrib.opentelemetry import CopilotInstrumentor
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -240,6 +240,86 @@ def test_a_failure_is_an_error_without_words(emulator: Emulator, client: Client,
     attributes = span.attributes
     assert (attributes["error.type"], attributes["http.response.status_code"]) == ("InvalidRequestError", 422)
     assert "planted-words" not in span.to_json()
+
+
+@pytest.fixture
+def instrumented(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Telemetry]]:
+    """Starts to trace, with the value of the variable that decides about text."""
+
+    def start(value: str) -> Telemetry:
+        made = Telemetry()
+        monkeypatch.setenv(module.CAPTURE, value)
+        CopilotInstrumentor().instrument(tracer_provider=made.traces, meter_provider=made.meters)
+        return made
+
+    yield start
+    CopilotInstrumentor().uninstrument()
+
+
+@pytest.mark.parametrize("value", ["SPAN_ONLY", "span_and_event "])
+def test_text_is_in_spans_if_the_environment_says_so(
+    value: str, emulator: Emulator, client: Client, instrumented: Callable[[str], Telemetry]
+) -> None:
+    """As ``opentelemetry-util-genai`` writes it: what was sent, without attached files, and what came back."""
+    from opentelemetry.util.genai import environment_variables, types, utils
+
+    telemetry = instrumented(value)
+    emulator.script("An answer \ud83d.")
+    client.ask(PROMPT, system="Be brief.", files=[("a.txt", "planted-file")])
+    emulator.fail("message", Fault.cut(2), *[Fault.status(500)] * 9)
+    emulator.fail("messages", *[Fault.status(500)] * 9)
+    with pytest.raises(CopilotError) as caught:
+        client.ask(PROMPT)
+    emulator.fail("message", Fault.status(400))
+    with pytest.raises(CopilotError):
+        client.ask(PROMPT)
+    whole, cut, refused = [dict(span.attributes) for span in telemetry.calls]
+
+    def question(text: str) -> str:
+        return utils.gen_ai_json_dumps([types.InputMessage("user", [types.TextPart(text)])])
+
+    def answer(text: str) -> str:
+        return utils.gen_ai_json_dumps([types.OutputMessage("assistant", [types.TextPart(text)])])
+
+    sent = f"System: Be brief.\nUser: {PROMPT}\nAssistant:"
+    names = ("gen_ai.input.messages", "gen_ai.output.messages")
+    assert module.CAPTURE == environment_variables.OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT
+    assert [whole[name] for name in names] == [question(sent), answer("An answer \ufffd.")]
+    assert [cut[name] for name in names] == [question(PROMPT), answer(getattr(caught.value, "partial", ""))]
+    assert (refused[names[0]], names[1] in refused) == (question(PROMPT), False)
+    assert "planted-file" not in str(whole)
+
+
+@pytest.mark.parametrize("value", ["", " ", "NO_CONTENT", "EVENT_ONLY", "true", "1"])
+def test_no_text_is_in_spans_otherwise(
+    value: str,
+    client: Client,
+    instrumented: Callable[[str], Telemetry],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nor is any taken. What is no value of the variable is told, as others do."""
+    from opentelemetry.util.genai import types
+
+    telemetry = instrumented(value)
+    assert hooks.text_hooks() == ()
+    client.ask(PROMPT)
+    (span,) = telemetry.calls
+    assert PROMPT not in span.to_json()
+    assert ("NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT" in caplog.text) == (value in ("true", "1"))
+    assert list(module._CAPTURE_MODES) == [mode.name for mode in types.ContentCapturingMode]
+
+
+def test_text_is_taken_of_traced_calls_alone(client: Client, instrumented: Callable[[str], Telemetry]) -> None:
+    """Of none that a program suppresses, or that is not sampled; and of none after the instrumentation has ended."""
+    telemetry = instrumented("SPAN_ONLY")
+    with suppress_instrumentation():
+        client.ask(PROMPT)
+    CopilotInstrumentor().uninstrument()
+    assert hooks.text_hooks() == ()
+    CopilotInstrumentor().instrument(tracer_provider=TracerProvider(sampler=sampling.ALWAYS_OFF))
+    client.ask(PROMPT)
+    assert telemetry.calls == []
 
 
 def test_retries_are_events_of_the_one_span(emulator: Emulator, client: Client, telemetry: Telemetry) -> None:

@@ -18,11 +18,20 @@ except ImportError:  # pragma: no cover - the environments of the tests have it
     raise ImportError('this package needs django: pip install "copilot-sync[django]"', name="django") from None
 
 from copilot_sync.contrib.django.client import get_client
-from copilot_sync.contrib.django.responses import aretry_response, astream_response, retry_response, stream_response
+from copilot_sync.contrib.django.responses import (
+    aask_response,
+    aretry_response,
+    ask_response,
+    astream_response,
+    retry_response,
+    stream_response,
+)
 from copilot_sync.contrib.django.sessions import conversations, forget
 
 __all__ = [
+    "aask_response",
     "aretry_response",
+    "ask_response",
     "astream_response",
     "conversations",
     "forget",

@@ -1,4 +1,4 @@
-"""Answers as streaming responses, under WSGI and ASGI.
+"""Answers as streaming responses, under WSGI and ASGI, and as JSON.
 
 Under WSGI the body is a blocking iterator, under ASGI an asynchronous one, because there Django would read a blocking
 one to its end before it sends anything. ``copilot_sync.contrib.sse`` decides what a page may see of errors.
@@ -11,18 +11,19 @@ import django
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import BadRequest, ImproperlyConfigured
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.asyncio import async_unsafe
 
 from copilot_sync.contrib.django.client import client_settings, get_client, heartbeat, name_threads
 from copilot_sync.contrib.django.sessions import conversations, remember, session_of, update, user_of
 from copilot_sync.contrib.lazy_client import limits_users
-from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure
+from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure, whole_answer
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
+from copilot_sync.structured import asking
 
 
 @async_unsafe("stream_response blocks; in an asynchronous view: return await astream_response(request, prompt)")
@@ -57,20 +58,102 @@ def stream_response(
         TypeError: An option has the wrong type or an unknown name.
         ValueError: An option can't be sent.
     """
-    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
-        raise BadRequest("there is nothing to ask")
-    if conversation is None and name is not None:
-        conversation = conversations(request).get(name)
-        if conversation is None:  # the page may still show one that the session has lost
-            options.pop("parent_message_id", None)
-    stream = get_client().stream(prompt, conversation=conversation, **_with_user(request, options))
-    return _respond(request, stream, name)
+    return _respond(request, _stream(request, prompt, name, conversation, options), name)
 
 
 async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
     """Do the same as ``stream_response`` in an asynchronous view. Arguments and errors are the same."""
     response: HttpResponseBase = await sync_to_async(stream_response)(request, prompt, **options)
     return response
+
+
+@async_unsafe("ask_response blocks; in an asynchronous view: return await aask_response(request, prompt)")
+def ask_response(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    *,
+    name: Optional[str] = None,
+    conversation: Union[None, str, Conversation] = None,
+    **options: Any,
+) -> HttpResponseBase:
+    """Ask, wait for the whole answer, and return a response with it as JSON.
+
+    This is the way to data: a stream takes no ``schema``. The object is that of the ``complete`` event, with the
+    ``text``, and with ``parsed`` if there is a schema. If anything fails, it is that of the ``error`` event, with the
+    status 503, and the session stays as it was.
+
+    Args:
+        request: The request.
+        prompt: A text, or role messages.
+        name: As for ``stream_response``. Every kind of session gets the id of the answer.
+        conversation: As for ``stream_response``.
+        **options: Options of ``Client.ask``: ``schema``, ``repairs``, ``timeout``, ``model``, and as for
+            ``stream_response``.
+
+    Raises:
+        BadRequest: The prompt is empty.
+        ImproperlyConfigured: The setting ``COPILOT_SYNC`` can't be used, or there are no sessions although ``name`` is
+            set.
+        SynchronousOnlyOperation: It was called from an asynchronous view.
+        TypeError: An option has the wrong type or an unknown name.
+        ValueError: An option can't be used.
+        ImportError: What judges the ``schema`` is not installed.
+    """
+    stream = _whole_stream(request, prompt, name, conversation, **options)
+    return _JsonAnswer(request, stream, name, *whole_answer(stream))
+
+
+async def aask_response(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    *,
+    name: Optional[str] = None,
+    conversation: Union[None, str, Conversation] = None,
+    **options: Any,
+) -> HttpResponseBase:
+    """Do the same as ``ask_response`` in an asynchronous view, whose event loop waits for the answer.
+
+    Arguments and errors are the same. A view that is cancelled, as Django does from 5.0 on if the client has gone, ends
+    the call.
+    """
+    from copilot_sync.contrib import sse_async
+
+    # The session may be in a database, for which Django has one thread: nobody waits for an answer in that.
+    stream = await sync_to_async(_whole_stream)(request, prompt, name, conversation, **options)
+    data, status = await sse_async.whole_answer(stream)
+    response: HttpResponseBase = await sync_to_async(_JsonAnswer)(request, stream, name, data, status)
+    return response
+
+
+def _whole_stream(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    name: Optional[str],
+    conversation: Union[None, str, Conversation],
+    **options: Any,
+) -> Stream:
+    """Return the stream of an answer that is sent when it is whole."""
+    if name is not None:
+        session_of(request)  # found missing before anything is asked
+    name_threads()  # likewise wrong
+    return _stream(request, prompt, name, conversation, asking(options))
+
+
+class _JsonAnswer(JsonResponse):
+    """An answer as JSON. The session gets its conversation under the name, which gets a name when the page has it."""
+
+    def __init__(
+        self, request: HttpRequest, stream: Stream, name: Optional[str], data: Dict[str, Any], status: int
+    ) -> None:
+        if name is not None and stream.answer is not None:
+            remember(session_of(request), name, stream.answer.conversation)
+        self.naming = stream.naming() if stream.is_new and name_threads() else None
+        super().__init__(data, status=status)
+
+    def close(self) -> None:
+        super().close()
+        if self.naming is not None:
+            self.naming.run()
 
 
 @async_unsafe("retry_response blocks; in an asynchronous view: return await aretry_response(request)")
@@ -118,6 +201,23 @@ async def aretry_response(request: HttpRequest, **options: Any) -> HttpResponseB
     """Do the same as ``retry_response`` in an asynchronous view. Arguments and errors are the same."""
     response: HttpResponseBase = await sync_to_async(retry_response)(request, **options)
     return response
+
+
+def _stream(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    name: Optional[str],
+    conversation: Union[None, str, Conversation],
+    options: Dict[str, Any],
+) -> Stream:
+    """Return the stream of an answer to a prompt, in the conversation of that name unless another one is given."""
+    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
+        raise BadRequest("there is nothing to ask")
+    if conversation is None and name is not None:
+        conversation = conversations(request).get(name)
+        if conversation is None:  # the page may still show one that the session has lost
+            options.pop("parent_message_id", None)
+    return get_client().stream(prompt, conversation=conversation, **_with_user(request, options))
 
 
 def _with_user(request: HttpRequest, options: Dict[str, Any]) -> Dict[str, Any]:

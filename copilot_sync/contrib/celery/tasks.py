@@ -1,60 +1,31 @@
-"""Copilot Chat in Celery: a task that asks, and many prompts at once over all workers.
-
-    from copilot_sync import batch
-    from copilot_sync.contrib.celery import ask, fan_out
-
-    ask.delay("Explain WSGI").get()["text"]
-    for result in fan_out(batch.read("prompts.jsonl")):
-        print(result.id, result.text or result.error)
-
-Workers use credentials of their own; none is ever in a task. The client and the limiter decide what is sent again.
-Celery's own retry only serves to wait: a task that has to wait for long goes back to the broker, so that no delivery
-lasts longer than the broker allows. Before a message is sent, its handle is kept in the result backend; another worker
-that gets the task looks there first. ``app.conf`` has these settings:
-
-``copilot_sync_client``
-    A function that returns a client, or its dotted name. Default: ``copilot_sync.Client``, from the environment.
-``copilot_sync_cache``
-    The cache through which all workers share the pause and the pace: an object with ``get``, ``set`` and ``add`` such
-    as Django's cache, or its dotted name. Default: the result backend if it is Redis, else each process's memory.
-``copilot_sync_rate`` and ``copilot_sync_concurrency``
-    How many prompts start in a minute, in all workers (``None``: no limit), and how many run at once in a process.
-    Default: 20 and 2; if the API is on this machine, as an emulator's is, no limit and 8.
-"""
+"""The task that asks: one prompt, in one worker or in one after the other."""
 
 import dataclasses
 import json
 import math
 import random
 import time
-import uuid
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, NoReturn, Optional, Sequence, Union
+
+import celery
+from celery import states
+from celery.backends.base import DisabledBackend
+from celery.exceptions import Reject
+from celery.utils.imports import symbol_by_name
+from kombu.utils.objects import cached_property
 
 from copilot_sync import errors
-from copilot_sync.batch.intake import reading
-from copilot_sync.batch.prompts import BadLine, Id, Prompt, PromptSource, without_schema
-from copilot_sync.batch.results import Result, error_of, result_of_bad_line
+from copilot_sync.batch.prompts import Prompt
+from copilot_sync.batch.results import error_of
 from copilot_sync.batch.sender import Sender, Submission, Task, Worker
 from copilot_sync.client import Client
 from copilot_sync.delivery.message import MessageHandle
-from copilot_sync.inline_files import FileInput, NamedText, inline_files, read_files
+from copilot_sync.inline_files import NamedText
 from copilot_sync.models import Conversation
 from copilot_sync.pacing.caches import LimiterCache, MemoryCache, RedisCache
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.pacing.triage import LONGEST_WAIT
-from copilot_sync.protocol.requests import MessageOptions
-from copilot_sync.usage import Usage
-
-try:
-    import celery
-    from celery import states
-    from celery.backends.base import DisabledBackend
-    from celery.exceptions import Reject
-    from celery.result import AsyncResult, GroupResult
-    from celery.utils.imports import symbol_by_name
-    from kombu.utils.objects import cached_property
-except ImportError as error:  # pragma: no cover - the environments of the tests have it
-    raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[celery]"', name=error.name) from None
+from copilot_sync.structured import REPAIRS, Expectation
 
 #: The state of a task whose message may have been sent. Its result is the message's handle, as a dictionary.
 SENDING = "COPILOT_SYNC_SENDING"
@@ -124,10 +95,10 @@ class _Ask(celery.Task):
         known: Mapping[str, Any] = self.backend.get_task_meta(self.request.id)
         return known
 
-    def keep(self, handle: MessageHandle) -> None:
+    def keep(self, submission: Submission) -> None:
         """Keep what finds a message in the result backend, before it is sent."""
         if not self.request.is_eager:
-            self.update_state(state=SENDING, meta=dataclasses.asdict(handle))
+            self.update_state(state=SENDING, meta=_kept(submission))
 
     def check(self) -> None:
         """Refuse to ask what would be in vain.
@@ -204,12 +175,12 @@ class _Delivery(Sender):
         if known["status"] == states.SUCCESS:
             raise _TakenOverError(known["result"])
         if known["status"] == SENDING:
-            kept, own = MessageHandle(**known["result"]), self._submission.handle
-            if own is None or kept.answer_id != own.answer_id or slept >= _LONG:
-                self._submission.mark_maybe_sent(kept)
+            kept, own = known["result"], self._submission.handle
+            if own is None or kept["answer_id"] != own.answer_id or slept >= _LONG:
+                _resume(self._submission, kept)
 
-    def note(self, handle: MessageHandle) -> None:
-        self._task.keep(handle)
+    def note(self) -> None:
+        self._task.keep(self._submission)
 
     def stop_others(self, error: errors.CopilotError) -> None:
         self._task.stop_others(error)
@@ -225,7 +196,7 @@ class _Delivery(Sender):
     def _come_back(self, seconds: float) -> NoReturn:
         submission = self._submission
         so_far = {
-            "handle": None if submission.handle is None else dataclasses.asdict(submission.handle),
+            "handle": _kept(submission),
             "refusals": submission.history.refusals,
             "attempts": submission.attempts,
         }
@@ -251,6 +222,8 @@ def ask(  # noqa: D417 - Celery gives self
     timeout: Optional[float] = None,
     label: Optional[str] = None,
     user: Optional[str] = None,
+    schema: Optional[Mapping[str, Any]] = None,
+    repairs: int = REPAIRS,
     resumed: Optional[Mapping[str, Any]] = None,
 ) -> Dict[str, Any]:
     """Ask, and give the whole answer. Arguments and result are plain JSON.
@@ -267,15 +240,19 @@ def ask(  # noqa: D417 - Celery gives self
         timeout: Seconds of silence allowed. Default: the client's.
         label: What the task is for, in words of yours, for your own records. The service is not told.
         user: For whom it is, likewise. A ``Budget`` may limit each user.
+        schema: A JSON Schema that the answer has to fit, to become ``parsed``. Default: any text will do.
+        repairs: How often an answer that does not fit is asked for again, in the same conversation.
         resumed: What an earlier delivery of the same task came to. Not for callers.
 
     Returns:
-        ``text``, ``conversation_id``, ``message_id``, ``model``, ``usage``, ``complete``, ``seconds`` and ``attempts``.
-        With the two ids as ``conversation``, the next question goes on.
+        ``text``, ``conversation_id``, ``message_id``, ``model``, ``usage``, ``complete``, ``seconds`` and ``attempts``;
+        ``parsed`` if there is a schema. With the two ids as ``conversation``, the next question goes on.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: There is nothing to ask, or it can't be sent.
+        ValueError: There is nothing to ask, or it can't be sent, or the schema can't be used.
+        ImportError: There is a schema, and what judges answers is not installed.
+        InvalidAnswerError: No answer fits the schema.
         CopilotError: The answer could not be had.
     """
     earlier = self.earlier()
@@ -287,162 +264,38 @@ def ask(  # noqa: D417 - Celery gives self
         else Conversation.from_value(conversation)
     )
     so_far: Mapping[str, Any] = resumed or {}
-    content = Prompt("", prompt, conversation=known, files=files or ()).content(system)
+    given = Prompt("", prompt, conversation=known, files=files or (), schema=schema)
+    content, expected = given.content(system), Expectation.from_values(given.checked_schema, repairs)
+    if expected is not None:
+        content = expected.schema.added_to(content)
     task = Task(content, model, timeout, extra=extra, label=label, user=user)
-    submission = Submission(task, refusals=so_far.get("refusals", 0), attempts=so_far.get("attempts", 0))
+    counts = {name: so_far.get(name, 0) for name in ("refusals", "attempts")}
+    submission = Submission(task, expected, **counts)
     if earlier["status"] == SENDING:
-        submission.mark_maybe_sent(MessageHandle(**earlier["result"]))
+        _resume(submission, earlier["result"])
     elif so_far.get("handle"):
-        self.keep(submission.mark_maybe_sent(MessageHandle(**so_far["handle"])))
+        _resume(submission, so_far["handle"])
+        self.keep(submission)
     elif known is not None:
-        self.keep(submission.target(known.conversation_id, known.message_id))
+        submission.target(known.conversation_id, known.message_id)
+        self.keep(submission)
     return _Delivery(self, submission).run()
+
+
+def _kept(submission: Submission) -> Optional[Dict[str, Any]]:
+    """Return what finds a message again, as plain JSON; ``None`` as long as it is not known where it goes."""
+    if submission.handle is None:
+        return None
+    repair = {"misfits": submission.misfits, "content": submission.repair_content} if submission.misfits else {}
+    return {**dataclasses.asdict(submission.handle), **repair}
+
+
+def _resume(submission: Submission, kept: Mapping[str, Any]) -> None:
+    """Have a message looked for that may have been sent: the question, or what asked for a better answer."""
+    handle = {name: value for name, value in kept.items() if name not in ("misfits", "content")}
+    submission.mark_maybe_sent(MessageHandle(**handle))
+    submission.resume_repair(kept.get("misfits", 0), kept.get("content"))
 
 
 def _named(value: Any) -> Any:
     return symbol_by_name(value) if isinstance(value, str) else value
-
-
-def fan_out(
-    prompts: PromptSource,
-    *,
-    model: Optional[str] = None,
-    system: Optional[str] = None,
-    files: Optional[Iterable[FileInput]] = None,
-    extra: Optional[Mapping[str, Any]] = None,
-    timeout: Optional[float] = None,
-    label: Optional[str] = None,
-    user: Optional[str] = None,
-    **options: Any,
-) -> "FannedOut":
-    """Hand many prompts to the workers, a task each. Returns when the broker has all of them.
-
-    Prompts are read one by one, and nothing of them is kept but their ids. Prompts that go on with the same
-    conversation do not wait for each other here.
-
-    Args:
-        prompts: Texts, dictionaries, ``Prompt`` values, or what ``batch.read`` gives, as for ``batch.run``.
-        model: The model of prompts that name none. Default: the workers' client's.
-        system: Instructions for the model, for prompts that have none.
-        files: Text files to attach to every prompt, behind its own: paths, which are read here and by no worker, or
-            pairs of a name and a text. Each task carries their texts.
-        extra: Further fields of every message, as ``Client.ask`` takes them.
-        timeout: For each prompt: seconds of silence allowed. Default: the client's.
-        label: What the prompts are for, in words of yours, for your own records. The service is not told.
-        user: For whom they are, likewise. A ``Budget`` may limit each user.
-        **options: How tasks are sent, as ``Task.apply_async`` has it: ``queue``, ``priority``, ``expires`` and so on.
-
-    Raises:
-        TypeError: An argument has the wrong type.
-        ValueError: An argument can't be sent.
-        OSError: A file can't be read.
-        kombu.exceptions.OperationalError: The broker can't be reached.
-    """
-    attached = read_files(files)
-    inline_files(attached)
-    extra = MessageOptions.coerce(extra=extra).extra or None
-    for_all = _known(extra=extra, timeout=timeout, label=label, user=user)
-    sent: List[_Sent] = []
-    with ask.app.producer_or_acquire() as producer, reading(prompts) as checked:
-        for prompt in map(without_schema, checked):
-            if isinstance(prompt, BadLine):
-                sent.append((prompt.id, prompt))
-                continue
-            arguments = {**_arguments_of(prompt, model, system, attached), **for_all}
-            sent.append((prompt.id, ask.apply_async((prompt.prompt,), arguments, producer=producer, **options)))
-    return FannedOut(sent)
-
-
-#: What stands for a prompt: its id, and the task that asks it.
-_Sent = Tuple[Id, Union[AsyncResult, BadLine]]
-
-
-def _arguments_of(
-    prompt: Prompt, model: Optional[str], system: Optional[str], attached: Sequence[NamedText]
-) -> Dict[str, Any]:
-    known = Conversation.from_value(prompt.conversation)
-    conversation = None if known is None else known.to_dict()
-    files = [*prompt.files, *attached] or None
-    return _known(conversation=conversation, model=prompt.model or model, system=prompt.system or system, files=files)
-
-
-def _known(**arguments: Any) -> Dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-class FannedOut:
-    """Prompts that workers are asking. Iterate it for their results, in the order of the prompts.
-
-    Attributes:
-        group: The tasks as a ``GroupResult``: to revoke them, to see how many are done, or to save it.
-    """
-
-    def __init__(self, sent: List[_Sent]) -> None:
-        self._sent = sent
-        tasks = [each for _, each in sent if not isinstance(each, BadLine)]
-        self.group = GroupResult(str(uuid.uuid4()), tasks, app=ask.app)
-
-    def __len__(self) -> int:
-        return len(self._sent)
-
-    def __iter__(self) -> Iterator[Result]:
-        return self.in_order()
-
-    def in_order(self, *, timeout: Optional[float] = None) -> Iterator[Result]:
-        """Yield the results in the order of the prompts, each when it and all before it are there.
-
-        Args:
-            timeout: Seconds to wait for the next one. Default: for ever, also if there is no worker.
-
-        Raises:
-            celery.exceptions.TimeoutError: The next one did not come in time.
-        """
-        for id, each in self._sent:
-            yield _result_of(id, each, timeout)
-
-    def as_they_come(self, *, timeout: Optional[float] = None) -> Iterator[Result]:
-        """Yield the results in the order of their coming.
-
-        Args:
-            timeout: Seconds to wait for all of them. Default: for ever, also if there is no worker.
-
-        Raises:
-            celery.exceptions.TimeoutError: Some did not come in time.
-        """
-        concurrency = {}
-        for id, each in self._sent:
-            if isinstance(each, BadLine):
-                yield result_of_bad_line(each)
-            else:
-                concurrency[each.id] = (id, each)
-        for task_id, _ in self.group.iter_native(timeout=timeout):
-            yield _result_of(*concurrency[task_id], timeout)
-
-
-def _result_of(id: Id, each: Union[AsyncResult, BadLine], timeout: Optional[float]) -> Result:
-    if isinstance(each, BadLine):
-        return result_of_bad_line(each)
-    fields = each.get(timeout=timeout, propagate=False)
-    if isinstance(fields, Exception):
-        partial = getattr(fields, "partial", "")
-        return Result(id, text=partial, conversation_id=_conversation_id_of(fields), error=error_of(fields))
-    error = None
-    if not fields["complete"]:
-        words = "the service did not say that the answer is whole"
-        error = error_of(errors.StreamInterruptedError(words, stage="stream"))
-    usage = fields["usage"]
-    return Result(
-        id=id,
-        text=fields["text"],
-        model=fields["model"],
-        usage=None if usage is None else Usage(**usage),
-        conversation_id=fields["conversation_id"],
-        seconds=fields["seconds"],
-        attempts=fields["attempts"],
-        error=error,
-    )
-
-
-def _conversation_id_of(error: Exception) -> Optional[str]:
-    conversation = getattr(error, "conversation", None)
-    return conversation.conversation_id if isinstance(conversation, Conversation) else None
