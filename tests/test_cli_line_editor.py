@@ -208,4 +208,4 @@ def test_an_editor_that_is_not_installed_is_told(
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 1
-    assert 'the command line needs prompt_toolkit: pip install "copilot-sync[cli]"' in screen.finish()
+    assert 'the command line needs prompt_toolkit: pip install "copilot-sync[cli]"' in "".join(screen.finish())

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Optional, TextIO, Type
 
 from rich.console import Console, RenderableType
-from rich.markdown import Markdown
 from rich.text import Text
 
-from copilot_sync.cli.markdown_blocks import PARSER, BlockSplitter
+from copilot_sync.cli.markdown_blocks import BlockSplitter
+from copilot_sync.cli.markdown_page import MarkdownPage
 from copilot_sync.cli.terminal import size_of
 from copilot_sync.terminal_text import printable
 
@@ -132,10 +132,7 @@ class _Renderer:
         """Format Markdown. Blank text becomes an empty string."""
         if not text.strip():
             return ""
-        # Show the target of a link: one that shows only its text may lead anywhere.
-        page = Markdown("", hyperlinks=False)
-        page.parsed = PARSER.parse(text)
-        return self._drawn(page)
+        return self._drawn(MarkdownPage(text))
 
     def text(self, text: str) -> str:
         """Wrap text as it is."""
