@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_sync.cli.live_markdown import _Renderer
+from copilot_sync.cli.markdown_page import Renderer
 
 
 def page(text: str, columns: int) -> List[str]:
     """The lines of a text that is drawn without colours."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Renderer, "measure", lambda renderer: os.terminal_size((columns, 24)))
-        drawn = _Renderer(io.StringIO(), False).markdown(text)
+        patch.setattr(Renderer, "measure", lambda renderer: os.terminal_size((columns, 24)))
+        drawn = Renderer(io.StringIO(), False).markdown(text)
     for code in ("0", "1", "1;2", "1;4", "2", "3", "4"):
         drawn = drawn.replace(f"\x1b[{code}m", "")
     return drawn.rstrip("\n").split("\n")

@@ -5,16 +5,19 @@ wraps its cells; one with too many columns for that becomes lines of "heading: c
 terminal is shown as it was written.
 """
 
-from typing import Iterator, Sequence, cast
+import io
+import os
+from typing import Iterator, Sequence, TextIO, cast
 
 from markdown_it.token import Token
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import Heading, Markdown, TableElement
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from copilot_sync.cli.markdown_blocks import PARSER
+from copilot_sync.cli.terminal import size_of
 
 #: Columns of the terminal for a column of a table, at least. Fewer are hard to read.
 _LEAST_CELL = 8
@@ -26,7 +29,43 @@ _INDENTS = {"bullet_list": 3, "ordered_list": 5, "blockquote": 4}
 _UNBOUNDED = 100_000
 
 
-class MarkdownPage(Markdown):
+class Renderer:
+    """Formats Markdown as lines of a terminal.
+
+    Args:
+        file: The terminal.
+        colours: Whether to use colours.
+    """
+
+    def __init__(self, file: TextIO, colours: bool) -> None:
+        self._file = file
+        self._console = Console(file=io.StringIO(), force_terminal=True, no_color=not colours, highlight=False)
+
+    def measure(self) -> "os.terminal_size":
+        """Return the current size of the terminal, of two lines at least."""
+        size = size_of(self._file)
+        return os.terminal_size((size.columns, max(size.lines, 2)))
+
+    def markdown(self, text: str) -> str:
+        """Format Markdown. Blank text becomes an empty string."""
+        if not text.strip():
+            return ""
+        return self._drawn(_Page(text))
+
+    def text(self, text: str) -> str:
+        """Wrap text as it is."""
+        return self._drawn(Text(text))
+
+    def _drawn(self, page: RenderableType) -> str:
+        self._console.width = self.measure().columns
+        with self._console.capture() as captured:
+            self._console.print(page)
+        # rich puts different numbers of empty lines around blocks, and fills lines with spaces that would be copied.
+        lines = captured.get().strip("\n").split("\n")
+        return "".join(f"{line.rstrip(' ')}\n" for line in lines)
+
+
+class _Page(Markdown):
     """A Markdown text to be drawn."""
 
     def __init__(self, text: str) -> None:
@@ -85,4 +124,4 @@ def _records(table: Table) -> Iterator[Text]:
         yield from headings
 
 
-MarkdownPage.elements = {**Markdown.elements, "heading_open": _LeftHeading, "table_open": _WholeTable}
+_Page.elements = {**Markdown.elements, "heading_open": _LeftHeading, "table_open": _WholeTable}
