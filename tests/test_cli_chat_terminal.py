@@ -107,6 +107,18 @@ def test_what_is_pasted_is_one_question(text: str, columns: int, served: Emulato
     assert "taken" in lines
 
 
+def test_an_editor_can_be_opened(served: Emulator) -> None:
+    """With what was typed so far; what it saves is asked."""
+    with Terminal("chat", environment={"EDITOR": "sed -i s/one/two/", "VISUAL": ""}) as terminal:
+        terminal.expect(READY)
+        terminal.send("one and more\x18\x05")
+        terminal.expect("two and more")
+        terminal.expect(READY)
+        terminal.line("/quit")
+        assert terminal.status() == 0
+    assert sent(served) == ["two and more"]
+
+
 def test_lines_that_a_terminal_does_not_mark_are_questions(served: Emulator) -> None:
     """Each of them, as if they were typed; a tab in one is not lost."""
     with Terminal("chat", environment={}) as terminal:
