@@ -470,13 +470,14 @@ def test_another_conversation_is_found_and_gone_on_with(
     (thread,) = served.threads
     assert run(["threads", "rename", thread, "About WSGI"]) == 0
     capsys.readouterr()
-    typed("other", "/list wsgi", "/list nothing", f"/resume {thread[:8]}", "again")
+    typed("/copy", "other", "/list wsgi", "/list nothing", f"/resume {thread[:8]}", "/copy", "again")
     assert run(["chat", "--system", "Be brief"]) == 0
     out, err = capsys.readouterr()
     assert re.search(rf"{thread[:8]}  \S.*  About WSGI$", err, re.MULTILINE)
     assert "there is no such conversation" in err
     assert "user:\nfirst question\nassistant:\nfirst answer\n" in out
     assert f"going on with {thread}" in err
+    assert err.index("there is no answer yet") < err.index("there is no terminal here that has a clipboard")
     last = [request for request in served.requests if request.stage == "message"][-1]
     assert last.json["content"] == "again"
     assert thread in last.path

@@ -251,6 +251,24 @@ def test_ctrl_c_while_an_answer_is_waited_for(stage: str, served: Emulator) -> N
     assert sent(served)[-1:] == ["two"]
 
 
+@pytest.mark.parametrize("command", ["/list", "/resume 0b0f"])
+def test_ctrl_c_while_a_command_waits(command: str, served: Emulator) -> None:
+    """It is given up, and the chat goes on."""
+    served.fail("threads", Fault.stall())
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect(READY)
+        terminal.line(command)
+        assert served.wait_until(lambda: served.stalled)
+        terminal.send(CTRL_C)
+        terminal.expect(HINT)
+        terminal.expect(READY)
+        terminal.line("asked")
+        terminal.expect(READY)
+        terminal.line("/quit")
+        assert terminal.status() == 0
+    assert sent(served) == ["asked"]
+
+
 def test_ctrl_c_while_a_name_is_asked_for(served: Emulator) -> None:
     """It discards the line that is being typed, as ever, and the chat goes on and ends at once."""
     served.fail("rename", Fault.stall())

@@ -47,7 +47,7 @@ class LineEditor:
 
     def __init__(self, keyboard: TextIO, screen: TextIO, lines: Sequence[str], completer: Completer) -> None:
         self._output = create_output(screen)
-        if isinstance(self._output, Vt100_Output):  # pragma: no branch - it is not on Windows alone
+        if isinstance(self._output, Vt100_Output):  # pragma: no branch - it is one, but on Windows
             self._output.enable_cpr = False  # or a terminal that can't say where its cursor is causes a warning
         self._session: PromptSession[str] = PromptSession(
             input=create_input(keyboard),
