@@ -5,6 +5,7 @@ see, scrolled-off lines included. The program is started without a fork of this 
 terminal as its controlling one: a Ctrl-C that is typed becomes a signal, as it does in real life.
 """
 
+import contextlib
 import fcntl
 import io
 import itertools
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import termios
 import threading
-from typing import Any, Dict, List
+from pathlib import Path
+from typing import Any, Dict, List, Optional
 
 import pexpect
 import pyte
@@ -25,12 +27,13 @@ from pexpect.fdpexpect import fdspawn
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
-from support import PATIENCE
+from support import PATIENCE, wait_until
 
 from copilot_sync.cli.program import run
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
+TAB = "\t"
 UP = "\x1b[A"
 
 #: Makes stdin the controlling terminal, then becomes the program.
@@ -58,6 +61,11 @@ class Screen:
     def feed(self, data: bytes) -> None:
         """Show more."""
         self._stream.feed(data)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size. What was shown stays where it was, cut off at the new border."""
+        self._screen.resize(rows, columns)
+        self._columns = max(self._columns, columns)
 
     def lines(self) -> List[str]:
         """All lines from the first to the last, without blanks at their ends and empty lines at the bottom."""
@@ -88,23 +96,31 @@ class Terminal:
 
     Attributes:
         child: The process.
-        seen: Every byte that it wrote.
+        seen: Every byte that it wrote to the terminal.
     """
 
-    def __init__(self, *arguments: str, environment: Dict[str, str], rows: int = 24, columns: int = 80) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Dict[str, str],
+        rows: int = 24,
+        columns: int = 80,
+        stdout: Optional[Path] = None,
+    ) -> None:
         self._master, slave = pty.openpty()
         _resize(slave, rows, columns)
         self._screen = Screen(rows, columns)
         self._shown = 0
         self._log = io.BytesIO()
-        self.child = subprocess.Popen(
-            [sys.executable, "-S", "-c", _TAKE_TERMINAL, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
-            start_new_session=True,
-        )
+        with contextlib.ExitStack() as stack:
+            self.child = subprocess.Popen(
+                [sys.executable, "-S", "-c", _TAKE_TERMINAL, *arguments],
+                stdin=slave,
+                stdout=slave if stdout is None else stack.enter_context(open(stdout, "wb")),
+                stderr=slave,
+                env={**os.environ, "TERM": "xterm-256color", **environment},
+                start_new_session=True,
+            )
         os.close(slave)
         self._spawn = fdspawn(self._master, timeout=PATIENCE)
         self._spawn.logfile_read = self._log
@@ -133,18 +149,19 @@ class Terminal:
         """Type a line."""
         self.send(text + "\r")
 
-    def insist(self, keys: str, text: str) -> None:
-        """Type something again and again until a text comes.
+    def expect_line(self, line: str) -> None:
+        """Wait until a line that a person sees is this one."""
+        wait_until(lambda: self._reads_on() and line in self.lines())
 
-        A signal that comes at the same moment as a key is overlooked by Python's readline until another key is pressed.
-        """
-        for _ in range(int(PATIENCE)):  # pragma: no branch - it comes at some time
-            self.send(keys)
-            found = self._spawn.expect_exact([text.encode(), pexpect.TIMEOUT], timeout=1) == 0
-            if found:  # pragma: no branch - at the first time, nearly always
-                break
-            self.send(" ")  # pragma: no cover - as above
-        assert found, f"{text!r} never came: {self.seen!r}"
+    def _reads_on(self) -> bool:
+        self._spawn.expect_exact([pexpect.TIMEOUT], timeout=0.05)
+        return True
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the window."""
+        self.lines()
+        self._screen.resize(rows, columns)
+        _resize(self._master, rows, columns)
 
     def status(self) -> int:
         """Wait for the end; give the exit status."""

@@ -3,9 +3,7 @@
 import io
 import os
 import re
-import readline
 import signal
-import stat
 import sys
 import threading
 import time
@@ -15,7 +13,7 @@ from typing import Any, Callable, List, Union
 import pytest
 from command_line import Keys, environment, spawn
 from support import PATIENCE, Worker, wait_for, wait_until
-from terminals import CTRL_C, CTRL_D, UP, OwnTerminal, Terminal, has_colours
+from terminals import OwnTerminal
 
 from copilot_sync.cli import chat
 from copilot_sync.cli.program import run
@@ -332,101 +330,6 @@ def test_answers_are_drawn_in_a_terminal(
             assert (drawn.lstrip("> "), prompt) == (line, ">")
 
 
-with_gnu_readline = pytest.mark.skipif(
-    sys.implementation.name != "cpython" or "libedit" in (readline.__doc__ or ""),
-    reason="what is seen and how keys are read is that of GNU readline",
-)
-READY = "\x1b[?2004h> "  # readline has taken over, and what is pasted comes as one text
-
-
-@with_gnu_readline
-def test_a_chat_in_a_terminal(served: Emulator, tmp_path: Path) -> None:
-    """Line editing, the history, a block, Markdown while it comes, Ctrl-C in mid-answer, /new, /save, Ctrl-D."""
-    served.script(Reply(["half an **ans", "wer**"]), "- one\n- two", "edited", "block", "anew")
-    served.fail("message", STALLED)
-    path = tmp_path / "chat.md"
-    with Terminal("chat", environment={}) as terminal:
-        terminal.expect(READY)
-        terminal.line("first é")
-        terminal.expect("ans")
-        assert served.wait_until(lambda: served.stalled)
-        terminal.send(CTRL_C)
-        terminal.expect("(stopped)")
-        terminal.expect(READY)
-        terminal.line("second")
-        terminal.expect(READY)
-        terminal.send(UP + UP)
-        terminal.expect("first é")
-        terminal.line(", again")
-        terminal.expect(READY)
-        terminal.line('"""')
-        terminal.expect("\x1b[?2004h. ")
-        terminal.line("a")
-        terminal.expect("\x1b[?2004h. ")
-        terminal.line('b"""')
-        terminal.expect(READY)
-        terminal.line(f"/save {path}")
-        terminal.expect(READY)
-        terminal.line("/new")
-        terminal.expect(READY)
-        terminal.line("last")
-        terminal.expect(READY)
-        terminal.send(CTRL_D)
-        assert terminal.status() == 0
-        lines = terminal.lines()
-    assert sent(served) == ["first é", "second", "first é, again", "a\nb", "last"]
-    first, second = served.threads
-    assert [line for line in lines if line.startswith("conversation ")] == [
-        f"conversation {first}",
-        f"conversation {second}",
-    ]
-    assert lines[lines.index("> second") :][1:3] == [" • one", " • two"]
-    assert "half an **ans" in lines
-    assert path.read_text(encoding="utf-8").count("## user") == 4
-    history = Path(os.environ["XDG_STATE_HOME"], "copilot-sync", "chat-history")
-    assert stat.S_IMODE(history.stat().st_mode) == 0o600
-    assert history.read_text(encoding="utf-8").splitlines()[:2] == ["first é", "second"]
-
-
-@with_gnu_readline
-def test_the_history_outlives_the_chat(served: Emulator) -> None:
-    """The next one offers the lines of the last one."""
-    for keys in ("asked before", UP):
-        with Terminal("chat", environment={}) as terminal:
-            terminal.expect(READY)
-            terminal.line(keys)
-            terminal.expect(READY)
-            terminal.send(CTRL_D)
-            assert terminal.status() == 0
-    assert sent(served) == ["asked before", "asked before"]
-
-
-@with_gnu_readline
-def test_pasted_lines_are_one_question(served: Emulator) -> None:
-    """A terminal says what was pasted; Return sends it."""
-    with Terminal("chat", environment={}) as terminal:
-        terminal.expect(READY)
-        terminal.send("\x1b[200~def f():\n    return 1\x1b[201~")
-        terminal.expect("return 1")
-        terminal.line("")
-        terminal.expect(READY)
-        terminal.line("/quit")
-        assert terminal.status() == 0
-    assert sent(served) == ["def f():\n    return 1"]
-
-
-@with_gnu_readline
-def test_bytes_that_are_no_text_can_be_typed(served: Emulator) -> None:
-    """What a terminal in another encoding sends is asked as well as it can be."""
-    with Terminal("chat", environment={}) as terminal:
-        terminal.expect(READY)
-        terminal.line("a\udcffb")
-        terminal.expect(READY)
-        terminal.line("/quit")
-        assert terminal.status() == 0
-    assert sent(served) == ["a\ufffdb"]
-
-
 def test_ctrl_c_pressed_again_at_once_does_not_end_the_chat(
     served: Emulator, typed: TypeIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -445,50 +348,6 @@ def test_ctrl_c_pressed_again_at_once_does_not_end_the_chat(
     assert run(["chat"]) == 0
     assert (presses, sent(served)) == (0, ["one"])
     assert capsys.readouterr().err.count("(Ctrl-D or /quit ends the chat)") == 1
-
-
-@with_gnu_readline
-def test_ctrl_c_at_a_prompt_of_readline_drops_the_line(served: Emulator) -> None:
-    """A hint says how the chat ends, and the next line is asked."""
-    with Terminal("chat", environment={}) as terminal:
-        terminal.expect(READY)
-        terminal.send("dropped")
-        terminal.expect("dropped")
-        terminal.insist(CTRL_C, "Ctrl-D or /quit ends the chat")
-        terminal.expect("> ")
-        terminal.line("asked")
-        terminal.expect("asked\r\n")
-        terminal.expect(READY)
-        terminal.line("/quit")
-        assert terminal.status() == 0
-    assert sent(served) == ["asked"]
-
-
-@with_gnu_readline
-@pytest.mark.parametrize(
-    "variables, drawn, coloured",
-    [
-        ({"TERM": "dumb"}, False, False),
-        ({"LC_ALL": "POSIX", "NO_COLOR": "1"}, True, False),
-    ],
-    ids=["dumb", "POSIX"],
-)
-def test_every_terminal_can_chat(variables: Any, drawn: bool, coloured: bool, served: Emulator) -> None:
-    """Letters beyond ASCII arrive from each keyboard and on each screen, at 20 columns too."""
-    served.script("*é* `code`")
-    with Terminal("chat", environment=variables, columns=20) as terminal:
-        terminal.expect("> ")
-        terminal.line("naïve é 🙂?")
-        terminal.expect("code")
-        terminal.expect("> ")
-        terminal.line("/quit")
-        assert terminal.status() == 0
-        lines = terminal.lines()
-    assert sent(served) == ["naïve é 🙂?"]
-    assert ("é code" in lines) is drawn
-    assert ("*é* `code`" in lines) is not drawn
-    assert has_colours(terminal.seen) is coloured
-    assert (b"\x1b" in terminal.seen) is (variables.get("TERM") != "dumb")
 
 
 def named(emulator: Emulator) -> List[Any]:
@@ -574,18 +433,6 @@ def test_a_name_that_could_not_be_had_is_not_spoken_of(
     assert "500" not in err
 
 
-def test_ctrl_c_while_a_name_is_asked_for(served: Emulator) -> None:
-    """It discards the line that is being typed, as ever, and the chat goes on and ends at once."""
-    served.fail("rename", Fault.stall())
-    with Terminal("chat", environment={}) as terminal:
-        terminal.expect("> ")
-        terminal.line("one")
-        assert served.wait_until(lambda: served.stalled)
-        terminal.insist(CTRL_C, "ends the chat")
-        terminal.line("/quit")
-        assert terminal.status() == 0
-
-
 def test_a_file_goes_with_the_next_question(
     served: Emulator, typed: TypeIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -623,13 +470,14 @@ def test_another_conversation_is_found_and_gone_on_with(
     (thread,) = served.threads
     assert run(["threads", "rename", thread, "About WSGI"]) == 0
     capsys.readouterr()
-    typed("other", "/list wsgi", "/list nothing", f"/resume {thread[:8]}", "again")
+    typed("/copy", "other", "/list wsgi", "/list nothing", f"/resume {thread[:8]}", "/copy", "again")
     assert run(["chat", "--system", "Be brief"]) == 0
     out, err = capsys.readouterr()
     assert re.search(rf"{thread[:8]}  \S.*  About WSGI$", err, re.MULTILINE)
     assert "there is no such conversation" in err
     assert "user:\nfirst question\nassistant:\nfirst answer\n" in out
     assert f"going on with {thread}" in err
+    assert err.index("there is no answer yet") < err.index("there is no terminal here that has a clipboard")
     last = [request for request in served.requests if request.stage == "message"][-1]
     assert last.json["content"] == "again"
     assert thread in last.path

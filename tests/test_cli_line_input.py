@@ -1,12 +1,10 @@
 """The lines that ``chat`` takes, and the history of those that were typed."""
 
-import builtins
 import io
 import os
 import stat
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Callable, List, Optional
 
 import click
@@ -14,7 +12,6 @@ import pytest
 from command_line import Keys
 from terminals import OwnTerminal
 
-from copilot_sync.cli import line_input
 from copilot_sync.cli.line_input import Entry, History, Keyboard, piped_line, read_entry
 
 
@@ -98,9 +95,10 @@ def test_typed_lines_are_read_and_kept(
 
 def test_bytes_that_are_no_text_are_read(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal in another encoding is no reason to fail."""
-    stdin = io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), encoding="utf-8")
+    stdin = io.TextIOWrapper(io.BytesIO(b"a\xffb\n\xff\n"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert Keyboard(history).line("> ") == "a\ufffdb"
+    keyboard = Keyboard(history)
+    assert [keyboard.line("> ") for _ in range(2)] == ["a\ufffdb", "\ufffd"]
 
 
 def test_ctrl_c_comes_out(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,54 +107,6 @@ def test_ctrl_c_comes_out(history: History, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KeyboardInterrupt):
         Keyboard(history).line("> ")
     assert history.load() == []
-
-
-class _Readline(SimpleNamespace):
-    """Stands for the system's readline: what it is told."""
-
-    def __init__(self, doc: Optional[str]) -> None:
-        super().__init__(__doc__=doc)
-        self.told: List[str] = []
-
-    def parse_and_bind(self, setting: str) -> None:
-        self.told.append(setting)
-
-    def add_history(self, line: str) -> None:
-        line.encode("ascii")  # as in the C locale
-        self.told.append(line)
-
-
-@pytest.mark.parametrize(
-    "doc, term, told",
-    [
-        (
-            None,
-            "xterm",
-            ["set input-meta on", "set output-meta on", "set convert-meta off", "set enable-bracketed-paste on", "one"],
-        ),
-        ("GNU", "dumb", ["set input-meta on", "set output-meta on", "set convert-meta off", "one"]),
-        ("uses libedit", "xterm", ["one"]),
-    ],
-)
-def test_readline_gets_its_settings_and_the_history(
-    doc: Optional[str], term: str, told: List[str], history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The settings are in the words of GNU's. A line that the locale has no bytes for is left out."""
-    for line in ("one", "é"):
-        history.add(line)
-    readline = _Readline(doc)
-    monkeypatch.setitem(sys.modules, "readline", readline)
-    monkeypatch.setenv("TERM", term)
-    line_input.enable_line_editing(history)
-    assert readline.told == told
-
-
-def test_a_system_without_readline_does_without(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines are read all the same."""
-    monkeypatch.setitem(sys.modules, "readline", None)
-    monkeypatch.setattr(sys, "stdin", Keys("one"))
-    monkeypatch.setattr(builtins, "input", lambda prompt: "unused")
-    assert Keyboard(history).line("> ") == "one"
 
 
 def test_the_history_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -185,7 +135,7 @@ def test_the_history_is_for_its_owner_alone(tmp_path: Path) -> None:
     ids=["empty", "torn", "garbage", "long"],
 )
 def test_any_history_can_be_read(content: bytes, lines: List[str], tmp_path: Path) -> None:
-    """The latest thousand whole lines of it, without anything that a terminal or readline can't take."""
+    """The latest thousand whole lines of it, without anything that a terminal can't take."""
     path = tmp_path / "history"
     path.write_bytes(content)
     assert History(str(path)).load() == lines

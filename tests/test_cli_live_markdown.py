@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import sys
 import threading
 from typing import Any, List
 
@@ -15,6 +16,7 @@ from terminals import OwnTerminal, Screen, has_colours
 
 from copilot_sync.cli import live_markdown
 from copilot_sync.cli.live_markdown import MarkdownView
+from copilot_sync.cli.markdown_page import Renderer
 from copilot_sync.terminal_text import printable
 
 TEXT = """# Title
@@ -74,8 +76,8 @@ def test_any_answer_can_be_drawn(parts: List[str], columns: int) -> None:
     """Whatever the model writes, on a terminal however narrow, nothing is raised and nothing is swallowed."""
     answer = printable("".join([*parts, "\n\nlast"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live_markdown._Renderer, "measure", lambda page: os.terminal_size((columns, 24)))
-        text = live_markdown._Renderer(io.StringIO(), True).markdown(answer)
+        patch.setattr(Renderer, "measure", lambda page: os.terminal_size((columns, 24)))
+        text = Renderer(io.StringIO(), True).markdown(answer)
     assert re.sub(r"\x1b\[[\d;]*m|\s", "", text).endswith("last")
 
 
@@ -158,7 +160,7 @@ def test_what_stays_the_same_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch)
     """While nothing comes, a terminal far away gets nothing."""
     monkeypatch.setattr(live_markdown, "_INTERVAL", 0.001)
     looks = []
-    measure = live_markdown._Renderer.measure
+    measure = Renderer.measure
 
     def counted(page: Any) -> Any:
         looks.append(page)
@@ -167,7 +169,7 @@ def test_what_stays_the_same_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch)
         return measure(page)
 
     enough = threading.Event()
-    monkeypatch.setattr(live_markdown._Renderer, "measure", counted)
+    monkeypatch.setattr(Renderer, "measure", counted)
     seen = _Seen()
     with MarkdownView(seen, True) as view:
         view.add("text")
@@ -220,3 +222,23 @@ def test_a_terminal_that_is_gone_ends_the_drawing() -> None:
         with MarkdownView(gone, True) as view:
             view.add("text")
             wait_for(gone.drawn)
+
+
+def test_what_draws_is_loaded_while_the_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign of life comes before that."""
+    monkeypatch.delitem(sys.modules, live_markdown._PAGE)
+    seen = _Seen()
+    with MarkdownView(seen, True) as view:
+        wait_until(lambda: live_markdown._PAGE in sys.modules)
+        assert seen.lines()[-1] in live_markdown._SPINNER
+        view.add("**text**")
+    assert seen.lines() == ["text"]
+
+
+def test_a_library_that_is_missing_is_told_by_whoever_reads_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that draws ends without a word."""
+    monkeypatch.delitem(sys.modules, live_markdown._PAGE)
+    monkeypatch.setitem(sys.modules, "rich.markdown", None)
+    with pytest.raises(ImportError, match="rich"), MarkdownView(_Seen(), True) as view:
+        wait_until(lambda: not view._thread.is_alive())
+        view.add("text")

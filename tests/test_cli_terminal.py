@@ -1,12 +1,15 @@
 """What a stream can show is read off the stream and the environment."""
 
-from typing import Dict, Tuple
+import io
+import os
+import sys
+from typing import Dict, Optional, Tuple
 
 import pytest
 from support import Sink
 from terminals import OwnTerminal
 
-from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, size_of
+from copilot_sync.cli.terminal import editing_screen, has_colours, is_animated, is_terminal, size_of
 
 
 @pytest.mark.parametrize(
@@ -52,3 +55,25 @@ def test_a_terminal_has_a_size(size: Tuple[int, int], expected: Tuple[int, int])
 def test_a_stream_that_is_missing_is_no_terminal() -> None:
     """Windows starts programs without any."""
     assert not is_terminal(None)
+
+
+@pytest.mark.parametrize(
+    "kind, stdin, stdout, stderr, expected",
+    [
+        ("xterm", True, True, True, "stdout"),
+        ("xterm", True, False, True, "stderr"),
+        ("xterm", True, False, False, None),
+        ("xterm", False, True, True, None),
+        ("dumb", True, True, True, None),
+    ],
+)
+def test_a_line_can_be_edited_on_a_terminal(
+    kind: str, stdin: bool, stdout: bool, stderr: bool, expected: Optional[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of stdout and stderr is one that can be redrawn, if the keys come from a real file."""
+    monkeypatch.setenv("TERM", kind)
+    with open(os.devnull) as device:
+        monkeypatch.setattr(sys, "stdin", device if stdin else io.StringIO())
+        for name, terminal in (("stdout", stdout), ("stderr", stderr)):
+            monkeypatch.setattr(sys, name, Sink("utf-8", terminal))
+        assert editing_screen() is (None if expected is None else getattr(sys, expected))

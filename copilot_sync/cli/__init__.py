@@ -2,7 +2,7 @@
 
 Each command has a module, which is imported when the command is used. Answers go to stdout, everything else to stderr.
 The exit status is 0 for success, 1 for failure, 2 for wrong usage, 3 if some of a batch failed, and 130 after Ctrl-C.
-``click`` and ``rich`` come with the extra ``cli``; without them a message says how to install them.
+``click``, ``rich`` and ``prompt_toolkit`` come with the extra ``cli``; without them a message says how to install them.
 """
 
 import sys

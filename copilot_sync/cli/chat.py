@@ -10,17 +10,18 @@ import os
 import re
 import sys
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, TextIO
 
 import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, play_demo
+from copilot_sync.cli.clipboard import copy_to_clipboard
 from copilot_sync.cli.failures import describe_error
-from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
+from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, plain_line, read_entry
 from copilot_sync.cli.output import ago, markdown_of, show_answer, show_heading
 from copilot_sync.cli.question import read_attachments
-from copilot_sync.cli.terminal import is_terminal
+from copilot_sync.cli.terminal import editing_screen, is_terminal
 from copilot_sync.errors import CopilotError
 from copilot_sync.inline_files import NamedText
 from copilot_sync.message_tree import newest_branch
@@ -33,6 +34,9 @@ from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import one_line
 from copilot_sync.user_folders import state_folder
 
+if TYPE_CHECKING:
+    from copilot_sync.cli.line_editor import LineEditor
+
 _HELP = f"""\
 /model [ID]   show the model, or switch to another one
 /retry [ID]   ask the last question again, perhaps another model
@@ -42,6 +46,7 @@ _HELP = f"""\
 /system TEXT  start a new conversation with these instructions
 /list [TEXT]  show the conversations that have TEXT in their names
 /resume ID    go on with another conversation; the first characters of its id will do
+/copy         put the last answer into the clipboard of the terminal
 /save FILE    write this conversation to a file, as Markdown
 /help         show this
 /quit         end the chat, like Ctrl-D
@@ -127,6 +132,7 @@ class _ChatLoop:
         self._is_nameless = conversation is None  # and the service was not asked for a name yet
         self._naming: Optional[_BackgroundNaming] = None
         self._turns: List[_ChatTurn] = []
+        self._last_answer = ""  # that was shown, of this conversation
         self._files: List[NamedText] = []  # they go with the next question
         self._saved: List[str] = []
         last = backend.last_conversation
@@ -165,7 +171,21 @@ class _ChatLoop:
         if not self._is_interactive:
             return piped_line
         _note(f"{self._model}: ask, or type /help; Ctrl-D ends")
-        return Keyboard(History(os.path.join(state_folder(), "chat-history"))).line
+        history = History(os.path.join(state_folder(), "chat-history"))
+        screen = editing_screen()
+        return Keyboard(history, plain_line if screen is None else self._editor(screen, history.load()).line).line
+
+    def _editor(self, screen: TextIO, lines: Sequence[str]) -> "LineEditor":
+        # It loads prompt_toolkit, which takes time.
+        from copilot_sync.cli.line_editor import CommandCompleter, FetchedWords, LineEditor, PathCompleter
+
+        client = self._backend.client
+        files = PathCompleter(expanduser=True)
+        models = FetchedWords(lambda: [(model.id, one_line(model.name)) for model in client.models()])
+        threads = FetchedWords(lambda: [(thread.id, one_line(thread.name)) for thread in client.threads()])
+        arguments = {"model": models, "retry": models, "resume": threads, "file": files, "save": files}
+        commands = {f"/{name}": arguments.get(name) for name in self._commands()}
+        return LineEditor(sys.stdin, screen, lines, CommandCompleter(commands))
 
     def _handle(self, entry: Entry) -> bool:
         """Ask a question or run a command. Return ``False`` to end the chat."""
@@ -251,6 +271,7 @@ class _ChatLoop:
         A turn in the place of the last one replaces it, unless that had a whole answer and this one has not: then the
         conversation goes on from that answer.
         """
+        self._last_answer = turn.answer or self._last_answer
         last = self._turns.pop() if in_place and self._turns else None
         self._turns.append(last if last is not None and last.is_whole and not turn.is_whole else turn)
         if self._chat.conversation is not None:
@@ -265,10 +286,9 @@ class _ChatLoop:
                 self.close()  # the conversation before this one may still be waiting for its name
                 self._naming = _BackgroundNaming(naming)
 
-    def _run_command(self, name: str, argument: str) -> bool:
-        if name in ("quit", "exit"):
-            return False
-        commands: Dict[str, Callable[[str], None]] = {
+    def _commands(self) -> Dict[str, Optional[Callable[[str], None]]]:
+        """Return what each command does with its argument; ``None`` for those that end the chat."""
+        return {
             "help": lambda _: _note(_HELP),
             "model": self._choose_model,
             "retry": self._retry,
@@ -278,13 +298,21 @@ class _ChatLoop:
             "system": self._instruct,
             "list": self._list,
             "resume": self._resume,
+            "copy": self._copy,
             "save": self._save,
+            "quit": None,
+            "exit": None,
         }
-        if name in commands:
-            commands[name](argument)
-        else:
+
+    def _run_command(self, name: str, argument: str) -> bool:
+        commands = self._commands()
+        if name not in commands:
             _note(f"there is no command /{name}; /help shows those that there are")
-        return True
+            return True
+        command = commands[name]
+        if command is not None:
+            command(argument)
+        return command is not None
 
     def _choose_model(self, identifier: str) -> None:
         self._model = identifier or self._model
@@ -301,6 +329,7 @@ class _ChatLoop:
         self._is_editing = False
         self._is_nameless = conversation is None
         self._turns = []
+        self._last_answer = ""
 
     def _attach(self, name: str) -> None:
         if not name:
@@ -350,7 +379,12 @@ class _ChatLoop:
             for message in messages[-2:]:
                 show_heading(f"{message.role}:")
                 show_answer([message.content], self._raw)
+                self._last_answer = message.content if message.role == "assistant" else ""
             _note(f"going on with {one_line(conversation.conversation_id)}")
+
+    def _copy(self, _: str) -> None:
+        answer = self._last_answer
+        _note(copy_to_clipboard(answer) if answer else "there is no answer yet that could be copied")
 
     def _save(self, name: str) -> None:
         path = os.path.expanduser(name)

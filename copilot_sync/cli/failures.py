@@ -7,7 +7,6 @@ from typing import Mapping, Tuple, Type
 
 import click
 
-from copilot_sync.cli import log
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -77,6 +76,8 @@ def _advice_for(error: CopilotError) -> str:
 def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
     flags = context.find_root().ensure_object(dict)
     if value and not flags.get("verbose"):
+        from copilot_sync.cli import log  # it loads logging, which a help text does without
+
         flags["verbose"] = True
         context.find_root().with_resource(log.shown())
 

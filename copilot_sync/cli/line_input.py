@@ -1,7 +1,7 @@
-"""The input of ``chat``: lines typed at a prompt with line editing and a history, or read from a pipe.
+"""The input of ``chat``: lines typed at a prompt, with the history of earlier ones, or read from a pipe.
 
 Three double quotes at the beginning of a line open a block of several lines. The block ends with a line that ends in
-three double quotes. If the system's readline supports it, pasted text may contain line ends as well.
+three double quotes. ``line_editor`` edits lines; a terminal that can't be drawn on gives them as they are typed.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 import click
 
-from copilot_sync.cli.terminal import is_dumb, is_terminal
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.safe_text import well_formed
 from copilot_sync.terminal_text import printable
 from copilot_sync.text_files import decoded
@@ -65,18 +65,33 @@ def piped_line(prompt: str) -> Optional[str]:
         raise click.UsageError(f"stdin can't be sent: {error}") from error
 
 
+def plain_line(prompt: str) -> str:
+    """Read a line that is edited by the terminal itself, if at all.
+
+    Raises:
+        EOFError: It is the end of input.
+    """
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors != "surrogateescape":
+        sys.stdin.reconfigure(errors="surrogateescape")  # pasted bytes that are no text are no reason to fail
+    click.echo(prompt, nl=False, err=not is_terminal(sys.stdout))  # never on a stdout that somebody else reads
+    line = sys.stdin.readline()
+    if not line:
+        click.echo(err=True)  # the shell's prompt gets a line of its own
+        raise EOFError
+    return line.rstrip("\n")
+
+
 class Keyboard:
-    """Reads lines that somebody types, and saves them for the system's readline to offer again.
+    """Reads lines that somebody types, and saves them to be offered again.
 
     Args:
         history: The lines typed before.
+        read: Reads one, or raises ``EOFError``.
     """
 
-    def __init__(self, history: "History") -> None:
+    def __init__(self, history: "History", read: Callable[[str], str] = plain_line) -> None:
         self._history = history
-        enable_line_editing(history)
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # pasted bytes that are no text are no reason to fail
+        self._read = read
 
     def line(self, prompt: str) -> Optional[str]:
         """Read a line.
@@ -85,39 +100,11 @@ class Keyboard:
             KeyboardInterrupt: Ctrl-C was typed.
         """
         try:
-            line = input(prompt) if is_terminal(sys.stdout) else _line_beside(prompt)
+            line = well_formed(self._read(prompt))
         except EOFError:
-            click.echo(err=True)  # the shell's prompt gets a line of its own
             return None
-        line = well_formed(line)
         self._history.add(line)
         return line
-
-
-def _line_beside(prompt: str) -> str:
-    """Show the prompt on stderr, because stdout goes elsewhere."""
-    click.echo(prompt, nl=False, err=True)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
-
-
-def enable_line_editing(history: "History") -> None:
-    """Let ``input`` offer line editing and the history, if the system has a readline."""
-    try:
-        import readline
-    except ImportError:  # as on Windows, whose console has line editing of its own
-        return
-    if "libedit" not in (readline.__doc__ or ""):
-        # In the C locale readline would take the bytes of "é" for keys pressed together with Meta. Bracketed paste,
-        # which Python switches off, delivers pasted text in one piece.
-        settings = ["input-meta on", "output-meta on", "convert-meta off"]
-        for setting in settings if is_dumb() else [*settings, "enable-bracketed-paste on"]:
-            readline.parse_and_bind(f"set {setting}")
-    for line in history.load():
-        with contextlib.suppress(UnicodeEncodeError):  # not in this locale
-            readline.add_history(line)
 
 
 class History:

@@ -8,24 +8,25 @@ not been drawn yet. The cursor is never hidden, so there is nothing to restore i
 Threads: what is drawn is locked.
 """
 
-import io
-import os
+import functools
+import importlib
+import sys
 import threading
 from types import TracebackType
-from typing import Optional, TextIO, Type
+from typing import TYPE_CHECKING, Optional, TextIO, Type
 
-from rich.console import Console, RenderableType
-from rich.markdown import Markdown
-from rich.text import Text
-
-from copilot_sync.cli.markdown_blocks import PARSER, BlockSplitter
-from copilot_sync.cli.terminal import size_of
 from copilot_sync.terminal_text import printable
+
+if TYPE_CHECKING:
+    from copilot_sync.cli.markdown_blocks import BlockSplitter
+    from copilot_sync.cli.markdown_page import Renderer
 
 #: Seconds between two drawings.
 _INTERVAL = 0.1
 #: Characters up to which an unfinished block is formatted. Of a longer one, the last lines are shown as they are.
 _LONGEST_DRAWN = 16 * 1024
+#: What loads rich and its parser, which takes as long as the rest of the program.
+_PAGE = "copilot_sync.cli.markdown_page"
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -39,14 +40,25 @@ class MarkdownView:
 
     def __init__(self, file: TextIO, colours: bool) -> None:
         self._file = file
-        self._renderer = _Renderer(file, colours)
-        self._blocks = BlockSplitter()
+        self._colours = colours
         self._printed = False
         self._drawn = ""
         self._frame = 0
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._redraw_until_done, name="copilot-sync-markdown", daemon=True)
+
+    @functools.cached_property
+    def _renderer(self) -> "Renderer":
+        from copilot_sync.cli.markdown_page import Renderer
+
+        return Renderer(self._file, self._colours)
+
+    @functools.cached_property
+    def _blocks(self) -> "BlockSplitter":
+        from copilot_sync.cli.markdown_blocks import BlockSplitter
+
+        return BlockSplitter()
 
     def __enter__(self) -> "MarkdownView":
         self._thread.start()
@@ -70,12 +82,23 @@ class MarkdownView:
                 self._redraw(self._render_finished(finished), self._render_tail())
 
     def _redraw_until_done(self) -> None:
+        with self._lock:
+            try:
+                self._load()
+            except (ImportError, OSError):  # the thread that adds pieces gets it as well
+                return
         while not self._done.wait(_INTERVAL):
             with self._lock:
                 try:
                     self._redraw("", self._render_tail())
                 except OSError:  # the thread that adds pieces gets it as well
                     return
+
+    def _load(self) -> None:
+        """Show a sign of life, and load what draws: the answer is still on its way."""
+        if _PAGE not in sys.modules:
+            self._redraw("", self._spinner())
+            importlib.import_module(_PAGE)
 
     def _render_finished(self, text: str) -> str:
         """Format finished blocks, which are printed once, with an empty line between them and those before."""
@@ -114,37 +137,3 @@ class MarkdownView:
         self._file.write(erase + finished + tail)
         self._file.flush()
         self._drawn = tail
-
-
-class _Renderer:
-    """Formats Markdown as lines of a terminal."""
-
-    def __init__(self, file: TextIO, colours: bool) -> None:
-        self._file = file
-        self._console = Console(file=io.StringIO(), force_terminal=True, no_color=not colours, highlight=False)
-
-    def measure(self) -> "os.terminal_size":
-        """Return the current size of the terminal, of two lines at least."""
-        size = size_of(self._file)
-        return os.terminal_size((size.columns, max(size.lines, 2)))
-
-    def markdown(self, text: str) -> str:
-        """Format Markdown. Blank text becomes an empty string."""
-        if not text.strip():
-            return ""
-        # Show the target of a link: one that shows only its text may lead anywhere.
-        page = Markdown("", hyperlinks=False)
-        page.parsed = PARSER.parse(text)
-        return self._drawn(page)
-
-    def text(self, text: str) -> str:
-        """Wrap text as it is."""
-        return self._drawn(Text(text))
-
-    def _drawn(self, page: RenderableType) -> str:
-        self._console.width = self.measure().columns
-        with self._console.capture() as captured:
-            self._console.print(page)
-        # rich puts different numbers of empty lines around blocks, and fills lines with spaces that would be copied.
-        lines = captured.get().strip("\n").split("\n")
-        return "".join(f"{line.rstrip(' ')}\n" for line in lines)

@@ -5,7 +5,8 @@ a block. It gets complete lines only, because half a line may still become anyth
 ``#include``.
 """
 
-from typing import Any, List
+import re
+from typing import Any, Iterator, List, Sequence
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -27,13 +28,45 @@ def _read_inline(state: Any) -> None:
                 token.children.append(Token("text", "", 0, content=token.content))
 
 
-#: Markdown as chat pages show it. HTML counts as text: a ``<name>`` in an answer is meant to be read.
-PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+def _mark_tasks(state: Any) -> None:
+    """Make boxes of ``[ ]`` and ``[x]`` at the beginning of list items."""
+    for before, token in zip(state.tokens, state.tokens[2:]):
+        mark = _TASK.match(token.content) if before.type == "list_item_open" and token.type == "inline" else None
+        if mark:
+            text = token.children[0]
+            text.content = f"{'☐' if mark.group(1) == ' ' else '☑'} {text.content[len(mark.group()) :]}"
+
+
+def _show_targets(state: Any) -> None:
+    """Make links of images, and text of links that are their own text. Then each target is shown, and once."""
+    for token in state.tokens:
+        if token.children:
+            token.children = list(_with_targets(token.children))
+
+
+def _with_targets(tokens: Sequence[Token]) -> Iterator[Token]:
+    for token in tokens:
+        if token.type == "image":
+            yield Token("link_open", "a", 1, attrs={"href": token.attrs["src"]})
+            yield Token("text", "", 0, content=token.content or "image")
+            yield Token("link_close", "a", -1)
+        elif token.markup != "autolink":
+            yield token
+
+
+#: The beginning of an item that is a task.
+_TASK = re.compile(r"\[([ xX])\] ")
+
+#: Markdown as chat pages show it. HTML counts as text: a ``<name>`` in an answer is meant to be read. So do definitions
+#: of links: where blocks are drawn one by one, they would be lost.
+PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
 
 PARSER.core.ruler.at("inline", _read_inline)
+PARSER.core.ruler.push("tasks", _mark_tasks)
+PARSER.core.ruler.push("targets", _show_targets)
 
 #: Finds the blocks without parsing the text inside of them.
-_OUTLINE = MarkdownIt("commonmark", {"html": False}).enable("table").disable("inline")
+_OUTLINE = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["inline", "reference"])
 #: A block with more characters than this is parsed again only after it has grown by a fraction of its size, so that
 #: the total time stays linear.
 _ALWAYS_PARSED = 4096

@@ -5,6 +5,7 @@ All of these only look, at a stream and at the environment. Text from the servic
 """
 
 import os
+import sys
 from typing import Optional, TextIO
 
 _DUMB_TERMINALS = ("", "dumb", "unknown")
@@ -42,3 +43,15 @@ def is_animated(stream: TextIO) -> bool:
 def has_colours(stream: TextIO) -> bool:
     """Whether a stream is a terminal that may be coloured."""
     return is_terminal(stream) and not is_dumb() and not os.environ.get("NO_COLOR")
+
+
+def editing_screen() -> Optional[TextIO]:
+    """Return the terminal on which a line that is being typed can be redrawn; ``None`` if there is none.
+
+    It is stderr if stdout goes elsewhere.
+    """
+    try:
+        sys.stdin.fileno()
+    except (OSError, ValueError):
+        return None
+    return None if is_dumb() else next(filter(is_terminal, (sys.stdout, sys.stderr)), None)
