@@ -15,7 +15,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import stat
 import time
 from dataclasses import dataclass, field
@@ -23,24 +22,22 @@ from typing import Any, Callable, Dict, Mapping, Optional, Type, TypeVar
 
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.errors import MissingCredentialsError
-from copilot_sync.safe_files import AT_ONCE, locked, remove_leftovers, replacing
+from copilot_sync.pacing.rate_limit import RateLimit
+from copilot_sync.safe_files import AT_ONCE, PATIENCE, locked, remove_leftovers, rewriting
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment
+from copilot_sync.user_config import DEFAULT_PROFILE, NUMBERS, check_profile, choose_settings, load_config
 from copilot_sync.user_folders import config_folder
 
 T = TypeVar("T", bound="MadeFromProfile")
 
-DEFAULT_PROFILE = "default"
 #: Of github.com's cookies, those that say who it is. Nothing else is stored.
 SESSION_COOKIES = ("user_session", "__Host-user_session_same_site", "logged_in", "dotcom_user")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: What a file of ours begins with.
 _MARK = {"copilot_sync": "login"}
 #: Bytes of a file that are read; a larger one is none of ours.
 _LARGEST_FILE = 64 * 1024
-#: Seconds to wait for another process that writes. It takes milliseconds, unless that process was stopped meanwhile.
-_PATIENCE = 2.0
 #: Arguments that would send a login to a host that it does not belong to, or mix it with another one.
 _FIXED = ("api_key", "cookies", "github_url")
 
@@ -71,10 +68,15 @@ class StoredLogin:
         """The name of the account as the cookies have it; ``""`` if that is not known."""
         return str(self.secret.reveal().get("dotcom_user", "")) if self.has_cookies else ""
 
+    @property
+    def hosts(self) -> Dict[str, Optional[str]]:
+        """The hosts, as the arguments of ``Client``."""
+        return {"github_url": self.github_url, "api_url": self.api_url}
+
     def options(self) -> Dict[str, Any]:
         """Return the arguments of ``Client`` for it."""
         kind = "cookies" if self.has_cookies else "api_key"
-        return {kind: self.secret, "github_url": self.github_url, "api_url": self.api_url}
+        return {kind: self.secret, **self.hosts}
 
     def credentials(self) -> Credentials:
         """Return what a client makes of it."""
@@ -89,6 +91,9 @@ class MadeFromProfile:
     def from_profile(cls: Type[T], name: str = DEFAULT_PROFILE, **options: Any) -> T:
         """Make a client with the login that ``copilot-sync login`` has stored. It is read now, and only now.
 
+        What the user's config file says of the model, the API, the proxy and the pace counts as well, unless an
+        argument or a variable says otherwise. The pace becomes the ``rate_limit``.
+
         Args:
             name: The profile. The environment is not asked for it.
             **options: Further arguments of the client, but for ``api_key``, ``cookies`` and ``github_url``, which
@@ -97,7 +102,8 @@ class MadeFromProfile:
         Raises:
             MissingCredentialsError: The profile has no login, or its file can't be used.
             TypeError: An argument has the wrong type, or is the profile's.
-            ValueError: The name can't be one of a profile, or an argument can't be used.
+            ValueError: The name can't be one of a profile, an argument can't be used, or the config file can't.
+            ImportError: What reads the login or the config file is not installed.
         """
         fixed = [option for option in _FIXED if option in options]
         options = {key: Secret.coerce(value) if key in _FIXED else value for key, value in options.items()}
@@ -107,7 +113,15 @@ class MadeFromProfile:
         if login is None:
             raise MissingCredentialsError(no_login(name), stage="credentials")
         make: Callable[..., T] = cls
-        return make(**{**login.options(), **options})
+        return make(**{**login.options(), **_configured(name, login), **options})
+
+
+def _configured(name: str, login: StoredLogin) -> Dict[str, Any]:
+    """Return the arguments of ``Client`` that the config file has for a profile."""
+    chosen = choose_settings(Environment.read(), load_config(), name, login.hosts)
+    found = {name: setting.value for name, setting in chosen.items() if setting.is_configured}
+    pace = {name: found.pop(name) for name in NUMBERS if name in found}
+    return {**found, "rate_limit": RateLimit(**pace)} if pace else found
 
 
 def no_login(name: str) -> str:
@@ -123,11 +137,7 @@ def login_file(name: str) -> str:
         TypeError: The name is not a string.
         ValueError: It can't be one of a profile.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a profile must be a string, not {type(name).__name__}")
-    if not _NAME.fullmatch(name):
-        raise ValueError("the name of a profile has 1 to 64 ASCII letters, digits, dots, dashes and underscores")
-    return os.path.join(config_folder(), "credentials", f"{name}.json")
+    return os.path.join(config_folder(), "credentials", f"{check_profile(name)}.json")
 
 
 def load_login(name: str) -> Optional[StoredLogin]:
@@ -159,16 +169,8 @@ def store_login(name: str, login: StoredLogin) -> str:
     """
     path = login_file(name)
     _data_of(path)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with locked(path, _PATIENCE) as is_alone:
-        try:
-            if is_alone:  # pragma: no branch - nobody holds it for longer than a moment
-                remove_leftovers(path)
-            with replacing(path, 0o600) as file:
-                file.write(_content_of(login).reveal())
-        except BaseException:
-            _remove_if_empty(path)
-            raise
+    with rewriting(path, 0o600) as file:
+        file.write(_content_of(login).reveal())
     return path
 
 
@@ -184,17 +186,11 @@ def remove_login(name: str) -> bool:
     if not os.path.lexists(path):
         return False
     had_one = _data_of(path) is not None
-    with locked(path, _PATIENCE) as is_alone:
+    with locked(path, PATIENCE) as is_alone:
         if is_alone:  # pragma: no branch - nobody holds it for longer than a moment
             remove_leftovers(path)
         os.unlink(path)
     return had_one
-
-
-def _remove_if_empty(path: str) -> None:
-    with contextlib.suppress(OSError):
-        if os.stat(path).st_size == 0:
-            os.unlink(path)
 
 
 def _data_of(path: str) -> "Optional[Secret[Mapping[str, Any]]]":

@@ -124,12 +124,13 @@ def batch(
     expected = None if schema is None else read_expectation(schema, repairs)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
-        client = stack.enter_context(_backend(emulated, cache, others)).client
+        backend = stack.enter_context(_backend(emulated, cache, others))
+        others["workers"], others["rate"] = backend.pace
         output_format = source.format if source.format in OUTPUT_FORMS else "jsonl"
         with report_usage_errors():
             results = run(
                 source,
-                client=client,
+                client=backend.client,
                 model=model,
                 files=attachments,
                 output=output if is_kept else None,

@@ -11,8 +11,7 @@ from typing import Any, List, Optional, Tuple
 import click
 
 from copilot_sync.auth.credentials import cookie_domain
-from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, login_file, no_login, store_login
-from copilot_sync.cli import options
+from copilot_sync.auth.stored_logins import StoredLogin, load_login, login_file, no_login, store_login
 from copilot_sync.cli.backend import NullCache, report_usage_errors
 from copilot_sync.cli.checks import CHECK_TIMEOUT
 from copilot_sync.cli.given_login import read_browsers, read_login_file, read_paste
@@ -20,12 +19,14 @@ from copilot_sync.cli.hidden_input import LARGEST_SECRET, read_hidden
 from copilot_sync.cli.logout import forget_token, usable_login
 from copilot_sync.cli.output import show_table
 from copilot_sync.cli.terminal import is_terminal
+from copilot_sync.cli.user_settings import chosen_profile, read_config
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, WrongHostError
 from copilot_sync.secret import Secret
 from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, Environment, choose_urls
 from copilot_sync.terminal_text import one_line
 from copilot_sync.times import in_words
+from copilot_sync.user_config import DEFAULT, choose_settings
 
 _MENU = """\
 To log in to {host}, there are these ways:
@@ -50,7 +51,6 @@ Examples:
 )
 @click.option("--file", "path", type=click.Path(exists=True), help="A cookies.txt, JSON or HAR file.  [default: ask]")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the cookie or token from stdin.")
-@options.profile
 @click.option("--github-url", metavar="URL", help="Where one logs in.  [default: https://github.com]")
 @click.option("--api-url", metavar="URL", help='The API, or "auto".  [default: that of the plan]')
 @click.option("--no-check", is_flag=True, help="Store it without trying it out.")
@@ -59,7 +59,6 @@ Examples:
 def login(
     path: Optional[str],
     from_stdin: bool,
-    profile: Optional[str],
     github_url: Optional[str],
     api_url: Optional[str],
     no_check: bool,
@@ -77,20 +76,23 @@ def login(
     if status and (path, from_stdin, github_url, api_url) != (None, False, None, None):
         raise click.UsageError("--status stores nothing: use it with --profile and --check alone")
     with report_usage_errors():
-        name = profile or environment.profile or DEFAULT_PROFILE
+        name = chosen_profile(environment).value
         login_file(name)
-        urls = choose_urls(github_url, api_url, environment)
+        configured = choose_settings(environment, read_config(), name, {})
+        urls = choose_urls(
+            github_url or configured["github_url"].value, api_url or configured["api_url"].value, environment
+        )
     if status:
         _show_status(name, environment, check=check)
         return
     secret = _given(path, from_stdin, cookie_domain(urls))
-    chosen = urls.api if api_url or environment.api_url else None
+    chosen = urls.api if api_url or configured["api_url"].origin != DEFAULT else None
     found = StoredLogin(secret, urls.github, chosen)
     with report_usage_errors():
         found.credentials().check_urls(urls)
     plan = ""
     if not no_check:
-        found, plan = _tried(found, _NOT_STORED)
+        found, plan = _tried(found, _NOT_STORED, configured["proxy"].value)
     _store(name, found, environment)
     whose = f" as {one_line(found.user)}" if found.user else ""
     click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {login_file(name)}", err=True)
@@ -116,17 +118,17 @@ def _given(path: Optional[str], from_stdin: bool, domain: str) -> Secret[Any]:
     return read_paste(read_hidden(_PASTE), domain)
 
 
-def _tried(found: StoredLogin, outcome: str) -> Tuple[StoredLogin, str]:
+def _tried(found: StoredLogin, outcome: str, proxy: Any) -> Tuple[StoredLogin, str]:
     """List the models with a login, and return it with the account's host, and the plan if that is known.
 
     Raises:
         click.ClickException: The service does not take it, or can't be reached. It begins with ``outcome``.
     """
     try:
-        return found, _plan_of(found)
+        return found, _plan_of(found, proxy)
     except WrongHostError as error:
         if error.api_url is not None and found.api_url is None:
-            return _tried(replace(found, api_url=error.api_url), outcome)
+            return _tried(replace(found, api_url=error.api_url), outcome, proxy)
         problem = str(error.args[0])
     except CopilotError as error:
         problem = str(error.args[0])
@@ -135,10 +137,10 @@ def _tried(found: StoredLogin, outcome: str) -> Tuple[StoredLogin, str]:
     raise click.ClickException(f"{outcome}: {one_line(problem)}")
 
 
-def _plan_of(found: StoredLogin) -> str:
+def _plan_of(found: StoredLogin, proxy: Any) -> str:
     """Fetch a token and list the models, and return the plan; ``""`` if it is not known."""
     limits: Any = {"timeout": CHECK_TIMEOUT, "retry": None}
-    with Client(**found.options(), **limits, token_cache=NullCache(), ledger=False) as client:
+    with Client(**found.options(), **limits, proxy=proxy, token_cache=NullCache(), ledger=False) as client:
         client.models()
         try:
             return one_line(client.quota().plan) if found.has_cookies else ""
@@ -175,7 +177,8 @@ def _show_status(name: str, environment: Environment, *, check: bool) -> None:
     show_table((), [row for row in rows if row[1]])
     _tell_what_goes_before(environment)
     if check:
-        _, plan = _tried(found, "the login does not work")
+        proxy = choose_settings(environment, read_config(), name, found.hosts)["proxy"].value
+        _, plan = _tried(found, "the login does not work", proxy)
         click.echo(f"it works{f' (plan {plan})' if plan else ''}", err=True)
 
 

@@ -35,7 +35,6 @@ repairs = click.option(
     default=REPAIRS,
     help=f"With --schema, ask again so often.  [default: {REPAIRS}]",
 )
-profile = click.option("--profile", metavar="NAME", help="Which login.  [default: COPILOT_SYNC_PROFILE, or default]")
 script = click.option(
     "--script",
     metavar="FILE",

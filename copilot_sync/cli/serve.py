@@ -113,8 +113,8 @@ def serve(
                 backend.client,
                 key=shown,
                 hosts=allow_host,
-                concurrency=pace[0],
-                rate=pace[1],
+                concurrency=backend.pace[0],
+                rate=backend.pace[1],
                 threads=threads,
                 batches=os.path.join(state_folder(), "gateway-batches") if batches is None else batches,
             )
