@@ -251,9 +251,8 @@ def check_stored_login(environment: Environment, config: UserConfig) -> StoredCh
     try:
         profile, login, filled, chosen = read_user_settings(environment, config)
     except (MissingCredentialsError, ValueError) as error:
-        return StoredCheck(
-            environment, Check("credentials", State.FAIL, str(error.args[0]), f"correct {PROFILE_VARIABLE}")
-        )
+        advice = "copilot-sync login" if isinstance(error, MissingCredentialsError) else f"correct {PROFILE_VARIABLE}"
+        return StoredCheck(environment, Check("credentials", State.FAIL, str(error.args[0]), advice))
     proxy = Secret.coerce(chosen["proxy"].value)
     if login is None:
         return StoredCheck(filled, None, proxy)
@@ -261,7 +260,8 @@ def check_stored_login(environment: Environment, config: UserConfig) -> StoredCh
         login.credentials().check_api_key()
     except (ValueError, AuthenticationError) as error:
         return StoredCheck(filled, Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login"), proxy)
-    words = f"{'cookies' if login.has_cookies else 'a token'} of copilot-sync login, from {login_file(profile)}"
+    place = "the system's keyring" if login.in_keyring else login_file(profile)
+    words = f"{'cookies' if login.has_cookies else 'a token'} of copilot-sync login, from {place}"
     return StoredCheck(filled, Check("credentials", State.OK, words), proxy)
 
 

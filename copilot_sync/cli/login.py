@@ -11,7 +11,15 @@ from typing import Any, List, Optional, Tuple
 import click
 
 from copilot_sync.auth.credentials import cookie_domain
-from copilot_sync.auth.stored_logins import StoredLogin, load_login, login_file, no_login, store_login
+from copilot_sync.auth.keyring_store import KeyringStoreError, keyring_name
+from copilot_sync.auth.stored_logins import (
+    StoredLogin,
+    is_in_keyring,
+    load_login,
+    login_file,
+    no_login,
+    store_login,
+)
 from copilot_sync.cli.backend import NullCache, report_usage_errors
 from copilot_sync.cli.checks import CHECK_TIMEOUT
 from copilot_sync.cli.given_login import read_browsers, read_login_file, read_paste
@@ -53,6 +61,8 @@ Examples:
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the cookie or token from stdin.")
 @click.option("--github-url", metavar="URL", help="Where one logs in.  [default: https://github.com]")
 @click.option("--api-url", metavar="URL", help='The API, or "auto".  [default: that of the plan]')
+@click.option("--keyring", is_flag=True, help="Store it in the system's keyring.  [default: as before]")
+@click.option("--no-keyring", is_flag=True, help="Store it in a file.  [default: as before]")
 @click.option("--no-check", is_flag=True, help="Store it without trying it out.")
 @click.option("--status", is_flag=True, help="Show what is stored, and store nothing.")
 @click.option("--check", is_flag=True, help="With --status, try it out.")
@@ -61,6 +71,8 @@ def login(
     from_stdin: bool,
     github_url: Optional[str],
     api_url: Optional[str],
+    keyring: bool,
+    no_keyring: bool,
     no_check: bool,
     status: bool,
     check: bool,
@@ -68,12 +80,15 @@ def login(
     """Store a cookie or a token for the other commands.
 
     It is pasted without being shown, or comes from a file, from stdin, or from a browser of this machine. It is tried
-    out, and then stored in a file that only you can read. COPILOT_SYNC_COOKIES and COPILOT_SYNC_API_KEY go before it.
+    out, and then stored in a file that only you can read, or in the system's keyring. COPILOT_SYNC_COOKIES and
+    COPILOT_SYNC_API_KEY go before it.
     """
     environment = Environment.read()
     if path is not None and from_stdin:
         raise click.UsageError("--file and --stdin exclude each other: use one of them")
-    if status and (path, from_stdin, github_url, api_url) != (None, False, None, None):
+    if keyring and no_keyring:
+        raise click.UsageError("--keyring and --no-keyring exclude each other: use one of them")
+    if status and (path, from_stdin, github_url, api_url, keyring or no_keyring) != (None, False, None, None, False):
         raise click.UsageError("--status stores nothing: use it with --profile and --check alone")
     with report_usage_errors():
         name = chosen_profile(environment).value
@@ -93,9 +108,9 @@ def login(
     plan = ""
     if not no_check:
         found, plan = _tried(found, _NOT_STORED, configured["proxy"].value)
-    _store(name, found, environment)
+    place = _store(name, found, keyring if keyring or no_keyring else None, environment)
     whose = f" as {one_line(found.user)}" if found.user else ""
-    click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {login_file(name)}", err=True)
+    click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {place}", err=True)
     _tell_what_goes_before(environment)
 
 
@@ -148,16 +163,21 @@ def _plan_of(found: StoredLogin, proxy: Any) -> str:
             return ""
 
 
-def _store(name: str, found: StoredLogin, environment: Environment) -> None:
+def _store(name: str, found: StoredLogin, in_keyring: Optional[bool], environment: Environment) -> str:
+    """Store a login in the keyring or in a file, as the one before if nobody says where, and return where."""
     before = usable_login(name)
+    place = login_file(name)
     try:
+        found = replace(found, in_keyring=is_in_keyring(name) if in_keyring is None else in_keyring)
         store_login(name, found)
+        place = keyring_name() if found.in_keyring else place
+    except KeyringStoreError as error:
+        raise click.ClickException(f"{_NOT_STORED}: {error.strerror}") from None
     except OSError as error:
-        raise click.ClickException(
-            f"{_NOT_STORED}: {login_file(name)} can't be written: {error.strerror or error}"
-        ) from error
+        raise click.ClickException(f"{_NOT_STORED}: {place} can't be written: {error.strerror or error}") from error
     if before is not None and before.secret != found.secret:
         forget_token(before, environment)
+    return place
 
 
 def _show_status(name: str, environment: Environment, *, check: bool) -> None:
@@ -172,6 +192,7 @@ def _show_status(name: str, environment: Environment, *, check: bool) -> None:
         ("expires", _end_of(found)),
         ("github", found.github_url),
         ("api", found.api_url or ""),
+        ("keyring", keyring_name() if found.in_keyring else ""),
         ("file", login_file(name)),
     ]
     show_table((), [row for row in rows if row[1]])
