@@ -485,15 +485,6 @@ def test_where_nobody_knows_how_many_there_are_no_end_is_told() -> None:
     assert tally_of(Results(total=5), clock).line() == "0 of 5 done, 0 failed, 0 a minute"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
-)
-def test_a_time_is_told_in_words(seconds: float, words: str) -> None:
-    """As short as it can be."""
-    assert cli_batch._duration(seconds) == words
-
-
 def test_the_summary_has_percentiles_and_tokens() -> None:
     """Of the answers alone; where tokens are not told they count as none."""
     clock = Clock()

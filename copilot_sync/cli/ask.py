@@ -88,7 +88,7 @@ def ask(
             )
         with stream:
             if not as_json and expected is None:
-                show_answer(stream, raw)
+                show_answer(stream, raw, backend.waits)
             answer = stream.read()
         if as_json:
             show_json(answer.to_dict())

@@ -24,6 +24,7 @@ from copilot_sync.auth.caches import FileCache
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.cli.log import LineHandler
 from copilot_sync.cli.user_settings import UserSettings, read_user_settings
+from copilot_sync.cli.waits import WaitLine, WaitsIn
 from copilot_sync.client import Client
 from copilot_sync.models import Conversation, Thread
 from copilot_sync.pacing import account_limiter
@@ -58,12 +59,14 @@ class Backend:
         last_conversation: The storage.
         model: The model that is asked if nobody names another one.
         pace: What the options and the config file say of it.
+        waits: Shows what is waited for.
     """
 
     client: Client
     last_conversation: LastConversation
     model: str
     pace: CommandPace
+    waits: WaitLine
 
     def conversation(self, identifier: Optional[str], go_on: bool) -> Optional[Conversation]:
         """Return the conversation that ``--conversation`` or ``--continue`` selects; ``None`` for a new one.
@@ -134,6 +137,7 @@ def open_backend(
     *,
     prepare: "Callable[[Emulator, float], object]" = lambda *_: None,
     pace: CommandPace = (None, BY_HOST),
+    waits: WaitsIn = WaitsIn.LINE,
     **options: Any,
 ) -> Iterator[Backend]:
     """Open a client, and close it at the end.
@@ -142,13 +146,17 @@ def open_backend(
         emulated: Talk to an emulator inside this process.
         prepare: Called with the emulator before it serves, and with the seconds between two of its words.
         pace: What the options of the command say of it; the config file is asked for the rest.
+        waits: Where a terminal shows what is waited for.
         **options: Further arguments of ``Client``.
 
     Raises:
         click.ClickException: The environment holds a value that can't be used, or the config file does.
     """
     with contextlib.ExitStack() as stack:
-        yield _emulated(stack, prepare, pace, **options) if emulated else _real(stack, pace, **options)
+        if emulated:
+            yield _emulated(stack, prepare, pace, waits, **options)
+        else:
+            yield _real(stack, pace, waits, **options)
 
 
 @contextlib.contextmanager
@@ -171,7 +179,7 @@ def read_proxy(proxy: Optional[str]) -> Optional[str]:
         return check_proxy(Secret.coerce(proxy))
 
 
-def _real(stack: contextlib.ExitStack, pace: CommandPace, **options: Any) -> Backend:
+def _real(stack: contextlib.ExitStack, pace: CommandPace, waits: WaitsIn, **options: Any) -> Backend:
     try:
         settings = read_user_settings(Environment.read())
         environment, login = settings.environment, settings.login
@@ -185,13 +193,14 @@ def _real(stack: contextlib.ExitStack, pace: CommandPace, **options: Any) -> Bac
         client = Client(token_cache=token_cache_file(environment), ledger=ledger, **_limits(urls, pace), **given)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
-    stack.enter_context(_told_of_waits())
+    line = stack.enter_context(WaitLine(stack.enter_context(client), waits))
+    stack.enter_context(_told_of_limits(logging.INFO if waits is WaitsIn.LOG or not line.is_shown else logging.WARNING))
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
     # The host that the page names is not known yet: the account's page stands for it.
     service = f"{urls.api} {urls.github}" if urls.is_auto else urls.api
     if login and settings.profile != DEFAULT_PROFILE:
         service += f" {settings.profile}"  # of another account, which has other conversations
-    return Backend(stack.enter_context(client), LastConversation(store, service), environment.model or MODEL, pace)
+    return Backend(client, LastConversation(store, service), environment.model or MODEL, pace, line)
 
 
 def _pace(pace: CommandPace, settings: UserSettings) -> CommandPace:
@@ -215,12 +224,12 @@ def _limits(urls: Urls, pace: CommandPace) -> Dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told_of_waits() -> Iterator[None]:
-    """Have the user told while the block lasts."""
+def _told_of_limits(level: int) -> Iterator[None]:
+    """Have the user told of waits for the limits while the block lasts, or of warnings alone."""
     logger, teller = account_limiter.logger, LineHandler()
     before, passes_on = logger.level, logger.propagate
     logger.addHandler(teller)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False  # or its warnings would come twice
     try:
         yield
@@ -236,7 +245,11 @@ def token_cache_file(environment: Environment) -> Optional[str]:
 
 
 def _emulated(
-    stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float], object]", pace: CommandPace, **options: Any
+    stack: contextlib.ExitStack,
+    prepare: "Callable[[Emulator, float], object]",
+    pace: CommandPace,
+    waits: WaitsIn,
+    **options: Any,
 ) -> Backend:
     from copilot_sync.emulator import Emulator, Reply
 
@@ -256,7 +269,8 @@ def _emulated(
         **options,
     )
     last_conversation = LastConversation(NullCache(), emulator.api_url)
-    return Backend(stack.enter_context(client), last_conversation, Environment.read().model or MODEL, pace)
+    line = stack.enter_context(WaitLine(stack.enter_context(client), waits))
+    return Backend(client, last_conversation, Environment.read().model or MODEL, pace, line)
 
 
 def play_demo(emulator: "Emulator", pace: float) -> None:

@@ -28,6 +28,7 @@ from copilot_sync.cli.schemas import read_expectation
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import Timeout
+from copilot_sync.times import duration
 from copilot_sync.user_folders import cache_folder
 
 FAILED = 1
@@ -269,13 +270,13 @@ class Tally:
         """The progress in one line."""
         of = "" if self.total is None else f" of {self.total}"
         left = self.seconds_left
-        rest = "" if left is None else f", {_duration(left)} left"
+        rest = "" if left is None else f", {duration(left)} left"
         return f"{self.done}{of} done, {self.failed} failed, {self.rate:.0f} a minute{rest}"
 
     def summary(self, output: str) -> Iterator[str]:
         """The lines to print at the end."""
         before = f", done before: {self._results.skipped}" if self._results.skipped else ""
-        took = _duration(self._clock() - self._began)
+        took = duration(self._clock() - self._began)
         cached = f" ({self.cached} from the cache)" if self.cached else ""
         yield f"answered: {self.answered}{cached}, failed: {self.failed}{before}, in {took}"
         if self.answered > self.cached:
@@ -287,14 +288,6 @@ class Tally:
             yield f"not done: {self.total - self.done}{again}"
         elif output != _STDOUT and self.failed + self._results.skipped_failures:
             yield f"why prompts failed stands in {output}; --retry-failed asks them again"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _progress(tally: Tally, has_results: bool) -> ContextManager[Callable[[], None]]:
@@ -334,7 +327,7 @@ def _bar_progress(tally: Tally) -> ContextManager[Callable[[], None]]:
 
     def show() -> None:
         left = tally.seconds_left
-        rest = "" if left is None else f", {_duration(left)} left"
+        rest = "" if left is None else f", {duration(left)} left"
         words = f"{tally.failed} failed, {tally.rate:.0f} a minute{rest}"
         progress.update(task, total=tally.total, completed=tally.done, description=words)
 

@@ -227,7 +227,7 @@ class _ChatLoop:
         """Show an answer while it comes, and record it."""
         try:
             with stream:
-                show_answer(stream, self._raw)
+                show_answer(stream, self._raw, self._backend.waits)
         except KeyboardInterrupt:
             if not self._is_interactive:
                 raise

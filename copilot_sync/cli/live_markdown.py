@@ -12,7 +12,7 @@ import io
 import os
 import threading
 from types import TracebackType
-from typing import Optional, TextIO, Type
+from typing import Callable, Optional, TextIO, Type
 
 from rich.console import Console, RenderableType
 from rich.markdown import Markdown
@@ -35,11 +35,13 @@ class MarkdownView:
     Args:
         file: The terminal.
         colours: Whether to use colours.
+        waits: Says what the answer waits for; ``""`` if it does not wait.
     """
 
-    def __init__(self, file: TextIO, colours: bool) -> None:
+    def __init__(self, file: TextIO, colours: bool, *, waits: Callable[[], str] = str) -> None:
         self._file = file
         self._renderer = _Renderer(file, colours)
+        self._waits = waits
         self._blocks = BlockSplitter()
         self._printed = False
         self._drawn = ""
@@ -89,21 +91,22 @@ class MarkdownView:
         """Format the lines of the unfinished block that fit into the terminal; a spinner before the first block."""
         width, height = self._renderer.measure()
         tail = self._blocks.tail
-        if not tail.strip():
-            return "" if self._printed else self._spinner()
         drawn = (
             self._renderer.markdown(tail)
             if len(tail) <= _LONGEST_DRAWN
             else self._renderer.text(tail[-width * height :])
         )
         lines = drawn.split("\n")[:-1]
-        if self._printed:
+        if lines and self._printed:
             lines.insert(0, "")
+        words = self._waits()
+        if words or not (lines or self._printed):
+            lines.append(self._spinner(words, width))
         return "".join(f"{line}\n" for line in lines[-(height - 1) :])
 
-    def _spinner(self) -> str:
+    def _spinner(self, words: str, width: int) -> str:
         self._frame += 1
-        return f"{_SPINNER[self._frame % len(_SPINNER)]}\n"
+        return f"{_SPINNER[self._frame % len(_SPINNER)]} {words}"[: width - 1].rstrip()
 
     def _redraw(self, finished: str, tail: str) -> None:
         """Replace the drawn tail by finished lines and a new tail, in one write."""
