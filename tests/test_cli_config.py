@@ -13,7 +13,7 @@ from terminals import Terminal, run_in_terminal
 from copilot_sync.auth.stored_logins import StoredLogin, load_login, login_file, store_login
 from copilot_sync.cli import backend
 from copilot_sync.cli.program import run
-from copilot_sync.emulator import Emulator
+from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.secret import Secret
 from copilot_sync.user_config import config_file
@@ -323,3 +323,12 @@ def test_a_profile_that_is_not_there_is_told(work: str, capsys: Capture) -> None
     assert "the name of a profile has" in capsys.readouterr().err
     assert run(["logout", "--profile", "work"]) == 0
     assert not os.path.exists(login_file("work"))
+
+
+def test_a_login_that_is_refused_names_its_profile(work: str, emulator: Emulator, capsys: Capture) -> None:
+    """So that the right one is renewed."""
+    emulator.fail("token", Fault.status(401))
+    assert run(["models", "--profile", "work"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "; log in with: copilot-sync login --profile work; check with: copilot-sync doctor --profile work\n"
+    )

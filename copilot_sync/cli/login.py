@@ -147,7 +147,9 @@ def _tried(found: StoredLogin, outcome: str, proxy: Any) -> Tuple[StoredLogin, s
         problem = str(error.args[0])
     except CopilotError as error:
         problem = str(error.args[0])
-        if not isinstance(error, AuthenticationError) and outcome == _NOT_STORED:
+        if isinstance(error, AuthenticationError):
+            problem += "; log in in a browser, and then again with: copilot-sync login"
+        elif outcome == _NOT_STORED:
             problem += "; --no-check stores it untried"
     raise click.ClickException(f"{outcome}: {one_line(problem)}")
 
