@@ -110,7 +110,7 @@ def run(arguments: List[str]) -> int:
     if sys.stdout is None:  # it was closed when the program started
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open until the process ends
     _tolerate_narrow_encodings()
-    flags: Dict[str, Any] = {}
+    flags: Dict[str, Any] = {"arguments": arguments}
     try:
         status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False, obj=flags)
         sys.stdout.flush()

@@ -27,7 +27,7 @@ _INTERVAL, _SHORTEST = 0.2, 1.0
 _LOOKS_BETWEEN = 5
 _ERASE = "\r\x1b[K"
 #: Columns that stay free: a terminal shows a Ctrl-C as ^C, and the line must not go on below.
-_ROOM = 3
+ROOM = 3
 _REASONS = {"limit": "the limit that all commands share", "service": "the service"}
 
 
@@ -101,7 +101,7 @@ class WaitLine:
                 if is_dumb():
                     self._print(delay)
                 else:
-                    self._show(words_of(delay)[: size_of(self._file).columns - _ROOM])
+                    self._show(words_of(delay)[: size_of(self._file).columns - ROOM])
 
     def _show(self, words: str) -> None:
         if words != self._shown and not is_dumb():
