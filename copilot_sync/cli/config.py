@@ -51,6 +51,7 @@ _MODE = 0o600
 
 @click.group(
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",
     epilog="""\b
 Examples:
   copilot-sync config
@@ -142,7 +143,7 @@ Examples:
 @click.argument("name")
 @click.argument("value")
 def set_value(name: str, value: str) -> None:
-    """Write a setting to the config file, for all profiles or for the one that is chosen."""
+    """Write a setting, for all profiles or for the one that is chosen."""
     given: Any = int(value) if name in NUMBERS and value.isdecimal() else value
     with report_usage_errors():
         check_setting(name, given)

@@ -129,7 +129,8 @@ def delay_of(client: Client) -> Optional[Delay]:
     """Return what the calls of a client wait for: the shortest of their waits; ``None`` if none waits."""
     streams = filter(None, [reference() for reference in list(client._streams)])
     delays = [*(stream._delay for stream in streams), *(call.delay for call in list(client._calls))]
-    return min(filter(None, delays), key=lambda delay: delay.seconds, default=None)
+    waiting = sorted([delay for delay in delays if delay is not None], key=lambda delay: delay.seconds)
+    return waiting[0] if waiting else None
 
 
 def words_of(delay: Optional[Delay]) -> str:
