@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from copilot_sync.pacing.limiter import checked_count
+from copilot_sync.profiles import check_profile
 from copilot_sync.protocol.untrusted import clean
 from copilot_sync.safe_files import AT_ONCE
 from copilot_sync.safe_text import check_text, is_too_deep
@@ -31,12 +32,10 @@ from copilot_sync.settings import (
 from copilot_sync.transport.proxies import check_proxy, deciding_variable
 from copilot_sync.user_folders import config_folder
 
-DEFAULT_PROFILE = "default"
 PROFILES = "profiles"
 #: Where a setting comes from if nobody has set it.
 DEFAULT = "default"
 
-_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Bytes of a file that are read. Nobody types as many.
 _LARGEST_FILE = 64 * 1024
 
@@ -73,20 +72,6 @@ class UserConfig:
         if value is None:
             value, origin = self.data.get(name), self.path
         return None if value is None else Setting(Secret(value) if name == "proxy" else value, origin, True)
-
-
-def check_profile(name: str) -> str:
-    """Return the name of a profile, checked.
-
-    Raises:
-        TypeError: It is not a string.
-        ValueError: It can't be one of a profile.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a profile must be a string, not {type(name).__name__}")
-    if not _PROFILE.fullmatch(name):
-        raise ValueError("the name of a profile has 1 to 64 ASCII letters, digits, dots, dashes and underscores")
-    return name
 
 
 def _check_model(value: Any) -> None:

@@ -26,10 +26,11 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.keyring_store import KeyringStoreError, read_secret, remove_secret, write_secret
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.pacing.rate_limit import RateLimit
+from copilot_sync.profiles import DEFAULT_PROFILE, check_profile
 from copilot_sync.safe_files import AT_ONCE, PATIENCE, locked, remove_leftovers, rewriting
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment
-from copilot_sync.user_config import DEFAULT_PROFILE, NUMBERS, check_profile, choose_settings, load_config
+from copilot_sync.user_config import NUMBERS, choose_settings, load_config
 from copilot_sync.user_folders import config_folder
 
 T = TypeVar("T", bound="MadeFromProfile")

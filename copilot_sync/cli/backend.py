@@ -30,11 +30,11 @@ from copilot_sync.models import Conversation, Thread
 from copilot_sync.pacing import account_limiter
 from copilot_sync.pacing.limiter import BY_HOST, pace_for
 from copilot_sync.pacing.rate_limit import RateLimit
+from copilot_sync.profiles import DEFAULT_PROFILE
 from copilot_sync.safe_text import check_id
 from copilot_sync.secret import Secret
 from copilot_sync.settings import MODEL, Environment, Urls, choose_urls, is_loopback
 from copilot_sync.transport.proxies import check_proxy
-from copilot_sync.user_config import DEFAULT_PROFILE
 from copilot_sync.user_folders import cache_folder, state_folder
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional, Tuple, Type
 import click
 
 from copilot_sync.cli import log
-from copilot_sync.cli.user_settings import OPTION
+from copilot_sync.cli.profile_option import NAME
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -28,7 +28,6 @@ from copilot_sync.errors import (
     WrongHostError,
 )
 from copilot_sync.terminal_text import one_line
-from copilot_sync.times import duration
 
 _DOCTOR = "check with: copilot-sync doctor"
 _LOGIN = f"log in with: copilot-sync login; {_DOCTOR}"
@@ -69,7 +68,7 @@ def describe_error(error: CopilotError, flags: Mapping[str, Any]) -> str:
     words = str(error) if flags.get("verbose") else _CODE.sub("", str(error.args[0]))
     new = [part for part in _advice_for(error).split("; ") if part.rpartition(": ")[2] not in words]
     if flags.get("profile"):
-        new = [f"{part} {OPTION} {flags['profile']}" if "copilot-sync " in part else part for part in new]
+        new = [f"{part} {NAME} {flags['profile']}" if "copilot-sync " in part else part for part in new]
     return one_line("; ".join([words, *new]))
 
 
@@ -84,6 +83,8 @@ def _advice_for(error: CopilotError) -> str:
         advice = advice.format(conversation=conversation.conversation_id) if conversation else _THREADS
     wait = getattr(error, "retry_after", None)
     if wait is not None:
+        from copilot_sync.times import duration  # few errors need it, and it takes a while
+
         when = f"try again in {duration(wait)}"
         return f"{when}; {advice}" if isinstance(error, QuotaExceededError) else when
     return advice

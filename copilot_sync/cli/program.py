@@ -11,7 +11,7 @@ import click
 
 from copilot_sync._version import __version__
 from copilot_sync.cli.failures import describe_error, verbose
-from copilot_sync.cli.user_settings import profile_option
+from copilot_sync.cli.profile_option import profile_option
 from copilot_sync.errors import CopilotError
 
 FAILED = 1

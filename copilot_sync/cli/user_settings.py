@@ -10,19 +10,17 @@ from typing import Any, Dict, NamedTuple, Optional
 import click
 
 from copilot_sync.auth.stored_logins import StoredLogin, load_login, no_login
+from copilot_sync.cli.profile_option import NAME, given_profile
 from copilot_sync.errors import MissingCredentialsError
+from copilot_sync.profiles import DEFAULT_PROFILE, check_profile
 from copilot_sync.settings import PROFILE_VARIABLE, Environment
 from copilot_sync.user_config import (
-    DEFAULT_PROFILE,
     Setting,
     UserConfig,
     UserConfigError,
-    check_profile,
     choose_settings,
     load_config,
 )
-
-OPTION = "--profile"
 
 
 class UserSettings(NamedTuple):
@@ -73,10 +71,9 @@ def read_user_settings(environment: Environment, config: Optional[UserConfig] = 
 
 def chosen_profile(environment: Environment) -> Setting:
     """Return the profile that an option or the environment names, or the default one."""
-    context = click.get_current_context(silent=True)
-    named = None if context is None else context.find_root().ensure_object(dict).get("profile")
-    if named:
-        return Setting(named, OPTION)
+    named = given_profile()
+    if named is not None:
+        return Setting(named, NAME)
     return Setting(environment.profile, PROFILE_VARIABLE) if environment.profile else Setting(DEFAULT_PROFILE)
 
 
@@ -90,18 +87,3 @@ def read_config() -> UserConfig:
         return load_config()
     except UserConfigError as error:
         raise click.ClickException(str(error)) from error
-
-
-def _choose(context: click.Context, _: click.Parameter, value: Optional[str]) -> None:
-    if value is None:
-        return
-    try:
-        context.find_root().ensure_object(dict)["profile"] = check_profile(value)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def profile_option() -> click.Option:
-    """Create the option. Each command takes it as well, because people type it at the end."""
-    help_text = f"Which login.  [default: {PROFILE_VARIABLE}, or default]"
-    return click.Option([OPTION], metavar="NAME", expose_value=False, callback=_choose, help=help_text)
