@@ -313,6 +313,19 @@ def test_a_profile_is_chosen_at_either_end(
     assert emulator.tokens_issued == 1
 
 
+def test_a_profile_that_is_typed_goes_before_exported_credentials(
+    work: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Else the question would go to another account. One that was exported itself does not."""
+    monkeypatch.setenv("COPILOT_SYNC_API_KEY", "another-account")
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", emulator.api_url)
+    assert run(["models", "--profile", "work"]) == 0
+    assert run(["doctor", "--profile", "work"]) == 0
+    assert "token: received\n" in capsys.readouterr().out
+    monkeypatch.setenv("COPILOT_SYNC_PROFILE", "work")
+    assert run(["models"]) == 1
+
+
 def test_a_profile_that_is_not_there_is_told(work: str, capsys: Capture) -> None:
     """With what to type. A name that can't be one is wrong usage."""
     assert run(["models", "--profile", "home"]) == 1

@@ -28,8 +28,8 @@ class UserSettings(NamedTuple):
 
     Attributes:
         profile: The profile.
-        login: Its login; ``None`` if it has none, or if the environment has credentials.
-        environment: The variables; what they leave open is filled in.
+        login: Its login; ``None`` if it has none, or if the environment has credentials and no option names a profile.
+        environment: The variables; what they leave open is filled in, and credentials that do not count are left out.
         chosen: Every setting, with its origin.
     """
 
@@ -59,6 +59,8 @@ def read_user_settings(environment: Environment, config: Optional[UserConfig] = 
     profile = chosen_profile(environment)
     check_profile(profile.value)
     login = None
+    if profile.origin == NAME:  # who types it means that account, whatever was exported long ago
+        environment = replace(environment, api_key=None, cookies=None)
     if environment.api_key is None and environment.cookies is None:
         login = load_login(profile.value)
         if login is None and profile != Setting(DEFAULT_PROFILE):
