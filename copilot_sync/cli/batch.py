@@ -71,7 +71,7 @@ Examples:
     type=click.Choice(FORMATS),
     help="jsonl, csv, text or openai.  [default: from IN's suffix]",
 )
-@click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
+@click.option("-m", "--model", metavar="ID", help='The model.  [default: as "config" says]')
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 @options.files
 @click.option("--workers", metavar="N", type=click.IntRange(1), help="Prompts at once.  [default: 2; emulator: 8]")
