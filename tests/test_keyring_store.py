@@ -90,7 +90,7 @@ def _failing(own: MemoryKeyring) -> None:
 
 TROUBLE: Dict[str, Any] = {
     "this system has no keyring, as a server without a desktop": _none,
-    "the keyring is locked: unlock it, or to keep": _locked,
+    "the keyring is locked: unlock it; to keep": _locked,
     "did not keep the login; to keep the login in a file": _off,
     "the keyring failed (RuntimeError): see that it runs": _failing,
 }

@@ -82,7 +82,7 @@ def _with_keyring(use: Callable[[Any], Any]) -> Any:
         except NoKeyringError:
             problem = f"this system has no keyring, as a server without a desktop has none; {_INSTEAD}"
         except KeyringLocked:
-            problem = f"the keyring is locked: unlock it, or {_INSTEAD}"
+            problem = f"the keyring is locked: unlock it; {_INSTEAD}"
         except Exception as error:  # noqa: BLE001 - each system's service has errors of its own, which may quote a secret
-            problem = f"the keyring failed ({type(error).__name__}): see that it runs, or {_INSTEAD}"
+            problem = f"the keyring failed ({type(error).__name__}): see that it runs; {_INSTEAD}"
     raise KeyringStoreError(errno.ENODEV, problem)
