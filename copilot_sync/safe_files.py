@@ -21,6 +21,8 @@ _PREFIX = ".copilot-sync-"
 _NAMELESS = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")
 #: Seconds after which nobody writes to one of those any more.
 _LONG_AGO = 3600.0
+#: Seconds to wait for another process that writes. It takes milliseconds, unless that process was stopped meanwhile.
+PATIENCE = 2.0
 #: Seconds between two looks at a lock.
 _LOOK = 0.01
 
@@ -144,6 +146,33 @@ def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
             os.unlink(other)
         raise
     sync_folder(path)
+
+
+@contextlib.contextmanager
+def rewriting(path: str, mode: int) -> Iterator[IO[bytes]]:
+    """Write a file of the user's anew, as ``replacing`` does, with its lock held. Its folder is made if it is missing.
+
+    The block may read what the file holds. If there was none and the block fails, there is none afterwards.
+
+    Raises:
+        OSError: It can't be written; then it is as it was.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with locked(path, PATIENCE) as is_alone:
+        try:
+            if is_alone:  # pragma: no branch - nobody holds it for longer than a moment
+                remove_leftovers(path)
+            with replacing(path, mode) as file:
+                yield file
+        except BaseException:
+            _remove_if_empty(path)
+            raise
+
+
+def _remove_if_empty(path: str) -> None:
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_size == 0:
+            os.unlink(path)
 
 
 def remove_leftovers(path: str) -> None:

@@ -37,10 +37,12 @@ class Delay(NamedTuple):
         reason: ``limit``: the limits that were set for the account; ``service``: the service asked for a pause, or
             failed.
         seconds: How long it may take, as far as it is known; infinite if it is not.
+        why: The words of the error that it waits after; ``""`` if there are none.
     """
 
     reason: str
     seconds: float
+    why: str = ""
 
 
 class NothingYet(Exception):  # noqa: N818 - it is no error

@@ -81,6 +81,18 @@ def in_words(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, timezone.utc).isoformat(' ', 'minutes')[:-6]} UTC"
 
 
+def duration(seconds: float) -> str:
+    """Write how long something takes, such as ``42 s``, ``1 min 30 s``, ``2 h 5 min`` or ``3 d 4 h``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _moment(parts: Dict[str, Optional[str]]) -> Optional[float]:
     offset = _offset((parts["zone"] or "").lower())
     name = parts.get("name")

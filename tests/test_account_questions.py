@@ -77,7 +77,7 @@ def test_a_model_that_is_retired_between_two_questions(served: Emulator) -> None
     status, out, err = ran("ask", "--continue", "--model", "gpt-5.4-mini", "two")
     assert (status, out) == (1, "")
     assert "the model 'gpt-5.4-mini'" in err
-    assert "similar names: gpt-5" in err
+    assert "did you mean gpt-5" in err
     assert ran("ask", "--continue", "two")[:2] == (0, "two\n")
     [thread] = served.threads.values()
     assert [message["content"] for message in thread.user_messages] == ["one", "two"]

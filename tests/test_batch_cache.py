@@ -222,13 +222,13 @@ def test_a_command_answers_from_the_cache(
     before = len(emulator.requests)
     assert run("in.jsonl", "-o", "second.jsonl", *option) == 0
     assert len(emulator.requests) == before
-    (summary,) = capsys.readouterr().err.splitlines()
+    summary, _ = capsys.readouterr().err.splitlines()
     assert summary.startswith("answered: 2 (2 from the cache), failed: 0, in ")
     prompts_in(tmp_path, "one", "two", "three")
     assert run("in.jsonl", "-o", "third.jsonl", *option) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("answered: 3 (2 from the cache), failed: 0, in ")
-    assert [line.split()[0] for line in lines[1:]] == ["seconds", "tokens:"]
+    assert [line.split()[0] for line in lines[1:]] == ["seconds", "tokens:", "results:"]
     assert lines[2] == "tokens: 1 in, 1 out"
     found = {id: line.get("cached") for id, line in lines_of(tmp_path / "third.jsonl").items()}
     assert found == {"one": True, "two": True, "three": None}

@@ -17,12 +17,14 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 from support import Worker
+from terminals import CTRL_C, Terminal
 
 from copilot_sync import Usage, batch
 from copilot_sync.batch.results import Result
 from copilot_sync.cli import batch as cli_batch
 from copilot_sync.cli.program import run
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.pacing.limiter import RateLimiter
 
 KILL_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "batch_kill.py"
 
@@ -71,7 +73,8 @@ def test_a_file_of_prompts_becomes_a_file_of_results(
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(
-        r"answered: 3, failed: 0, in \d+ s\nseconds for an answer: p50 [\d.e-]+, p95 [\d.e-]+\ntokens: 9 in, 6 out\n",
+        r"answered: 3, failed: 0, in \d+ s\nseconds for an answer: p50 [\d.e-]+, p95 [\d.e-]+\n"
+        r"tokens: 9 in, 6 out\nresults: out.jsonl\n",
         err,
     )
 
@@ -84,7 +87,9 @@ def test_some_failures_are_status_3(served: Emulator, folder: Path, capsys: pyte
     assert run(["batch", "in.jsonl", "-o", "out.jsonl"]) == 3
     assert capsys.readouterr().err == (
         "answered: 0, failed: 0, done before: 3, in 0 s\n"
-        "why prompts failed stands in out.jsonl; --retry-failed asks them again\n"
+        "results: out.jsonl\n"
+        "why prompts failed stands in the results; ask them again with: "
+        "copilot-sync batch in.jsonl -o out.jsonl --retry-failed\n"
     )
     served.choose_fault = None
     assert run(["batch", "in.jsonl", "-o", "out.jsonl", "--retry-failed"]) == 0
@@ -105,7 +110,7 @@ def test_what_ends_a_batch_is_status_1(served: Emulator, folder: Path, capsys: p
     fail_on(served, "one", Fault.status(402))
     assert run(["batch", "in.jsonl", "-o", "out.jsonl", "--workers", "1"]) == 1
     err = capsys.readouterr().err
-    assert "not done: 3; the same command goes on with them\n" in err
+    assert "not done: 3; go on with: copilot-sync batch in.jsonl -o out.jsonl --workers 1\n" in err
     assert "Error: the account's quota is used up" in err
     assert run(["batch", "in.jsonl", "-o", "out.jsonl", "--workers", "1", "--max-failures", "1"]) == 1
     served.choose_fault = lambda stage, request: Fault.status(400) if stage == "message" else None
@@ -174,7 +179,7 @@ def test_an_output_that_is_something_else_is_left_alone(
     assert run(["batch", "in.jsonl", "-o", "mine.db"]) == 1
     err = capsys.readouterr().err
     assert "mine.db was not written by a batch: name another file" in err
-    assert "goes on" not in err  # the same command would be refused again
+    assert "go on with" not in err  # the same command would be refused again
     assert (folder / "mine.db").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "mine.db"]
     assert sent(served) == []
@@ -318,7 +323,7 @@ def test_ctrl_c_is_status_130_and_leaves_everything_in_order(served: Emulator, f
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
     assert re.search(rb"answered: \d+, failed: 0, in \d+ s\n", err)
-    assert re.search(rb"not done: \d+; the same command goes on with them\n", err)
+    assert re.search(rb"not done: \d+; go on with: copilot-sync batch in.txt -o out.jsonl --workers 4\n", err)
     done = len(results_of(folder / "out.jsonl"))
     assert 0 < done < 60
     assert run(["batch", "in.txt", "-o", "out.jsonl"]) == 0
@@ -406,7 +411,7 @@ def test_a_terminal_shows_a_bar(served: Emulator, folder: Path, monkeypatch: pyt
         assert run(["batch", "in.jsonl", "-o", "out.jsonl"]) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", reading.result().decode())
     assert re.search(r"3/3 0 failed, \d+ a minute, 0 s left", text)
-    assert text.rstrip().splitlines()[-1].startswith("tokens: ")
+    assert [line.split(": ")[0] for line in text.rstrip().splitlines()[-2:]] == ["tokens", "results"]
 
 
 class _Terminal(io.StringIO):
@@ -458,7 +463,7 @@ class Results:
 
 
 def tally_of(results: Results, clock: Clock) -> cli_batch.Tally:
-    return cli_batch.Tally(results, clock=clock)  # type: ignore[arg-type]
+    return cli_batch.Tally(results, RateLimiter(clock=clock), clock=clock)  # type: ignore[arg-type]
 
 
 def test_a_line_comes_every_so_often(capsys: pytest.CaptureFixture[str]) -> None:
@@ -485,15 +490,6 @@ def test_where_nobody_knows_how_many_there_are_no_end_is_told() -> None:
     assert tally_of(Results(total=5), clock).line() == "0 of 5 done, 0 failed, 0 a minute"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (59.6, "1 min 0 s"), (61, "1 min 1 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
-)
-def test_a_time_is_told_in_words(seconds: float, words: str) -> None:
-    """As short as it can be."""
-    assert cli_batch._duration(seconds) == words
-
-
 def test_the_summary_has_percentiles_and_tokens() -> None:
     """Of the answers alone; where tokens are not told they count as none."""
     clock = Clock()
@@ -503,13 +499,44 @@ def test_the_summary_has_percentiles_and_tokens() -> None:
     tally.count(Result("x", seconds=500, error={}))
     clock.now = 5000
     assert (tally.percentile(0.5), tally.percentile(0.95), tally.percentile(1)) == (0.5, 0.95, 1.0)
-    assert list(tally.summary("out.jsonl")) == [
+    assert list(tally.summary("out file.jsonl", ["copilot-sync", "batch", "in", "-o", "out file.jsonl"])) == [
         "answered: 100, failed: 1, done before: 898, in 1 h 23 min",
         "seconds for an answer: p50 0.5, p95 0.95",
         "tokens: 100 in, 0 out",
-        "not done: 1; the same command goes on with them",
+        "results: out file.jsonl",
+        "not done: 1; go on with: copilot-sync batch in -o 'out file.jsonl'",
     ]
     assert tally_of(Results(), clock).percentile(0.5) == 0
+
+
+def test_a_pause_is_shown_while_it_lasts_and_summed_up() -> None:
+    """It takes the place of the time that is left. Else what the client waits for does."""
+    clock = Clock()
+    limiter = RateLimiter(clock=clock)
+    waits = ["waiting: another question has to end first", ""]
+    results: Any = Results(total=5, skipped=1)
+    tally = cli_batch.Tally(results, limiter, waits=lambda: waits[0], clock=clock)
+    assert tally.line() == f"1 of 5 done, 0 failed, 0 a minute, {waits[0]}"
+    limiter.penalize(60.0)
+    clock.now = 15.0
+    why = "the service asked to slow down, or failed"
+    assert tally.line() == f"1 of 5 done, 0 failed, 0 a minute, waiting 45 s: {why}"
+    assert list(tally.summary("-", []))[1:] == [f"pauses: 1, 15 s in all, because {why}", "not done: 4"]
+
+
+def test_a_bar_shows_a_pause(served: Emulator, folder: Path) -> None:
+    """Also if there are no results meanwhile."""
+    served.choose_fault = lambda stage, request: Fault.status(429, retry_after=59) if stage == "message" else None
+    with Terminal("batch", "in.jsonl", "-o", "out.jsonl", environment={}, columns=120) as terminal:
+        terminal.expect("0 failed, 0 a minute, waiting ")
+        terminal.expect(" s: ")
+        terminal.expect("0 failed, 0 a minute, waiting ")
+        terminal.send(CTRL_C)
+        assert terminal.status() == 130
+        shown = "\n".join(terminal.lines())
+    assert "waiting" not in shown
+    assert "pauses: 1, " in shown
+    assert "not done: 3; go on with: copilot-sync batch in.jsonl -o out.jsonl\n" in f"{shown}\n"
 
 
 def test_what_is_counted_stays_small() -> None:
@@ -526,7 +553,7 @@ def test_help_has_a_line_for_each_option(capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     for name in cli_batch.batch.params:
         assert name.opts[-1] in out or name.metavar == "IN"
-    assert len(re.findall(r"\[default:|\[required\]", re.sub(r"\s+", " ", out))) == 15
+    assert len(re.findall(r"\[default:|\[required\]", re.sub(r"\s+", " ", out))) == 16
     assert "Examples:\n  copilot-sync batch prompts.jsonl -o results.jsonl --rate 20\n" in out.replace("\n    ", "\n  ")
     assert run(["--help"]) == 0
     assert "batch " in capsys.readouterr().out

@@ -263,11 +263,11 @@ def test_a_retry_that_was_stopped_leaves_the_answer_of_before(
 
     show, stops = module.show_answer, iter([True, False, True, False])
 
-    def show_until_stopped(stream: Any, raw: bool) -> None:
+    def show_until_stopped(stream: Any, raw: bool, waits: Any) -> None:
         if next(stops):
             next(stream)
             raise KeyboardInterrupt
-        show(stream, raw)
+        show(stream, raw, waits)
 
     monkeypatch.setattr(module, "show_answer", show_until_stopped)
     served.script(*[Reply(["half", " whole"])] * 4)

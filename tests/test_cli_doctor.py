@@ -21,7 +21,7 @@ from copilot_sync.emulator import Emulator
 
 CHECKED = [
     "copilot-sync", "Python", "requests", "sseclient-py", "tenacity", "click", "rich", "markdown-it-py", "urllib3",
-    "settings", "certificates", "token cache",
+    "config file", "settings", "certificates", "token cache",
 ]  # fmt: skip
 MISSING = importlib.metadata.PackageNotFoundError()
 

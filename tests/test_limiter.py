@@ -42,6 +42,21 @@ def answered(rate_limiter: RateLimiter, times: int) -> None:
         rate_limiter.answered()
 
 
+def test_pauses_are_counted(clock: Clock) -> None:
+    """With the seconds that have passed of them. One that becomes longer is the same one."""
+    rate_limiter = RateLimiter(clock=clock)
+    assert rate_limiter.pauses == (0, 0.0)
+    rate_limiter.penalize(10)
+    clock.now += 4
+    rate_limiter.penalize(10)
+    assert rate_limiter.pauses == (1, 4.0)
+    clock.now += 100
+    assert rate_limiter.pauses == (1, 14.0)
+    rate_limiter.penalize(5)
+    clock.now += 5
+    assert rate_limiter.pauses == (2, 19.0)
+
+
 def test_so_many_may_be_inside_at_once(clock: Clock) -> None:
     """Whoever comes when all places are taken has to wait for somebody to leave."""
     rate_limiter = RateLimiter(3, clock=clock)

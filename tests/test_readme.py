@@ -14,8 +14,9 @@ import pytest
 from terminals import Terminal
 
 from copilot_sync import settings
-from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, store_login
+from copilot_sync.auth.stored_logins import StoredLogin, store_login
 from copilot_sync.emulator import Emulator
+from copilot_sync.profiles import DEFAULT_PROFILE
 from copilot_sync.secret import Secret
 
 HOME = Path(__file__).parents[1]

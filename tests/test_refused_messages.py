@@ -57,7 +57,7 @@ def test_a_model_that_is_refused_is_named_with_its_nearest(emulator: Emulator, c
         "message",
     )
     words = str(error)
-    for part in ("'gpt-5.4-minii'", "similar names: gpt-5.4-mini", '"auto"', "Client.models()", "copilot-sync models"):
+    for part in ("'gpt-5.4-minii'", "did you mean gpt-5.4-mini", '"auto"', "Client.models()", "copilot-sync models"):
         assert part in words
     again = pickle.loads(pickle.dumps(error))
     assert (again.model, again.suggestions, str(again)) == (error.model, error.suggestions, words)
@@ -86,7 +86,7 @@ def test_a_name_like_no_other_has_no_suggestion(emulator: Emulator, client: Clie
     with pytest.raises(ModelNotAvailableError) as caught:
         client.ask("Hi", model="?!")
     assert caught.value.suggestions == ()
-    assert "similar names" not in str(caught.value)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_a_model_that_is_listed_is_not_suggested_for_itself(emulator: Emulator, client: Client) -> None:

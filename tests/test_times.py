@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_sync.times import read_date, read_time
+from copilot_sync.times import duration, read_date, read_time
 
 MOMENT = 1_782_566_106.0  # 2026-06-27T13:15:06Z
 
@@ -129,3 +129,19 @@ def test_nothing_is_imported_by_reading() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
     assert done.stdout.split() == [b"[]", b"False"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min 0 s"),
+        (61, "1 min 1 s"),
+        (3599, "59 min 59 s"),
+        (7260, "2 h 1 min"),
+        (266400, "3 d 2 h"),
+    ],
+)
+def test_a_time_is_told_in_words(seconds: float, words: str) -> None:
+    """As short as it can be."""
+    assert duration(seconds) == words

@@ -7,6 +7,8 @@ A file has the mode 0600 in a folder of the mode 0700, and is replaced as a whol
 Anything else in its place is neither read nor written nor removed: a link, a device, a file of another user's, a file
 without the mark. An empty file is what a login leaves that was killed, and counts as none.
 
+The secret of a login may be in the system's keyring instead; the file then says only so. ``keyring_store`` has it.
+
 A login goes with the host that its cookies belong to, and is never sent to another one. No error and no ``repr`` shows
 any of it.
 """
@@ -15,32 +17,33 @@ import contextlib
 import errno
 import json
 import os
-import re
 import stat
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Type, TypeVar
 
 from copilot_sync.auth.credentials import Credentials
+from copilot_sync.auth.keyring_store import KeyringStoreError, read_secret, remove_secret, write_secret
 from copilot_sync.errors import MissingCredentialsError
-from copilot_sync.safe_files import AT_ONCE, locked, remove_leftovers, replacing
+from copilot_sync.pacing.rate_limit import RateLimit
+from copilot_sync.profiles import DEFAULT_PROFILE, check_profile
+from copilot_sync.safe_files import AT_ONCE, PATIENCE, locked, remove_leftovers, rewriting
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment
+from copilot_sync.user_config import NUMBERS, choose_settings, load_config
 from copilot_sync.user_folders import config_folder
 
 T = TypeVar("T", bound="MadeFromProfile")
 
-DEFAULT_PROFILE = "default"
 #: Of github.com's cookies, those that say who it is. Nothing else is stored.
 SESSION_COOKIES = ("user_session", "__Host-user_session_same_site", "logged_in", "dotcom_user")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: What a file of ours begins with.
 _MARK = {"copilot_sync": "login"}
+#: Says in such a file that the secret is in the keyring.
+_IN_KEYRING = "keyring"
 #: Bytes of a file that are read; a larger one is none of ours.
 _LARGEST_FILE = 64 * 1024
-#: Seconds to wait for another process that writes. It takes milliseconds, unless that process was stopped meanwhile.
-_PATIENCE = 2.0
 #: Arguments that would send a login to a host that it does not belong to, or mix it with another one.
 _FIXED = ("api_key", "cookies", "github_url")
 
@@ -54,12 +57,14 @@ class StoredLogin:
         github_url: Where the cookies are exchanged.
         api_url: The API of the account's plan; ``None`` for the one of the environment, or the default.
         since: When it was stored, in seconds since 1970.
+        in_keyring: Whether the secret is in the system's keyring, and not in the file.
     """
 
     secret: Secret[Any] = field(repr=False)
     github_url: str
     api_url: Optional[str] = None
     since: float = field(default_factory=time.time)
+    in_keyring: bool = False
 
     @property
     def has_cookies(self) -> bool:
@@ -71,10 +76,15 @@ class StoredLogin:
         """The name of the account as the cookies have it; ``""`` if that is not known."""
         return str(self.secret.reveal().get("dotcom_user", "")) if self.has_cookies else ""
 
+    @property
+    def hosts(self) -> Dict[str, Optional[str]]:
+        """The hosts, as the arguments of ``Client``."""
+        return {"github_url": self.github_url, "api_url": self.api_url}
+
     def options(self) -> Dict[str, Any]:
         """Return the arguments of ``Client`` for it."""
         kind = "cookies" if self.has_cookies else "api_key"
-        return {kind: self.secret, "github_url": self.github_url, "api_url": self.api_url}
+        return {kind: self.secret, **self.hosts}
 
     def credentials(self) -> Credentials:
         """Return what a client makes of it."""
@@ -89,6 +99,9 @@ class MadeFromProfile:
     def from_profile(cls: Type[T], name: str = DEFAULT_PROFILE, **options: Any) -> T:
         """Make a client with the login that ``copilot-sync login`` has stored. It is read now, and only now.
 
+        What the user's config file says of the model, the API, the proxy and the pace counts as well, unless an
+        argument or a variable says otherwise. The pace becomes the ``rate_limit``.
+
         Args:
             name: The profile. The environment is not asked for it.
             **options: Further arguments of the client, but for ``api_key``, ``cookies`` and ``github_url``, which
@@ -97,7 +110,8 @@ class MadeFromProfile:
         Raises:
             MissingCredentialsError: The profile has no login, or its file can't be used.
             TypeError: An argument has the wrong type, or is the profile's.
-            ValueError: The name can't be one of a profile, or an argument can't be used.
+            ValueError: The name can't be one of a profile, an argument can't be used, or the config file can't.
+            ImportError: What reads the login or the config file is not installed.
         """
         fixed = [option for option in _FIXED if option in options]
         options = {key: Secret.coerce(value) if key in _FIXED else value for key, value in options.items()}
@@ -107,13 +121,24 @@ class MadeFromProfile:
         if login is None:
             raise MissingCredentialsError(no_login(name), stage="credentials")
         make: Callable[..., T] = cls
-        return make(**{**login.options(), **options})
+        return make(**{**login.options(), **_configured(name, login), **options})
+
+
+def _configured(name: str, login: StoredLogin) -> Dict[str, Any]:
+    """Return the arguments of ``Client`` that the config file has for a profile."""
+    chosen = choose_settings(Environment.read(), load_config(), name, login.hosts)
+    found = {name: setting.value for name, setting in chosen.items() if setting.is_configured}
+    pace = {name: found.pop(name) for name in NUMBERS if name in found}
+    return {**found, "rate_limit": RateLimit(**pace)} if pace else found
 
 
 def no_login(name: str) -> str:
     """Say that a profile has no login, and what to type."""
-    option = "" if name == DEFAULT_PROFILE else f" --profile {name}"
-    return f"the profile {name} has no login: copilot-sync login{option}"
+    return f"the profile {name} has no login: {_login_command(name)}"
+
+
+def _login_command(name: str) -> str:
+    return "copilot-sync login" + ("" if name == DEFAULT_PROFILE else f" --profile {name}")
 
 
 def login_file(name: str) -> str:
@@ -123,11 +148,7 @@ def login_file(name: str) -> str:
         TypeError: The name is not a string.
         ValueError: It can't be one of a profile.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a profile must be a string, not {type(name).__name__}")
-    if not _NAME.fullmatch(name):
-        raise ValueError("the name of a profile has 1 to 64 ASCII letters, digits, dots, dashes and underscores")
-    return os.path.join(config_folder(), "credentials", f"{name}.json")
+    return os.path.join(config_folder(), "credentials", f"{check_profile(name)}.json")
 
 
 def load_login(name: str) -> Optional[StoredLogin]:
@@ -141,7 +162,7 @@ def load_login(name: str) -> Optional[StoredLogin]:
     path = login_file(name)
     try:
         data = _data_of(path)
-        login = None if data is None else _login_of(data)
+        login = None if data is None else _login_of(name, data)
     except OSError as error:
         problem = error.strerror or type(error).__name__
     else:
@@ -153,22 +174,20 @@ def store_login(name: str, login: StoredLogin) -> str:
     """Store the login of a profile in place of what it had, and return the file.
 
     Raises:
-        OSError: It can't be written, or what is in its place is none of ours. Then that is as it was.
+        OSError: It can't be written, the keyring does not take it, or what is in its place is none of ours. Then that
+            is as it was.
         TypeError: As ``login_file``.
         ValueError: As ``login_file``.
     """
     path = login_file(name)
-    _data_of(path)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with locked(path, _PATIENCE) as is_alone:
-        try:
-            if is_alone:  # pragma: no branch - nobody holds it for longer than a moment
-                remove_leftovers(path)
-            with replacing(path, 0o600) as file:
-                file.write(_content_of(login).reveal())
-        except BaseException:
-            _remove_if_empty(path)
-            raise
+    had_secret = is_in_keyring(name)
+    if login.in_keyring:
+        write_secret(name, login.secret)
+    with rewriting(path, 0o600) as file:
+        file.write(_content_of(login).reveal())
+    if had_secret and not login.in_keyring:
+        with contextlib.suppress(KeyringStoreError):  # it may be the reason for the change
+            remove_secret(name)
     return path
 
 
@@ -183,18 +202,30 @@ def remove_login(name: str) -> bool:
     path = login_file(name)
     if not os.path.lexists(path):
         return False
-    had_one = _data_of(path) is not None
-    with locked(path, _PATIENCE) as is_alone:
+    data = _data_of(path)
+    if data is not None and _keyring_has(data):
+        remove_secret(name)
+    with locked(path, PATIENCE) as is_alone:
         if is_alone:  # pragma: no branch - nobody holds it for longer than a moment
             remove_leftovers(path)
         os.unlink(path)
-    return had_one
+    return data is not None
 
 
-def _remove_if_empty(path: str) -> None:
-    with contextlib.suppress(OSError):
-        if os.stat(path).st_size == 0:
-            os.unlink(path)
+def is_in_keyring(name: str) -> bool:
+    """Whether the login of a profile has its secret in the keyring, which is not asked.
+
+    Raises:
+        OSError: What is in the place of its file is none of ours.
+        TypeError: As ``login_file``.
+        ValueError: As ``login_file``.
+    """
+    data = _data_of(login_file(name))
+    return data is not None and _keyring_has(data)
+
+
+def _keyring_has(data: "Secret[Mapping[str, Any]]") -> bool:
+    return data.reveal().get(_IN_KEYRING) is True
 
 
 def _data_of(path: str) -> "Optional[Secret[Mapping[str, Any]]]":
@@ -244,20 +275,23 @@ def _marked(content: Secret[bytes]) -> "Secret[Mapping[str, Any]]":
     return found
 
 
-def _login_of(data: "Secret[Mapping[str, Any]]") -> StoredLogin:
+def _login_of(name: str, data: "Secret[Mapping[str, Any]]") -> StoredLogin:
     def value(name: str, *kinds: type) -> Any:
         found = data.reveal().get(name)
         return found if isinstance(found, kinds) else None
 
-    secret = Secret(value("api_key", str) or value("cookies", dict))
+    in_keyring = _keyring_has(data)
+    secret = read_secret(name) if in_keyring else Secret(value("api_key", str) or value("cookies", dict))
+    if secret is None:
+        raise OSError(errno.ENOENT, f"the keyring has nothing for it; store it again: {_login_command(name)}")
     github_url, since = value("github_url", str), value("since", int, float)
     if not secret or not github_url:
         raise OSError(errno.EINVAL, "something is missing in it")
-    return StoredLogin(secret, github_url, value("api_url", str), float(since or 0.0))
+    return StoredLogin(secret, github_url, value("api_url", str), float(since or 0.0), in_keyring)
 
 
 def _content_of(login: StoredLogin) -> Secret[bytes]:
     kind = "cookies" if login.has_cookies else "api_key"
-    data = {**_MARK, kind: login.secret.reveal()}
+    data = {**_MARK, **({_IN_KEYRING: True} if login.in_keyring else {kind: login.secret.reveal()})}
     data.update(github_url=login.github_url, api_url=login.api_url, since=login.since)
     return Secret(json.dumps(data, indent=1).encode("ascii"))

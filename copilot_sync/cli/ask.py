@@ -10,7 +10,7 @@ from copilot_sync.cli.backend import open_backend, play_demo, read_proxy, report
 from copilot_sync.cli.output import show_answer, show_data, show_json, show_references
 from copilot_sync.cli.question import read_attachments, read_question, with_images
 from copilot_sync.cli.schemas import read_expectation
-from copilot_sync.cli.waiting import WaitingView
+from copilot_sync.cli.waiting import AwaitedAnswer
 from copilot_sync.safe_text import well_formed
 from copilot_sync.settings import Timeout
 
@@ -70,9 +70,9 @@ def ask(
     if repairs is not None and schema is None:
         raise click.UsageError("--repairs is for answers that have to fit: add --schema, or omit it")
     expected = read_expectation(schema, repairs, emulated=emulated)
-    waiting = WaitingView()
+    awaited = AwaitedAnswer()
     proxy = None if emulated else read_proxy(proxy)
-    with open_backend(emulated, prepare=play_demo, proxy=proxy, hooks=waiting.note) as backend:
+    with open_backend(emulated, prepare=play_demo, proxy=proxy, hooks=awaited.note) as backend:
         known = backend.conversation(conversation, go_on)
         with report_usage_errors():
             stream = backend.client.stream(
@@ -90,8 +90,8 @@ def ask(
             )
         with stream:
             if not as_json and expected is None:
-                show_answer(stream, raw)
-            with waiting if expected else contextlib.nullcontext():
+                show_answer(stream, raw, backend.waits)
+            with backend.waits.otherwise(awaited.words) if expected else contextlib.nullcontext():
                 answer = stream.read()
         if as_json:
             show_json(answer.to_dict())

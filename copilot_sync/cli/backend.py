@@ -1,6 +1,6 @@
 """The backend that a command talks to: the service, or an emulator inside this process.
 
-The client for the service is configured by the environment, and by the stored login if that has no credentials. It
+The client for the service is configured as ``user_settings`` says. An emulator has no use for that. The client
 keeps its token in the user's cache folder, because fetching one for each command looks like abuse;
 ``COPILOT_SYNC_TOKEN_CACHE`` changes that. Each question to the service is noted in the ledger of the user's state
 folder; ``COPILOT_SYNC_LEDGER`` changes that. An emulator ends with the process, so nothing of it is saved.
@@ -14,25 +14,26 @@ import logging
 import math
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import click
 
 from copilot_sync.auth.caches import FileCache
-from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, no_login
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.cli.log import LineHandler
+from copilot_sync.cli.user_settings import UserSettings, read_user_settings
+from copilot_sync.cli.waits import WaitLine, WaitsIn
 from copilot_sync.client import Client
-from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.models import Conversation, Thread
 from copilot_sync.pacing import account_limiter
 from copilot_sync.pacing.limiter import BY_HOST, pace_for
 from copilot_sync.pacing.rate_limit import RateLimit
+from copilot_sync.profiles import DEFAULT_PROFILE
 from copilot_sync.safe_text import check_id
 from copilot_sync.secret import Secret
-from copilot_sync.settings import Environment, Urls, choose_urls, is_loopback
+from copilot_sync.settings import MODEL, Environment, Urls, choose_urls, is_loopback
 from copilot_sync.transport.proxies import check_proxy
 from copilot_sync.user_folders import cache_folder, state_folder
 
@@ -45,12 +46,27 @@ _BEGINNING = re.compile("[0-9a-f][0-9a-f-]{3,34}")
 _EMULATED_PACE = 0.05
 
 
+#: How many questions may be under way at once, and how many may begin in a minute, as ``pace_for`` takes it.
+CommandPace = Tuple[Optional[int], Optional[float]]
+
+
 @dataclass(frozen=True)
 class Backend:
-    """A client, and the storage of the last conversation that it had."""
+    """A client, and the storage of the last conversation that it had.
+
+    Attributes:
+        client: The client.
+        last_conversation: The storage.
+        model: The model that is asked if nobody names another one.
+        pace: What the options and the config file say of it.
+        waits: Shows what is waited for.
+    """
 
     client: Client
     last_conversation: LastConversation
+    model: str
+    pace: CommandPace
+    waits: WaitLine
 
     def conversation(self, identifier: Optional[str], go_on: bool) -> Optional[Conversation]:
         """Return the conversation that ``--conversation`` or ``--continue`` selects; ``None`` for a new one.
@@ -120,7 +136,8 @@ def open_backend(
     emulated: bool = False,
     *,
     prepare: "Callable[[Emulator, float], object]" = lambda *_: None,
-    pace: "Tuple[Optional[int], Optional[float]]" = (None, BY_HOST),
+    pace: CommandPace = (None, BY_HOST),
+    waits: WaitsIn = WaitsIn.LINE,
     **options: Any,
 ) -> Iterator[Backend]:
     """Open a client, and close it at the end.
@@ -128,14 +145,18 @@ def open_backend(
     Args:
         emulated: Talk to an emulator inside this process.
         prepare: Called with the emulator before it serves, and with the seconds between two of its words.
-        pace: How many questions may be under way at once, and how many may begin in a minute, as ``pace_for`` takes it.
+        pace: What the options of the command say of it; the config file is asked for the rest.
+        waits: Where a terminal shows what is waited for.
         **options: Further arguments of ``Client``.
 
     Raises:
-        click.ClickException: The environment holds a value that can't be used.
+        click.ClickException: The environment holds a value that can't be used, or the config file does.
     """
     with contextlib.ExitStack() as stack:
-        yield _emulated(stack, prepare, **options) if emulated else _real(stack, pace, **options)
+        if emulated:
+            yield _emulated(stack, prepare, pace, waits, **options)
+        else:
+            yield _real(stack, pace, waits, **options)
 
 
 @contextlib.contextmanager
@@ -158,42 +179,34 @@ def read_proxy(proxy: Optional[str]) -> Optional[str]:
         return check_proxy(Secret.coerce(proxy))
 
 
-def _real(stack: contextlib.ExitStack, pace: "Tuple[Optional[int], Optional[float]]", **options: Any) -> Backend:
+def _real(stack: contextlib.ExitStack, pace: CommandPace, waits: WaitsIn, **options: Any) -> Backend:
     try:
-        environment, login = read_login(Environment.read())
+        settings = read_user_settings(Environment.read())
+        environment, login = settings.environment, settings.login
         urls = choose_urls(None, None, environment)
+        pace = _pace(pace, settings)
         # One that the environment names is the client's own business, and so is "off".
         ledger = None if environment.ledger else _is_service(urls)
-        given = login.options() if login else {}
-        cache = token_cache_file(environment)
-        client = Client(token_cache=cache, ledger=ledger, **_limits(urls, pace), **given, **options)
+        given = {"model": environment.model, "proxy": settings.proxy, **(login.options() if login else {})}
+        given.update(github_url=environment.github_url, api_url=environment.api_url)
+        given.update((name, value) for name, value in options.items() if name != "proxy" or value)
+        client = Client(token_cache=token_cache_file(environment), ledger=ledger, **_limits(urls, pace), **given)
     except (TypeError, ValueError) as error:
         raise click.ClickException(f"an environment variable is wrong: {error}") from error
-    stack.enter_context(_told_of_waits())
+    line = stack.enter_context(WaitLine(stack.enter_context(client), waits))
+    stack.enter_context(_told_of_limits(logging.INFO if waits is WaitsIn.LOG or not line.is_shown else logging.WARNING))
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
     # The host that the page names is not known yet: the account's page stands for it.
     service = f"{urls.api} {urls.github}" if urls.is_auto else urls.api
-    if login and environment.profile not in (None, DEFAULT_PROFILE):
-        service += f" {environment.profile}"  # of another account, which has other conversations
-    return Backend(stack.enter_context(client), LastConversation(store, service))
+    if login and settings.profile != DEFAULT_PROFILE:
+        service += f" {settings.profile}"  # of another account, which has other conversations
+    return Backend(client, LastConversation(store, service), environment.model or MODEL, pace, line)
 
 
-def read_login(environment: Environment) -> Tuple[Environment, Optional[StoredLogin]]:
-    """Return the stored login, unless the environment has credentials, and the environment with the login's hosts.
-
-    Raises:
-        MissingCredentialsError: The environment names a profile that has none, or its file can't be used.
-        ValueError: What the environment names can't be a profile.
-    """
-    if environment.api_key is not None or environment.cookies is not None:
-        return environment, None
-    login = load_login(environment.profile or DEFAULT_PROFILE)
-    if login is not None:
-        api_url = login.api_url or environment.api_url
-        return replace(environment, github_url=login.github_url, api_url=api_url), login
-    if environment.profile is not None:
-        raise MissingCredentialsError(no_login(environment.profile), stage="credentials")
-    return environment, None
+def _pace(pace: CommandPace, settings: UserSettings) -> CommandPace:
+    """Return what the options say, and for the rest what the config file does."""
+    concurrency, rate = (settings.chosen[name].value for name in ("concurrency", "per_minute"))
+    return pace[0] or concurrency, rate if pace[1] is BY_HOST and rate is not None else pace[1]
 
 
 def _is_service(urls: Urls) -> bool:
@@ -201,7 +214,7 @@ def _is_service(urls: Urls) -> bool:
     return not any(is_loopback(urlsplit(url).hostname or "") for url in urls.hosts)
 
 
-def _limits(urls: Urls, pace: "Tuple[Optional[int], Optional[float]]") -> Dict[str, Any]:
+def _limits(urls: Urls, pace: CommandPace) -> Dict[str, Any]:
     """Return the arguments of ``Client`` for the limit that all commands share."""
     if not _is_service(urls):
         return {}
@@ -211,12 +224,12 @@ def _limits(urls: Urls, pace: "Tuple[Optional[int], Optional[float]]") -> Dict[s
 
 
 @contextlib.contextmanager
-def _told_of_waits() -> Iterator[None]:
-    """Have the user told while the block lasts."""
+def _told_of_limits(level: int) -> Iterator[None]:
+    """Have the user told of waits for the limits while the block lasts, or of warnings alone."""
     logger, teller = account_limiter.logger, LineHandler()
     before, passes_on = logger.level, logger.propagate
     logger.addHandler(teller)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False  # or its warnings would come twice
     try:
         yield
@@ -231,7 +244,13 @@ def token_cache_file(environment: Environment) -> Optional[str]:
     return None if environment.token_cache else os.path.join(cache_folder(), "tokens.json")
 
 
-def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float], object]", **options: Any) -> Backend:
+def _emulated(
+    stack: contextlib.ExitStack,
+    prepare: "Callable[[Emulator, float], object]",
+    pace: CommandPace,
+    waits: WaitsIn,
+    **options: Any,
+) -> Backend:
     from copilot_sync.emulator import Emulator, Reply
     from copilot_sync.emulator.demo_data import echo_or_data
 
@@ -250,7 +269,9 @@ def _emulated(stack: contextlib.ExitStack, prepare: "Callable[[Emulator, float],
         ledger=False,
         **options,
     )
-    return Backend(stack.enter_context(client), LastConversation(NullCache(), emulator.api_url))
+    last_conversation = LastConversation(NullCache(), emulator.api_url)
+    line = stack.enter_context(WaitLine(stack.enter_context(client), waits))
+    return Backend(client, last_conversation, Environment.read().model or MODEL, pace, line)
 
 
 def play_demo(emulator: "Emulator", pace: float) -> None:

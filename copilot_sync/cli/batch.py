@@ -5,11 +5,13 @@ elsewhere, and a summary at the end, however the batch ends.
 """
 
 import contextlib
+import importlib.util
 import os
+import shlex
 import sys
 import time
 from collections import Counter
-from typing import Any, Callable, ContextManager, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 from typing import Counter as CounterType
 
 import click
@@ -26,15 +28,20 @@ from copilot_sync.cli.output import show_json
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.schemas import read_expectation
 from copilot_sync.cli.terminal import is_terminal
-from copilot_sync.pacing.limiter import BY_HOST
+from copilot_sync.cli.waits import ROOM, WaitsIn, words_of
+from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.settings import Timeout
+from copilot_sync.stepping import Delay
 from copilot_sync.structured import REPAIRS
+from copilot_sync.times import duration
 from copilot_sync.user_folders import cache_folder
 
 FAILED = 1
 SOME_FAILED = 3
 #: Seconds between two lines of progress if stderr is not a terminal.
 _BETWEEN_LINES = 10.0
+#: Why everybody waits.
+_PAUSE = "the service asked to slow down, or failed"
 #: Stands for stdout. A file of that name is ``./-``.
 _STDOUT = "-"
 #: Stands for the user's own folder of answers.
@@ -65,7 +72,7 @@ Examples:
     type=click.Choice(FORMATS),
     help="jsonl, csv, text or openai.  [default: from IN's suffix]",
 )
-@click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
+@click.option("-m", "--model", metavar="ID", help='The model.  [default: as "config" says]')
 @click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 @options.files
 @click.option("--workers", metavar="N", type=click.IntRange(1), help="Prompts at once.  [default: 2; emulator: 8]")
@@ -125,12 +132,15 @@ def batch(
     expected = read_expectation(schema, repairs, emulated=emulated)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_open_prompts(prompts, form))
-        client = stack.enter_context(_backend(emulated, cache, others)).client
+        has_bar = _has_bar(output == _STDOUT)
+        backend = stack.enter_context(_backend(emulated, cache, others, WaitsIn.BAR if has_bar else WaitsIn.LOG))
+        concurrency, rate = pace_for(backend.client.api_url, *backend.pace)
+        limiter = RateLimiter(concurrency, rate=rate)
         output_format = source.format if source.format in OUTPUT_FORMS else "jsonl"
         with report_usage_errors():
             results = run(
                 source,
-                client=client,
+                client=backend.client,
                 model=model,
                 files=attachments,
                 output=output if is_kept else None,
@@ -139,14 +149,18 @@ def batch(
                 schema=expected and expected.schema,
                 repairs=REPAIRS if repairs is None else repairs,
                 timeout=None if timeout is None else Timeout(total=timeout),
+                workers=concurrency,
+                rate_limiter=limiter,
                 **{name: value for name, value in others.items() if value is not None},
             )
-        return _show_results(stack.enter_context(results), output, OUTPUT_FORMS[output_format])
+        tally = Tally(stack.enter_context(results), limiter, waits=backend.waits.words)
+        return _show_results(tally, output, OUTPUT_FORMS[output_format], has_bar=has_bar)
 
 
-def _backend(emulated: bool, cache: Optional[str], others: Dict[str, Any]) -> ContextManager[Backend]:
-    pace = others.get("workers"), BY_HOST if others.get("rate") is None else others["rate"]
-    return open_backend(emulated, pace=pace, answer_cache=_answer_cache(cache, emulated))
+def _backend(emulated: bool, cache: Optional[str], others: Dict[str, Any], waits: WaitsIn) -> ContextManager[Backend]:
+    workers, rate = others.pop("workers"), others.pop("rate")
+    pace = workers, BY_HOST if rate is None else rate
+    return open_backend(emulated, pace=pace, waits=waits, answer_cache=_answer_cache(cache, emulated))
 
 
 def _answer_cache(folder: Optional[str], emulated: bool) -> Optional[str]:
@@ -168,13 +182,12 @@ def _open_prompts(prompts: str, form: Optional[str]) -> PromptFile:
         return read(sys.stdin.buffer if prompts == "-" else prompts, form)
 
 
-def _show_results(results: Run, output: str, form: OutputForm) -> int:
+def _show_results(tally: "Tally", output: str, form: OutputForm, *, has_bar: bool) -> int:
     """Run the batch, show its progress, and return the exit status."""
-    tally = Tally(results)
     shows_summary = True
     try:
-        with _progress(tally, output == _STDOUT) as show, report_usage_errors():
-            for result in results:
+        with _progress(tally, has_bar) as show, report_usage_errors():
+            for result in tally.results:
                 if output == _STDOUT:
                     show_json(form.fields_of(result))
                 tally.count(result)
@@ -187,9 +200,14 @@ def _show_results(results: Run, output: str, form: OutputForm) -> int:
         raise
     finally:
         # Also after Ctrl-C and after errors, which are reported elsewhere.
-        for line in tally.summary(output) if shows_summary else ():
+        for line in tally.summary(output, _command()) if shows_summary else ():
             click.echo(line, err=True)
     return tally.status
+
+
+def _command() -> List[str]:
+    """Return the command that runs, as it was typed."""
+    return ["copilot-sync", *click.get_current_context().find_root().ensure_object(dict).get("arguments", ())]
 
 
 class Tally:
@@ -197,11 +215,22 @@ class Tally:
 
     Args:
         results: The batch.
+        limiter: What lets its prompts through.
+        waits: Says what its client waits for; ``""`` for nothing.
         clock: A monotonic clock, in seconds.
     """
 
-    def __init__(self, results: Run, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._results = results
+    def __init__(
+        self,
+        results: Run,
+        limiter: RateLimiter,
+        *,
+        waits: Callable[[], str] = str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.results = results
+        self._limiter = limiter
+        self._waits = waits
         self._clock = clock
         self._began = clock()
         self._seconds: CounterType[float] = Counter()
@@ -229,12 +258,12 @@ class Tally:
     @property
     def done(self) -> int:
         """The number of prompts that have a result, including those of earlier runs."""
-        return self.answered + self.failed + self._results.skipped
+        return self.answered + self.failed + self.results.skipped
 
     @property
     def total(self) -> Optional[int]:
         """The number of prompts, if it is known."""
-        return self._results.total
+        return self.results.total
 
     @property
     def rate(self) -> float:
@@ -251,9 +280,9 @@ class Tally:
     @property
     def status(self) -> int:
         """The exit status of a batch that ran to its end."""
-        if not self.failed + self._results.skipped_failures:
+        if not self.failed + self.results.skipped_failures:
             return 0
-        return SOME_FAILED if self.answered + self._results.skipped else FAILED
+        return SOME_FAILED if self.answered + self.results.skipped else FAILED
 
     def percentile(self, share: float) -> float:
         """The seconds within which the given share of the answers came."""
@@ -265,48 +294,60 @@ class Tally:
                 return seconds
         return 0.0
 
+    def waiting(self) -> str:
+        """What the batch waits for; ``""`` for nothing."""
+        pause = self._limiter.pause
+        return words_of(Delay("service", pause, _PAUSE)) or self._waits()
+
+    def progress(self) -> str:
+        """How it goes: what failed, how fast it is, and how long it will take, or what it waits for."""
+        left = self.seconds_left
+        rest = self.waiting() or ("" if left is None else f"{duration(left)} left")
+        return ", ".join(filter(None, [f"{self.failed} failed", f"{self.rate:.0f} a minute", rest]))
+
     def line(self) -> str:
         """The progress in one line."""
         of = "" if self.total is None else f" of {self.total}"
-        left = self.seconds_left
-        rest = "" if left is None else f", {_duration(left)} left"
-        return f"{self.done}{of} done, {self.failed} failed, {self.rate:.0f} a minute{rest}"
+        return f"{self.done}{of} done, {self.progress()}"
 
-    def summary(self, output: str) -> Iterator[str]:
-        """The lines to print at the end."""
-        before = f", done before: {self._results.skipped}" if self._results.skipped else ""
-        took = _duration(self._clock() - self._began)
+    def summary(self, output: str, command: Sequence[str]) -> Iterator[str]:
+        """The lines to print at the end.
+
+        Args:
+            output: The file of the results, or ``-``.
+            command: What was typed.
+        """
+        before = f", done before: {self.results.skipped}" if self.results.skipped else ""
+        took = duration(self._clock() - self._began)
         cached = f" ({self.cached} from the cache)" if self.cached else ""
         yield f"answered: {self.answered}{cached}, failed: {self.failed}{before}, in {took}"
+        pauses, seconds = self._limiter.pauses
+        if pauses:
+            yield f"pauses: {pauses}, {duration(seconds)} in all, because {_PAUSE}"
         if self.answered > self.cached:
             p50, p95 = self.percentile(0.5), self.percentile(0.95)
             yield f"seconds for an answer: p50 {p50:g}, p95 {p95:g}"
             yield f"tokens: {self.input_tokens} in, {self.output_tokens} out"
+        if output != _STDOUT:
+            yield f"results: {output}"
         if self.total is not None and self.done < self.total:
-            again = "" if output == _STDOUT else "; the same command goes on with them"
+            again = "" if output == _STDOUT else f"; go on with: {shlex.join(command)}"
             yield f"not done: {self.total - self.done}{again}"
-        elif output != _STDOUT and self.failed + self._results.skipped_failures:
-            yield f"why prompts failed stands in {output}; --retry-failed asks them again"
+        elif output != _STDOUT and self.failed + self.results.skipped_failures:
+            again = shlex.join(dict.fromkeys([*command, "--retry-failed"]))
+            yield f"why prompts failed stands in the results; ask them again with: {again}"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _progress(tally: Tally, has_results: bool) -> ContextManager[Callable[[], None]]:
-    """Return a function that shows the current progress: as a bar if the terminal can draw one, otherwise as lines.
-
-    Results on the same terminal would break a bar apart.
-    """
+def _has_bar(has_results: bool) -> bool:
+    """Whether the terminal can draw a bar. Results on the same terminal would break it apart."""
     is_shared = has_results and is_terminal(sys.stdout)
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_shared:
-        with contextlib.suppress(ImportError):
-            return _bar_progress(tally)
-    return contextlib.nullcontext(_LineProgress(tally))
+    is_able = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+    return is_able and not is_shared and importlib.util.find_spec("rich") is not None
+
+
+def _progress(tally: Tally, has_bar: bool) -> ContextManager[Callable[[], None]]:
+    """Return a function that shows the current progress: as a bar, or as lines."""
+    return _bar_progress(tally) if has_bar else contextlib.nullcontext(_LineProgress(tally))
 
 
 class _LineProgress:
@@ -325,18 +366,32 @@ class _LineProgress:
 
 
 def _bar_progress(tally: Tally) -> ContextManager[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.console import Console, RenderableType
+    from rich.constrain import Constrain
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+    from rich.table import Column
+    from rich.text import Text
 
-    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+
+    class Words(ProgressColumn):
+        """Says how it goes. It is drawn ten times a second, also while there are no results."""
+
+        def render(self, task: Task) -> Text:
+            return Text(tally.progress())
+
+    class Bar(Progress):
+        """Leaves room at the right."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield Constrain(self.make_tasks_table(self.tasks), console.width - ROOM)
+
+    columns = [BarColumn(), MofNCompleteColumn(), Words(Column(no_wrap=True))]
+    progress = Bar(*columns, console=console, transient=True)
     task = progress.add_task("", total=None)
 
     def show() -> None:
-        left = tally.seconds_left
-        rest = "" if left is None else f", {_duration(left)} left"
-        words = f"{tally.failed} failed, {tally.rate:.0f} a minute{rest}"
-        progress.update(task, total=tally.total, completed=tally.done, description=words)
+        progress.update(task, total=tally.total, completed=tally.done)
 
     @contextlib.contextmanager
     def shown() -> Iterator[Callable[[], None]]:

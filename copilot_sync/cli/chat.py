@@ -29,7 +29,6 @@ from copilot_sync.models import Conversation
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.os_threads import JOIN_TIMEOUT
 from copilot_sync.safe_text import well_formed
-from copilot_sync.settings import MODEL, Environment
 from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import one_line
 from copilot_sync.user_folders import state_folder
@@ -89,9 +88,9 @@ def chat(
     Each line is a question; \"\"\" opens a block of several lines, and \"\"\" at the end of a line closes it. Type
     /help for the commands, Ctrl-C to stop an answer, Ctrl-D to end.
     """
-    model = model or Environment.read().model or MODEL
     with open_backend(emulated, prepare=play_demo) as backend:
-        loop = _ChatLoop(backend, backend.conversation(conversation, go_on), model, system, raw, label)
+        known = backend.conversation(conversation, go_on)
+        loop = _ChatLoop(backend, known, model or backend.model, system, raw, label)
         try:
             loop.run()
         finally:
@@ -248,7 +247,7 @@ class _ChatLoop:
         """Show an answer while it comes, and record it."""
         try:
             with stream:
-                show_answer(stream, self._raw)
+                show_answer(stream, self._raw, self._backend.waits)
         except KeyboardInterrupt:
             if not self._is_interactive:
                 raise

@@ -11,19 +11,20 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import requests
 
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
-from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, login_file
-from copilot_sync.cli.backend import read_login
+from copilot_sync.auth.stored_logins import login_file
 from copilot_sync.cli.quota import UNKNOWN, quota_rows
+from copilot_sync.cli.user_settings import read_user_settings
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, MissingCredentialsError, WrongHostError
 from copilot_sync.protocol.requests import Request
+from copilot_sync.secret import Secret
 from copilot_sync.settings import (
     API_KEY_VARIABLE,
     API_URL_VARIABLE,
@@ -41,8 +42,9 @@ from copilot_sync.settings import (
 )
 from copilot_sync.times import in_words
 from copilot_sync.transport.call import CallContext
-from copilot_sync.transport.proxies import place_of
+from copilot_sync.transport.proxies import environment_proxy, shown_proxy
 from copilot_sync.transport.session import Transport
+from copilot_sync.user_config import UserConfig, UserConfigError, config_file, load_config
 
 _OLDEST_PYTHON = (3, 8)
 _OLDEST_URLLIB3 = (1, 26)
@@ -147,26 +149,18 @@ def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
     return Check("settings", State.OK, detail), urls
 
 
-def check_proxy(url: str, has_socks: bool) -> Check:
-    """Check the proxy that the environment sets for a URL."""
+def check_proxy(url: str, has_socks: bool, configured: Optional[str] = None) -> Check:
+    """Check the proxy of the config file, or the one that the environment sets for a URL."""
     name = f"proxy for {_host(url)}"
-    proxy = proxy_of(url)
+    proxy = configured or environment_proxy(url)
     if proxy is None:
         return Check(name, State.OK, "none")
-    place = place_of(proxy)
-    if not place:
+    detail = shown_proxy(proxy)
+    if not detail:
         return Check(name, State.FAIL, "is set to what is no URL", "correct HTTPS_PROXY: http://host:port")
-    scheme = proxy.partition("://")[0] if "://" in proxy else "http"
-    detail = f"{scheme}://{'***@' if '@' in proxy else ''}{place}"
-    if scheme.startswith("socks") and not has_socks:
+    if detail.startswith("socks") and not has_socks:
         return Check(name, State.FAIL, f"{detail} needs an extra", 'pip install "copilot-sync[socks]"')
     return Check(name, State.OK, detail)
-
-
-def proxy_of(url: str) -> Optional[str]:
-    """Return the proxy that the environment sets for a URL, as ``requests`` finds it."""
-    proxies = requests.utils.get_environ_proxies(url)
-    return requests.utils.select_proxy(url, proxies)
 
 
 def check_certificates(environ: Mapping[str, str]) -> Check:
@@ -230,29 +224,45 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     return Check("credentials", State.OK, detail)
 
 
+def check_config() -> Tuple[Check, UserConfig]:
+    """Check the config file, and return what it holds; nothing if it can't be used."""
+    path = config_file()
+    try:
+        config = load_config()
+    except UserConfigError as error:
+        return Check("config file", State.FAIL, str(error)), UserConfig(path, {})
+    return Check("config file", State.OK, path if config.data else f"nothing is set in {path}"), config
+
+
 class StoredCheck(NamedTuple):
-    """What is found in a profile, with the environment that follows from it; no check if nothing is stored."""
+    """What is found in a profile, with the environment and the proxy that follow; no check if nothing is stored."""
 
     environment: Environment
     check: Optional[Check]
+    proxy: Secret[Any] = Secret(None)
 
 
-def check_stored_login(environment: Environment) -> StoredCheck:
+def check_stored_login(environment: Environment, config: UserConfig) -> StoredCheck:
     """Check the stored login, if it is the one that commands use."""
     try:
-        environment, login = read_login(environment)
-        if login is None:
-            return StoredCheck(environment, None)
-        path = login_file(environment.profile or DEFAULT_PROFILE)
-        kind = "cookies" if login.has_cookies else "a token"
-        login.credentials().check_api_key()
+        choose_urls(None, None, environment)
+    except ValueError:  # as ``check_settings`` says
+        return StoredCheck(environment, None)
+    try:
+        profile, login, filled, chosen = read_user_settings(environment, config)
     except (MissingCredentialsError, ValueError) as error:
-        return StoredCheck(
-            environment, Check("credentials", State.FAIL, str(error.args[0]), f"correct {PROFILE_VARIABLE}")
-        )
-    except AuthenticationError as error:
-        return StoredCheck(environment, Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login"))
-    return StoredCheck(environment, Check("credentials", State.OK, f"{kind} of copilot-sync login, from {path}"))
+        advice = "copilot-sync login" if isinstance(error, MissingCredentialsError) else f"correct {PROFILE_VARIABLE}"
+        return StoredCheck(environment, Check("credentials", State.FAIL, str(error.args[0]), advice))
+    proxy = Secret.coerce(chosen["proxy"].value)
+    if login is None:
+        return StoredCheck(filled, None, proxy)
+    try:
+        login.credentials().check_api_key()
+    except (ValueError, AuthenticationError) as error:
+        return StoredCheck(filled, Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login"), proxy)
+    place = "the system's keyring" if login.in_keyring else login_file(profile)
+    words = f"{'cookies' if login.has_cookies else 'a token'} of copilot-sync login, from {place}"
+    return StoredCheck(filled, Check("credentials", State.OK, words), proxy)
 
 
 def _check_api_key(environment: Environment) -> Check:
@@ -288,11 +298,11 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
     return Check("token cache", State.OK, file)
 
 
-def check_dns(url: str) -> Check:
+def check_dns(url: str, configured: Optional[str] = None) -> Check:
     """Check whether DNS knows the host of a URL."""
     parts = urlsplit(url)
     name = f"DNS of {parts.hostname}"
-    if proxy_of(url) is not None:
+    if configured or environment_proxy(url) is not None:
         return Check(name, State.SKIPPED, "left to the proxy")
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
@@ -303,12 +313,12 @@ def check_dns(url: str) -> Check:
     return Check(name, State.OK, str(found[0][4][0]))
 
 
-def check_tls(url: str) -> Check:
+def check_tls(url: str, configured: Optional[str] = None) -> Check:
     """Check whether a host can be reached and its certificate is trusted, through the transport that requests use."""
     name = f"TLS to {_host(url)}"
     if not url.startswith("https:"):
         return Check(name, State.SKIPPED, "skipped: http:// on this machine")
-    transport = Transport()
+    transport = Transport(proxy=configured)
     try:
         response = transport.open(Request("doctor", "HEAD", f"{url}/", "/", {}), lambda request: request, _call())
         response.body.close()

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import sysconfig
-from typing import Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 from urllib.parse import urlsplit
 
 import click
@@ -18,6 +18,7 @@ from copilot_sync.cli import checks
 from copilot_sync.cli.backend import open_backend, token_cache_file
 from copilot_sync.cli.checks import Check, State
 from copilot_sync.cli.terminal import has_colours, is_utf8
+from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment, Urls
 from copilot_sync.terminal_text import one_line
 
@@ -64,14 +65,16 @@ def _run_checks(environment: Environment) -> Iterator[Check]:
     for name in _LIBRARIES:
         yield checks.check_library(name, _installed(name), lowest.get(name, ""))
     yield checks.check_urllib3(_installed("urllib3"))
-    stored = checks.check_stored_login(environment)
+    config_check, config = checks.check_config()
+    yield config_check
+    stored = checks.check_stored_login(environment, config)
     environment = stored.environment
     settings, urls = checks.check_settings(environment)
     yield settings
     yield checks.check_certificates(os.environ)
     yield checks.check_token_cache(environment, token_cache_file(environment))
     if urls is not None:
-        yield from _check_hosts(environment, urls, stored.check)
+        yield from _check_hosts(environment, urls, stored, has_config=config_check.state is State.OK)
 
 
 def _has_gil() -> Optional[bool]:
@@ -80,24 +83,29 @@ def _has_gil() -> Optional[bool]:
     return is_on() if is_on is not None and sysconfig.get_config_var("Py_GIL_DISABLED") else None
 
 
-def _check_hosts(environment: Environment, urls: Urls, stored: Optional[Check]) -> Iterator[Check]:
+def _check_hosts(
+    environment: Environment, urls: Urls, stored: checks.StoredCheck, *, has_config: bool
+) -> Iterator[Check]:
     hosts = urls.hosts
     for url in hosts:
-        yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None)
+        yield checks.check_proxy(url, importlib.util.find_spec("socks") is not None, stored.proxy.reveal())
     yield checks.check_netrc(_netrc_file(), list(dict.fromkeys(str(urlsplit(url).hostname) for url in hosts)))
-    credentials = stored or checks.check_credentials(environment, lambda: find_cookies(cookie_domain(urls)))
+    credentials = stored.check or checks.check_credentials(environment, lambda: find_cookies(cookie_domain(urls)))
     yield credentials
     reached = True
     for url in hosts:
-        for check in _check_route(url):
+        for check in _check_route(url, stored.proxy):
             yield check
             reached = reached and check.state is not State.FAIL
-    yield from _check_account(environment, credentials, reached, is_stored=stored is not None)
+    if not has_config:
+        yield from checks.untried_account("the config file can't be used")
+    else:
+        yield from _check_account(environment, credentials, reached, is_stored=stored.check is not None)
 
 
-def _check_route(url: str) -> List[Check]:
-    dns = checks.check_dns(url)
-    return [dns] if dns.state is State.FAIL else [dns, checks.check_tls(url)]
+def _check_route(url: str, proxy: Secret[Any]) -> List[Check]:
+    dns = checks.check_dns(url, proxy.reveal())
+    return [dns] if dns.state is State.FAIL else [dns, checks.check_tls(url, proxy.reveal())]
 
 
 def _check_account(environment: Environment, credentials: Check, reached: bool, *, is_stored: bool) -> List[Check]:

@@ -3,10 +3,12 @@
 ``--verbose`` adds the details for a bug report, such as the stage, ids and the number of attempts, and shows the log.
 """
 
-from typing import Mapping, Tuple, Type
+import re
+from typing import Any, Mapping, Optional, Tuple, Type
 
 import click
 
+from copilot_sync.cli.profile_option import NAME
 from copilot_sync.errors import (
     AuthenticationError,
     CopilotError,
@@ -29,6 +31,14 @@ from copilot_sync.terminal_text import one_line
 _DOCTOR = "check with: copilot-sync doctor"
 _LOGIN = f"log in with: copilot-sync login; {_DOCTOR}"
 _MODELS = "see the models with: copilot-sync models"
+_THREADS = "see what there is with: copilot-sync threads list"
+#: The system's name for what went wrong, which is for those who know it.
+_CODE = re.compile(r" \(E[A-Z0-9]+\)")
+#: What to do about refused requests that have nothing to do with the model, by their statuses.
+_OTHER_REQUESTS: Mapping[Optional[int], str] = {
+    413: "send a shorter question, or fewer files",
+    466: "upgrade copilot-sync with pip",
+}
 #: In these stages a 404 means that the conversation is missing; in others, that the address is wrong.
 _ABOUT_A_CONVERSATION = (None, "message", "messages", "rename", "delete", "stream")
 #: The statuses for an unknown model. Others say more about the request.
@@ -39,37 +49,43 @@ _ADVICE: Tuple[Tuple[Type[CopilotError], str], ...] = (
     (PermissionDeniedError, _MODELS),
     (AuthenticationError, _LOGIN),
     (WrongHostError, _DOCTOR),
-    (NotFoundError, "see what there is with: copilot-sync threads list"),
+    (NotFoundError, _THREADS),
     (ModelNotAvailableError, ""),  # it says so itself
     (InvalidAnswerError, "see the answers with: copilot-sync threads show {conversation}"),
     (InvalidRequestError, _MODELS),
-    (QuotaExceededError, ""),
+    (QuotaExceededError, "see what is left with: copilot-sync quota"),
     (RateLimitError, "try again later"),
     (NetworkError, _DOCTOR),
-    (ServerError, "try again later"),
+    (ServerError, f"try again later; {_DOCTOR}"),
     (StreamInterruptedError, "see what there is of it with: copilot-sync threads show {conversation}"),
     (ProtocolError, _DOCTOR),
 )
 
 
-def describe_error(error: CopilotError, flags: Mapping[str, bool]) -> str:
+def describe_error(error: CopilotError, flags: Mapping[str, Any]) -> str:
     """Describe an error of the library in one line. ``flags`` are those of the program's context."""
-    words = str(error) if flags.get("verbose") else str(error.args[0])
-    return one_line("; ".join(filter(None, [words, _advice_for(error)])))
+    words = str(error) if flags.get("verbose") else _CODE.sub("", str(error.args[0]))
+    new = [part for part in _advice_for(error).split("; ") if part.rpartition(": ")[2] not in words]
+    if flags.get("profile"):
+        new = [f"{part} {NAME} {flags['profile']}" if "copilot-sync " in part else part for part in new]
+    return one_line("; ".join([words, *new]))
 
 
 def _advice_for(error: CopilotError) -> str:
-    wait = getattr(error, "retry_after", None)
-    if wait is not None:
-        return f"try again in {wait:.0f} s"
     if isinstance(error, NotFoundError) and error.stage not in _ABOUT_A_CONVERSATION:
         return _DOCTOR
     if isinstance(error, InvalidRequestError) and error.status not in _MAY_BE_THE_MODEL:
-        return ""
+        return _OTHER_REQUESTS.get(error.status, _DOCTOR)
     advice = next((words for kind, words in _ADVICE if isinstance(error, kind)), "")
     conversation = getattr(error, "conversation", None)
     if "{" in advice:
-        return advice.format(conversation=conversation.conversation_id) if conversation else ""
+        advice = advice.format(conversation=conversation.conversation_id) if conversation else _THREADS
+    wait = getattr(error, "retry_after", None)
+    if wait is not None:
+        from copilot_sync.times import duration  # few errors need it, and it takes a while
+
+        when = f"try again in {duration(wait)}"
+        return f"{when}; {advice}" if isinstance(error, QuotaExceededError) else when
     return advice
 
 

@@ -13,7 +13,7 @@ import importlib
 import sys
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional, TextIO, Type
+from typing import TYPE_CHECKING, Callable, Optional, TextIO, Type
 
 from copilot_sync.terminal_text import printable
 
@@ -36,11 +36,13 @@ class MarkdownView:
     Args:
         file: The terminal.
         colours: Whether to use colours.
+        waits: Says what the answer waits for; ``""`` if it does not wait.
     """
 
-    def __init__(self, file: TextIO, colours: bool) -> None:
+    def __init__(self, file: TextIO, colours: bool, *, waits: Callable[[], str] = str) -> None:
         self._file = file
         self._colours = colours
+        self._waits = waits
         self._printed = False
         self._drawn = ""
         self._frame = 0
@@ -97,7 +99,7 @@ class MarkdownView:
     def _load(self) -> None:
         """Show a sign of life, and load what draws: the answer is still on its way."""
         if _PAGE not in sys.modules:
-            self._redraw("", self._spinner())
+            self._redraw("", f"{self._spinner()}\n")
             importlib.import_module(_PAGE)
 
     def _render_finished(self, text: str) -> str:
@@ -112,21 +114,22 @@ class MarkdownView:
         """Format the lines of the unfinished block that fit into the terminal; a spinner before the first block."""
         width, height = self._renderer.measure()
         tail = self._blocks.tail
-        if not tail.strip():
-            return "" if self._printed else self._spinner()
         drawn = (
             self._renderer.markdown(tail)
             if len(tail) <= _LONGEST_DRAWN
             else self._renderer.text(tail[-width * height :])
         )
         lines = drawn.split("\n")[:-1]
-        if self._printed:
+        if lines and self._printed:
             lines.insert(0, "")
+        words = self._waits()
+        if words or not (lines or self._printed):
+            lines.append(self._spinner(words, width))
         return "".join(f"{line}\n" for line in lines[-(height - 1) :])
 
-    def _spinner(self) -> str:
+    def _spinner(self, words: str = "", width: int = 2) -> str:
         self._frame += 1
-        return f"{_SPINNER[self._frame % len(_SPINNER)]}\n"
+        return f"{_SPINNER[self._frame % len(_SPINNER)]} {words}"[: width - 1].rstrip()
 
     def _redraw(self, finished: str, tail: str) -> None:
         """Replace the drawn tail by finished lines and a new tail, in one write."""

@@ -11,8 +11,15 @@ from typing import Any, List, Optional, Tuple
 import click
 
 from copilot_sync.auth.credentials import cookie_domain
-from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, login_file, no_login, store_login
-from copilot_sync.cli import options
+from copilot_sync.auth.keyring_store import KeyringStoreError, keyring_name
+from copilot_sync.auth.stored_logins import (
+    StoredLogin,
+    is_in_keyring,
+    load_login,
+    login_file,
+    no_login,
+    store_login,
+)
 from copilot_sync.cli.backend import NullCache, report_usage_errors
 from copilot_sync.cli.checks import CHECK_TIMEOUT
 from copilot_sync.cli.given_login import read_browsers, read_login_file, read_paste
@@ -20,12 +27,14 @@ from copilot_sync.cli.hidden_input import LARGEST_SECRET, read_hidden
 from copilot_sync.cli.logout import forget_token, usable_login
 from copilot_sync.cli.output import show_table
 from copilot_sync.cli.terminal import is_terminal
+from copilot_sync.cli.user_settings import chosen_profile, read_config
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, WrongHostError
 from copilot_sync.secret import Secret
 from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, Environment, choose_urls
 from copilot_sync.terminal_text import one_line
 from copilot_sync.times import in_words
+from copilot_sync.user_config import DEFAULT, choose_settings
 
 _MENU = """\
 To log in to {host}, there are these ways:
@@ -50,18 +59,20 @@ Examples:
 )
 @click.option("--file", "path", type=click.Path(exists=True), help="A cookies.txt, JSON or HAR file.  [default: ask]")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the cookie or token from stdin.")
-@options.profile
 @click.option("--github-url", metavar="URL", help="Where one logs in.  [default: https://github.com]")
 @click.option("--api-url", metavar="URL", help='The API, or "auto".  [default: that of the plan]')
+@click.option("--keyring", is_flag=True, help="Store it in the system's keyring.  [default: as before]")
+@click.option("--no-keyring", is_flag=True, help="Store it in a file.  [default: as before]")
 @click.option("--no-check", is_flag=True, help="Store it without trying it out.")
 @click.option("--status", is_flag=True, help="Show what is stored, and store nothing.")
 @click.option("--check", is_flag=True, help="With --status, try it out.")
 def login(
     path: Optional[str],
     from_stdin: bool,
-    profile: Optional[str],
     github_url: Optional[str],
     api_url: Optional[str],
+    keyring: bool,
+    no_keyring: bool,
     no_check: bool,
     status: bool,
     check: bool,
@@ -69,31 +80,37 @@ def login(
     """Store a cookie or a token for the other commands.
 
     It is pasted without being shown, or comes from a file, from stdin, or from a browser of this machine. It is tried
-    out, and then stored in a file that only you can read. COPILOT_SYNC_COOKIES and COPILOT_SYNC_API_KEY go before it.
+    out, and then stored in a file that only you can read, or in the system's keyring. COPILOT_SYNC_COOKIES and
+    COPILOT_SYNC_API_KEY go before it.
     """
     environment = Environment.read()
     if path is not None and from_stdin:
         raise click.UsageError("--file and --stdin exclude each other: use one of them")
-    if status and (path, from_stdin, github_url, api_url) != (None, False, None, None):
+    if keyring and no_keyring:
+        raise click.UsageError("--keyring and --no-keyring exclude each other: use one of them")
+    if status and (path, from_stdin, github_url, api_url, keyring or no_keyring) != (None, False, None, None, False):
         raise click.UsageError("--status stores nothing: use it with --profile and --check alone")
     with report_usage_errors():
-        name = profile or environment.profile or DEFAULT_PROFILE
+        name = chosen_profile(environment).value
         login_file(name)
-        urls = choose_urls(github_url, api_url, environment)
+        configured = choose_settings(environment, read_config(), name, {})
+        urls = choose_urls(
+            github_url or configured["github_url"].value, api_url or configured["api_url"].value, environment
+        )
     if status:
         _show_status(name, environment, check=check)
         return
     secret = _given(path, from_stdin, cookie_domain(urls))
-    chosen = urls.api if api_url or environment.api_url else None
+    chosen = urls.api if api_url or configured["api_url"].origin != DEFAULT else None
     found = StoredLogin(secret, urls.github, chosen)
     with report_usage_errors():
         found.credentials().check_urls(urls)
     plan = ""
     if not no_check:
-        found, plan = _tried(found, _NOT_STORED)
-    _store(name, found, environment)
+        found, plan = _tried(found, _NOT_STORED, configured["proxy"].value)
+    place = _store(name, found, keyring if keyring or no_keyring else None, environment)
     whose = f" as {one_line(found.user)}" if found.user else ""
-    click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {login_file(name)}", err=True)
+    click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {place}", err=True)
     _tell_what_goes_before(environment)
 
 
@@ -116,29 +133,31 @@ def _given(path: Optional[str], from_stdin: bool, domain: str) -> Secret[Any]:
     return read_paste(read_hidden(_PASTE), domain)
 
 
-def _tried(found: StoredLogin, outcome: str) -> Tuple[StoredLogin, str]:
+def _tried(found: StoredLogin, outcome: str, proxy: Any) -> Tuple[StoredLogin, str]:
     """List the models with a login, and return it with the account's host, and the plan if that is known.
 
     Raises:
         click.ClickException: The service does not take it, or can't be reached. It begins with ``outcome``.
     """
     try:
-        return found, _plan_of(found)
+        return found, _plan_of(found, proxy)
     except WrongHostError as error:
         if error.api_url is not None and found.api_url is None:
-            return _tried(replace(found, api_url=error.api_url), outcome)
+            return _tried(replace(found, api_url=error.api_url), outcome, proxy)
         problem = str(error.args[0])
     except CopilotError as error:
         problem = str(error.args[0])
-        if not isinstance(error, AuthenticationError) and outcome == _NOT_STORED:
+        if isinstance(error, AuthenticationError):
+            problem += "; log in in a browser, and then again with: copilot-sync login"
+        elif outcome == _NOT_STORED:
             problem += "; --no-check stores it untried"
     raise click.ClickException(f"{outcome}: {one_line(problem)}")
 
 
-def _plan_of(found: StoredLogin) -> str:
+def _plan_of(found: StoredLogin, proxy: Any) -> str:
     """Fetch a token and list the models, and return the plan; ``""`` if it is not known."""
     limits: Any = {"timeout": CHECK_TIMEOUT, "retry": None}
-    with Client(**found.options(), **limits, token_cache=NullCache(), ledger=False) as client:
+    with Client(**found.options(), **limits, proxy=proxy, token_cache=NullCache(), ledger=False) as client:
         client.models()
         try:
             return one_line(client.quota().plan) if found.has_cookies else ""
@@ -146,16 +165,21 @@ def _plan_of(found: StoredLogin) -> str:
             return ""
 
 
-def _store(name: str, found: StoredLogin, environment: Environment) -> None:
+def _store(name: str, found: StoredLogin, in_keyring: Optional[bool], environment: Environment) -> str:
+    """Store a login in the keyring or in a file, as the one before if nobody says where, and return where."""
     before = usable_login(name)
+    place = login_file(name)
     try:
+        found = replace(found, in_keyring=is_in_keyring(name) if in_keyring is None else in_keyring)
         store_login(name, found)
+        place = keyring_name() if found.in_keyring else place
+    except KeyringStoreError as error:
+        raise click.ClickException(f"{_NOT_STORED}: {error.strerror}") from None
     except OSError as error:
-        raise click.ClickException(
-            f"{_NOT_STORED}: {login_file(name)} can't be written: {error.strerror or error}"
-        ) from error
+        raise click.ClickException(f"{_NOT_STORED}: {place} can't be written: {error.strerror or error}") from error
     if before is not None and before.secret != found.secret:
         forget_token(before, environment)
+    return place
 
 
 def _show_status(name: str, environment: Environment, *, check: bool) -> None:
@@ -170,12 +194,14 @@ def _show_status(name: str, environment: Environment, *, check: bool) -> None:
         ("expires", _end_of(found)),
         ("github", found.github_url),
         ("api", found.api_url or ""),
+        ("keyring", keyring_name() if found.in_keyring else ""),
         ("file", login_file(name)),
     ]
     show_table((), [row for row in rows if row[1]])
     _tell_what_goes_before(environment)
     if check:
-        _, plan = _tried(found, "the login does not work")
+        proxy = choose_settings(environment, read_config(), name, found.hosts)["proxy"].value
+        _, plan = _tried(found, "the login does not work", proxy)
         click.echo(f"it works{f' (plan {plan})' if plan else ''}", err=True)
 
 

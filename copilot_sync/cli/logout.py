@@ -7,10 +7,10 @@ import click
 
 from copilot_sync.auth.caches import cache_of
 from copilot_sync.auth.headers import cookie_header
-from copilot_sync.auth.stored_logins import DEFAULT_PROFILE, StoredLogin, load_login, login_file, no_login, remove_login
+from copilot_sync.auth.stored_logins import StoredLogin, load_login, login_file, no_login, remove_login
 from copilot_sync.auth.tokens import cache_key
-from copilot_sync.cli import options
 from copilot_sync.cli.backend import report_usage_errors, token_cache_file
+from copilot_sync.cli.user_settings import chosen_profile
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import Environment
 
@@ -22,14 +22,13 @@ Examples:
   copilot-sync logout --profile work
 """
 )
-@options.profile
-def logout(profile: Optional[str]) -> None:
+def logout() -> None:
     """Remove what login has stored, and the token that was fetched with it.
 
     The session at github.com goes on: sign out there to end it.
     """
     environment = Environment.read()
-    name = profile or environment.profile or DEFAULT_PROFILE
+    name = chosen_profile(environment).value
     with report_usage_errors():
         path = login_file(name)
     found = usable_login(name)

@@ -4,7 +4,7 @@ import click
 
 from copilot_sync.structured import REPAIRS
 
-model = click.option("-m", "--model", metavar="ID", help="The model.  [default: COPILOT_SYNC_MODEL, else auto]")
+model = click.option("-m", "--model", metavar="ID", help='The model.  [default: as "config" says]')
 system = click.option("-s", "--system", metavar="TEXT", help="Instructions for the model.  [default: none]")
 files = click.option(
     *("-f", "--file", "files"),
@@ -19,7 +19,7 @@ timeout = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="Longest wait in all.  [default: no limit]",
 )
-proxy = click.option("--proxy", metavar="URL", help="A proxy.  [default: HTTPS_PROXY and its like]")
+proxy = click.option("--proxy", metavar="URL", help='A proxy.  [default: as "config" says]')
 conversation = click.option("--conversation", metavar="ID", help="Continue a conversation.  [default: a new one]")
 go_on = click.option(
     "-c", "--continue", "go_on", is_flag=True, help="Continue the last conversation.  [default: a new one]"
@@ -34,7 +34,6 @@ repairs = click.option(
     type=click.IntRange(min=0),
     help=f"With --schema, ask again so often.  [default: {REPAIRS}]",
 )
-profile = click.option("--profile", metavar="NAME", help="Which login.  [default: COPILOT_SYNC_PROFILE, or default]")
 script = click.option(
     "--script",
     metavar="FILE",

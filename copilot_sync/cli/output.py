@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from dataclasses import asdict, replace
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import click
 
@@ -23,6 +23,9 @@ from copilot_sync.models import Message, Model, Thread
 from copilot_sync.terminal_text import one_line, write_pieces
 from copilot_sync.times import read_time
 
+if TYPE_CHECKING:
+    from copilot_sync.cli.waits import WaitLine
+
 #: Characters that JSON may hold as they are, but a terminal or an encoding may not.
 _UNPRINTABLE = re.compile(
     "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
@@ -30,24 +33,38 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def show_answer(pieces: Iterable[str], raw: bool) -> None:
+def show_answer(pieces: Iterable[str], raw: bool, waits: "Optional[WaitLine]" = None) -> None:
     """Print an answer while it comes, and the warnings of the library after it.
 
     Args:
         pieces: The answer.
         raw: Print Markdown as it is. Otherwise a terminal that can draw shows it formatted.
+        waits: Shows what is waited for before the answer, on the same terminal.
     """
-    with _delayed_warnings():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_delayed_warnings())
         if raw or not is_animated(sys.stdout):
-            write_pieces(pieces, sys.stdout)
+            write_pieces(_without_waits(pieces, waits, stack), sys.stdout)
         else:
-            _draw_markdown(pieces)
+            if waits is not None:
+                stack.enter_context(waits.hidden())
+            _draw_markdown(pieces, waits.words if waits is not None and waits.is_shown else str)
 
 
-def _draw_markdown(pieces: Iterable[str]) -> None:
+def _without_waits(pieces: Iterable[str], waits: "Optional[WaitLine]", stack: contextlib.ExitStack) -> Iterator[str]:
+    """Yield the pieces, and hide what is waited for from the first one on if it would stand among them."""
+    is_hidden = waits is None or not is_terminal(sys.stdout)
+    for piece in pieces:
+        if waits is not None and not is_hidden:
+            stack.enter_context(waits.hidden())
+            is_hidden = True
+        yield piece
+
+
+def _draw_markdown(pieces: Iterable[str], waits: Callable[[], str]) -> None:
     from copilot_sync.cli.live_markdown import MarkdownView  # it loads rich, which takes time
 
-    with MarkdownView(sys.stdout, has_colours(sys.stdout)) as view:
+    with MarkdownView(sys.stdout, has_colours(sys.stdout), waits=waits) as view:
         for piece in pieces:
             view.add(piece)
 

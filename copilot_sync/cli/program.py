@@ -5,12 +5,13 @@ import importlib
 import io
 import os
 import sys
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import click
 
 from copilot_sync._version import __version__
 from copilot_sync.cli.failures import describe_error, verbose
+from copilot_sync.cli.profile_option import profile_option
 from copilot_sync.errors import CopilotError
 
 FAILED = 1
@@ -23,6 +24,7 @@ COMMANDS = {
     "batch": "Ask every prompt of a file and write the answers to another.",
     "chat": "Hold a conversation.",
     "completion": "Print what has a shell complete commands.",
+    "config": "Show and change settings that all commands use.",
     "doctor": "Check everything that an answer needs.",
     "emulator": "Run a local Copilot for experiments and tests.",
     "login": "Store a cookie or a token for the other commands.",
@@ -62,7 +64,7 @@ class _Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"copilot_sync.cli.{cmd_name}"), cmd_name)
-        _add_verbose(command)
+        _add_common(command)
         return command
 
     def resolve_command(
@@ -83,17 +85,17 @@ class _Program(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _add_verbose(command: click.Command) -> None:
-    """Add ``--verbose`` to a command and its subcommands, unless they have it."""
+def _add_common(command: click.Command) -> None:
+    """Add the options of the program to a command and its subcommands, unless they have them."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
     for each in (command, *below):
         if "verbose" not in [option.name for option in each.params]:
-            each.params.append(verbose())
+            each.params += [profile_option(), verbose()]
 
 
 @click.command(
     cls=_Program,
-    params=[verbose()],
+    params=[profile_option(), verbose()],
     help=_HELP,
     epilog=_EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -108,7 +110,7 @@ def run(arguments: List[str]) -> int:
     if sys.stdout is None:  # it was closed when the program started
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open until the process ends
     _tolerate_narrow_encodings()
-    flags: Dict[str, bool] = {}
+    flags: Dict[str, Any] = {"arguments": arguments}
     try:
         status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False, obj=flags)
         sys.stdout.flush()

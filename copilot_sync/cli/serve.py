@@ -16,6 +16,7 @@ import click
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend
 from copilot_sync.cli.emulator import apply_script
+from copilot_sync.cli.waits import WaitsIn
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import is_loopback
 from copilot_sync.user_folders import state_folder
@@ -104,7 +105,7 @@ def serve(
     prepare = functools.partial(_apply, script)
     with contextlib.ExitStack() as stack:
         pace = concurrency, BY_HOST if rate is None else rate
-        backend = stack.enter_context(open_backend(emulator, prepare=prepare, pace=pace))
+        backend = stack.enter_context(open_backend(emulator, prepare=prepare, pace=pace, waits=WaitsIn.LOG))
         if batches is None and emulator:  # the account's batches are nothing for an emulator
             batches = stack.enter_context(tempfile.TemporaryDirectory())
         try:
@@ -113,8 +114,8 @@ def serve(
                 backend.client,
                 key=shown,
                 hosts=allow_host,
-                concurrency=pace[0],
-                rate=pace[1],
+                concurrency=backend.pace[0],
+                rate=backend.pace[1],
                 threads=threads,
                 batches=os.path.join(state_folder(), "gateway-batches") if batches is None else batches,
             )

@@ -125,9 +125,10 @@ Examples:
 @_last
 @click.option(
     *("--format", "form"),
+    metavar="NAME",
     type=click.Choice(["md", "json", "openai"]),
     default="md",
-    help="How it is written.  [default: md]",
+    help="md, json or openai.  [default: md]",
 )
 def export(identifier: Optional[str], last: bool, form: str) -> None:
     """Write the newest branch of a conversation to stdout.

@@ -49,7 +49,7 @@ def name_models(error: ModelNotAvailableError, model: str, session: ApiSession, 
     # A model that is listed was no slip of the pen.
     nearest = [] if model in names else difflib.get_close_matches(model, names, _MOST_SUGGESTIONS, cutoff=0.5)
     error.suggestions = tuple(nearest)
-    others = [f"similar names: {', '.join(error.suggestions)}"] if error.suggestions else []
+    others = [f"did you mean {' or '.join(error.suggestions)}?"] if error.suggestions else []
     if model != MODEL:
         others.append(f'"{MODEL}" is answered on every plan')
     if listed == ():

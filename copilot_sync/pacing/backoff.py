@@ -60,7 +60,7 @@ class Backoff:
             self._call.reporter.retrying(error, seconds)
         if policy.on_retry is not None:
             policy.on_retry(error, seconds)
-        with self._call.delayed("service", seconds):
+        with self._call.delayed("service", seconds, error):
             self._call.sleep(seconds)
 
     def _next_wait(self, policy: RetryPolicy) -> Optional[float]:

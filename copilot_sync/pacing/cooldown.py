@@ -240,7 +240,7 @@ class Cooldown:
             if waited + seconds > allowed or (left is not None and seconds >= left):
                 raise held
             logger.info("%s: waiting %.2f s: %s", stage, seconds, type(held).__name__)
-            with call.delayed("service", seconds):
+            with call.delayed("service", seconds, held):
                 call.sleep(seconds)
             waited += seconds
 

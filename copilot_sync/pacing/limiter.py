@@ -82,6 +82,8 @@ class RateLimiter:
         self._until = 0.0  # the end of the last pause that is known here
         self._answers = 0  # in a row
         self._pauses = 0  # in a row, without an answer between
+        self._all_pauses = 0
+        self._all_seconds = 0.0  # of them, to the end of the last one
         self._last = -math.inf  # the last start that is known here
         self._trying = False  # whether nothing was answered since the last pause began
         self._before = 0  # how many of those inside began before it
@@ -103,6 +105,12 @@ class RateLimiter:
         """Seconds until the end of the pause; 0 if there is none."""
         with self._lock:
             return max(0.0, self._paused_until() - self._clock())
+
+    @property
+    def pauses(self) -> Tuple[int, float]:
+        """How many pauses there were so far, and the seconds of all of them together."""
+        with self._lock:
+            return self._all_pauses, self._all_seconds - max(0.0, self._until - self._clock())
 
     def try_acquire(self) -> float:
         """Take a slot if that is possible now.
@@ -196,7 +204,9 @@ class RateLimiter:
         self._share(now)
 
     def _notice(self, until: float, now: float) -> None:
+        self._all_seconds += max(0.0, until - max(self._until, now))
         if self._until <= now < until:
+            self._all_pauses += 1
             self._limit = max(1, self._limit // 2)
             self._trying, self._before = True, self._inside
         self._answers = 0

@@ -230,9 +230,9 @@ class CallContext(CallLimits):
         return delay and delay._replace(seconds=max(0.0, delay.seconds - self.clock()))
 
     @contextlib.contextmanager
-    def delayed(self, reason: str, seconds: float) -> Iterator[None]:
+    def delayed(self, reason: str, seconds: float, error: Optional[CopilotError] = None) -> Iterator[None]:
         """Say why the call waits inside, and for how long. See ``Delay``."""
-        self._delay = Delay(reason, self.clock() + seconds)
+        self._delay = Delay(reason, self.clock() + seconds, "" if error is None else str(error.args[0]))
         try:
             yield
         finally:

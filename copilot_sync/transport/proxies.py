@@ -88,6 +88,28 @@ def place_of(url: str) -> str:
     return (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
 
 
+def environment_proxy(url: str) -> Optional[str]:
+    """Return the proxy that the environment sets for a URL, as ``requests`` finds it."""
+    return requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+
+
+def deciding_variable(url: str) -> str:
+    """Return the variable that says how a URL is asked, by a proxy or by none; ``""`` if the environment does not."""
+    if requests.utils.should_bypass_proxies(url, no_proxy=None):
+        return "NO_PROXY"
+    if environment_proxy(url) is None:
+        return ""
+    names = (f"{url.partition(':')[0].upper()}_PROXY", "ALL_PROXY")
+    return next((name for name in names if os.environ.get(name) or os.environ.get(name.lower())), "the system")
+
+
+def shown_proxy(proxy: str) -> str:
+    """Return the URL of a proxy without its user name and password; ``""`` if it is none."""
+    place = place_of(proxy)
+    scheme = proxy.partition("://")[0] if "://" in proxy else "http"
+    return place and f"{scheme}://{'***@' if '@' in proxy else ''}{place}"
+
+
 _PORTS = {"https": 443, "socks": 1080}
 
 
