@@ -160,6 +160,14 @@ def test_pages_of_browsers_are_refused(emulator: Emulator, gateway: Gateway, pag
     assert emulator.requests == []
 
 
+def test_a_host_stays_refused(gateway: Gateway) -> None:
+    """However often it is tried, and whatever was let in between."""
+    names = ["evil.example", "evil.example", "127.0.0.1", "evil.example", "127.0.0.1"]
+    assert [call(gateway, "/v1/models", HTTP_HOST=name).status for name in names] == [403, 403, 200, 403, 200]
+    answers = [call(gateway, "/v1/models", HTTP_HOST="evil.example", HTTP_AUTHORIZATION="Bearer x") for _ in range(2)]
+    assert [answer.status for answer in answers] == [403, 403]
+
+
 @pytest.mark.parametrize(
     "body, code",
     [

@@ -421,7 +421,8 @@ def test_redis_is_asked_once_and_told_the_script_if_it_lacks_it() -> None:
     assert store.apply("x", "look", ONE) == -1
     assert [asked[0] for asked in redis.asked] == ["evalsha", "evalsha", "eval", "evalsha"]
     assert redis.asked[2][1] == redis_state._SCRIPT
-    assert {key.split("{")[1].split("}")[0] for key in redis.asked[0][3:7]} == {"x"}
+    count = redis.asked[0][2]
+    assert {key.split(b"{")[1].split(b"}")[0] for key in redis.asked[0][3 : 3 + count]} == {b"x"}
 
 
 def test_a_redis_that_fails_is_an_error_and_an_interruption_passes() -> None:

@@ -24,7 +24,7 @@ from copilot_sync.user_folders import state_folder
 if TYPE_CHECKING:
     from copilot_sync.emulator import Emulator
 
-#: Threads that answer: each question takes one to its end.
+#: Threads that answer at most: each question takes one to its end.
 _THREADS = 128
 
 
@@ -147,12 +147,13 @@ def _begin_batches(gateway: Any) -> None:
 
 
 def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
+    from copilot_sync.cli.serve_threads import GrowingDispatcher
     from copilot_sync.contrib.openai_gateway.request_body import LIMIT
 
     server = waitress.create_server(
         gateway,
         sockets=[listening],
-        threads=_THREADS,
+        _dispatcher=GrowingDispatcher(_THREADS),
         # More than there are threads: one that sends nothing shall hold nobody up.
         connection_limit=8 * _THREADS,
         # Without it, waitress does not notice that a client has left while nothing is sent.

@@ -16,9 +16,10 @@ from copilot_sync.pacing.caches import is_interruption
 from copilot_sync.pacing.shared_state import StoreError
 
 _SCRIPT = f"""
-local starts, slots, hours, times = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local name, holder, words = ARGV[1], ARGV[2], {{}}
-for word in string.gmatch(ARGV[3], '%S+') do words[#words + 1] = tonumber(word) or false end
+local starts, slots, times = KEYS[1], KEYS[2], KEYS[3]
+local name, numbers, holder = string.match(ARGV[1], '^(%S+) (.*);(.*)$')
+local words = {{}}
+for word in string.gmatch(numbers, '%S+') do words[#words + 1] = tonumber(word) or false end
 local number, per_minute, concurrency, per_day, window, lease, given = unpack(words)
 local function exact(value) return string.format('%.17g', value) end
 
@@ -27,8 +28,22 @@ if now < 0 then
     local clock = redis.call('TIME')
     now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 end
-local function known(field) return tonumber(redis.call('HGET', times, field) or '-inf') end
-local at, until_, turn = known('at'), known('until'), known('turn')
+local known, hours = {{}}, {{}}
+local fields = redis.call('HGETALL', times)
+for place = 1, #fields, 2 do
+    (tonumber(fields[place]) and hours or known)[fields[place]] = tonumber(fields[place + 1])
+end
+local at, until_, turn = known['at'] or -math.huge, known['until'] or -math.huge, known['turn'] or -math.huge
+local last = known['last'] or 0
+local function put(key, score, member)
+    redis.call('ZADD', key, exact(score), member)
+    redis.call('EXPIRE', key, {25 * HOUR:.0f})
+end
+local function count(hour, by)
+    local total = (hours[hour] or 0) + by
+    hours[hour] = total > 0 and total or nil
+    if total > 0 then redis.call('HSET', times, hour, exact(total)) else redis.call('HDEL', times, hour) end
+end
 if now < at then
     local by = now - at
     for _, key in ipairs({{starts, slots}}) do
@@ -39,9 +54,12 @@ if now < at then
     end
     until_, turn = until_ + by, turn + by
     local total = 0
-    for _, count in ipairs(redis.call('HVALS', hours)) do total = total + tonumber(count) end
-    redis.call('DEL', hours)
-    if total > 0 then redis.call('HSET', hours, exact(math.floor((at + by) / {HOUR})), total) end
+    for hour, part in pairs(hours) do
+        total = total + part
+        redis.call('HDEL', times, hour)
+    end
+    hours = {{}}
+    if total > 0 then count(exact(math.floor((at + by) / {HOUR})), total) end
 end
 
 local function forget()
@@ -49,36 +67,24 @@ local function forget()
 end
 local function start()
     if per_minute then
-        local number_of = redis.call('HINCRBY', times, 'number', 1)
-        redis.call('ZADD', starts, exact(now), number_of)
+        last = last + 1
+        put(starts, now, last)
     end
-    if per_day then redis.call('HINCRBY', hours, exact(math.floor(now / {HOUR})), 1) end
-end
-local function oldest_hour()
-    local first, oldest = math.floor(now / {HOUR}) - {HOURS}, nil
-    for _, hour in ipairs(redis.call('HKEYS', hours)) do
-        if tonumber(hour) <= first then
-            redis.call('HDEL', hours, hour)
-        elseif oldest == nil or tonumber(hour) < tonumber(oldest) then
-            oldest = hour
-        end
-    end
-    return oldest
+    if per_day then count(exact(math.floor(now / {HOUR})), 1) end
 end
 local function is_careful() return now < until_ + {CAREFUL} end
 
 local function spent()
     local first, total, oldest = math.floor(now / {HOUR}) - {HOURS}, 0, math.huge
-    local all = redis.call('HGETALL', hours)
-    for place = 1, #all, 2 do
-        if tonumber(all[place]) > first then
-            total = total + tonumber(all[place + 1])
-            oldest = math.min(oldest, tonumber(all[place]))
+    for hour, part in pairs(hours) do
+        if tonumber(hour) > first then
+            total = total + part
+            oldest = math.min(oldest, tonumber(hour))
         else
-            redis.call('HDEL', hours, all[place])
+            count(hour, -part)
         end
     end
-    return total, (oldest + {HOURS}) * {HOUR} - now
+    return total, (oldest + {HOURS}) * {HOUR} - now, exact(oldest)
 end
 
 local function admit()
@@ -100,7 +106,7 @@ local function admit()
         if total >= per_day then return seconds end
     end
     start()
-    if concurrency then redis.call('ZADD', slots, exact(now + lease), holder) end
+    if concurrency then put(slots, now + lease, holder) end
     if is_careful() then
         turn = now + {GAP}
         return {IS_CAREFUL}
@@ -114,9 +120,7 @@ local function spend()
         local total, seconds = spent()
         if total >= per_day then return seconds end
     end
-    local hour = exact(math.floor(now / {HOUR}))
-    local count = tonumber(redis.call('HGET', hours, hour) or '0') + number
-    if count > 0 then redis.call('HSET', hours, hour, exact(count)) else redis.call('HDEL', hours, hour) end
+    count(exact(math.floor(now / {HOUR})), number)
     return 0
 end
 
@@ -129,11 +133,11 @@ elseif name == 'leave' then
     forget()
     if number < 0 and per_minute then redis.call('ZREMRANGEBYRANK', starts, 0, 0) end
     if number < 0 and per_day then
-        local oldest = oldest_hour()
-        if oldest and redis.call('HINCRBY', hours, oldest, -1) == 0 then redis.call('HDEL', hours, oldest) end
+        local total, _, oldest = spent()
+        if total > 0 then count(oldest, -1) end
     end
 elseif name == 'renew' then
-    redis.call('ZADD', slots, exact(now + lease), holder)
+    put(slots, now + lease, holder)
 elseif name == 'pause' then
     until_ = math.max(until_, now + number)
     turn = math.max(turn, until_)
@@ -152,23 +156,23 @@ elseif name == 'turn' then
         turn = now + {GAP}
     end
 end
-redis.call('HSET', times, 'at', exact(now), 'until', exact(until_), 'turn', exact(turn))
-local kept = math.ceil(math.max(25 * {HOUR}, until_ - now + {CAREFUL}))
-for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, kept) end
-return exact(result)
+redis.call('HSET', times, 'at', exact(now), 'until', exact(until_), 'turn', exact(turn), 'last', exact(last))
+redis.call('EXPIRE', times, math.ceil(math.max(25 * {HOUR}, until_ - now + {CAREFUL})))
+return result == 0 and 0 or exact(result)
 """
 _SHA = hashlib.sha1(_SCRIPT.encode()).hexdigest()  # noqa: S324 - it is how Redis names scripts
 
 
 @functools.lru_cache(maxsize=64)
-def _keys_of(account: str) -> Sequence[str]:
-    """The keys of an account, which a cluster keeps together."""
-    return [f"copilot-sync-limits-{{{account}}}-{kind}" for kind in ("starts", "slots", "hours", "times")]
+def _keys_of(account: str) -> Sequence[bytes]:
+    """The keys of an account, which a cluster keeps together: few, and in bytes, as the client needs them."""
+    return [f"copilot-sync-limits-{{{account}}}-{kind}".encode() for kind in ("starts", "slots", "times")]
 
 
 @functools.lru_cache(maxsize=64)
-def _in_words(rules: RateRules) -> str:
-    return " ".join(map(str, rules))
+def _in_words(name: str, number: float, rules: RateRules, now: float) -> bytes:
+    """What the script is told, but for the holder. What is no number is no limit."""
+    return f"{name} {number} {' '.join(map(str, rules))} {now};".encode()
 
 
 class RedisStore:
@@ -193,16 +197,15 @@ class RedisStore:
 
     def apply_at(self, now: float, account: str, name: str, rules: RateRules, holder: str, number: float) -> float:
         """Do one operation at a time that is given, instead of by the server's clock."""
-        # One word, because the client takes longer over each argument than the server over its parts. What is no number
-        # is no limit.
-        given = [name, holder, f"{number} {_in_words(rules)} {now}"]
+        # One argument, because the client takes longer over each than the server over its parts.
+        words = _in_words(name, number, rules, now) + holder.encode()
         try:
             try:
-                result = self._redis.evalsha(_SHA, 4, *_keys_of(account), *given)
+                result = self._redis.evalsha(_SHA, 3, *_keys_of(account), words)
             except Exception as error:  # its class is in a package that need not be there
                 if type(error).__name__ != "NoScriptError":
                     raise
-                result = self._redis.eval(_SCRIPT, 4, *_keys_of(account), *given)
+                result = self._redis.eval(_SCRIPT, 3, *_keys_of(account), words)
         except Exception as error:  # so is the class of these
             if is_interruption(error):
                 raise

@@ -189,9 +189,8 @@ class _Watched:
             _begin_to_send(self.sock, current_call())
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
-    def putheader(self: Any, *args: Any) -> None:
-        # urllib3 looks at each value for a mark that leaves the header out. None of ours has it.
-        http.client.HTTPConnection.putheader(self, *args)
+    # That of urllib3 looks at each value for a mark that leaves the header out. None of ours has it.
+    putheader = http.client.HTTPConnection.putheader
 
     def request(self: Any, *args: Any, **kwargs: Any) -> None:
         self._head = b""

@@ -38,7 +38,10 @@ _ADAPTER = "requests.adapters.HTTPAdapter"
 
 SEAMS: Tuple[Seam, ...] = (
     Seam(f"{_CLIENT}._read_status", "reply", "reads interim replies past", _PYTHON, ()),
-    Seam(f"{_CLIENT}.begin", "reply", "judges the head when it has been read", _PYTHON, ()),
+    Seam(f"{_CLIENT}.begin", "reply", "reads the head, and can leave it to a later step", _PYTHON, ()),
+    Seam(f"{_CLIENT}._check_close", "reply", "tells whether the server ends a connection", _PYTHON, ()),
+    Seam(f"{_CLIENT}()._method", "reply", "tells whether a body can follow", _PYTHON),
+    Seam("http.client.parse_headers", "reply", "reads fields", _PYTHON, ("fp",)),
     Seam(f"{_CLIENT}().chunked", "reply", "tells the framing of a body", _PYTHON),
     Seam(f"{_CLIENT}().length", "reply", "tells the end of a body", _PYTHON),
     Seam(f"{_CLIENT}().will_close", "reply", "tells whether a connection can go on", _PYTHON),

@@ -17,7 +17,6 @@ import requests
 
 from copilot_sync.secret import MaskedText, Secret
 from copilot_sync.settings import origin_of
-from copilot_sync.transport.call import note_route
 
 #: What decides it, beside the URL. ``REQUEST_METHOD`` is set in CGI programs, where ``HTTP_PROXY`` counts for nothing.
 _VARIABLES = (
@@ -63,7 +62,6 @@ class ProxySettings:
             proxies = {name: MaskedText(place) for name, place in settings["proxies"].items() if place}
             known = origin, environment, {**settings, "proxies": proxies}
             self._known = (known, *(each for each in self._known if each[0] != origin))
-        note_route(url, known[2])
         return known[2]
 
     def __reduce__(self) -> Tuple[object, ...]:

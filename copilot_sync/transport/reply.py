@@ -8,13 +8,17 @@
 - A head must be whole, and nothing but a head.
 - A read of a step that polls raises ``NothingYet`` if nothing has arrived. It loses nothing, and can be tried again. A
   head is read when it is whole, and interim replies one by one.
+- ``http.client`` reads the fields of a head by a parser of mails, which takes longer than all else about a reply. If
+  they are all there and nothing about them is unusual, they are taken apart here; a test holds the two to each other.
 - ``settle`` is the one place that decides whether a connection may serve another request. It may if the framing proved
   the end of the body, nothing followed it, and there was nothing odd about either.
 """
 
+import contextlib
 import functools
 import http.client
 import io
+import re
 import socket
 import ssl
 from typing import Any, Callable, Optional, Tuple, cast
@@ -32,6 +36,9 @@ _RECEIVE = 65536
 _INTERIM_LIMIT = 256 * 1024
 #: The longest line of an interim reply, in bytes, as ``http.client`` has it for other heads.
 _LONGEST_LINE = 65536
+#: The fields of a head with nothing unusual about them, which ``http.client`` would read in the same way: no line goes
+#: on in the next, and there are no more lines, and no longer ones, than it takes.
+_ORDINARY_FIELDS = re.compile(rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,1000}:[^\r\n]{0,60000}\r\n){1,99})\r\n")
 #: How many turns of a loop end with the first read, before one looks for more until there is none. As a rule there is
 #: no more, and to find that out takes longer than the read did; in a burst of TLS records, turns take longer still.
 _SHORT_TURNS = 15
@@ -110,6 +117,14 @@ class ReplyReader(io.BufferedIOBase):
             self._place = end
             return data[place:end]
         return self._line(size)
+
+    def ordinary_fields(self) -> str:
+        """Take the fields of a head, line by line, if they are all there and ordinary. Otherwise return nothing."""
+        found = _ORDINARY_FIELDS.match(self._data, self._place)
+        if found is None:
+            return ""
+        self._taken(found.end() - self._place)
+        return found[1].decode("iso-8859-1")
 
     def _line(self, size: Optional[int]) -> bytes:
         limit = -1 if size is None else size
@@ -281,7 +296,7 @@ class WatchedResponse(http.client.HTTPResponse):
     def _read_head(self) -> None:
         # http.client takes the end of the connection for the end of the head.
         try:
-            super().begin()
+            self._read_status_and_fields()
         except http.client.BadStatusLine:
             if not self._reader.at_end:
                 raise
@@ -290,6 +305,36 @@ class WatchedResponse(http.client.HTTPResponse):
         # http.client leaves out everything after a line that is no field, and urllib3 logs what that line says.
         if self.msg.defects:
             raise http.client.HTTPException("there is a line in the head of the reply that is no field")
+        self._find_framing()
+
+    def _read_status_and_fields(self) -> None:
+        version, self.status, reason = self._read_status()
+        self.code, self.reason = self.status, reason.strip()
+        is_old = version in ("HTTP/1.0", "HTTP/0.9")
+        if not is_old and not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if is_old else 11
+        lines = self._reader.ordinary_fields().split("\r\n")[:-1]
+        self.headers = self.msg = http.client.HTTPMessage() if lines else http.client.parse_headers(self.fp)
+        for line in lines:
+            name, _, value = line.partition(":")
+            self.msg[name] = value.lstrip(" \t")
+
+    def _find_framing(self) -> None:
+        """Find out how the end of the body is known, as ``http.client`` does."""
+        self.chunked = self.msg.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.will_close = self._check_close()  # type: ignore[attr-defined]
+        self.length = None
+        if not self.chunked:
+            with contextlib.suppress(ValueError):
+                length = int(self.msg.get("content-length", ""))
+                self.length = None if length < 0 else length
+        has_none = self.status < 200 or self.status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED)
+        if has_none or self._method == "HEAD":  # type: ignore[attr-defined]
+            self.length = 0
+        if not self.chunked and self.length is None:
+            self.will_close = True
 
     def _read_status(self) -> Any:
         """Read the line with the status, past any interim replies. By itself ``http.client`` knows only 100.

@@ -9,10 +9,11 @@ Threads: the session of a ``Transport`` is locked.
 """
 
 import contextlib
+import functools
 import logging
 import threading
 from dataclasses import dataclass
-from typing import Any, Callable, Generator, Iterator, Optional, TypeVar, Union, cast
+from typing import Any, Callable, Dict, Generator, Iterator, Optional, TypeVar, Union, cast
 
 import requests
 
@@ -23,7 +24,7 @@ from copilot_sync.settings import ERROR_BODY, Limits, origin_of
 from copilot_sync.stepping import NothingYet, Pace, Pause, WouldBlockError, without_pauses
 from copilot_sync.transport.body import Body, unread
 from copilot_sync.transport.boundary import FAILURES, map_exception
-from copilot_sync.transport.call import CallContext
+from copilot_sync.transport.call import CallContext, note_route
 from copilot_sync.transport.connection import seams
 from copilot_sync.transport.fork import abandoned, reset_after_fork
 from copilot_sync.transport.pooled_session import PooledSession
@@ -118,9 +119,10 @@ class Transport:
         """Send a request, in steps, and return its reply when the head is there."""
         reply = None
         while reply is None:
-            if call.pace is Pace.POLLING and not (defers_reply and self._is_warm(request)):
+            settings = self._warm_settings(request) if defers_reply and call.pace is Pace.POLLING else None
+            if settings is None:
                 yield from call.until_may_block()
-            reply = self._requested(request, auth, call, defers_reply)
+            reply = self._requested(request, auth, call, defers_reply, settings)
             if reply is None:
                 yield from call.until_may_block()
         source = getattr(reply.raw, "_fp", None)
@@ -129,7 +131,7 @@ class Transport:
         return reply
 
     def _requested(
-        self, request: Request, auth: Auth, call: CallContext, defers_reply: bool
+        self, request: Request, auth: Auth, call: CallContext, defers_reply: bool, settings: Optional[Dict[str, Any]]
     ) -> Optional[requests.Response]:
         """Send a request; ``None`` if a step that polls can't, because a connection would have to be made."""
         call.check(request.stage)
@@ -141,7 +143,7 @@ class Transport:
         call.may_connect = call.pace is not Pace.POLLING
         try:
             with call.current():
-                return self._send(request, auth, call)
+                return self._send(request, auth, call, settings)
         except WouldBlockError:
             call.attempts[request.stage] -= 1
             return None
@@ -151,20 +153,25 @@ class Transport:
             call.defers_reply = False
         raise error  # out here, so that the foreign error is not its context
 
-    def _is_warm(self, request: Request) -> bool:
-        """Whether a request can be sent without waiting: it is small, and a connection of ours waits for it."""
+    def _warm_settings(self, request: Request) -> Optional[Dict[str, Any]]:
+        """What a request is sent with, if it need not wait: it is small, and a connection of ours waits for it."""
         session = self._session
         if session is None or session.seams != seams() or len(request.body or b"") > _AT_ONCE:
-            return False
-        return session.has_idle(request.url, **self._route.settings(session, request.url))
+            return None
+        settings = self._route.settings(session, request.url)
+        return settings if session.has_idle(request.url, **settings) else None
 
-    def _send(self, request: Request, auth: Auth, call: CallContext) -> requests.Response:
+    def _send(
+        self, request: Request, auth: Auth, call: CallContext, settings: Optional[Dict[str, Any]]
+    ) -> requests.Response:
         session = self._opened()
+        settings = settings or self._route.settings(session, request.url)
+        note_route(request.url, settings)
         return session.send(
             _prepared(request, auth),
             allow_redirects=False,
             timeout=(call.silence_seconds(), call.timeout.read or 0.0),
-            **self._route.settings(session, request.url),
+            **settings,
         )
 
     @contextlib.contextmanager
@@ -292,11 +299,18 @@ def _arrival(
     reply.headers = cast(Any, reply.raw.headers)
 
 
+@functools.lru_cache(maxsize=64)
+def _prepared_url(url: str) -> Optional[str]:
+    prepared = requests.PreparedRequest()
+    prepared.prepare_url(url, None)
+    return prepared.url
+
+
 def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
     """Prepare a request step by step, as ``requests`` does but for the steps that look for cookies and for files."""
     prepared = requests.PreparedRequest()
     prepared.prepare_method(request.method)
-    prepared.prepare_url(request.url, None)
+    prepared.url = _prepared_url(request.url)
     prepared.prepare_headers(request.headers)
     prepared.body = request.body or None
     prepared.prepare_content_length(prepared.body)

@@ -94,7 +94,7 @@ def begin_waitress(start: Callable[..., Any], stack: ExitStack) -> Process:
     )
     found = re.search(r":(\d+)/v1", process.stdout.readline())
     assert found is not None
-    return Process(process.pid, int(found[1]), spare=0)
+    return Process(process.pid, int(found[1]), spare=THREADS)
 
 
 def begin_gthread(start: Callable[..., Any], stack: ExitStack) -> Process:

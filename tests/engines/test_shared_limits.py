@@ -93,7 +93,8 @@ def test_clients_share_a_budget_in_it(redis: Any) -> None:
         for thread in threads:
             thread.join()
         assert answers == ["hi"] * 7
-    assert redis.keys("*-day-output_tokens}-hours")
+    (spent,) = redis.keys("*-day-output_tokens}-times")
+    assert [field for field in redis.hkeys(spent) if field.isdigit()]  # an hour
 
 
 def test_it_goes_by_the_clock_of_the_server(redis: Any) -> None:

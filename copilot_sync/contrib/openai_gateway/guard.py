@@ -38,6 +38,7 @@ class Guard:
     def __init__(self, key: "Secret[str]", hosts: Iterable[str] = ()) -> None:
         self._key = key
         self._hosts: FrozenSet[str] = frozenset(name.lower() for name in hosts)
+        self._known_host: Optional[str] = None  # that of the last request that was let in, and mostly of the next
 
     def check(self, environ: Mapping[str, object]) -> None:
         """Raise if a request is not to be answered.
@@ -47,7 +48,8 @@ class Guard:
         """
         if environ.get("HTTP_ORIGIN"):
             raise ApiError(403, "pages of browsers may not use this gateway", code="origin_refused")
-        if not self._knows(str(environ.get("HTTP_HOST", ""))):
+        host = str(environ.get("HTTP_HOST", ""))
+        if host != self._known_host and not self._knows(host):
             raise ApiError(403, "the gateway is not asked under this name of a host", code="host_refused")
         given = str(environ.get("HTTP_AUTHORIZATION", ""))
         scheme, _, key = given.partition(" ")
@@ -60,6 +62,7 @@ class Guard:
                 code="invalid_api_key",
                 headers=(("WWW-Authenticate", "Bearer"),),
             )
+        self._known_host = host
 
     def _knows(self, host: str) -> bool:
         if not host:  # HTTP/1.0, which no browser speaks
