@@ -1,0 +1,129 @@
+"""The chat page as a Flask blueprint.
+
+    CopilotSync(app)
+    app.register_blueprint(blueprint, url_prefix="/chat")
+
+The application needs a ``SECRET_KEY``, because the session holds the visitor's conversations. Each POST has to have the
+header field ``X-CSRFToken``, which no other site can make a browser send. If Flask-WTF protects the application, its
+token is the value.
+"""
+
+from typing import Any, Dict, Tuple, Union
+
+from copilot_sync.contrib.chat import page
+from copilot_sync.contrib.chat.service import ChatService
+from copilot_sync.contrib.flask import CopilotSync
+from copilot_sync.contrib.sse import log_failure
+from copilot_sync.errors import CopilotError
+
+try:
+    from flask import Blueprint, Response, current_app, request
+    from werkzeug.exceptions import BadRequest, Forbidden
+except ImportError as error:  # pragma: no cover - the environments of the tests have it
+    raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[flask]"', name=error.name) from None
+
+_CSRF_HEADER = "X-CSRFToken"
+#: Most conversations of a visitor: a session in a cookie has 4 KB.
+_MOST_CONVERSATIONS = 12
+
+blueprint = Blueprint("copilot_chat", __name__, static_folder=str(page.STATIC), static_url_path="/assets")
+_copilot = CopilotSync()
+
+
+def _service() -> ChatService:
+    return ChatService(_copilot.client, _copilot)
+
+
+@blueprint.before_request
+def _check_origin() -> None:
+    if request.method == "POST" and not request.headers.get(_CSRF_HEADER):
+        raise Forbidden(f"the header field {_CSRF_HEADER} is missing")
+
+
+@blueprint.get("/")
+def _page() -> str:
+    make_token: Any = current_app.jinja_env.globals.get("csrf_token")  # that of Flask-WTF, if the application has it
+    token = make_token() if make_token else "same-origin"
+    return page.render(request.headers.get("Accept-Language"), _CSRF_HEADER, token)
+
+
+@blueprint.post("/ask")
+def _ask() -> Response:
+    form = request.form
+    response = _copilot.stream_response(
+        form["prompt"],
+        name=_name(form),
+        model=form.get("model") or None,
+        parent_message_id=form.get("parent_message_id") or None,
+    )
+    for old in list(_copilot.conversations())[:-_MOST_CONVERSATIONS]:
+        _copilot.forget(old)
+    return response
+
+
+@blueprint.post("/retry")
+def _retry() -> Response:
+    return _copilot.retry_response(name=_name(request.form), model=request.form.get("model") or None)
+
+
+@blueprint.get("/answer")
+def _answer() -> Response:
+    return Response(status=204)
+
+
+@blueprint.post("/stop")
+def _stop() -> Dict[str, Any]:
+    return {}
+
+
+@blueprint.get("/conversations")
+def _conversations() -> Dict[str, Any]:
+    return _service().conversations()
+
+
+@blueprint.get("/messages")
+def _messages() -> Dict[str, Any]:
+    return _service().messages(_name(request.args))
+
+
+@blueprint.post("/rename")
+def _rename() -> Dict[str, Any]:
+    try:
+        return _service().rename(_name(request.form), request.form["title"])
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+@blueprint.post("/delete")
+def _delete() -> Dict[str, Any]:
+    return _service().delete(_name(request.form))
+
+
+@blueprint.get("/models")
+def _models() -> Dict[str, Any]:
+    return _service().models()
+
+
+def _name(fields: Any) -> str:
+    name: str = fields["name"]
+    if not page.is_name(name):
+        raise BadRequest("this is no name for a conversation")
+    return name
+
+
+@blueprint.errorhandler(CopilotError)
+def _failed(error: CopilotError) -> Tuple[Dict[str, Any], int]:
+    log_failure(error)
+    return page.error_of(error), 502
+
+
+@blueprint.errorhandler(BadRequest)
+@blueprint.errorhandler(Forbidden)
+def _refused(error: Union[BadRequest, Forbidden]) -> Tuple[Dict[str, Any], int]:
+    return page.bad_request(error.description), error.code
+
+
+@blueprint.after_request
+def _secured(response: Response) -> Response:
+    response.headers.update(page.SECURITY_HEADERS)
+    return response
