@@ -5,16 +5,25 @@
 
 The application needs a ``SECRET_KEY``, because the session holds the visitor's conversations. Each POST has to have the
 header field ``X-CSRFToken``, which no other site can make a browser send. If Flask-WTF protects the application, its
-token is the value.
+token is the value. ``app.config`` has these settings:
+
+``COPILOT_SYNC_CHAT_CACHE``
+    Where all processes keep the answers that are under way: a ``redis.Redis``, or a cache with ``get``, ``set`` and
+    ``add``, such as one of Flask-Caching or cachelib. Default: each process's memory, which does for one process.
+``COPILOT_SYNC_CHAT_BACKGROUND``
+    Seconds for which an answer is read on after its reader has left. Default: 0, so that it is stopped.
 """
 
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, Iterable, Tuple, Union
 
 from copilot_sync.contrib.chat import page
-from copilot_sync.contrib.chat.service import ChatService
-from copilot_sync.contrib.flask import CopilotSync
-from copilot_sync.contrib.sse import log_failure
+from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
+from copilot_sync.contrib.chat.kept_answers import KeptAnswers
+from copilot_sync.contrib.chat.service import ChatService, kept_answers_of
+from copilot_sync.contrib.flask import CopilotSync, app_settings
+from copilot_sync.contrib.sse import HEADERS, log_failure
 from copilot_sync.errors import CopilotError
+from copilot_sync.stream import Stream
 
 try:
     from flask import Blueprint, Response, current_app, request
@@ -23,15 +32,37 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[flask]"', name=error.name) from None
 
 _CSRF_HEADER = "X-CSRFToken"
+#: The key of the answers in ``app.extensions``.
+_KEPT = "copilot_sync_chat"
 #: Most conversations of a visitor: a session in a cookie has 4 KB.
 _MOST_CONVERSATIONS = 12
 
 blueprint = Blueprint("copilot_chat", __name__, static_folder=str(page.STATIC), static_url_path="/assets")
-_copilot = CopilotSync()
+
+
+class _ChatSync(CopilotSync):
+    """The extension, whose answers are those of the chat page. The application has its client."""
+
+    def _body(self, stream: Stream) -> Iterable[bytes]:
+        return body_of(_service().reading(stream), _body_options())
+
+
+_copilot = _ChatSync()
 
 
 def _service() -> ChatService:
-    return ChatService(_copilot.client, _copilot)
+    return ChatService(_copilot.client, _copilot, _kept_answers())
+
+
+def _kept_answers() -> KeptAnswers:
+    made: KeptAnswers = current_app.extensions.get(_KEPT) or kept_answers_of(app_settings().get("chat_cache"))
+    kept: KeptAnswers = current_app.extensions.setdefault(_KEPT, made)
+    return kept
+
+
+def _body_options() -> BodyOptions:
+    settings = app_settings()
+    return BodyOptions(settings.get("chat_background", 0.0), name_thread=settings.get("name_threads", True))
 
 
 @blueprint.before_request
@@ -68,12 +99,16 @@ def _retry() -> Response:
 
 @blueprint.get("/answer")
 def _answer() -> Response:
-    return Response(status=204)
+    last_event_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    answer = _service().answer(_name(request.args), last_event_id)
+    if answer is None:
+        return Response(status=204)
+    return Response(body_of(answer, _body_options()), headers=HEADERS)
 
 
 @blueprint.post("/stop")
 def _stop() -> Dict[str, Any]:
-    return {}
+    return _service().stop(_name(request.form))
 
 
 @blueprint.get("/conversations")

@@ -198,6 +198,10 @@ class EventFormat:
         return encode_event(data)
 
 
+#: The events as they are described above.
+PLAIN_FORMAT = EventFormat()
+
+
 def log_failure(error: CopilotError) -> None:
     """Log an error in full. Neither the messages nor the causes of these errors hold a secret."""
     logger.error("an answer for a page failed: %s", error, exc_info=error)
@@ -274,7 +278,7 @@ class EventStream(Iterator[bytes]):
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], object]] = None,
         name_thread: bool = True,
-        format: EventFormat = EventFormat(),
+        format: EventFormat = PLAIN_FORMAT,
     ) -> None:
         self._stream = check_stream(stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))

@@ -13,6 +13,7 @@ from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.contrib.sse import (
     COMMENT,
     HEARTBEAT,
+    PLAIN_FORMAT,
     PREAMBLE,
     EventFormat,
     HeartbeatTimer,
@@ -60,7 +61,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
         name_thread: bool = True,
-        format: EventFormat = EventFormat(),
+        format: EventFormat = PLAIN_FORMAT,
     ) -> None:
         self._given = stream  # an AsyncStream that nobody holds closes
         self._stream = stream = check_stream(stream._handed_over() if isinstance(stream, AsyncStream) else stream)

@@ -5,14 +5,33 @@ page, because all visitors share one account.
 """
 
 from contextlib import suppress
-from typing import Any, Dict, List, Mapping, Protocol
+from typing import Any, Dict, List, Mapping, Optional, Protocol
 
 from copilot_sync.client import Client
+from copilot_sync.contrib.chat.kept_answers import AnswerRecord, Asked, KeptAnswers
 from copilot_sync.contrib.chat.page import LONGEST_TITLE
+from copilot_sync.contrib.chat.readings import Following, Reading, place_of
 from copilot_sync.contrib.sse import log_failure
 from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.message_tree import newest_branch
 from copilot_sync.models import Conversation, Message, Thread
+from copilot_sync.pacing.caches import MemoryCache, shared_cache_of
+from copilot_sync.stream import Stream
+
+#: Characters that a site keeps in the memory of a process if it names no cache.
+_LARGEST_MEMORY = 32_000_000
+
+
+def kept_answers_of(cache: Any) -> KeptAnswers:
+    """Return the answers that are kept in a cache.
+
+    Args:
+        cache: A Redis client, a cache with ``get``, ``set`` and ``add``, or ``None`` for the memory of this process.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    return KeptAnswers(MemoryCache(largest=_LARGEST_MEMORY) if cache is None else shared_cache_of(cache))
 
 
 class Visit(Protocol):
@@ -31,11 +50,50 @@ class ChatService:
     Args:
         client: The site's client.
         visit: The request.
+        kept: The answers that the site keeps.
     """
 
-    def __init__(self, client: Client, visit: Visit) -> None:
+    def __init__(self, client: Client, visit: Visit, kept: KeptAnswers) -> None:
         self._client = client
         self._visit = visit
+        self._kept = kept
+
+    def reading(self, stream: Stream) -> Reading:
+        """Return the first reading of an answer, whose stream has begun its conversation."""
+        return Reading(stream, self._kept.record(Asked.from_stream(stream)))
+
+    def answer(self, name: str, last_event_id: Optional[str]) -> Optional[Following]:
+        """Return the answer that is under way in a conversation, or has ended lately; ``None`` if there is none.
+
+        Args:
+            name: The name of the conversation.
+            last_event_id: The id of the last event that the page has got.
+        """
+        asked = self._asked(name)
+        if asked is None:
+            return None
+        place = place_of(last_event_id)
+        position = place.position if place.answer_id == asked.answer_id else 0
+        return Following(self._kept, asked, position, self._read_on)
+
+    def _asked(self, name: str) -> Optional[Asked]:
+        conversation = self._visit.conversations().get(name)
+        return None if conversation is None else self._kept.find(conversation.conversation_id)
+
+    def _read_on(self, record: AnswerRecord, kept_text: str, position: int) -> Reading:
+        asked = record.asked
+
+        def ask() -> Stream:
+            return self._client.stream(asked.question, model=asked.model, user=asked.user or None, handle=asked.handle)
+
+        return Reading(ask(), record, kept_text=kept_text, position=position, ask_again=ask)
+
+    def stop(self, name: str) -> Dict[str, Any]:
+        """Stop the answer that is under way in a conversation, whichever process reads it."""
+        asked = self._asked(name)
+        if asked is not None:
+            self._kept.stop(asked)
+        return {}
 
     def conversations(self) -> Dict[str, Any]:
         """List the visitor's conversations, the newest first. Without titles if the service can't say them now."""
@@ -61,7 +119,17 @@ class ChatService:
         if conversation is None:
             return {"messages": [], "answer": None}
         branch = newest_branch(self._client.messages(conversation))
-        return {"messages": [_shown(message) for message in branch], "answer": None}
+        asked = self._kept.find(conversation.conversation_id)
+        if asked is None or self._has_ended(asked, branch):
+            return {"messages": [_shown(message) for message in branch], "answer": None}
+        before = [_shown(message) for message in _before(branch, asked)]
+        return {"messages": before, "answer": {"id": asked.answer_id, "question": asked.question}}
+
+    def _has_ended(self, asked: Asked, branch: List[Message]) -> bool:
+        """Whether there is nothing to go on with: the event of its end is kept, or all of it is in its conversation."""
+        found = [message for message in branch if message.id == asked.answer_id]
+        is_whole = any(message.content and not message.interrupted for message in found)
+        return is_whole or self._kept.look(asked).end is not None
 
     def rename(self, name: str, title: str) -> Dict[str, Any]:
         """Give a conversation another title.
@@ -97,6 +165,19 @@ class ChatService:
             CopilotError: The service can't say them.
         """
         return {"models": [{"id": model.id, "name": model.name} for model in self._client.models()]}
+
+
+def _before(branch: List[Message], asked: Asked) -> List[Message]:
+    """Return the messages before the question whose answer is under way."""
+    places = [place for place, message in enumerate(branch) if _is_question(message, asked)]
+    if not places:
+        return [message for message in branch if message.id != asked.answer_id]
+    return branch[: places[-1]]
+
+
+def _is_question(message: Message, asked: Asked) -> bool:
+    is_same = message.role == "user" and message.content.strip() == asked.question.strip()
+    return is_same and asked.parent_id in (None, message.parent_id)
 
 
 def _listed(name: str, thread: Any) -> Mapping[str, Any]:

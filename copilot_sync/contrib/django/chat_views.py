@@ -2,11 +2,14 @@
 
 import functools
 from contextlib import closing
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping, Optional, Union
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.core.signals import setting_changed
+from django.db import connections
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
 from django.views.decorators.csrf import csrf_protect
@@ -14,13 +17,30 @@ from django.views.decorators.http import require_POST, require_safe
 from django.views.static import serve
 
 from copilot_sync.contrib.chat import page
-from copilot_sync.contrib.chat.service import ChatService
-from copilot_sync.contrib.django.client import get_client
-from copilot_sync.contrib.django.responses import retry_response, stream_response
-from copilot_sync.contrib.django.sessions import conversations, forget
-from copilot_sync.contrib.sse import log_failure
+from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
+from copilot_sync.contrib.chat.kept_answers import KeptAnswers
+from copilot_sync.contrib.chat.readings import Following, Reading
+from copilot_sync.contrib.chat.service import ChatService, kept_answers_of
+from copilot_sync.contrib.django.client import (
+    SETTING,
+    chat_background,
+    chat_cache,
+    get_client,
+    name_threads,
+)
+from copilot_sync.contrib.django.responses import (
+    OnComplete,
+    is_asgi,
+    respond,
+    respond_again,
+    saver_of,
+    stream_of,
+)
+from copilot_sync.contrib.django.sessions import conversations, forget, session_of
+from copilot_sync.contrib.sse import HEADERS, log_failure
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.stream import Stream
 
 #: Most conversations of a visitor: a session in a cookie has 4 KB.
 _MOST_CONVERSATIONS = 12
@@ -41,8 +61,35 @@ class _Visit:
         forget(self._request, name)
 
 
+@functools.lru_cache(maxsize=None)
+def _kept_answers() -> KeptAnswers:
+    return kept_answers_of(chat_cache())
+
+
+def _forget_kept_answers(*, setting: str, **_: Any) -> None:
+    if setting in (SETTING, "CACHES"):
+        _kept_answers.cache_clear()
+
+
+setting_changed.connect(_forget_kept_answers, dispatch_uid="copilot_sync.chat")
+
+
 def _service(request: HttpRequest) -> ChatService:
-    return ChatService(get_client(), _Visit(request))
+    return ChatService(get_client(), _Visit(request), _kept_answers())
+
+
+def _first_body(request: HttpRequest, stream: Stream, on_complete: Optional[OnComplete]) -> Any:
+    return _body(request, _service(request).reading(stream), on_complete)
+
+
+def _body(request: HttpRequest, answer: Union[Reading, Following], on_complete: Optional[OnComplete]) -> Any:
+    """Return the iterator that the server reads."""
+    options = BodyOptions(chat_background(), on_complete, name_threads(), connections.close_all)
+    if not is_asgi(request):
+        return body_of(answer, options)
+    from copilot_sync.contrib.chat.bodies_async import async_body_of
+
+    return async_body_of(answer, options._replace(on_complete=on_complete and sync_to_async(on_complete)))
 
 
 def _secured(view: _View) -> _View:
@@ -87,13 +134,13 @@ def show_page(request: HttpRequest) -> HttpResponse:
 def ask(request: HttpRequest) -> HttpResponseBase:
     """Answer a question, in a conversation of that name or in a new one, while the answer is written."""
     form = request.POST
-    response = stream_response(
-        request,
-        form.get("prompt"),
-        name=_name(form),
-        model=form.get("model") or None,
-        parent_message_id=form.get("parent_message_id") or None,
-    )
+    name = _name(form)
+    options = {
+        "model": form.get("model") or None,
+        "parent_message_id": form.get("parent_message_id") or None,
+    }
+    stream = stream_of(request, form.get("prompt"), name, None, options)
+    response = respond(request, stream, name, _first_body)
     for old in list(conversations(request))[:-_MOST_CONVERSATIONS]:
         forget(request, old)
     return response
@@ -102,19 +149,25 @@ def ask(request: HttpRequest) -> HttpResponseBase:
 @_posting
 def retry(request: HttpRequest) -> HttpResponseBase:
     """Answer the last question of a conversation again."""
-    return retry_response(request, name=_name(request.POST), model=request.POST.get("model") or None)
+    return respond_again(request, _name(request.POST), None, request.POST.get("model") or None, {}, _first_body)
 
 
 @_getting
 def answer(request: HttpRequest) -> HttpResponseBase:
-    """Go on with the answer that is under way."""
-    return HttpResponse(status=204)
+    """Go on with the answer that is under way, or has ended lately."""
+    name = _name(request.GET)
+    last_event_id = request.headers.get("Last-Event-ID") or request.GET.get("last_event_id")
+    found = _service(request).answer(name, last_event_id)
+    if found is None:
+        return HttpResponse(status=204)
+    body = _body(request, found, saver_of(session_of(request), name))
+    return StreamingHttpResponse(body, headers=HEADERS)
 
 
 @_posting
 def stop(request: HttpRequest) -> JsonResponse:
     """Stop the answer that is under way."""
-    return JsonResponse({})
+    return JsonResponse(_service(request).stop(_name(request.POST)))
 
 
 @_getting
