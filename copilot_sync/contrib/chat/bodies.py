@@ -90,8 +90,7 @@ class ChatBody(Iterator[bytes]):
         if self._has_left:
             return
         self._has_left = True
-        reading = self._reading
-        is_read_on = not reading.has_ended and reading.record.is_kept and self._options.background > 0
+        is_read_on = self._options.background > 0 and self._reading.is_of_use
         if not is_read_on or not self._read_on():
             self._end()
 
@@ -112,7 +111,7 @@ class ChatBody(Iterator[bytes]):
         until = time.monotonic() + self._options.background
         try:
             for _ in self:
-                if self._reading.has_ended or time.monotonic() >= until:
+                if not self._reading.is_of_use or time.monotonic() >= until:
                     break
         finally:
             self._end()

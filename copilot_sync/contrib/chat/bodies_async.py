@@ -8,6 +8,7 @@ Threads: confined to the loop, but for ``close``. What blocks runs in the execut
 
 import asyncio
 import contextlib
+import time
 from typing import Any, AsyncIterator, Callable, Optional, Set, TypeVar
 
 from copilot_sync.contrib.chat.bodies import MOST_READ_ON, BodyOptions
@@ -100,12 +101,7 @@ class AsyncChatBody(AsyncIterator[bytes]):
             return
         self._has_left = True
         reading = self._reading
-        is_read_on = (
-            self._options.background > 0
-            and not reading.has_ended
-            and reading.record.is_kept
-            and len(_finishing) < MOST_READ_ON
-        )
+        is_read_on = self._options.background > 0 and reading.is_of_use and len(_finishing) < MOST_READ_ON
         if not is_read_on:
             self._body.close()
         if self._loop is None:  # nobody has read any of it
@@ -120,10 +116,10 @@ class AsyncChatBody(AsyncIterator[bytes]):
         task.add_done_callback(_finishing.discard)
 
     async def _finish(self, is_read_on: bool) -> None:
-        until = asyncio.get_running_loop().time() + self._options.background
+        until = time.monotonic() + self._options.background
         if self._step is not None:
             await asyncio.wait({self._step})
-        while is_read_on and not self._reading.has_ended and asyncio.get_running_loop().time() < until:
+        while is_read_on and self._reading.is_of_use and time.monotonic() < until:
             is_read_on = await self._next() is not None
         self._body.close()
         if not self._reading.has_ended:

@@ -106,6 +106,11 @@ class Reading(EventFormat):
         if kept_text:
             record.add(kept_text)
 
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it is worth reading if nobody listens: somebody may follow what is kept."""
+        return not self.has_ended and self.record.is_kept
+
     def started(self) -> bytes:
         """Return the first event."""
         return self._events.started()
