@@ -1,5 +1,6 @@
 """An answer on its way to the page: the same promises for the blocking body and its asynchronous twin."""
 
+import abc
 import asyncio
 import contextlib
 import json
@@ -24,23 +25,19 @@ from copilot_sync.pacing.caches import MemoryCache
 NAME = "chat"
 
 
-class Page:
+class Page(abc.ABC):
     """One reader of a body, which parses what it gets."""
 
     def __init__(self) -> None:
         self.received = b""
 
+    @abc.abstractmethod
     def take(self) -> bool:
         """Read once; return whether there was anything."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def leave(self) -> None:
         """Go away, as the server of the page notices it."""
-        raise NotImplementedError
-
-    def vanish(self) -> None:
-        """Stop reading without a word, as a process does that is killed."""
-        raise NotImplementedError
 
     def read_until(self, length: int) -> "Page":
         """Read until so many characters are there."""
@@ -94,9 +91,6 @@ class BlockingPage(Page):
         self._body.close()
         self._body.close()
 
-    def vanish(self) -> None:
-        pass
-
 
 class AsyncPage(Page):
     """The page of an ASGI server."""
@@ -142,9 +136,6 @@ class AsyncPage(Page):
             await self._body.aclose()
 
         self._run(cancelled())
-
-    def vanish(self) -> None:
-        pass
 
 
 @pytest.fixture(params=["WSGI", "ASGI"])
@@ -312,7 +303,6 @@ def test_a_page_goes_on_when_its_reader_was_killed(site: Site, emulator: Emulato
     pieces = Pieces(emulator, "one ", "two ", "three")
     killed = site.ask().read_until(4)
     killed.take()
-    killed.vanish()
     page, other = site.follow(killed.last_id), site.follow()
     page.take()
     other.read_until(4)
@@ -481,6 +471,13 @@ def test_a_body_that_nobody_reads_lets_go_of_its_answer(site: Site, emulator: Em
     site.now += 1
     assert site.kept.take_over(site.kept.find(site.names[NAME].conversation_id)) is not None  # type: ignore[arg-type]
     site.follow().leave()
+
+
+def test_an_answer_of_a_conversation_that_was_deleted_is_not_found(site: Site) -> None:
+    """Nobody has it in the session any more."""
+    site.ask().read_all()
+    site.service.delete(NAME)
+    assert site.service.answer(NAME, None) is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Threads: confined to the loop, but for ``close``. What blocks runs in the execut
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from typing import Any, AsyncIterator, Callable, Optional, Set, TypeVar
 
@@ -108,7 +109,9 @@ class AsyncChatBody(AsyncIterator[bytes]):
             reading.record.leave()
             return
         with contextlib.suppress(RuntimeError):  # the loop was closed
-            self._loop.call_soon_threadsafe(self._begin_to_finish, is_read_on)
+            # In a context of its own: that of the request, or of the thread that calls, is about to end.
+            context = contextvars.Context()
+            self._loop.call_soon_threadsafe(self._begin_to_finish, is_read_on, context=context)
 
     def _begin_to_finish(self, is_read_on: bool) -> None:
         task = asyncio.ensure_future(self._finish(is_read_on))

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.core.signals import setting_changed
-from django.db import connections
+from django.db import close_old_connections, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
@@ -39,7 +39,7 @@ from copilot_sync.contrib.django.responses import (
 from copilot_sync.contrib.django.sessions import conversations, forget, session_of
 from copilot_sync.contrib.sse import HEADERS, log_failure
 from copilot_sync.errors import CopilotError
-from copilot_sync.models import Conversation
+from copilot_sync.models import Answer, Conversation
 from copilot_sync.stream import Stream
 
 #: Most conversations of a visitor: a session in a cookie has 4 KB.
@@ -79,17 +79,28 @@ def _service(request: HttpRequest) -> ChatService:
 
 
 def _first_body(request: HttpRequest, stream: Stream, on_complete: Optional[OnComplete]) -> Any:
+    assert on_complete is not None  # noqa: S101 - the page's conversations have names
     return _body(request, _service(request).reading(stream), on_complete)
 
 
-def _body(request: HttpRequest, answer: Union[Reading, Following], on_complete: Optional[OnComplete]) -> Any:
+def _body(request: HttpRequest, answer: Union[Reading, Following], on_complete: OnComplete) -> Any:
     """Return the iterator that the server reads."""
     options = BodyOptions(chat_background(), on_complete, name_threads(), connections.close_all)
     if not is_asgi(request):
         return body_of(answer, options)
     from copilot_sync.contrib.chat.bodies_async import async_body_of
 
-    return async_body_of(answer, options._replace(on_complete=on_complete and sync_to_async(on_complete)))
+    saving = sync_to_async(functools.partial(_with_database, on_complete))
+    return async_body_of(answer, options._replace(on_complete=saving))
+
+
+def _with_database(on_complete: OnComplete, answer: Answer) -> None:
+    """Call a function that may use the database, also when the request has ended, which would look after that."""
+    close_old_connections()
+    try:
+        on_complete(answer)
+    finally:
+        close_old_connections()
 
 
 def _secured(view: _View) -> _View:
