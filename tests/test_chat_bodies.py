@@ -16,7 +16,7 @@ from copilot_sync.contrib.chat import bodies, bodies_async, kept_answers, readin
 from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
 from copilot_sync.contrib.chat.bodies_async import async_body_of
 from copilot_sync.contrib.chat.kept_answers import LEASE, KeptAnswers
-from copilot_sync.contrib.chat.readings import Place, place_of
+from copilot_sync.contrib.chat.readings import Place, Reading, place_of
 from copilot_sync.contrib.chat.service import ChatService
 from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -267,6 +267,7 @@ def test_events_have_ids_by_which_a_page_goes_on(site: Site, emulator: Emulator)
     assert last["seconds"] >= 0
     assert page.last_id == f"{last['message_id']}:13"
     assert [answer.text for answer in site.completed] == ["one two three"]
+    page.leave()
     assert not page.take()
 
 
@@ -487,6 +488,43 @@ def test_an_answer_of_a_conversation_that_was_deleted_is_not_found(site: Site) -
 def test_the_id_of_an_event_says_where_the_page_is(event_id: Optional[str], place: Place) -> None:
     """What is none counts as nothing."""
     assert place_of(event_id) == place
+
+
+def test_a_body_needs_an_answer_of_the_client(site: Site, kind: Any) -> None:
+    """Anything else is refused, and leaves nothing to close."""
+    site.ask()
+    asked = site.kept.find(site.names[NAME].conversation_id)
+    assert asked is not None
+    with pytest.raises(TypeError, match="Stream"):
+        kind(Reading(object(), site.kept.record(asked)), BodyOptions())
+
+
+def test_a_page_that_leaves_at_the_end_does_not_keep_its_conversation_from_a_name(
+    client: Client, emulator: Emulator
+) -> None:
+    """Many servers cancel what sends when the connection is closed, which many pages do at the last event."""
+    emulator.fail("rename", Fault.stall())
+    site = Site(client, AsyncPage)
+
+    async def main() -> None:
+        run = asyncio.get_running_loop().run_in_executor
+        stream = client.stream("Why?")
+        await run(None, stream.start)
+        body = async_body_of(site.service.reading(stream), BodyOptions())
+        while b'"complete"' not in await body.__anext__():
+            pass
+        ending = asyncio.ensure_future(body.__anext__())
+        assert await run(None, emulator.wait_until, lambda: emulator.stalled)
+        ending.cancel()
+        await run(None, emulator.release)
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        await body.aclose()  # type: ignore[attr-defined]
+        await run(None, wait_until, lambda: not bodies_async._finishing)
+
+    asyncio.run(main())
+    (thread,) = emulator.threads.values()
+    assert thread.name
 
 
 def test_without_a_thread_an_answer_ends_with_its_reader(

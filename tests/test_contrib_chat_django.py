@@ -214,9 +214,7 @@ def test_under_asgi_an_answer_goes_on_too(emulator: Emulator, background: float)
         rest: Any = await browser.get("/chat/answer", {"name": "chat"})
         body = b"".join([part async for part in rest.streaming_content])
         await sync_to_async(rest.close)()
-        while bodies_async._finishing:
-            await asyncio.sleep(0.01)
-        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.get_running_loop().run_in_executor(None, wait_until, lambda: not bodies_async._finishing)
         return events(body)
 
     with override_settings(COPILOT_SYNC=configuration(emulator, CHAT_BACKGROUND=background)):

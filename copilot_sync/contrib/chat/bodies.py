@@ -110,9 +110,8 @@ class ChatBody(Iterator[bytes]):
     def _finish(self) -> None:
         until = time.monotonic() + self._options.background
         try:
-            for _ in self:
-                if not self._reading.is_of_use or time.monotonic() >= until:
-                    break
+            while self._reading.is_of_use and time.monotonic() < until:
+                next(self, None)
         finally:
             self._end()
             if self._options.after is not None:

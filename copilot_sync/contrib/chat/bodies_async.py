@@ -41,7 +41,6 @@ class AsyncChatBody(AsyncIterator[bytes]):
         self._options = options
         self._has_begun = not begins
         self._has_left = False
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._step: Optional[asyncio.Future[Optional[bytes]]] = None
         self._body = self._new_body()
 
@@ -65,14 +64,14 @@ class AsyncChatBody(AsyncIterator[bytes]):
             return PREAMBLE + self._reading.started()
         if self._has_left:
             raise StopAsyncIteration
-        self._loop = asyncio.get_running_loop()
         self._step = asyncio.ensure_future(self._next())
         try:
             events = await asyncio.shield(self._step)  # which goes on if the reader leaves
         except asyncio.CancelledError:
             if self._reading.has_ended:  # the conversation gets its name, which takes seconds
                 await asyncio.wait({self._step})
-            self.close()
+            else:
+                self.close()
             raise
         if events is None:
             raise StopAsyncIteration
@@ -105,23 +104,22 @@ class AsyncChatBody(AsyncIterator[bytes]):
         is_read_on = self._options.background > 0 and reading.is_of_use and len(_finishing) < MOST_READ_ON
         if not is_read_on:
             self._body.close()
-        if self._loop is None:  # nobody has read any of it
+        if self._step is None:  # nobody has read any of it
             reading.record.leave()
             return
         with contextlib.suppress(RuntimeError):  # the loop was closed
             # In a context of its own: that of the request, or of the thread that calls, is about to end.
-            context = contextvars.Context()
-            self._loop.call_soon_threadsafe(self._begin_to_finish, is_read_on, context=context)
+            begin, context = self._begin_to_finish, contextvars.Context()
+            self._step.get_loop().call_soon_threadsafe(begin, self._step, is_read_on, context=context)
 
-    def _begin_to_finish(self, is_read_on: bool) -> None:
-        task = asyncio.ensure_future(self._finish(is_read_on))
+    def _begin_to_finish(self, step: "asyncio.Future[Optional[bytes]]", is_read_on: bool) -> None:
+        task = asyncio.ensure_future(self._finish(step, is_read_on))
         _finishing.add(task)
         task.add_done_callback(_finishing.discard)
 
-    async def _finish(self, is_read_on: bool) -> None:
+    async def _finish(self, step: "asyncio.Future[Optional[bytes]]", is_read_on: bool) -> None:
         until = time.monotonic() + self._options.background
-        if self._step is not None:
-            await asyncio.wait({self._step})
+        await asyncio.wait({step})
         while is_read_on and self._reading.is_of_use and time.monotonic() < until:
             is_read_on = await self._next() is not None
         self._body.close()
