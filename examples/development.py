@@ -10,6 +10,8 @@ from copilot_sync.emulator.demo import demo_answer
 
 #: Somebody is looking on: better be told soon that it does not work than be kept waiting.
 RETRY = RetryPolicy(attempts=3, max_wait=5.0)
+#: Where several processes share what they keep; ``None`` if each keeps its own.
+REDIS_URL = os.environ.get("REDIS_URL")
 #: Seconds between two words, so that one sees the answer stream in.
 _PACE = 0.05
 

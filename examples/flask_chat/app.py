@@ -7,10 +7,11 @@ gunicorn --threads 100 examples.flask_chat.app:app  in production, with SECRET_K
 import os
 
 import flask
+import redis
 
 from copilot_sync.contrib.flask import CopilotSync
 from copilot_sync.contrib.flask_chat import blueprint
-from examples.development import RETRY, secret_key
+from examples.development import REDIS_URL, RETRY, secret_key
 
 app = flask.Flask(__name__)
 app.config.update(
@@ -19,5 +20,7 @@ app.config.update(
     SESSION_COOKIE_SECURE=bool(os.environ.get("HTTPS_ONLY")),
     COPILOT_SYNC_RETRY=RETRY,
 )
+if REDIS_URL:  # where several processes share the answers under way
+    app.config["COPILOT_SYNC_CHAT_CACHE"] = redis.Redis.from_url(REDIS_URL, socket_timeout=2.0)
 CopilotSync(app)
 app.register_blueprint(blueprint)
