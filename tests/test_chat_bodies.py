@@ -16,7 +16,7 @@ from copilot_sync.contrib.chat import bodies, bodies_async, kept_answers, readin
 from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
 from copilot_sync.contrib.chat.bodies_async import async_body_of
 from copilot_sync.contrib.chat.kept_answers import LEASE, KeptAnswers
-from copilot_sync.contrib.chat.readings import Place, Reading, place_of
+from copilot_sync.contrib.chat.readings import AnswerReading, EventPlace, place_of
 from copilot_sync.contrib.chat.service import ChatService
 from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -483,9 +483,15 @@ def test_an_answer_of_a_conversation_that_was_deleted_is_not_found(site: Site) -
 
 @pytest.mark.parametrize(
     "event_id, place",
-    [("a-b:12", Place("a-b", 12)), (None, Place()), ("a", Place()), ("a:-1", Place()), ("a:" + "1" * 10, Place())],
+    [
+        ("a-b:12", EventPlace("a-b", 12)),
+        (None, EventPlace()),
+        ("a", EventPlace()),
+        ("a:-1", EventPlace()),
+        ("a:" + "1" * 10, EventPlace()),
+    ],
 )
-def test_the_id_of_an_event_says_where_the_page_is(event_id: Optional[str], place: Place) -> None:
+def test_the_id_of_an_event_says_where_the_page_is(event_id: Optional[str], place: EventPlace) -> None:
     """What is none counts as nothing."""
     assert place_of(event_id) == place
 
@@ -496,7 +502,7 @@ def test_a_body_needs_an_answer_of_the_client(site: Site, kind: Any) -> None:
     asked = site.kept.find(site.names[NAME].conversation_id)
     assert asked is not None
     with pytest.raises(TypeError, match="Stream"):
-        kind(Reading(object(), site.kept.record(asked)), BodyOptions())
+        kind(AnswerReading(object(), site.kept.record(asked)), BodyOptions())
 
 
 def test_a_page_that_leaves_at_the_end_does_not_keep_its_conversation_from_a_name(

@@ -198,10 +198,6 @@ class EventFormat:
         return encode_event(data)
 
 
-#: The events as they are described above.
-PLAIN_FORMAT = EventFormat()
-
-
 def log_failure(error: CopilotError) -> None:
     """Log an error in full. Neither the messages nor the causes of these errors hold a secret."""
     logger.error("an answer for a page failed: %s", error, exc_info=error)
@@ -278,13 +274,13 @@ class EventStream(Iterator[bytes]):
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], object]] = None,
         name_thread: bool = True,
-        format: EventFormat = PLAIN_FORMAT,
+        format: Optional[EventFormat] = None,
     ) -> None:
         self._stream = check_stream(stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
-        self._format = format
+        self._format = format or EventFormat()
         self._naming: Optional[ThreadNaming] = None
         self._begun = False
         self._ended = False

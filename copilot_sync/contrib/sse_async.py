@@ -13,7 +13,6 @@ from copilot_sync.aio.threads import run_in_thread
 from copilot_sync.contrib.sse import (
     COMMENT,
     HEARTBEAT,
-    PLAIN_FORMAT,
     PREAMBLE,
     EventFormat,
     HeartbeatTimer,
@@ -61,14 +60,14 @@ class AsyncEventStream(AsyncIterator[bytes]):
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
         name_thread: bool = True,
-        format: EventFormat = PLAIN_FORMAT,
+        format: Optional[EventFormat] = None,
     ) -> None:
         self._given = stream  # an AsyncStream that nobody holds closes
         self._stream = stream = check_stream(stream._handed_over() if isinstance(stream, AsyncStream) else stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
-        self._format = format
+        self._format = format or EventFormat()
         self._naming: Optional[ThreadNaming] = None
         self._pieces: AsyncReader[str] = AsyncReader(stream, text_of)
         self._begun = False

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Set
 
-from copilot_sync.contrib.chat.readings import HEARTBEAT, Following, Reading
+from copilot_sync.contrib.chat.readings import HEARTBEAT, AnswerFollowing, AnswerReading
 from copilot_sync.contrib.sse import COMMENT, PREAMBLE, EventStream
 from copilot_sync.models import Answer
 from copilot_sync.os_threads import start_thread
@@ -47,7 +47,7 @@ class ChatBody(Iterator[bytes]):
         begins: Whether it begins with the ``started`` event.
     """
 
-    def __init__(self, reading: Reading, options: BodyOptions, *, begins: bool = True) -> None:
+    def __init__(self, reading: AnswerReading, options: BodyOptions, *, begins: bool = True) -> None:
         self._reading = reading
         self._options = options
         self._has_begun = not begins
@@ -137,7 +137,7 @@ class FollowingBody(Iterator[bytes]):
         options: How it is sent if it is taken over.
     """
 
-    def __init__(self, following: Following, options: BodyOptions) -> None:
+    def __init__(self, following: AnswerFollowing, options: BodyOptions) -> None:
         self._following = following
         self._options = options
         self._has_begun = False
@@ -171,5 +171,5 @@ class FollowingBody(Iterator[bytes]):
 
 
 def body_of(answer: Any, options: BodyOptions) -> Iterator[bytes]:
-    """Return the body for a ``Reading`` or a ``Following``."""
-    return ChatBody(answer, options) if isinstance(answer, Reading) else FollowingBody(answer, options)
+    """Return the body for an ``AnswerReading`` or an ``AnswerFollowing``."""
+    return ChatBody(answer, options) if isinstance(answer, AnswerReading) else FollowingBody(answer, options)

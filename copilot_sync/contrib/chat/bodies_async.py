@@ -13,7 +13,7 @@ import time
 from typing import Any, AsyncIterator, Callable, Optional, Set, TypeVar
 
 from copilot_sync.contrib.chat.bodies import MOST_READ_ON, BodyOptions
-from copilot_sync.contrib.chat.readings import HEARTBEAT, Following, Reading
+from copilot_sync.contrib.chat.readings import HEARTBEAT, AnswerFollowing, AnswerReading
 from copilot_sync.contrib.sse import COMMENT, PREAMBLE
 from copilot_sync.contrib.sse_async import AsyncEventStream
 
@@ -36,7 +36,7 @@ class AsyncChatBody(AsyncIterator[bytes]):
         begins: Whether it begins with the ``started`` event.
     """
 
-    def __init__(self, reading: Reading, options: BodyOptions, *, begins: bool = True) -> None:
+    def __init__(self, reading: AnswerReading, options: BodyOptions, *, begins: bool = True) -> None:
         self._reading = reading
         self._options = options
         self._has_begun = not begins
@@ -144,7 +144,7 @@ class AsyncFollowingBody(AsyncIterator[bytes]):
         options: How it is sent if it is taken over.
     """
 
-    def __init__(self, following: Following, options: BodyOptions) -> None:
+    def __init__(self, following: AnswerFollowing, options: BodyOptions) -> None:
         self._following = following
         self._options = options
         self._has_begun = False
@@ -182,5 +182,5 @@ class AsyncFollowingBody(AsyncIterator[bytes]):
 
 
 def async_body_of(answer: Any, options: BodyOptions) -> AsyncIterator[bytes]:
-    """Return the body for a ``Reading`` or a ``Following``."""
-    return AsyncChatBody(answer, options) if isinstance(answer, Reading) else AsyncFollowingBody(answer, options)
+    """Return the body for an ``AnswerReading`` or an ``AnswerFollowing``."""
+    return AsyncChatBody(answer, options) if isinstance(answer, AnswerReading) else AsyncFollowingBody(answer, options)

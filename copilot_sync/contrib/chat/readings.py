@@ -1,8 +1,8 @@
 """One answer on its way to the page, without the waiting: ``bodies`` and ``bodies_async`` do that.
 
-A ``Reading`` reads an answer from the service: the first one of its question, or one that takes over from a reader that
-has died. A ``Following`` hands out what another reader has kept, and becomes a ``Reading`` if that one is gone. Their
-events are those of ``copilot_sync.contrib.sse``, with these differences:
+An ``AnswerReading`` reads an answer from the service: the first one of its question, or one that takes over from a
+reader that has died. An ``AnswerFollowing`` hands out what another reader has kept, and becomes a reading if that one
+is gone. Their events are those of ``copilot_sync.contrib.sse``, with these differences:
 
 - ``{"type": "started", "answer": …, "question": …, "position": …}`` comes first. The position is the number of
   characters that the page is taken to have. With 0, the page has to forget what it has of this answer. It may come
@@ -31,17 +31,17 @@ TAKE_OVER = 300.0
 _EVENT_ID = re.compile(r"([\w-]{1,64}):(\d{1,9})", re.ASCII)
 
 
-class Place(NamedTuple):
+class EventPlace(NamedTuple):
     """How much of which answer the page has."""
 
     answer_id: str = ""
     position: int = 0
 
 
-def place_of(event_id: Optional[str]) -> Place:
+def place_of(event_id: Optional[str]) -> EventPlace:
     """Read the id of an event, as the page has sent it back."""
     found = _EVENT_ID.fullmatch(event_id or "")
-    return Place(found[1], int(found[2])) if found else Place()
+    return EventPlace(found[1], int(found[2])) if found else EventPlace()
 
 
 class _Events:
@@ -71,7 +71,7 @@ class _Events:
         return f"{self._asked.answer_id}:{self.position}"
 
 
-class Reading(EventFormat):
+class AnswerReading(EventFormat):
     """An answer that is read from the service, written to its record on the way.
 
     Args:
@@ -168,7 +168,7 @@ class Reading(EventFormat):
         return encode_event(data)
 
 
-class Following:
+class AnswerFollowing:
     """An answer that another reader keeps.
 
     Args:
@@ -179,14 +179,14 @@ class Following:
     """
 
     def __init__(
-        self, kept: KeptAnswers, asked: Asked, position: int, read_on: Callable[[AnswerRecord, str, int], Reading]
+        self, kept: KeptAnswers, asked: Asked, position: int, read_on: Callable[[AnswerRecord, str, int], AnswerReading]
     ) -> None:
         self._kept = kept
         self._asked = asked
         self._events = _Events(asked, position)
         self._read_on = read_on
         #: The reading that has taken over.
-        self.reading: Optional[Reading] = None
+        self.reading: Optional[AnswerReading] = None
         self.has_ended = False
 
     def started(self) -> bytes:

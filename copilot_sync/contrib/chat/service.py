@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Protocol
 from copilot_sync.client import Client
 from copilot_sync.contrib.chat.kept_answers import AnswerRecord, Asked, KeptAnswers
 from copilot_sync.contrib.chat.page import LONGEST_TITLE
-from copilot_sync.contrib.chat.readings import Following, Reading, place_of
+from copilot_sync.contrib.chat.readings import AnswerFollowing, AnswerReading, place_of
 from copilot_sync.contrib.sse import log_failure
 from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.message_tree import newest_branch
@@ -58,11 +58,11 @@ class ChatService:
         self._visit = visit
         self._kept = kept
 
-    def reading(self, stream: Stream) -> Reading:
+    def reading(self, stream: Stream) -> AnswerReading:
         """Return the first reading of an answer, whose stream has begun its conversation."""
-        return Reading(stream, self._kept.record(Asked.from_stream(stream)))
+        return AnswerReading(stream, self._kept.record(Asked.from_stream(stream)))
 
-    def answer(self, name: str, last_event_id: Optional[str]) -> Optional[Following]:
+    def answer(self, name: str, last_event_id: Optional[str]) -> Optional[AnswerFollowing]:
         """Return the answer that is under way in a conversation, or has ended lately; ``None`` if there is none.
 
         Args:
@@ -74,19 +74,19 @@ class ChatService:
             return None
         place = place_of(last_event_id)
         position = place.position if place.answer_id == asked.answer_id else 0
-        return Following(self._kept, asked, position, self._read_on)
+        return AnswerFollowing(self._kept, asked, position, self._read_on)
 
     def _asked(self, name: str) -> Optional[Asked]:
         conversation = self._visit.conversations().get(name)
         return None if conversation is None else self._kept.find(conversation.conversation_id)
 
-    def _read_on(self, record: AnswerRecord, kept_text: str, position: int) -> Reading:
+    def _read_on(self, record: AnswerRecord, kept_text: str, position: int) -> AnswerReading:
         asked = record.asked
 
         def ask() -> Stream:
             return self._client.stream(asked.question, model=asked.model, user=asked.user or None, handle=asked.handle)
 
-        return Reading(ask(), record, kept_text=kept_text, position=position, ask_again=ask)
+        return AnswerReading(ask(), record, kept_text=kept_text, position=position, ask_again=ask)
 
     def stop(self, name: str) -> Dict[str, Any]:
         """Stop the answer that is under way in a conversation, whichever process reads it."""

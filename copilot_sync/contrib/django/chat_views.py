@@ -19,7 +19,7 @@ from django.views.static import serve
 from copilot_sync.contrib.chat import page
 from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
 from copilot_sync.contrib.chat.kept_answers import KeptAnswers
-from copilot_sync.contrib.chat.readings import Following, Reading
+from copilot_sync.contrib.chat.readings import AnswerFollowing, AnswerReading
 from copilot_sync.contrib.chat.service import ChatService, kept_answers_of
 from copilot_sync.contrib.django.client import (
     SETTING,
@@ -48,7 +48,7 @@ _MOST_CONVERSATIONS = 12
 _View = Callable[..., HttpResponseBase]
 
 
-class _Visit:
+class _DjangoVisit:
     """One request, with the conversations of its session."""
 
     def __init__(self, request: HttpRequest) -> None:
@@ -75,7 +75,7 @@ setting_changed.connect(_forget_kept_answers, dispatch_uid="copilot_sync.chat")
 
 
 def _service(request: HttpRequest) -> ChatService:
-    return ChatService(get_client(), _Visit(request), _kept_answers())
+    return ChatService(get_client(), _DjangoVisit(request), _kept_answers())
 
 
 def _first_body(request: HttpRequest, stream: Stream, on_complete: Optional[OnComplete]) -> Any:
@@ -83,7 +83,7 @@ def _first_body(request: HttpRequest, stream: Stream, on_complete: Optional[OnCo
     return _body(request, _service(request).reading(stream), on_complete)
 
 
-def _body(request: HttpRequest, answer: Union[Reading, Following], on_complete: OnComplete) -> Any:
+def _body(request: HttpRequest, answer: Union[AnswerReading, AnswerFollowing], on_complete: OnComplete) -> Any:
     """Return the iterator that the server reads."""
     options = BodyOptions(chat_background(), on_complete, name_threads(), connections.close_all)
     if not is_asgi(request):
