@@ -109,8 +109,8 @@ class AsyncChatBody(AsyncIterator[bytes]):
             return
         with contextlib.suppress(RuntimeError):  # the loop was closed
             # In a context of its own: that of the request, or of the thread that calls, is about to end.
-            begin, context = self._begin_to_finish, contextvars.Context()
-            self._step.get_loop().call_soon_threadsafe(begin, self._step, is_read_on, context=context)
+            call = self._step.get_loop().call_soon_threadsafe
+            contextvars.Context().run(call, self._begin_to_finish, self._step, is_read_on)
 
     def _begin_to_finish(self, step: "asyncio.Future[Optional[bytes]]", is_read_on: bool) -> None:
         task = asyncio.ensure_future(self._finish(step, is_read_on))
