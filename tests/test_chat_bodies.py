@@ -15,7 +15,7 @@ from copilot_sync import Answer, Client, Conversation
 from copilot_sync.contrib.chat import bodies, bodies_async, kept_answers, readings
 from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
 from copilot_sync.contrib.chat.bodies_async import async_body_of
-from copilot_sync.contrib.chat.kept_answers import LEASE, KeptAnswers
+from copilot_sync.contrib.chat.kept_answers import FOLLOWING, LEASE, KeptAnswers
 from copilot_sync.contrib.chat.readings import AnswerReading, EventPlace, place_of
 from copilot_sync.contrib.chat.service import ChatService
 from copilot_sync.delivery import recovery
@@ -396,6 +396,25 @@ def test_an_answer_is_read_on_in_the_background(site: Site, emulator: Emulator) 
     assert site.follow(page.last_id).read_all().text == "two"
     assert [answer.text for answer in site.completed] == ["one two"]
     wait_until(lambda: not bodies._reading_on)
+
+
+def test_an_answer_is_read_on_as_long_as_another_page_follows_it(site: Site, emulator: Emulator) -> None:
+    """Also if the site wants no background: after a reload, the new page takes the place of the old one."""
+    pieces = Pieces(emulator, "one ", "two", " three")
+    first = site.ask().read_until(4)
+    second = site.follow(first.last_id)
+    second.take()
+    second.take()
+    first.leave()
+    pieces.go_on()
+    second.read_until(3)
+    assert not emulator.disconnects
+    second.leave()
+    site.now += FOLLOWING
+    wait_until(lambda: not bodies._reading_on and not bodies_async._finishing)
+    assert site.state.length == 7
+    assert site.state.end is None
+    pieces.go_on(2)
 
 
 def test_the_background_is_bounded(site: Site, emulator: Emulator) -> None:

@@ -1,7 +1,7 @@
 """An answer as the body of a response, for WSGI servers. The server's own thread reads it.
 
-If the reader leaves before the end, the answer is stopped, or read on in a thread for a bounded time. Nobody listens
-then; the answer goes into its record only.
+If the reader leaves before the end, the answer is stopped, or read on in a thread for a bounded time, and as long as
+another page follows it. Nobody listens then; the answer goes into its record only.
 
 Threads: confined to the thread that iterates; after ``close``, to the one that reads on. The set of those threads is
 atomic.
@@ -90,15 +90,15 @@ class ChatBody(Iterator[bytes]):
         if self._has_left:
             return
         self._has_left = True
-        is_read_on = self._options.background > 0 and self._reading.is_of_use
-        if not is_read_on or not self._read_on():
+        until = time.monotonic() + self._options.background
+        if not self._reading.may_go_on(until) or not self._read_on(until):
             self._end()
 
-    def _read_on(self) -> bool:
+    def _read_on(self, until: float) -> bool:
         """Have a thread read on, and return whether there is one."""
         if sum(thread.is_alive() for thread in _reading_on.copy()) >= MOST_READ_ON:
             return False
-        thread = threading.Thread(target=self._finish, name="copilot_sync-reads-on", daemon=True)
+        thread = threading.Thread(target=self._finish, args=(until,), name="copilot-sync-reads-on", daemon=True)
         _reading_on.add(thread)
         try:
             start_thread(thread)
@@ -107,11 +107,10 @@ class ChatBody(Iterator[bytes]):
             return False
         return True
 
-    def _finish(self) -> None:
-        until = time.monotonic() + self._options.background
+    def _finish(self, until: float) -> None:
         try:
-            while self._reading.is_of_use and time.monotonic() < until:
-                next(self, None)
+            while self._reading.may_go_on(until) and next(self, None) is not None:
+                pass
         finally:
             self._end()
             if self._options.after is not None:

@@ -100,31 +100,34 @@ class AsyncChatBody(AsyncIterator[bytes]):
         if self._has_left:
             return
         self._has_left = True
-        reading = self._reading
-        is_read_on = self._options.background > 0 and reading.is_of_use and len(_finishing) < MOST_READ_ON
-        if not is_read_on:
+        until = time.monotonic() + self._options.background
+        if self._step is None or not self._reading.is_of_use or len(_finishing) >= MOST_READ_ON:
             self._body.close()
         if self._step is None:  # nobody has read any of it
-            reading.record.leave()
+            self._reading.record.leave()
             return
         with contextlib.suppress(RuntimeError):  # the loop was closed
             # In a context of its own: that of the request, or of the thread that calls, is about to end.
             call = self._step.get_loop().call_soon_threadsafe
-            contextvars.Context().run(call, self._begin_to_finish, self._step, is_read_on)
+            contextvars.Context().run(call, self._begin_to_finish, self._step, until)
 
-    def _begin_to_finish(self, step: "asyncio.Future[Optional[bytes]]", is_read_on: bool) -> None:
-        task = asyncio.ensure_future(self._finish(step, is_read_on))
+    def _begin_to_finish(self, step: "asyncio.Future[Optional[bytes]]", until: float) -> None:
+        task = asyncio.ensure_future(self._finish(step, until))
         _finishing.add(task)
         task.add_done_callback(_finishing.discard)
 
-    async def _finish(self, step: "asyncio.Future[Optional[bytes]]", is_read_on: bool) -> None:
-        until = time.monotonic() + self._options.background
-        await asyncio.wait({step})
-        while is_read_on and self._reading.is_of_use and time.monotonic() < until:
-            is_read_on = await self._next() is not None
+    async def _finish(self, step: "asyncio.Future[Optional[bytes]]", until: float) -> None:
+        if await self._may_go_on(until):
+            await asyncio.wait({step})
+            while await self._may_go_on(until) and await self._next() is not None:
+                pass
         self._body.close()
+        await asyncio.wait({step})
         if not self._reading.has_ended:
             await _in_executor(self._reading.record.leave)
+
+    async def _may_go_on(self, until: float) -> bool:
+        return await _in_executor(lambda: self._reading.may_go_on(until))
 
     async def aclose(self) -> None:
         """Do the same as ``close``."""

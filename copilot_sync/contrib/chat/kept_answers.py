@@ -11,6 +11,8 @@ answer these values:
 ``reader``
     Who reads it. The value lives for ``LEASE`` seconds and is renewed meanwhile. If it is gone, the reader has left or
     has died, and whoever ``add`` says has put it there reads on.
+``follower``
+    There while somebody follows the answer. As long as it is, the reader reads on, also when its own page has gone.
 ``stop``
     There if somebody wants the answer to end.
 
@@ -52,6 +54,9 @@ LONGEST_QUESTION = 100_000
 LEASE = 5
 #: Seconds between two times that a reader writes.
 INTERVAL = 0.5
+#: Seconds for which a follower counts as one, and between two times that it says so.
+FOLLOWING = 3
+FOLLOWING_INTERVAL = 1.0
 #: Seconds for which a cache that failed is left alone.
 BROKEN = 30.0
 #: Seconds between two times that the values are renewed that don't change.
@@ -152,6 +157,10 @@ class KeptAnswers:
         """Whether somebody wants the answer to end."""
         return self.get("stop", asked.answer_id) is not None
 
+    def note_follower(self, asked: Asked) -> None:
+        """Say that somebody follows an answer."""
+        self.set("1", "follower", asked.answer_id, timeout=FOLLOWING)
+
     def take_over(self, asked: Asked) -> "Optional[AnswerRecord]":
         """Become the one who reads an answer that nobody reads any more; ``None`` if somebody does."""
         record = AnswerRecord(self, asked)
@@ -228,6 +237,10 @@ class AnswerRecord:
     def is_due(self) -> bool:
         """Whether it is time to write."""
         return not self._is_over and (self._end is not None or self._kept.clock() >= self._next_write)
+
+    def is_followed(self) -> bool:
+        """Look whether somebody follows the answer."""
+        return not self._is_over and self._kept.get("follower", self.asked.answer_id) is not None
 
     def add(self, text: str) -> None:
         """Note text. It is written later."""

@@ -13,11 +13,12 @@ is gone. Their events are those of ``copilot_sync.contrib.sse``, with these diff
 Threads: confined to whoever reads or follows.
 """
 
+import math
 import re
 import time
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional
 
-from copilot_sync.contrib.chat.kept_answers import AnswerRecord, Asked, KeptAnswers, stopped_data
+from copilot_sync.contrib.chat.kept_answers import FOLLOWING_INTERVAL, AnswerRecord, Asked, KeptAnswers, stopped_data
 from copilot_sync.contrib.sse import COMMENT, EventFormat, encode_event, error_data
 from copilot_sync.errors import StreamInterruptedError
 from copilot_sync.models import Conversation
@@ -111,6 +112,10 @@ class AnswerReading(EventFormat):
         """Whether it is worth reading if nobody listens: somebody may follow what is kept."""
         return not self.has_ended and self.record.is_kept
 
+    def may_go_on(self, until: float) -> bool:
+        """Whether to read on though nobody listens: up to a time, and as long as somebody follows. Asks the cache."""
+        return self.is_of_use and (time.monotonic() < until or self.record.is_followed())
+
     def started(self) -> bytes:
         """Return the first event."""
         return self._events.started()
@@ -185,6 +190,7 @@ class AnswerFollowing:
         self._asked = asked
         self._events = _Events(asked, position)
         self._read_on = read_on
+        self._next_note = -math.inf
         #: The reading that has taken over.
         self.reading: Optional[AnswerReading] = None
         self.has_ended = False
@@ -197,6 +203,9 @@ class AnswerFollowing:
         """Look once, and return the events for what there is; ``None`` if there is nothing new."""
         if not self._kept.works:
             return self._cut()
+        if self._kept.clock() >= self._next_note:
+            self._next_note = self._kept.clock() + FOLLOWING_INTERVAL
+            self._kept.note_follower(self._asked)
         state = self._kept.look(self._asked)
         if state.length > self._events.position:
             text = self._kept.text(self._asked, self._events.position, state.length)
