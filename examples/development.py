@@ -12,6 +12,8 @@ from copilot_sync.emulator.demo import demo_answer
 RETRY = RetryPolicy(attempts=3, max_wait=5.0)
 #: Where several processes share what they keep; ``None`` if each keeps its own.
 REDIS_URL = os.environ.get("REDIS_URL")
+#: Seconds for which an answer is read on after its reader has left.
+CHAT_BACKGROUND = float(os.environ.get("CHAT_BACKGROUND", "0"))
 #: Seconds between two words, so that one sees the answer stream in.
 _PACE = 0.05
 

@@ -2,7 +2,7 @@
 
 import os
 
-from examples.development import REDIS_URL, RETRY, secret_key
+from examples.development import CHAT_BACKGROUND, REDIS_URL, RETRY, secret_key
 
 SECRET_KEY = secret_key()
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
@@ -10,7 +10,7 @@ ROOT_URLCONF = "examples.django_chat.urls"
 WSGI_APPLICATION = "examples.django_chat.wsgi.application"
 
 INSTALLED_APPS = ["django.contrib.sessions", "copilot_sync.contrib.django"]
-COPILOT_SYNC = {"RETRY": RETRY}
+COPILOT_SYNC = {"RETRY": RETRY, "CHAT_BACKGROUND": CHAT_BACKGROUND}
 if REDIS_URL:  # what several processes share: tokens, and answers under way
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 

@@ -15,9 +15,9 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 import requests
 from servers import BECOME, path_of, wait_for_port
-from support import PATIENCE, events, reserved_port
+from support import PATIENCE, events, reserved_port, wait_until
 
-from copilot_sync.emulator import Emulator, Reply
+from copilot_sync.emulator import Emulator, Fault, Reply
 
 pytest.importorskip("django")
 pytest.importorskip("flask")
@@ -62,13 +62,14 @@ class Site:
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self, **environment: str) -> "subprocess.Popen[str]":
         """Start one more server."""
         descriptor = self._listener.fileno()
         is_uvicorn = self._command[0] == "uvicorn"
         place = ["--fd", str(descriptor)] if is_uvicorn else ["--bind", f"fd://{descriptor}"]
         arguments = ["-m", *self._command, *place]
-        return self._start(arguments, cwd=ROOT, env=self._environment, pass_fds=[descriptor])
+        environment = {**self._environment, **environment}
+        return self._start(arguments, cwd=ROOT, env=environment, pass_fds=[descriptor])
 
     def close(self) -> None:
         self._listener.close()
@@ -108,6 +109,14 @@ class Page:
             except requests.ConnectionError:
                 continue
         raise AssertionError("no server answers")
+
+    def begin(self, place: str, **headers: str) -> Any:
+        """Ask, and read later."""
+        return self._session.get(f"{self._url}{place}?name=chat", headers=headers, timeout=3 * PATIENCE, stream=True)
+
+    def stop(self) -> None:
+        headers = {"X-CSRFToken": self._token}
+        self._session.post(f"{self._url}stop", data={"name": "chat"}, headers=headers, timeout=3 * PATIENCE)
 
     def close(self) -> None:
         self._session.close()
@@ -179,19 +188,46 @@ def test_an_answer_survives_its_worker(
 
 
 @on_each
-def test_an_answer_can_be_followed_in_another_worker(
+def test_an_answer_can_be_followed_by_any_worker(
     emulator: Emulator, site: Site, open_page: Callable[[str], Page], go_on: threading.Semaphore, command: str
 ) -> None:
-    """While the first one reads it."""
+    """While one of them reads it, and after the page was reloaded."""
     site.start()
     page = open_page(site.url)
     response = page.ask("Why?")
     last_id = read_piece(response)
     site.start()
+    follower = page.begin("answer", **{"Last-Event-ID": last_id})
+    response.close()
     go_on.release()
-    found = events(page.get("answer", **{"Last-Event-ID": last_id}).content)
+    found = events(follower.content)
     assert (text_of(found), found[-1]["type"]) == ("two", "complete")
     assert questions(emulator) == ["Why?"]
+
+
+@on_each
+def test_an_answer_is_read_on_and_can_be_stopped(
+    emulator: Emulator, site: Site, open_page: Callable[[str], Page], go_on: threading.Semaphore, command: str
+) -> None:
+    """After its reader has left, as long as the site wants that, and from any worker."""
+    site.start(CHAT_BACKGROUND="60")
+    page = open_page(site.url)
+    response = page.ask("Why?")
+    read_piece(response)
+    response.close()
+    go_on.release()
+    wait_until(lambda: page.get("messages").json()["answer"] is None)
+    assert not emulator.disconnects
+    assert text_of(events(page.get("answer").content)) == "one two"
+    emulator.reply = Reply(["one ", "two"])
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    response = page.ask("And then?")
+    read_piece(response)
+    response.close()
+    site.start(CHAT_BACKGROUND="60")
+    page.stop()
+    assert emulator.wait_until(lambda: emulator.disconnects, PATIENCE)
+    assert page.get("messages").json()["answer"] is None
 
 
 @pytest.mark.parametrize("command", [COMMANDS["Flask, gthread"]], ids=["Flask, gthread"])
