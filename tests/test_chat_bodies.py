@@ -364,6 +364,7 @@ def test_another_text_than_was_kept_takes_its_place(site: Site, emulator: Emulat
     killed.take()
     assert site.state.length >= 4
     killed.leave()
+    wait_until(lambda: not bodies_async._finishing)  # it was the last to write
     pieces.go_on(2)
     (thread,) = emulator.threads.values()
     wait_until(lambda: [message["content"] for message in thread.assistant_messages] == ["one two"])
