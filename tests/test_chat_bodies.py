@@ -485,6 +485,21 @@ def test_a_text_that_the_cache_has_dropped_can_not_be_followed(site: Site, emula
     assert site.follow().read_all().end == ("error", "interrupted")
 
 
+def test_an_answer_that_a_full_cache_lets_nobody_take_over_is_given_up(
+    site: Site, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of being waited for without end."""
+    pieces = Pieces(emulator, "one ", "two")
+    killed = site.ask().read_until(4)
+    page = site.follow(killed.last_id)
+    page.take()
+    page.take()
+    monkeypatch.setattr(site.cache, "add", lambda *_: False)
+    site.let_die()
+    assert page.read_all().end == ("error", "interrupted")
+    pieces.go_on(2)
+
+
 def test_a_body_that_nobody_reads_lets_go_of_its_answer(site: Site, emulator: Emulator) -> None:
     """As soon as nobody holds it."""
     site.ask()

@@ -206,6 +206,14 @@ def test_an_answer_to_a_long_question_is_not_kept(kept: KeptAnswers) -> None:
     assert kept.find("thread") is None
 
 
+def test_a_cache_that_keeps_nothing_is_noticed(kept: KeptAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be full, or be there for tests alone: its answers end with their readers."""
+    monkeypatch.setattr(kept._cache, "set", lambda *_: False)
+    record = kept.record(ASKED)
+    assert not record.is_kept
+    assert not record.is_followed()
+
+
 def test_a_cache_that_fails_is_logged_once_and_left_alone(
     kept: KeptAnswers, cache: FailingCache, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -75,7 +75,8 @@ def _check_origin() -> None:
 def _page() -> str:
     make_token: Any = current_app.jinja_env.globals.get("csrf_token")  # that of Flask-WTF, if the application has it
     token = make_token() if make_token else "same-origin"
-    return page.render(request.headers.get("Accept-Language"), _CSRF_HEADER, token)
+    language, model = request.headers.get("Accept-Language"), app_settings().get("model")
+    return page.render(language, _CSRF_HEADER, token, model)
 
 
 @blueprint.post("/ask")

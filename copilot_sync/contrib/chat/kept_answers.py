@@ -166,6 +166,10 @@ class KeptAnswers:
         record = AnswerRecord(self, asked)
         return record if self._add(record.reader, "reader", asked.answer_id) else None
 
+    def is_read(self, asked: Asked) -> bool:
+        """Whether somebody reads an answer, as far as is known."""
+        return self.get("reader", asked.answer_id) is not None
+
     def get(self, *name: object) -> Any:
         """Return a value; ``None`` if there is none or the cache fails."""
         return self._use(lambda: self._cache.get(_key(name)), None)
@@ -224,9 +228,8 @@ class AnswerRecord:
         if len(self.asked.question) <= LONGEST_QUESTION:
             self._kept.set(self.reader, "reader", self.asked.answer_id, timeout=LEASE)
             self._write_asked()
-            self._is_over = not self._kept.works
-        else:
-            self._is_over = True
+        # A cache that is full, or keeps nothing, need not say so.
+        self._is_over = self._kept.find(self.asked.conversation_id) != self.asked
 
     @property
     def is_kept(self) -> bool:

@@ -34,16 +34,15 @@ LONGEST_TITLE = 200
 _URLS = ("conversations", "ask", "retry", "answer", "stop", "messages", "rename", "delete", "models")
 
 
-def render(
-    accept_language: Optional[str], csrf_header: str, csrf_token: str, default_model: Optional[str] = None
-) -> str:
+def render(accept_language: Optional[str], csrf_header: str, csrf_token: str, default_model: Optional[str]) -> str:
     """Return the page's HTML for one visit.
 
     Args:
         accept_language: The header field of the request.
         csrf_header: The name of the header field that the page sends with each POST.
         csrf_token: Its value.
-        default_model: The model that is asked if the visitor chooses none; ``None`` if that is unknown.
+        default_model: The model that is asked if the visitor chooses none; ``None`` if the site does
+            not say.
     """
     language = language_of(accept_language)
     settings = {

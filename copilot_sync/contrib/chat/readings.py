@@ -26,6 +26,8 @@ from copilot_sync.stream import Stream
 
 #: Seconds of silence after which a comment goes out. A server notices that a browser has gone by what it can't send.
 HEARTBEAT = 0.3
+#: Looks after which an answer that nobody reads, and nobody can take over, is given up.
+MOST_MISSED = 20
 #: Seconds for which an answer is looked for whose reader has died.
 TAKE_OVER = 300.0
 
@@ -191,6 +193,7 @@ class AnswerFollowing:
         self._events = _Events(asked, position)
         self._read_on = read_on
         self._next_note = -math.inf
+        self._missed = 0  # looks in a row that have found no reader, and could not make one
         #: The reading that has taken over.
         self.reading: Optional[AnswerReading] = None
         self.has_ended = False
@@ -216,7 +219,11 @@ class AnswerFollowing:
         if record is not None:
             text = self._kept.text(self._asked, 0, state.length)
             self.reading = self._read_on(record, text or "", self._events.position)
-        return None
+        elif self._kept.is_read(self._asked):
+            self._missed = 0
+        else:  # a cache that is full keeps no reader
+            self._missed += 1
+        return self._cut() if self._missed >= MOST_MISSED else None
 
     def _cut(self) -> bytes:
         conversation = Conversation(self._asked.conversation_id)

@@ -25,6 +25,7 @@ from copilot_sync.contrib.django.client import (
     SETTING,
     chat_background,
     chat_cache,
+    client_settings,
     get_client,
     name_threads,
 )
@@ -138,7 +139,8 @@ def _posting(view: _View) -> _View:
 def show_page(request: HttpRequest) -> HttpResponse:
     """The page."""
     header = settings.CSRF_HEADER_NAME[len("HTTP_") :].replace("_", "-")
-    return HttpResponse(page.render(request.headers.get("Accept-Language"), header, get_token(request)))
+    language, model = request.headers.get("Accept-Language"), client_settings().get("model")
+    return HttpResponse(page.render(language, header, get_token(request), model))
 
 
 @_posting
