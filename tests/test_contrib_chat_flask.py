@@ -48,7 +48,7 @@ def make_app(emulator: Emulator, **settings: Any) -> flask.Flask:
 def serving(app: flask.Flask) -> Iterator[str]:
     """A server with threads; the address of the page."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/chat/"
@@ -199,7 +199,6 @@ def test_an_answer_goes_on_after_a_reload(emulator: Emulator, browser: Browser, 
         go_on.acquire(timeout=PATIENCE)
         yield "two"
 
-    emulator.reply = Reply(halves)
     browser.ask("first")
     emulator.reply = Reply(halves)
     response = browser.post("ask", {"name": "chat", "prompt": "Why?"}, stream=True)
