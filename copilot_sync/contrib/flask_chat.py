@@ -34,8 +34,6 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 _CSRF_HEADER = "X-CSRFToken"
 #: The key of the answers in ``app.extensions``.
 _KEPT = "copilot_sync_chat"
-#: Most conversations of a visitor: a session in a cookie has 4 KB.
-_MOST_CONVERSATIONS = 12
 
 blueprint = Blueprint("copilot_chat", __name__, static_folder=str(page.STATIC), static_url_path="/assets")
 
@@ -88,8 +86,7 @@ def _ask() -> Response:
         model=form.get("model") or None,
         parent_message_id=form.get("parent_message_id") or None,
     )
-    for old in list(_copilot.conversations())[:-_MOST_CONVERSATIONS]:
-        _copilot.forget(old)
+    _service().forget_oldest()
     return response
 
 
@@ -141,10 +138,10 @@ def _models() -> Dict[str, Any]:
 
 
 def _name(fields: Any) -> str:
-    name: str = fields["name"]
-    if not page.is_name(name):
-        raise BadRequest("this is no name for a conversation")
-    return name
+    try:
+        return page.check_name(fields["name"])
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 @blueprint.errorhandler(CopilotError)

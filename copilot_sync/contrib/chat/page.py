@@ -28,6 +28,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 LANGUAGES = ("en", "ru")
 #: Of the names that the page makes up for its conversations.
 LONGEST_NAME = 60
+#: Conversations of one visitor: a session in a cookie has 4 KB.
+MOST_CONVERSATIONS = 12
 #: Of the titles that visitors give.
 LONGEST_TITLE = 200
 
@@ -83,9 +85,15 @@ def _quality(parameter: str) -> float:
         return 0.0
 
 
-def is_name(name: str) -> bool:
-    """Whether the session may keep a conversation under this name, which the page has made up."""
-    return 0 < len(name) <= LONGEST_NAME
+def check_name(name: str) -> str:
+    """Return the name of a conversation, which the page has made up, if the session may keep one under it.
+
+    Raises:
+        ValueError: It may not.
+    """
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise ValueError(f"a name has between 1 and {LONGEST_NAME} characters")
+    return name
 
 
 def error_of(error: CopilotError) -> Dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Protocol
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.chat.kept_answers import AnswerRecord, Asked, KeptAnswers
-from copilot_sync.contrib.chat.page import LONGEST_TITLE
+from copilot_sync.contrib.chat.page import LONGEST_TITLE, MOST_CONVERSATIONS
 from copilot_sync.contrib.chat.readings import AnswerFollowing, AnswerReading, place_of
 from copilot_sync.contrib.sse import log_failure
 from copilot_sync.errors import CopilotError, NotFoundError
@@ -157,6 +157,11 @@ class ChatService:
                 self._client.delete_thread(conversation)
             self._visit.forget(name)
         return self.conversations()
+
+    def forget_oldest(self) -> None:
+        """Remove the oldest conversations from the session if there are too many."""
+        for name in list(self._visit.conversations())[:-MOST_CONVERSATIONS]:
+            self._visit.forget(name)
 
     def models(self) -> Dict[str, Any]:
         """List the models that can be asked.

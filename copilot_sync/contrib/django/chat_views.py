@@ -43,9 +43,6 @@ from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.stream import Stream
 
-#: Most conversations of a visitor: a session in a cookie has 4 KB.
-_MOST_CONVERSATIONS = 12
-
 _View = Callable[..., HttpResponseBase]
 
 
@@ -154,8 +151,7 @@ def ask(request: HttpRequest) -> HttpResponseBase:
     }
     stream = stream_of(request, form.get("prompt"), name, None, options)
     response = respond(request, stream, name, _first_body)
-    for old in list(conversations(request))[:-_MOST_CONVERSATIONS]:
-        forget(request, old)
+    _service(request).forget_oldest()
     return response
 
 
@@ -227,7 +223,7 @@ def asset(request: HttpRequest, path: str) -> HttpResponseBase:
 
 
 def _name(fields: Mapping[str, Any]) -> str:
-    name: str = fields.get("name", "")
-    if not page.is_name(name):
-        raise BadRequest("this is no name for a conversation")
-    return name
+    try:
+        return page.check_name(fields.get("name", ""))
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
