@@ -14,6 +14,7 @@ import flask
 import requests
 from werkzeug.serving import make_server
 
+from copilot_sync import RateLimit
 from copilot_sync.contrib.chat import page as page_module
 from copilot_sync.contrib.chat import readings
 from copilot_sync.contrib.flask import KEY, CopilotSync
@@ -228,6 +229,22 @@ def test_an_answer_can_be_stopped_from_another_tab(emulator: Emulator, browser: 
     assert emulator.wait_until(lambda: emulator.disconnects, PATIENCE)
     assert b'"stopped"' in b"".join(lines)
     assert browser.get("messages", params={"name": "chat"}).json()["answer"] is None
+
+
+def test_a_question_that_waits_for_its_turn_says_so(emulator: Emulator) -> None:
+    """In a conversation that is known; stop ends the wait as well."""
+    with serving(make_app(emulator, COPILOT_SYNC_RATE_LIMIT=RateLimit(per_minute=1))) as url:
+        browser = Browser(url)
+        browser.ask("Why?")
+        response = browser.post("ask", {"name": "chat", "prompt": "And then?"}, stream=True)
+        lines = response.iter_lines(chunk_size=1)
+        waiting = next(line for line in lines if b'"waiting"' in line)
+        assert json.loads(waiting[6:])["reason"] == "limit"
+        browser.post("stop", {"name": "chat"})
+        assert b'"stopped"' in b"".join(lines)
+        browser.close()
+    (thread,) = emulator.threads.values()
+    assert len(thread.user_messages) == 1
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "not listed"])

@@ -180,7 +180,8 @@ class CopilotSync:
         """Return the response that streams an answer. The session gets its conversation under the name."""
         if name is not None:
             try:
-                _remember(name, stream.start())
+                # A page that waits for its turn is told so in the stream, if its conversation is known.
+                _remember(name, stream.conversation or stream.start())
             except CopilotError as error:
                 log_failure(error)
                 return Response(error_event(error, stream.conversation), headers=HEADERS)

@@ -160,7 +160,8 @@ def respond(request: HttpRequest, stream: Stream, name: Optional[str], make_body
         return StreamingHttpResponse(make_body(request, stream, None), headers=HEADERS)
     session = session_of(request)
     try:
-        remember(session, name, stream.start())
+        # A page that waits for its turn is told so in the stream, if its conversation is known.
+        remember(session, name, stream.conversation or stream.start())
     except CopilotError as error:
         log_failure(error)
         return HttpResponse(error_event(error, stream.conversation), headers=HEADERS)
