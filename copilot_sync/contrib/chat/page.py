@@ -18,7 +18,8 @@ STATIC = Path(__file__).parent / "static"
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types dompurify"
     ),
     "X-Content-Type-Options": "nosniff",
     # Over HTTPS the CSRF protections want to see that a request comes from this site.
