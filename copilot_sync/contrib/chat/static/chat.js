@@ -230,7 +230,8 @@ select.addEventListener("change", () => keep("model", select.value));
 byId("export").addEventListener("click", () => {
   const title = sidebar.titleOf(conversation.name) || texts.chat;
   const url = URL.createObjectURL(new Blob([conversation.toMarkdown(title)], { type: "text/markdown" }));
-  make("a", { href: url, download: `${title.replace(/[^\p{L}\p{N} ._-]+/gu, "").trim().slice(0, 60) || texts.chat}.md` }).click();
+  const name = title.replace(/[^\p{L}\p{N} ._-]+/gu, "").trim().slice(0, 60) || texts.chat;
+  make("a", { href: url, download: `${name}.md` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 });
 

@@ -77,7 +77,8 @@ export class Conversation {
   }
 
   turnOf({ role, id, parent_id: parentId, text, model }) {
-    if (role === "user") return new Question({ text, id, parentId: parentId ?? "" }, (...edited) => this.edit(...edited));
+    const edited = (question, words) => this.edit(question, words);
+    if (role === "user") return new Question({ text, id, parentId: parentId ?? "" }, edited);
     const turn = this.newAnswer();
     turn.add(text);
     turn.end({ model });
@@ -132,7 +133,8 @@ export class Conversation {
   }
 
   async send(question, controller = new AbortController()) {
-    const fields = { name: this.name, prompt: question.text, model: this.model(), parent_message_id: question.parentId };
+    const { text: words, parentId } = question;
+    const fields = { name: this.name, prompt: words, model: this.model(), parent_message_id: parentId };
     const turn = this.newAnswer(true);
     this.clearNotes();
     this.add(turn);
@@ -264,7 +266,7 @@ export class Conversation {
     let words = texts.thinking;
     if (type === "lost") words = texts.reconnecting;
     if (type === "waiting") words = (reason === "limit" ? texts.waitingLimit : texts.waitingService)(seconds);
-    if (type === "started" && position === 0 && turn.text) turn.restart(); // what comes is the answer from its beginning
+    if (type === "started" && position === 0 && turn.text) turn.restart(); // it comes from its beginning
     turn.wait(words);
     status.textContent = words;
   }
@@ -286,7 +288,8 @@ export class Conversation {
     if (outcome instanceof Error) {
       this.tell(outcome, again);
     } else if (outcome.stopped) {
-      this.addNote(turn.text ? note(texts.stopped, texts.goOn, () => this.goOn(turn)) : note(texts.stopped, texts.tryAgain, again));
+      const [label, done] = turn.text ? [texts.goOn, () => this.goOn(turn)] : [texts.tryAgain, again];
+      this.addNote(note(texts.stopped, label, done));
       say(texts.stopped);
     } else if (!outcome.complete) {
       this.addNote(note(texts.incomplete));

@@ -15,8 +15,8 @@ const LONGEST_BLOCK = 120_000;
 // Columns and cells of a table. It is none with more columns, and ends after so many cells.
 const MOST_COLUMNS = 60;
 const MOST_CELLS = 1_500;
-// Characters of a paragraph, an item or a cell that may begin something, for which all that follows is searched. One that
-// has more of them is text.
+// Characters of a paragraph, an item or a cell that may begin something, for which all that follows is searched. One
+// that has more of them is text.
 const MOST_MARKS = 1_000;
 const MARK = /[[\]*_~`<]|:\/\//g;
 
@@ -49,7 +49,8 @@ function readWords(state) {
   for (const token of state.tokens) {
     if (token.type !== "inline") continue;
     token.children = [];
-    if (token.content.match(MARK)?.length > MOST_MARKS) token.children.push(textToken(token, token.content, "text_special"));
+    const isCostly = token.content.match(MARK)?.length > MOST_MARKS;
+    if (isCostly) token.children.push(textToken(token, token.content, "text_special"));
     else state.md.inline.parse(token.content, state.md, state.env, token.children);
   }
 }
@@ -115,7 +116,8 @@ const htmlOf = new WeakMap();
 // stays as it is. Once there is no more time, "whole" is false, and the rest has to be drawn another time.
 export function drawBlock(block, earlier, hasTime) {
   const { tokens: [first], source } = block;
-  if (source.length > LONGEST_BLOCK || block.tokens.some(({ level }) => level >= DEEPEST - 1)) return { element: plain(source, earlier), whole: true };
+  const isDeep = block.tokens.some(({ level }) => level >= DEEPEST - 1);
+  if (isDeep || source.length > LONGEST_BLOCK) return { element: plain(source, earlier), whole: true };
   if (first.type === "fence") return { element: codeElement(first.content, first.info, earlier), whole: true };
   if (first.type === "code_block") return { element: codeElement(first.content, "", earlier), whole: true };
   if (first.type.endsWith("list_open")) return drawList(block, earlier, hasTime);

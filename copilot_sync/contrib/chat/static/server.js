@@ -123,7 +123,7 @@ export async function* answerEvents({ name, start = null, lastId = "", signal })
       if (signal.aborted || error instanceof NothingToFollow) throw error;
       const isRefusal = error instanceof Failure && error.code !== "offline";
       if (isRefusal && (isFirst || error.code !== "refused")) throw error;
-      if (!isRefusal && !(error instanceof Failure) && !(error instanceof TypeError)) throw error; // a fault of the page
+      if (!(error instanceof Failure || error instanceof TypeError)) throw error; // a fault of the page
     }
     if (tries === MOST_TRIES) throw new Failure("offline");
     yield { type: "lost" };
