@@ -6,16 +6,23 @@
     def chat():
         return copilot.stream_response(request.form.get("prompt"), name="chat")
 
-``app.config`` takes the arguments of ``Client`` as ``COPILOT_SYNC_MODEL`` and so on, ``COPILOT_SYNC_HEARTBEAT`` and
-``COPILOT_SYNC_NAME_THREADS``. The page reads ``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This
-module connects Flask to the client, and knows nothing of the protocol.
+``app.config`` takes the arguments of ``Client`` as ``COPILOT_SYNC_MODEL`` and so on, ``COPILOT_SYNC_HEARTBEAT``,
+``COPILOT_SYNC_NAME_THREADS``, and the settings of the chat page (``copilot_sync.contrib.flask_chat``). The page reads
+``text/event-stream``, as ``copilot_sync.contrib.sse`` describes it. This module connects Flask to the client, and knows
+nothing of the protocol.
 """
 
 import sys
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Iterable, Optional, Union
 
 from copilot_sync.client import Client
-from copilot_sync.contrib.lazy_client import LazyClient, limits_users, option_names, user_of_session
+from copilot_sync.contrib.lazy_client import (
+    LazyClient,
+    check_background,
+    limits_users,
+    option_names,
+    user_of_session,
+)
 from copilot_sync.contrib.sse import (
     HEADERS,
     HEARTBEAT,
@@ -44,7 +51,7 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 #: The key of the extension in ``app.extensions``, and of the conversations in the session.
 KEY = "copilot_sync"
 _PREFIX = "COPILOT_SYNC_"
-_OTHERS = ("heartbeat", "name_threads")
+_OTHERS = ("chat_background", "chat_cache", "heartbeat", "name_threads")
 
 
 class CopilotSync:
@@ -56,8 +63,9 @@ class CopilotSync:
             ``COPILOT_SYNC_TOKEN_CACHE`` of ``app.config``, else of the environment, else nowhere.
 
     Raises:
-        ValueError: ``app.config`` has an unknown ``COPILOT_SYNC_`` name, or a heartbeat that is not above zero.
-        TypeError: The heartbeat is not a number, or ``COPILOT_SYNC_NAME_THREADS`` neither ``True`` nor ``False``.
+        ValueError: ``app.config`` has an unknown ``COPILOT_SYNC_`` name, a heartbeat that is not above zero, or a
+            ``COPILOT_SYNC_CHAT_BACKGROUND`` that is not between zero and an hour.
+        TypeError: One of the two is not a number, or ``COPILOT_SYNC_NAME_THREADS`` neither ``True`` nor ``False``.
     """
 
     def __init__(self, app: Optional[Flask] = None, *, token_cache: Any = None) -> None:
@@ -76,6 +84,7 @@ class CopilotSync:
         """
         check_heartbeat(_client_settings(app).get("heartbeat", HEARTBEAT))
         check_name_thread(_client_settings(app).get("name_threads", True))
+        check_background(_client_settings(app).get("chat_background", 0.0))
         app.extensions[KEY] = LazyClient(lambda: self._make_client(app))
         app.cli.add_command(_commands(self))
 
@@ -218,15 +227,19 @@ class CopilotSync:
 
     def _respond(self, stream: Stream, name: Optional[str]) -> Response:
         """Return the response that streams an answer. The session gets its conversation under the name."""
-        heartbeat = _client_settings(current_app).get("heartbeat", HEARTBEAT)
-        name_thread = _client_settings(current_app).get("name_threads", True)
         if name is not None:
             try:
-                _remember(name, stream.start())
+                # A page that waits for its turn is told so in the stream, if its conversation is known.
+                _remember(name, stream.conversation or stream.start())
             except CopilotError as error:
                 log_failure(error)
                 return Response(error_event(error, stream.conversation), headers=HEADERS)
-        return Response(EventStream(stream, heartbeat=heartbeat, name_thread=name_thread), headers=HEADERS)
+        return Response(self._body(stream), headers=HEADERS)
+
+    def _body(self, stream: Stream) -> Iterable[bytes]:
+        settings = app_settings()
+        heartbeat, name_thread = settings.get("heartbeat", HEARTBEAT), settings.get("name_threads", True)
+        return EventStream(stream, heartbeat=heartbeat, name_thread=name_thread)
 
     def conversations(self) -> Dict[str, Conversation]:
         """Return the conversations in the session by name, the newest last."""
@@ -248,6 +261,11 @@ class CopilotSync:
         options = {name: value for name, value in _client_settings(app).items() if name not in _OTHERS}
         cache = options.get("token_cache") if self._token_cache is None else self._token_cache
         return {**options, "token_cache": cache}
+
+
+def app_settings() -> Dict[str, Any]:
+    """Return the configuration of the current application as ``_client_settings`` does."""
+    return _client_settings(current_app)
 
 
 def _client_settings(app: Flask) -> Dict[str, Any]:

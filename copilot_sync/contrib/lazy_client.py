@@ -16,6 +16,8 @@ from copilot_sync.transport.fork import reset_after_fork
 
 #: The names of the arguments of ``Client``.
 CLIENT_OPTIONS = tuple(inspect.signature(Client).parameters)
+#: Seconds for which an answer may be read on after its reader has left the chat page.
+LONGEST_BACKGROUND = 3600.0
 
 
 def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> Dict[str, str]:
@@ -40,6 +42,20 @@ def option_names(given: Iterable[str], others: Tuple[str, ...], place: str) -> D
         if name not in known:
             raise ValueError(f"{place} has no {name!r}; there are {', '.join(sorted(known))}")
     return {name: known[name] for name in names}
+
+
+def check_background(seconds: float) -> float:
+    """Return for how many seconds an answer is read on after its reader has left the chat page, if that is valid.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is below zero or above an hour.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"chat_background must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds <= LONGEST_BACKGROUND:
+        raise ValueError(f"chat_background must be between 0 and {LONGEST_BACKGROUND:.0f} seconds, not {seconds}")
+    return float(seconds)
 
 
 def limits_users(settings: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ Threads: confined to the thread that iterates, but for the flag of the end, whic
 import json
 import logging
 import math
-from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Tuple, Type
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -123,7 +123,7 @@ _WAITS: Mapping[str, str] = {
 
 def content_event(text: str) -> bytes:
     """Return the event for a piece of text."""
-    return _event({"type": "content", "text": text})
+    return encode_event({"type": "content", "text": text})
 
 
 def waiting_event(stream: Stream) -> Optional[bytes]:
@@ -134,7 +134,7 @@ def waiting_event(stream: Stream) -> Optional[bytes]:
     seconds = None if math.isinf(delay.seconds) else math.ceil(delay.seconds)
     when = "as soon as another one has been answered" if seconds is None else f"in {seconds} s"
     message = f"{_WAITS[delay.reason]} Yours is sent {when}."
-    return _event({"type": "waiting", "reason": delay.reason, "seconds": seconds, "message": message})
+    return encode_event({"type": "waiting", "reason": delay.reason, "seconds": seconds, "message": message})
 
 
 def looks(stream: Stream, seconds: float) -> Iterator[float]:
@@ -145,9 +145,9 @@ def looks(stream: Stream, seconds: float) -> Iterator[float]:
     yield seconds
 
 
-def complete_event(answer: Answer) -> bytes:
+def complete_data(answer: Answer) -> Dict[str, Any]:
     """Return the event for a complete answer, with what a page needs to continue the conversation."""
-    return _event({"type": "complete", **_details_of(answer)})
+    return {"type": "complete", **_details_of(answer)}
 
 
 def whole_answer(stream: Stream) -> Tuple[Dict[str, Any], int]:
@@ -173,7 +173,7 @@ def complete_answer(answer: Answer) -> Tuple[Dict[str, Any], int]:
 def failed_answer(error: CopilotError, conversation: Optional[Conversation]) -> Tuple[Dict[str, Any], int]:
     """Return what ``whole_answer`` does for an error, and log it."""
     log_failure(error)
-    return _failure_of(error, conversation), 503
+    return error_data(error, conversation), 503
 
 
 def _details_of(answer: Answer) -> Dict[str, Any]:
@@ -183,19 +183,15 @@ def _details_of(answer: Answer) -> Dict[str, Any]:
     return details
 
 
-def not_kept_event(answer: Answer, error: Exception) -> bytes:
+def not_kept_data(answer: Answer, error: Exception) -> Dict[str, Any]:
     """Return the event for a complete answer that ``on_complete`` failed to save, and log the error."""
     logger.error("an answer for a page is complete, but on_complete failed", exc_info=error)
     words = _NOT_KEPT
-    return _event({**_details_of(answer), "type": "error", "code": words.code, "message": words.message})
+    return {**_details_of(answer), "type": "error", "code": words.code, "message": words.message}
 
 
-def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
+def error_data(error: CopilotError, conversation: Optional[Conversation] = None) -> Dict[str, Any]:
     """Return the event for an error: its public message, and never its own."""
-    return _event(_failure_of(error, conversation))
-
-
-def _failure_of(error: CopilotError, conversation: Optional[Conversation]) -> Dict[str, Any]:
     words = public_message(error)
     data: Dict[str, Any] = {"type": "error", "code": words.code, "message": words.message}
     if conversation is not None:
@@ -206,8 +202,27 @@ def _failure_of(error: CopilotError, conversation: Optional[Conversation]) -> Di
     return data
 
 
-def _event(data: Mapping[str, Any]) -> bytes:
-    return b"data: %b\n\n" % _encode(data).encode("ascii")
+def error_event(error: CopilotError, conversation: Optional[Conversation] = None) -> bytes:
+    """Return the bytes of the event for an error."""
+    return encode_event(error_data(error, conversation))
+
+
+def encode_event(data: Mapping[str, Any], id: str = "") -> bytes:
+    """Return the bytes of an event, with an id by which a reader can go on behind it."""
+    line = b"data: %b\n\n" % _encode(data).encode("ascii")
+    return b"id: %b\n%b" % (id.encode("ascii"), line) if id else line
+
+
+class EventFormat:
+    """Turns what comes of an answer into bytes. Subclasses do more with it."""
+
+    def content(self, pieces: Iterable[str]) -> bytes:
+        """Return the events for pieces of text."""
+        return b"".join(map(content_event, pieces))
+
+    def last(self, data: Mapping[str, Any]) -> bytes:
+        """Return the event that ends an answer."""
+        return encode_event(data)
 
 
 def log_failure(error: CopilotError) -> None:
@@ -271,6 +286,7 @@ class EventStream(Iterator[bytes]):
         name_thread: Whether a new conversation gets a name from the service after its first whole answer. Then the
             response lasts up to 5 seconds longer than its last event. A failure is in the debug log only. Default
             ``True``.
+        format: What turns the answer into bytes. Default: the events above.
 
     Raises:
         TypeError: ``stream`` is not a ``Stream``, ``heartbeat`` is not a number, or ``name_thread`` neither ``True``
@@ -285,11 +301,13 @@ class EventStream(Iterator[bytes]):
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], object]] = None,
         name_thread: bool = True,
+        format: Optional[EventFormat] = None,
     ) -> None:
         self._stream = check_stream(stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
+        self._format = format or EventFormat()
         self._naming: Optional[ThreadNaming] = None
         self._begun = False
         self._ended = False
@@ -312,7 +330,7 @@ class EventStream(Iterator[bytes]):
                 pieces = self._stream._steps.poll_all(seconds)
                 if pieces:
                     self._heartbeat.reset()
-                    return b"".join(map(content_event, pieces))
+                    return self._format.content(pieces)
                 waiting = waiting_event(self._stream)
                 if waiting is not None:
                     return waiting
@@ -327,7 +345,7 @@ class EventStream(Iterator[bytes]):
             raise StopIteration from None
         self.close()
         log_failure(error)
-        return error_event(error, self._stream.conversation)
+        return self._format.last(error_data(error, self._stream.conversation))
 
     def _last(self) -> bytes:
         """Return the event that ends the response."""
@@ -341,8 +359,8 @@ class EventStream(Iterator[bytes]):
             if self._on_complete is not None:
                 self._on_complete(answer)
         except Exception as error:  # noqa: BLE001 - the response has begun, and on_complete may raise anything
-            return not_kept_event(answer, error)
-        return complete_event(answer)
+            return self._format.last(not_kept_data(answer, error))
+        return self._format.last(complete_data(answer))
 
     def close(self) -> None:
         """End the response and the upstream connection. May be called any number of times."""

@@ -14,18 +14,18 @@ from copilot_sync.contrib.sse import (
     COMMENT,
     HEARTBEAT,
     PREAMBLE,
+    EventFormat,
     HeartbeatTimer,
     check_heartbeat,
     check_name_thread,
     check_stream,
     complete_answer,
-    complete_event,
-    content_event,
-    error_event,
+    complete_data,
+    error_data,
     failed_answer,
     log_failure,
     looks,
-    not_kept_event,
+    not_kept_data,
     waiting_event,
 )
 from copilot_sync.errors import CopilotError
@@ -47,6 +47,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
         on_complete: Awaited with the answer before the ``complete`` event. If it raises an ``Exception``, that is
             logged, and the page gets an ``error`` event with the code ``not_kept`` instead.
         name_thread: As for ``EventStream``. Default ``True``.
+        format: As for ``EventStream``.
 
     Raises:
         TypeError: ``stream`` is neither a ``Stream`` nor an ``AsyncStream``, ``heartbeat`` is not a number, or
@@ -61,12 +62,14 @@ class AsyncEventStream(AsyncIterator[bytes]):
         heartbeat: float = HEARTBEAT,
         on_complete: Optional[Callable[[Answer], Awaitable[object]]] = None,
         name_thread: bool = True,
+        format: Optional[EventFormat] = None,
     ) -> None:
         self._given = stream  # an AsyncStream that nobody holds closes
         self._stream = stream = check_stream(stream._handed_over() if isinstance(stream, AsyncStream) else stream)
         self._heartbeat = HeartbeatTimer(check_heartbeat(heartbeat))
         self._on_complete = on_complete
         self._name_thread = check_name_thread(name_thread)
+        self._format = format or EventFormat()
         self._naming: Optional[ThreadNaming] = None
         self._pieces: AsyncReader[str] = AsyncReader(stream, text_of)
         self._begun = False
@@ -90,7 +93,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
                 pieces = await self._pieces.take(seconds)
                 if pieces:
                     self._heartbeat.reset()
-                    return b"".join(map(content_event, pieces))
+                    return self._format.content(pieces)
                 waiting = waiting_event(self._stream)
                 if waiting is not None:
                     return waiting
@@ -108,7 +111,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
             raise StopAsyncIteration from None
         self.close()
         log_failure(error)
-        return error_event(error, self._stream.conversation)
+        return self._format.last(error_data(error, self._stream.conversation))
 
     async def _last(self) -> bytes:
         """Return the event that ends the response."""
@@ -122,8 +125,8 @@ class AsyncEventStream(AsyncIterator[bytes]):
             if self._on_complete is not None:
                 await self._on_complete(answer)
         except Exception as error:  # noqa: BLE001 - as in the blocking twin
-            return not_kept_event(answer, error)
-        return complete_event(answer)
+            return self._format.last(not_kept_data(answer, error))
+        return self._format.last(complete_data(answer))
 
     def close(self) -> None:
         """End the response and the upstream connection without waiting. Safe from any thread, any number of times."""

@@ -3,6 +3,7 @@
 Threads: locked. To look a value up is atomic.
 """
 
+import math
 import threading
 import time
 import traceback
@@ -29,10 +30,14 @@ class MemoryCache:
 
     Args:
         clock: Gives the time, in seconds.
+        largest: Characters that all values have together at most. The oldest make room for a new one. Default: any
+            number.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, largest: float = math.inf) -> None:
         self._clock = clock
+        self._largest = largest
+        self._size = 0
         self._entries: Dict[str, Tuple[str, float]] = {}
         self.after_fork_in_child()
 
@@ -63,7 +68,15 @@ class MemoryCache:
         now = self._clock()
         if len(self._entries) >= 1024:
             self._entries = {name: entry for name, entry in self._entries.items() if now < entry[1]}
+            self._size = sum(len(kept) for kept, _ in self._entries.values())
+        self._drop(key)
+        while self._entries and self._size + len(value) > self._largest:
+            self._drop(next(iter(self._entries)))
         self._entries[key] = (value, now + timeout)
+        self._size += len(value)
+
+    def _drop(self, key: str) -> None:
+        self._size -= len(self._entries.pop(key, ("", 0.0))[0])
 
 
 class RedisCache:
@@ -88,6 +101,19 @@ class RedisCache:
     def add(self, key: str, value: str, timeout: int) -> bool:
         """Keep a value if the key has none yet, and return whether it had none."""
         return bool(self._redis.set(key, value, ex=timeout, nx=True))
+
+
+def shared_cache_of(value: Any) -> LimiterCache:
+    """Return a cache of strings: one that is given as such, or a Redis client as one.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if callable(getattr(value, "evalsha", None)):
+        return RedisCache(value)
+    if all(callable(getattr(value, name, None)) for name in ("get", "set", "add")):
+        return value  # type: ignore[no-any-return]
+    raise TypeError(f"this is neither a Redis client nor a cache with get, set and add: {type(value).__name__}")
 
 
 def is_interruption(error: Exception) -> bool:

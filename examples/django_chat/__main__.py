@@ -5,7 +5,7 @@ import sys
 
 from django.core.management import execute_from_command_line
 
-from examples.chat_page.development import prepare
+from examples.development import prepare
 
 EMULATOR = "--emulator"
 

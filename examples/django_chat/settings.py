@@ -2,23 +2,23 @@
 
 import os
 
-from examples import chat_page
+from examples.development import CHAT_BACKGROUND, REDIS_URL, RETRY, secret_key
 
-SECRET_KEY = chat_page.secret_key()
+SECRET_KEY = secret_key()
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 ROOT_URLCONF = "examples.django_chat.urls"
 WSGI_APPLICATION = "examples.django_chat.wsgi.application"
 
 INSTALLED_APPS = ["django.contrib.sessions", "copilot_sync.contrib.django"]
-COPILOT_SYNC = {"HEARTBEAT": chat_page.HEARTBEAT, "RETRY": chat_page.RETRY}
+COPILOT_SYNC = {"RETRY": RETRY, "CHAT_BACKGROUND": CHAT_BACKGROUND}
+if REDIS_URL:  # what several processes share: tokens, and answers under way
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 
 MIDDLEWARE = [
-    "examples.django_chat.middleware.ChatMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
 ]
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [chat_page.TEMPLATES]}]
 
 # Kept in the visitor's cookie. A site that has a database can keep them there; nothing else changes.
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"

@@ -1,16 +1,5 @@
-"""The addresses. They are those of the page's script."""
+"""The addresses: those of the chat, and no other."""
 
-from django.urls import path
+from django.urls import include, path
 
-from examples.django_chat import views
-
-urlpatterns = [
-    path("", views.page),
-    path("ask", views.ask),
-    path("retry", views.retry),
-    path("conversations", views.names),
-    path("messages", views.messages),
-    path("delete", views.delete),
-    path("markdown", views.markdown),
-    path("static/<path:path>", views.static),
-]
+urlpatterns = [path("", include("copilot_sync.contrib.django.chat_urls"))]

@@ -2,11 +2,11 @@
 
 import argparse
 
-from examples.chat_page.development import prepare
+from examples.development import prepare
 
 parser = argparse.ArgumentParser(prog="python -m examples.flask_chat", description="A chat in Flask.")
 parser.add_argument("--emulator", action="store_true", help="talk to an emulator in this process")
-parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+parser.add_argument("--port", type=int, default=8000, help="the port to listen at; default: 8000")
 arguments = parser.parse_args()
 
 prepare(emulated=arguments.emulator)

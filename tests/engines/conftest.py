@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 import pytest
+from chat_pages import Page, running_chromium, serving
 from servers import BECOME, path_of, wait_for_port
 from support import PATIENCE, collect_garbage, reserved_port
 
@@ -154,3 +155,22 @@ def users_of_connections(emulator: Emulator) -> Callable[[], Dict[int, Set[str]]
 def _first_word(emulator: Emulator, thread_id: Optional[str]) -> Optional[str]:
     thread = emulator.threads.get(thread_id or "")
     return str(thread.user_messages[0]["content"]).split()[0] if thread and thread.user_messages else None
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser for the tests of a module."""
+    with running_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(emulator: Emulator, chromium: Any) -> Iterator[Page]:
+    """The chat page on a server of this process, for a visitor who was never there. The browser may not complain."""
+    with serving(emulator) as url:
+        opened = Page(chromium, url)
+        opened.load()
+        yield opened
+        complaints = opened.complaints()
+        opened.forget_all()
+        assert complaints == []

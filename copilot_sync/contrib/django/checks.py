@@ -10,7 +10,15 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from copilot_sync.auth.credentials import Credentials
-from copilot_sync.contrib.django.client import SETTING, client_settings, heartbeat, make_client, name_threads
+from copilot_sync.contrib.django.client import (
+    SETTING,
+    chat_background,
+    chat_cache,
+    client_settings,
+    heartbeat,
+    make_client,
+    name_threads,
+)
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import Environment, choose_urls
 
@@ -20,6 +28,8 @@ def check_settings(**_: Any) -> List[CheckMessage]:
     try:
         heartbeat()
         name_threads()
+        chat_background()
+        chat_cache()
         make_client().close()
         _look_for_credentials()
     except MissingCredentialsError as error:

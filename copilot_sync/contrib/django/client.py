@@ -16,14 +16,14 @@ from django.core.signals import setting_changed
 from copilot_sync.client import Client
 from copilot_sync.contrib.django.ledger import DjangoLedger
 from copilot_sync.contrib.django.signals import send_call_event
-from copilot_sync.contrib.lazy_client import LazyClient, option_names
+from copilot_sync.contrib.lazy_client import LazyClient, check_background, option_names
 from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
 from copilot_sync.hooks import hooks_of
 from copilot_sync.secret import Secret
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
-_OTHERS = ("heartbeat", "name_threads")
+_OTHERS = ("chat_background", "chat_cache", "heartbeat", "name_threads")
 _LEDGER = "copilot_sync.contrib.django.ledger"
 
 
@@ -57,6 +57,30 @@ def name_threads() -> bool:
     try:
         return check_name_thread(client_settings().get("name_threads", True))
     except TypeError as error:
+        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+
+
+def chat_background() -> float:
+    """Return the seconds for which an answer is read on after its reader has left the chat page.
+
+    Raises:
+        ImproperlyConfigured: The setting can't be used.
+    """
+    try:
+        return check_background(client_settings().get("chat_background", 0.0))
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+
+
+def chat_cache() -> Any:
+    """Return the cache that all processes share for the answers of the chat page that are under way.
+
+    Raises:
+        ImproperlyConfigured: The setting can't be used.
+    """
+    try:
+        return _cache(client_settings().get("chat_cache", "default"))
+    except ValueError as error:
         raise ImproperlyConfigured(f"{SETTING}: {error}") from None
 
 
@@ -98,11 +122,11 @@ def _options() -> Dict[str, Any]:
 
 
 def _cache(value: Any) -> Any:
-    return DjangoTokenCache(value) if isinstance(value, str) else value
+    return DjangoCache(value) if isinstance(value, str) else value
 
 
-class DjangoTokenCache:
-    """Keeps tokens in one of Django's caches.
+class DjangoCache:
+    """Keeps tokens and answers in one of Django's caches.
 
     Django has one connection to a cache per thread, so each call looks the cache up.
 
@@ -125,6 +149,10 @@ class DjangoTokenCache:
     def set(self, key: str, value: str, timeout: int) -> None:
         """Store a value for ``timeout`` seconds."""
         caches[self._alias].set(_PREFIX + key, value, timeout)
+
+    def add(self, key: str, value: str, timeout: int) -> bool:
+        """Store a value for ``timeout`` seconds if the key has none, and return whether it had none."""
+        return bool(caches[self._alias].add(_PREFIX + key, value, timeout))
 
 
 _PREFIX = "copilot_sync:"

@@ -25,6 +25,11 @@ from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
 from copilot_sync.structured import asking
 
+#: Is called with an answer when it is complete.
+OnComplete = Callable[[Answer], None]
+#: Makes the iterator that the server reads.
+MakeBody = Callable[[HttpRequest, Stream, Optional[OnComplete]], Any]
+
 
 @async_unsafe("stream_response blocks; in an asynchronous view: return await astream_response(request, prompt)")
 def stream_response(
@@ -58,7 +63,24 @@ def stream_response(
         TypeError: An option has the wrong type or an unknown name.
         ValueError: An option can't be sent.
     """
-    return _respond(request, _stream(request, prompt, name, conversation, options), name)
+    return respond(request, stream_of(request, prompt, name, conversation, options), name, event_body)
+
+
+def stream_of(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    name: Optional[str],
+    conversation: Union[None, str, Conversation],
+    options: Dict[str, Any],
+) -> Stream:
+    """Return the stream that asks for ``stream_response``. Arguments and errors are the same."""
+    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
+        raise BadRequest("there is nothing to ask")
+    if conversation is None and name is not None:
+        conversation = conversations(request).get(name)
+        if conversation is None:  # the page may still show one that the session has lost
+            options.pop("parent_message_id", None)
+    return get_client().stream(prompt, conversation=conversation, **_with_user(request, options))
 
 
 async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
@@ -136,7 +158,7 @@ def _whole_stream(
     if name is not None:
         session_of(request)  # found missing before anything is asked
     name_threads()  # likewise wrong
-    return _stream(request, prompt, name, conversation, asking(options))
+    return stream_of(request, prompt, name, conversation, asking(options))
 
 
 class _JsonAnswer(JsonResponse):
@@ -183,6 +205,18 @@ def retry_response(
         SynchronousOnlyOperation: It was called from an asynchronous view.
         TypeError: An option has the wrong type or an unknown name.
     """
+    return respond_again(request, name, conversation, model, options, event_body)
+
+
+def respond_again(
+    request: HttpRequest,
+    name: Optional[str],
+    conversation: Union[None, str, Conversation],
+    model: Optional[str],
+    options: Dict[str, Any],
+    make_body: MakeBody,
+) -> HttpResponseBase:
+    """Return the response for ``retry_response`` with a body of one's own. Arguments and errors are the same."""
     if conversation is None and name is not None:
         conversation = conversations(request).get(name)
     if conversation is None:
@@ -194,7 +228,7 @@ def retry_response(
         return HttpResponse(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
     except ValueError as error:
         raise BadRequest(str(error)) from error
-    return _respond(request, stream, name)
+    return respond(request, stream, name, make_body)
 
 
 async def aretry_response(request: HttpRequest, **options: Any) -> HttpResponseBase:
@@ -203,53 +237,53 @@ async def aretry_response(request: HttpRequest, **options: Any) -> HttpResponseB
     return response
 
 
-def _stream(
-    request: HttpRequest,
-    prompt: Optional[PromptInput],
-    name: Optional[str],
-    conversation: Union[None, str, Conversation],
-    options: Dict[str, Any],
-) -> Stream:
-    """Return the stream of an answer to a prompt, in the conversation of that name unless another one is given."""
-    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
-        raise BadRequest("there is nothing to ask")
-    if conversation is None and name is not None:
-        conversation = conversations(request).get(name)
-        if conversation is None:  # the page may still show one that the session has lost
-            options.pop("parent_message_id", None)
-    return get_client().stream(prompt, conversation=conversation, **_with_user(request, options))
-
-
 def _with_user(request: HttpRequest, options: Dict[str, Any]) -> Dict[str, Any]:
     if "user" in options or not limits_users(client_settings()):
         return options
     return {**options, "user": user_of(request)}
 
 
-def _respond(request: HttpRequest, stream: Stream, name: Optional[str]) -> HttpResponseBase:
+def respond(request: HttpRequest, stream: Stream, name: Optional[str], make_body: MakeBody) -> HttpResponseBase:
     """Return the response that streams an answer. The session gets its conversation under the name."""
+    is_asgi(request)  # before anything is begun
     if name is None:
-        return StreamingHttpResponse(_body(request, stream, None), headers=HEADERS)
+        return StreamingHttpResponse(make_body(request, stream, None), headers=HEADERS)
     session = session_of(request)
-    body = _body(request, stream, partial(_save_last_message, session, name))
     try:
-        remember(session, name, stream.start())
+        # A page that waits for its turn is told so in the stream, if its conversation is known.
+        remember(session, name, stream.conversation or stream.start())
     except CopilotError as error:
         log_failure(error)
         return HttpResponse(error_event(error, stream.conversation), headers=HEADERS)
-    return StreamingHttpResponse(body, headers=HEADERS)
+    return StreamingHttpResponse(make_body(request, stream, saver_of(session, name)), headers=HEADERS)
+
+
+def saver_of(session: SessionBase, name: str) -> OnComplete:
+    """Return what saves the last message of a conversation when its answer is complete."""
+    return partial(_save_last_message, session, name)
 
 
 def _save_last_message(session: SessionBase, name: str, answer: Answer) -> None:
     update(session, name, answer.conversation)
 
 
-def _body(request: HttpRequest, stream: Stream, on_complete: Optional[Callable[[Answer], None]]) -> Any:
-    """Return the iterator that the server reads."""
+def is_asgi(request: HttpRequest) -> bool:
+    """Whether the body of the response is read by an event loop.
+
+    Raises:
+        ImproperlyConfigured: It is, and Django is older than 4.2.
+    """
     if not hasattr(request, "scope"):
-        return EventStream(stream, heartbeat=heartbeat(), on_complete=on_complete, name_thread=name_threads())
+        return False
     if django.VERSION < (4, 2):  # pragma: some versions
         raise ImproperlyConfigured("answers can be streamed under ASGI from Django 4.2 on, and under WSGI with any")
+    return True
+
+
+def event_body(request: HttpRequest, stream: Stream, on_complete: Optional[OnComplete]) -> Any:
+    """Return the iterator that the server reads."""
+    if not is_asgi(request):
+        return EventStream(stream, heartbeat=heartbeat(), on_complete=on_complete, name_thread=name_threads())
     from copilot_sync.contrib.sse_async import AsyncEventStream
 
     on_complete_async = None if on_complete is None else sync_to_async(on_complete)
