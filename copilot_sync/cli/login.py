@@ -172,7 +172,7 @@ def _store(name: str, found: StoredLogin, in_keyring: Optional[bool], environmen
     try:
         found = replace(found, in_keyring=is_in_keyring(name) if in_keyring is None else in_keyring)
         store_login(name, found)
-        place = keyring_name() if found.in_keyring else place
+        place = keyring_name(name) if found.in_keyring else place
     except KeyringStoreError as error:
         raise click.ClickException(f"{_NOT_STORED}: {error.strerror}") from None
     except OSError as error:
@@ -194,7 +194,7 @@ def _show_status(name: str, environment: Environment, *, check: bool) -> None:
         ("expires", _end_of(found)),
         ("github", found.github_url),
         ("api", found.api_url or ""),
-        ("keyring", keyring_name() if found.in_keyring else ""),
+        ("keyring", keyring_name(name) if found.in_keyring else ""),
         ("file", login_file(name)),
     ]
     show_table((), [row for row in rows if row[1]])
