@@ -253,7 +253,7 @@ def _data_of(path: str) -> "Optional[Secret[Mapping[str, Any]]]":
             content = Secret(file.read(_LARGEST_FILE + 1))
             found = _marked(content) if content.reveal().strip(b"\0") else None
             _close_to_others(file.fileno())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found
 
