@@ -18,3 +18,8 @@ def check_profile(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError("the name of a profile has 1 to 64 ASCII letters, digits, dots, dashes and underscores")
     return name
+
+
+def login_command(name: str, *options: str) -> str:
+    """Return what to type to log in to a profile."""
+    return " ".join(["copilot-sync login", *options, *([] if name == DEFAULT_PROFILE else [f"--profile {name}"])])

@@ -5,6 +5,7 @@ clipboard; those that turn the direction of writing could make a text show somet
 U+FFFD in their place. A pipe or a file gets every character as it came.
 """
 
+import unicodedata
 from typing import Dict, Iterable, Optional, TextIO
 
 #: Control characters of both sets except tab and newline, and all that embed, override or isolate a direction. A
@@ -29,6 +30,25 @@ def one_line(text: str) -> str:
     """
     shown = (character if character.isprintable() else _substitute(character) for character in text)
     return " ".join("".join(shown).split())
+
+
+def shortened(text: str, width: int) -> str:
+    """Cut a text to so many columns of a terminal."""
+    if columns_of(text) <= max(width, 0):
+        return text
+    end, left = 0, width - 1
+    while columns_of(text[end]) <= left:
+        left -= columns_of(text[end])
+        end += 1
+    return text[:end].rstrip() + "…"
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: none, one or two for each character."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
 
 
 def write_pieces(pieces: Iterable[str], file: TextIO) -> None:

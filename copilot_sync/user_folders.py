@@ -4,7 +4,8 @@ There are the cache for what can be fetched again, the state for what the next c
 logins, and those in which shells look for completions.
 
 ``XDG_CACHE_HOME``, ``XDG_STATE_HOME`` and ``XDG_CONFIG_HOME`` count on every system. Without them each system's own
-convention does. This module creates nothing: whoever writes a file creates the folder, readable by its owner only.
+convention does. Without a home directory there is no folder, and no file of any name can be there. This module creates
+nothing: whoever writes a file creates the folder, readable by its owner only.
 """
 
 import os
@@ -41,7 +42,7 @@ def completion_file(shell: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return the file in which a shell looks for what completes the program's commands."""
     variable, custom, *below = COMPLETIONS[shell]
     chosen = environ.get(variable, "")
-    return os.path.join(chosen if os.path.isabs(chosen) else os.path.expanduser(custom), *below)
+    return os.path.join(chosen if os.path.isabs(chosen) else _expanded(custom), *below)
 
 
 _OTHERS = "other systems"
@@ -65,4 +66,10 @@ def _folder(variable: str, customs: Mapping[str, Tuple[str, ...]], platform: str
     base, *below = customs.get(platform, customs[_OTHERS])
     if platform == "win32":
         base = environ.get("LOCALAPPDATA") or base
-    return os.path.join(os.path.expanduser(base), _NAME, *below)
+    return os.path.join(_expanded(base), _NAME, *below)
+
+
+def _expanded(path: str) -> str:
+    """Expand ``~``. What does not become absolute must not lead to the current folder, which may be anybody's."""
+    expanded = os.path.expanduser(path)
+    return expanded if os.path.isabs(expanded) else os.path.join(os.devnull, path)

@@ -165,6 +165,25 @@ def test_a_closed_stdout_is_no_traceback(served: Emulator, monkeypatch: pytest.M
     sys.stdout.close()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["chat"], 0),
+        (["ask"], 2),
+        (["login", "--stdin"], 2),
+        (["batch", "-", "-o", "-", "--format", "text"], 0),
+        (["threads", "delete", "0b0f"], 2),
+    ],
+)
+def test_a_closed_stdin_holds_nothing(
+    arguments: List[str], status: int, served: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as if it were ``/dev/null``."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(arguments) == status
+    sys.stdin.close()
+
+
 class _Failing(io.StringIO):
     def __init__(self, failure: BaseException) -> None:
         super().__init__()

@@ -509,6 +509,15 @@ def test_the_summary_has_percentiles_and_tokens() -> None:
     assert tally_of(Results(), clock).percentile(0.5) == 0
 
 
+@pytest.mark.parametrize("typed", [[], ["--retry-failed"]])
+def test_the_next_command_is_what_was_typed(typed: List[str]) -> None:
+    """With all of its words, those that are there twice as well, and asks once for what failed."""
+    tally = tally_of(Results(), Clock())
+    tally.count(Result("x", error={}))
+    command = ["copilot-sync", "batch", "-f", "a", "-f", "b", "in", "-o", "out"]
+    assert list(tally.summary("out", [*command, *typed]))[-1].endswith(f": {' '.join(command)} --retry-failed")
+
+
 def test_a_pause_is_shown_while_it_lasts_and_summed_up() -> None:
     """It takes the place of the time that is left. Else what the client waits for does."""
     clock = Clock()

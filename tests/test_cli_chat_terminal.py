@@ -283,6 +283,18 @@ def test_ctrl_c_while_a_name_is_asked_for(served: Emulator) -> None:
         assert terminal.status() == 0
 
 
+def test_a_list_that_waits_leaves_the_line_alone(served: Emulator) -> None:
+    """What is typed stays to be seen while Tab asks again for a list, and so does the list when it comes."""
+    served.fail("models", Fault.status(503, retry_after=2))
+    with Terminal("chat", environment={}) as terminal:
+        terminal.expect(READY)
+        terminal.send(f"/model gpt-5-m{TAB}")
+        terminal.expect_line("> /model gpt-5-mini")
+        terminal.send(f"{CTRL_C}{CTRL_D}")
+        assert terminal.status() == 0
+    assert b"waiting" not in terminal.seen
+
+
 def test_tab_completes_what_a_command_takes(served: Emulator, tmp_path: Path) -> None:
     """Commands, models, conversations and files; the lists are fetched once."""
     path = tmp_path / "a file.txt"

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import pytest
 from command_line import Keys
@@ -151,6 +151,7 @@ def test_get_prints_what_counts(work: str, emulator: Emulator, capsys: Capture) 
         (["unset", "modle"], 2, "did you mean model?"),
         (["set", "per_minute", "many"], 2, "per_minute must be a whole number"),
         (["set", "per_minute", "0"], 2, "per_minute must be at least 1"),
+        (["set", "per_minute", "9" * 5000], 2, "integer string"),
         (["set", "api_url", "ftp://x"], 2, "api_url must begin with https://"),
         (["set", "model"], 2, "Missing argument 'VALUE'"),
         (["unset", "model"], 1, "model is not set there; see: copilot-sync config"),
@@ -160,6 +161,35 @@ def test_what_cannot_be_done_is_told(arguments: List[str], status: int, words: s
     """And leaves no file behind."""
     assert run(["config", *arguments]) == status
     assert words in capsys.readouterr().err
+    assert not os.path.exists(config_file())
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "after"),
+    [
+        ('profiles.other.model = "a"\nper_minute = 9\n', ["set", "model", "x"], None),
+        ('profiles.work.model = "a"\nper_minute = 9\n', ["unset", "model"], "per_minute = 9\n"),
+        ('profiles = {other = {model = "a"}}\n', ["unset", "model"], None),
+    ],
+)
+def test_a_change_changes_nothing_else(
+    before: str, arguments: List[str], after: Optional[str], place: Path, capsys: Capture
+) -> None:
+    """A file in which that can't be done is left as it is, and what to type is told."""
+    place.write_text(before)
+    assert run(["config", *arguments, "--profile", "work"]) == (1 if after is None else 0)
+    assert place.read_text() == (before if after is None else after)
+    assert "copilot-sync config" in capsys.readouterr().err or after is not None
+
+
+@pytest.mark.parametrize("arguments", [[], ["get", "model"], ["set", "model", "x"], ["unset", "model"]])
+def test_a_variable_that_names_no_profile_is_told(
+    arguments: List[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """It is the variable that is wrong, and not the file."""
+    monkeypatch.setenv("COPILOT_SYNC_PROFILE", "../work")
+    assert run(["config", *arguments]) == 2
+    assert "Error: COPILOT_SYNC_PROFILE: the name of a profile has 1 to 64" in capsys.readouterr().err
     assert not os.path.exists(config_file())
 
 
@@ -196,7 +226,7 @@ def test_a_file_that_cannot_be_written_is_told(place: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place.parents[1]))
     monkeypatch.setattr("copilot_sync.cli.config.check_setting", lambda *_: None)
     assert run(["config", "set", "per_minute", "none"]) == 1
-    assert "line 1: per_minute must be a whole number" in capsys.readouterr().err
+    assert "can't be changed without damage" in capsys.readouterr().err
     assert not place.exists()
 
 

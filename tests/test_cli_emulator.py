@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Callable, List
 
@@ -134,14 +133,4 @@ def test_a_script_that_cannot_be_used_is_wrong_usage(
     assert "No such file" in said[tmp_path / "missing"]
     assert f"--script {wrong}: line 2: a fault is one of cut, " in said[wrong]
     assert 'not "dorp"' in said[wrong]
-    assert ready == []
-
-
-def test_a_closed_stdin_holds_no_script(
-    ready: List[Emulator], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The program may be started with it closed."""
-    monkeypatch.setattr(sys, "stdin", None)
-    assert run(["emulator", "--script", "-"]) == 2
-    assert "stdin is closed" in capsys.readouterr().err
     assert ready == []

@@ -146,13 +146,15 @@ def test_a_profile_has_hosts_of_its_own(
 def test_the_environment_goes_first(
     cookies: str, served: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``login`` says so, and the login is not even read."""
+    """``login`` says so, and the login is not even read. A profile that is typed goes before the environment."""
     monkeypatch.setenv("COPILOT_SYNC_COOKIES", session(served))
     monkeypatch.setenv("COPILOT_SYNC_API_KEY", served.api_key)
     assert run(["login", "--file", cookies]) == 0
     err = capsys.readouterr().err
     for name in ("COPILOT_SYNC_API_KEY", "COPILOT_SYNC_COOKIES"):
         assert f"{name} is set and goes before the login" in err
+    assert run(["login", "--file", cookies, "--profile", "work"]) == 0
+    assert "goes before" not in capsys.readouterr().err
     Path(login_file("default")).write_text("none of ours")
     assert run(["ask", "hi"]) == 0
     monkeypatch.delenv("COPILOT_SYNC_COOKIES")

@@ -55,19 +55,13 @@ def test_nothing_to_ask_is_wrong_usage(stdin: bytes, words: str, piped: Callable
         read_question([])
 
 
-def test_a_missing_stdin_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program may be started with it closed."""
-    monkeypatch.setattr(sys, "stdin", None)
-    assert read_question(["alone"]) == "alone"
-    with pytest.raises(click.UsageError, match="nothing to ask"):
-        read_question([])
-
-
 def test_dev_null_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where stdin is no pipe and no file, the argument is the whole question."""
     with open(os.devnull, encoding="utf-8") as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
         assert read_question(["alone"]) == "alone"
+        with pytest.raises(click.UsageError, match="nothing to ask"):
+            read_question([])
 
 
 @pytest.mark.parametrize("words, hint", [([], True), (["-"], False)])

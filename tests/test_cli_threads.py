@@ -130,6 +130,7 @@ def test_without_a_terminal_deleting_takes_a_yes(
     before = len(served.requests)
     monkeypatch.setattr(sys, "stdin", None)
     assert run(["threads", "delete", thread]) == 2
+    sys.stdin.close()
     assert "--yes" in capsys.readouterr().err
     assert len(served.requests) == before
 

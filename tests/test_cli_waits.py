@@ -161,6 +161,14 @@ def test_what_is_hidden_comes_back(waiting: Client) -> None:
         assert terminal.finish()[:2] == ["between"]
 
 
+def test_wide_characters_stay_in_the_line() -> None:
+    """Each takes two columns. Below the line, nothing would be erased."""
+    with in_terminal() as terminal:
+        with WaitLine(Client()) as line, line.otherwise(lambda: "\u5f85" * 60):
+            wait_until(lambda: "\u5f85".encode() in terminal.seen)
+        assert terminal.finish() == [""]
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_an_answer_takes_its_place(raw: bool, waiting: Client) -> None:
     """On the same terminal, in plain text and in Markdown; then no wait is shown any more among the text."""

@@ -1,5 +1,6 @@
 """Logins in the system's keyring: what is where, what is told if there is none, and who imports the library."""
 
+import errno
 import json
 import os
 import subprocess
@@ -32,15 +33,15 @@ def a_login(secret: Any = None, *, in_keyring: bool = True) -> StoredLogin:
 
 
 def test_the_secret_is_in_the_keyring_and_not_in_the_file(memory_keyring: MemoryKeyring) -> None:
-    """The file says so, and has the hosts. Cookies and tokens come back as they were."""
+    """The file says only so. Cookies and tokens come back as they were, with their hosts."""
     for secret in ({"user_session": SECRET}, SECRET):
         path = Path(store_login("work", a_login(secret)))
         assert SECRET not in path.read_text()
-        assert json.loads(path.read_text())["keyring"] is True
+        assert json.loads(path.read_text()) == {"copilot_sync": "login", "keyring": True}
         assert list(memory_keyring.kept) == [("copilot-sync", "work")]
         found = load_login("work")
         assert found is not None
-        assert (found.secret.reveal(), found.in_keyring) == (secret, True)
+        assert (found.secret.reveal(), found.github_url, found.in_keyring) == (secret, "https://github.com", True)
     assert remove_login("work") is True
     assert (memory_keyring.kept, path.exists()) == ({}, False)
 
@@ -67,9 +68,47 @@ def test_a_keyring_that_lost_the_login_is_told(memory_keyring: MemoryKeyring) ->
     ):
         load_login("work")
     assert remove_login("work") is True
-    memory_keyring.kept["copilot-sync", "work"] = "{broken"
-    with pytest.raises(KeyringStoreError, match="is damaged; store it again: copilot-sync login"):
-        read_secret("work")
+    for damaged in ("{broken", "[]", "[" * 100_000):
+        memory_keyring.kept["copilot-sync", "work"] = damaged
+        assert read_secret("work") is None
+
+
+ELSEWHERE = StoredLogin(Secret("another-token"), "https://other.example", in_keyring=True)
+
+
+def test_a_login_has_its_hosts_with_it(memory_keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If two folders for configuration share a keyring, none sends what the other one stored to its own hosts."""
+    store_login("default", a_login())
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", "{XDG_CONFIG_HOME}/other".format(**os.environ))
+        store_login("default", ELSEWHERE)
+    found = load_login("default")
+    assert found is not None
+    assert (found.secret.reveal(), found.github_url) == ("another-token", "https://other.example")
+
+
+@pytest.mark.parametrize("in_keyring", [True, False])
+def test_a_full_disk_mixes_no_logins(
+    in_keyring: bool, memory_keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login is stored with its hosts, or what was there is as it was."""
+
+    def full(*_: object) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store_login("default", a_login(in_keyring=in_keyring))
+    with monkeypatch.context() as patch:
+        patch.setattr("copilot_sync.auth.stored_logins.rewriting", full)
+        if in_keyring:
+            store_login("default", ELSEWHERE)
+        else:
+            with pytest.raises(OSError, match="No space"):
+                store_login("default", ELSEWHERE)
+            assert memory_keyring.kept == {}
+    found = load_login("default")
+    assert found is not None
+    assert found.github_url == (ELSEWHERE.github_url if in_keyring else "https://github.com")
+    assert found.secret.reveal() == (ELSEWHERE.secret.reveal() if in_keyring else {"user_session": SECRET})
 
 
 def _locked(own: MemoryKeyring) -> None:
@@ -98,18 +137,18 @@ TROUBLE: Dict[str, Any] = {
 
 @pytest.mark.parametrize("words", TROUBLE)
 def test_a_keyring_that_cannot_be_used_is_told(words: str, memory_keyring: MemoryKeyring) -> None:
-    """With what to type, and without the secret. Nothing is stored then."""
+    """With what to type for this profile, and without the secret. Nothing is stored then."""
     TROUBLE[words](memory_keyring)
     with pytest.raises(KeyringStoreError) as caught:
-        store_login("default", a_login())
+        store_login("work", a_login())
     assert words in str(caught.value)
-    assert "copilot-sync login --no-keyring" in str(caught.value)
+    assert str(caught.value).endswith("type: copilot-sync login --no-keyring --profile work")
     assert caught.value.__context__ is None
     frames = [
         frame for frame, _ in traceback.walk_tb(caught.value.__traceback__) if frame.f_code.co_filename != __file__
     ]
     assert SECRET not in f"{caught.value}{[frame.f_locals for frame in frames]}"
-    assert not os.path.exists(login_file("default"))
+    assert not os.path.exists(login_file("work"))
 
 
 def test_a_missing_library_is_named(memory_keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +162,7 @@ def test_a_missing_library_is_named(memory_keyring: MemoryKeyring, monkeypatch: 
 def test_what_is_not_there_is_removed_without_a_word(memory_keyring: MemoryKeyring) -> None:
     """It is what was wanted."""
     remove_secret("work")
-    write_secret("work", Secret("x"))
+    write_secret("work", Secret({"api_key": "x"}))
     remove_secret("work")
     assert memory_keyring.kept == {}
 

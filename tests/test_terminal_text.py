@@ -6,7 +6,7 @@ from typing import Iterator, List
 import pytest
 from support import FORGERIES
 
-from copilot_sync.terminal_text import one_line, printable, write_pieces
+from copilot_sync.terminal_text import one_line, printable, shortened, write_pieces
 
 
 def test_a_terminal_gets_nothing_to_obey() -> None:
@@ -48,6 +48,23 @@ def test_pieces_are_filtered_for_a_terminal_alone(is_terminal: bool, text: str) 
     out = Out(is_terminal)
     write_pieces(["\x1b[2J", "", "red", ""], out)
     assert out.getvalue() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab\u2026"),
+        ("a bcd", 3, "a\u2026"),
+        ("\u5f85\u5f85", 3, "\u5f85\u2026"),
+        ("e\u0301e\u0301e\u0301", 3, "e\u0301e\u0301e\u0301"),
+        ("abc", -1, "\u2026"),
+        ("", -1, ""),
+    ],
+)
+def test_a_text_is_cut_to_the_columns_that_it_takes(text: str, width: int, shown: str) -> None:
+    """Some characters take two, and some none. No width is too small to be asked for."""
+    assert shortened(text, width) == shown
 
 
 @pytest.mark.parametrize("pieces", [[], [""], ["line\n"], ["line", "\n", ""]])

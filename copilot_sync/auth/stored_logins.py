@@ -7,10 +7,10 @@ A file has the mode 0600 in a folder of the mode 0700, and is replaced as a whol
 Anything else in its place is neither read nor written nor removed: a link, a device, a file of another user's, a file
 without the mark. An empty file is what a login leaves that was killed, and counts as none.
 
-The secret of a login may be in the system's keyring instead; the file then says only so. ``keyring_store`` has it.
+A login may be in the system's keyring instead; the file then says only so. ``keyring_store`` has it.
 
-A login goes with the host that its cookies belong to, and is never sent to another one. No error and no ``repr`` shows
-any of it.
+A login goes with the host that its cookies belong to, and is never sent to another one: both are in the same place, and
+are written in one step. No error and no ``repr`` shows any of it.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.keyring_store import KeyringStoreError, read_secret, remove_secret, write_secret
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.pacing.rate_limit import RateLimit
-from copilot_sync.profiles import DEFAULT_PROFILE, check_profile
+from copilot_sync.profiles import DEFAULT_PROFILE, check_profile, login_command
 from copilot_sync.safe_files import AT_ONCE, PATIENCE, locked, remove_leftovers, rewriting
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment
@@ -40,7 +40,7 @@ SESSION_COOKIES = ("user_session", "__Host-user_session_same_site", "logged_in",
 
 #: What a file of ours begins with.
 _MARK = {"copilot_sync": "login"}
-#: Says in such a file that the secret is in the keyring.
+#: Says in such a file that the login is in the keyring.
 _IN_KEYRING = "keyring"
 #: Bytes of a file that are read; a larger one is none of ours.
 _LARGEST_FILE = 64 * 1024
@@ -57,7 +57,7 @@ class StoredLogin:
         github_url: Where the cookies are exchanged.
         api_url: The API of the account's plan; ``None`` for the one of the environment, or the default.
         since: When it was stored, in seconds since 1970.
-        in_keyring: Whether the secret is in the system's keyring, and not in the file.
+        in_keyring: Whether it is in the system's keyring, and not in the file.
     """
 
     secret: Secret[Any] = field(repr=False)
@@ -134,11 +134,7 @@ def _configured(name: str, login: StoredLogin) -> Dict[str, Any]:
 
 def no_login(name: str) -> str:
     """Say that a profile has no login, and what to type."""
-    return f"the profile {name} has no login: {_login_command(name)}"
-
-
-def _login_command(name: str) -> str:
-    return "copilot-sync login" + ("" if name == DEFAULT_PROFILE else f" --profile {name}")
+    return f"the profile {name} has no login: {login_command(name)}"
 
 
 def login_file(name: str) -> str:
@@ -180,15 +176,31 @@ def store_login(name: str, login: StoredLogin) -> str:
         ValueError: As ``login_file``.
     """
     path = login_file(name)
-    had_secret = is_in_keyring(name)
-    if login.in_keyring:
-        write_secret(name, login.secret)
-    with rewriting(path, 0o600) as file:
-        file.write(_content_of(login).reveal())
-    if had_secret and not login.in_keyring:
-        with contextlib.suppress(KeyringStoreError):  # it may be the reason for the change
-            remove_secret(name)
+    was_in_keyring = is_in_keyring(name)
+    content = _content_of(login)
+    if not login.in_keyring:
+        _write(path, content)
+        if was_in_keyring:
+            _forget_secret(name)
+        return path
+    write_secret(name, content)
+    if not was_in_keyring:  # or the file says so already
+        try:
+            _write(path, Secret({**_MARK, _IN_KEYRING: True}))
+        except BaseException:
+            _forget_secret(name)
+            raise
     return path
+
+
+def _write(path: str, content: Secret[Dict[str, Any]]) -> None:
+    with rewriting(path, 0o600) as file:
+        file.write(json.dumps(content.reveal(), indent=1).encode("ascii"))
+
+
+def _forget_secret(name: str) -> None:
+    with contextlib.suppress(KeyringStoreError):  # it may be the reason for the change
+        remove_secret(name)
 
 
 def remove_login(name: str) -> bool:
@@ -213,7 +225,7 @@ def remove_login(name: str) -> bool:
 
 
 def is_in_keyring(name: str) -> bool:
-    """Whether the login of a profile has its secret in the keyring, which is not asked.
+    """Whether the login of a profile is in the keyring, which is not asked.
 
     Raises:
         OSError: What is in the place of its file is none of ours.
@@ -241,7 +253,7 @@ def _data_of(path: str) -> "Optional[Secret[Mapping[str, Any]]]":
             content = Secret(file.read(_LARGEST_FILE + 1))
             found = _marked(content) if content.reveal().strip(b"\0") else None
             _close_to_others(file.fileno())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found
 
@@ -276,22 +288,22 @@ def _marked(content: Secret[bytes]) -> "Secret[Mapping[str, Any]]":
 
 
 def _login_of(name: str, data: "Secret[Mapping[str, Any]]") -> StoredLogin:
-    def value(name: str, *kinds: type) -> Any:
-        found = data.reveal().get(name)
-        return found if isinstance(found, kinds) else None
-
     in_keyring = _keyring_has(data)
-    secret = read_secret(name) if in_keyring else Secret(value("api_key", str) or value("cookies", dict))
-    if secret is None:
-        raise OSError(errno.ENOENT, f"the keyring has nothing for it; store it again: {_login_command(name)}")
+    found = read_secret(name) if in_keyring else data
+    if found is None:
+        raise OSError(errno.ENOENT, f"the keyring has nothing for it; store it again: {login_command(name)}")
+
+    def value(name: str, *kinds: type) -> Any:
+        content = found.reveal().get(name)
+        return content if isinstance(content, kinds) else None
+
+    secret = Secret(value("api_key", str) or value("cookies", dict))
     github_url, since = value("github_url", str), value("since", int, float)
     if not secret or not github_url:
         raise OSError(errno.EINVAL, "something is missing in it")
     return StoredLogin(secret, github_url, value("api_url", str), float(since or 0.0), in_keyring)
 
 
-def _content_of(login: StoredLogin) -> Secret[bytes]:
+def _content_of(login: StoredLogin) -> Secret[Dict[str, Any]]:
     kind = "cookies" if login.has_cookies else "api_key"
-    data = {**_MARK, **({_IN_KEYRING: True} if login.in_keyring else {kind: login.secret.reveal()})}
-    data.update(github_url=login.github_url, api_url=login.api_url, since=login.since)
-    return Secret(json.dumps(data, indent=1).encode("ascii"))
+    return Secret({**_MARK, kind: login.secret.reveal(), **login.hosts, "since": login.since})

@@ -334,8 +334,8 @@ class Tally:
             again = "" if output == _STDOUT else f"; go on with: {shlex.join(command)}"
             yield f"not done: {self.total - self.done}{again}"
         elif output != _STDOUT and self.failed + self.results.skipped_failures:
-            again = shlex.join(dict.fromkeys([*command, "--retry-failed"]))
-            yield f"why prompts failed stands in the results; ask them again with: {again}"
+            typed = command if "--retry-failed" in command else [*command, "--retry-failed"]
+            yield f"why prompts failed stands in the results; ask them again with: {shlex.join(typed)}"
 
 
 def _has_bar(has_results: bool) -> bool:

@@ -147,7 +147,8 @@ class _ChatLoop:
                     self._is_editing = False
                     _note("\n(Ctrl-D or /quit ends the chat)")
                     was_interrupted = False
-                entry = read_entry(read_line)
+                with self._backend.waits.hidden():  # those of what runs in the background
+                    entry = read_entry(read_line)
                 if entry is None or not self._handle(entry):
                     return
             except KeyboardInterrupt:

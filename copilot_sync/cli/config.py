@@ -1,12 +1,12 @@
 """``copilot-sync config``: show settings and where they come from, and change those of the config file.
 
 ``tomlkit`` changes the file, so that comments and the order of lines stay. What it has written is read again before it
-takes the place of the file.
+takes the place of the file: behind dotted names, the table that it adds swallows the settings after it.
 """
 
 import contextlib
 import os
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import click
 
@@ -80,7 +80,8 @@ def config(context: click.Context, as_json: bool) -> None:
 
 
 def _profile() -> Setting:
-    return chosen_profile(Environment.read())
+    with report_usage_errors():
+        return chosen_profile(Environment.read())
 
 
 def _chosen() -> Dict[str, Setting]:
@@ -144,8 +145,8 @@ Examples:
 @click.argument("value")
 def set_value(name: str, value: str) -> None:
     """Write a setting, for all profiles or for the one that is chosen."""
-    given: Any = int(value) if name in NUMBERS and value.isdecimal() else value
     with report_usage_errors():
+        given: Any = int(value) if name in NUMBERS and value.isdecimal() else value
         check_setting(name, given)
     with _changing() as table:
         table[name] = given
@@ -210,18 +211,37 @@ def _changing() -> Iterator[Any]:
     mode = os.stat(place).st_mode & 0o777 if os.path.exists(place) else _MODE
     with _reported(place), rewriting(place, mode) as file:
         before = read_text(place).reveal()
-        document: Any = tomlkit.parse(before)
-        table = document
-        if not is_for_all:
-            table = document.setdefault(PROFILES, tomlkit.table(True)).setdefault(profile.value, tomlkit.table())
-        yield table
-        text = document.as_string()
-        if "\r\n" in before:  # tomlkit writes its own line ends between those that it found
-            text = text.replace("\r\n", "\n").replace("\n", "\r\n")
-        parse_config(place, Secret(text))
+        with _without_damage(place):
+            document: Any = tomlkit.parse(before)
+            table = document
+            if not is_for_all:
+                table = document.setdefault(PROFILES, tomlkit.table(True)).setdefault(profile.value, tomlkit.table())
+            yield table
+            text = document.as_string()
+            if "\r\n" in before:  # tomlkit writes its own line ends between those that it found
+                text = text.replace("\r\n", "\n").replace("\n", "\r\n")
+            if _filled(parse_config(place, Secret(text)).data) != _filled(document.unwrap()):
+                raise ValueError("something else was changed as well")
         file.write(text.encode())
     whose = "all profiles" if is_for_all else f"the profile {profile.value}"
     click.echo(f"changed for {whose}, in {config_file()}", err=True)
+
+
+@contextlib.contextmanager
+def _without_damage(place: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:  # tomlkit can't do it, or what it wrote is something else
+        pass
+    else:
+        return
+    raise UserConfigError(f"{place} can't be changed without damage; change it with: copilot-sync config edit")
+
+
+def _filled(data: Mapping[str, Any]) -> Dict[str, Any]:
+    """Leave out tables with nothing in them."""
+    inner = {name: _filled(value) if isinstance(value, dict) else value for name, value in data.items()}
+    return {name: value for name, value in inner.items() if value != {}}
 
 
 @contextlib.contextmanager

@@ -97,8 +97,6 @@ def apply_script(server: "Emulator", script: str, pace: float) -> None:
     """
     from copilot_sync.emulator.script_file import load_script
 
-    if script == "-" and sys.stdin is None:
-        raise click.UsageError("--script -: stdin is closed")
     try:
         load_script(server, sys.stdin.buffer if script == "-" else script, pace=pace)
     except OSError as error:

@@ -4,10 +4,9 @@ The references are whatever the service sent. Files have ``path``, ``repoOwner``
 and ``url`` (public captures, 2026); anything may be missing or be no text.
 """
 
-import unicodedata
 from typing import Any, Iterator, Mapping, Sequence
 
-from copilot_sync.terminal_text import one_line
+from copilot_sync.terminal_text import columns_of, one_line, shortened
 
 #: Footnotes of one answer at most.
 MOST = 20
@@ -32,10 +31,10 @@ def footnotes(references: Sequence[Mapping[str, Any]], width: int) -> Iterator[s
     """
     for number, reference in enumerate(references[:MOST], 1):
         mark = f"[{number}] "
-        yield _shortened(mark + _described(reference, width - len(mark)), width)
+        yield shortened(mark + _described(reference, width - len(mark)), width)
     left = len(references) - MOST
     if left > 0:
-        yield _shortened(f"and {left} more; --json shows all", width)
+        yield shortened(f"and {left} more; --json shows all", width)
 
 
 def _described(reference: Mapping[str, Any], width: int) -> str:
@@ -43,10 +42,10 @@ def _described(reference: Mapping[str, Any], width: int) -> str:
     name = next(filter(None, (_text(reference, key) for key in _NAMES)), "") or repository
     name = name or _text(reference, "type") or "unnamed"
     front = name if repository in ("", name) else name + _GAP + repository
-    room = width - _columns(_GAP + url)
-    if not url or room < min(_columns(name), _LEAST_NAME):
+    room = width - columns_of(_GAP + url)
+    if not url or room < min(columns_of(name), _LEAST_NAME):
         return front
-    return _shortened(front, room) + _GAP + url
+    return shortened(front, room) + _GAP + url
 
 
 def _repository(reference: Mapping[str, Any]) -> str:
@@ -58,22 +57,3 @@ def _repository(reference: Mapping[str, Any]) -> str:
 def _text(reference: Mapping[str, Any], key: str) -> str:
     value = reference.get(key)
     return one_line(value[:_LONGEST]) if isinstance(value, str) else ""
-
-
-def _shortened(text: str, width: int) -> str:
-    """Cut a text to so many columns."""
-    if _columns(text) <= width:
-        return text
-    end, left = 0, width - 1
-    while _columns(text[end]) <= left:
-        left -= _columns(text[end])
-        end += 1
-    return text[:end].rstrip() + "…"
-
-
-def _columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes: none, one or two for each character."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )

@@ -26,6 +26,7 @@ from copilot_sync.cli.given_login import read_browsers, read_login_file, read_pa
 from copilot_sync.cli.hidden_input import LARGEST_SECRET, read_hidden
 from copilot_sync.cli.logout import forget_token, usable_login
 from copilot_sync.cli.output import show_table
+from copilot_sync.cli.profile_option import given_profile
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.cli.user_settings import chosen_profile, read_config
 from copilot_sync.client import Client
@@ -172,7 +173,7 @@ def _store(name: str, found: StoredLogin, in_keyring: Optional[bool], environmen
     try:
         found = replace(found, in_keyring=is_in_keyring(name) if in_keyring is None else in_keyring)
         store_login(name, found)
-        place = keyring_name() if found.in_keyring else place
+        place = keyring_name(name) if found.in_keyring else place
     except KeyringStoreError as error:
         raise click.ClickException(f"{_NOT_STORED}: {error.strerror}") from None
     except OSError as error:
@@ -194,7 +195,7 @@ def _show_status(name: str, environment: Environment, *, check: bool) -> None:
         ("expires", _end_of(found)),
         ("github", found.github_url),
         ("api", found.api_url or ""),
-        ("keyring", keyring_name() if found.in_keyring else ""),
+        ("keyring", keyring_name(name) if found.in_keyring else ""),
         ("file", login_file(name)),
     ]
     show_table((), [row for row in rows if row[1]])
@@ -211,6 +212,8 @@ def _end_of(found: StoredLogin) -> str:
 
 
 def _tell_what_goes_before(environment: Environment) -> None:
+    if given_profile() is not None:  # who types it gets that login
+        return
     names: List[str] = []
     names += [API_KEY_VARIABLE] if environment.api_key is not None else []
     names += [COOKIES_VARIABLE] if environment.cookies is not None else []

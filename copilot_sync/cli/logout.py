@@ -28,8 +28,8 @@ def logout() -> None:
     The session at github.com goes on: sign out there to end it.
     """
     environment = Environment.read()
-    name = chosen_profile(environment).value
     with report_usage_errors():
+        name = chosen_profile(environment).value
         path = login_file(name)
     found = usable_login(name)
     try:

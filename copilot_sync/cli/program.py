@@ -107,8 +107,11 @@ def program() -> None:
 
 def run(arguments: List[str]) -> int:
     """Run the program and return its exit status."""
-    if sys.stdout is None:  # it was closed when the program started
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - it stays open until the process ends
+    # What was closed when the program started. It stays open until the process ends.
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     _tolerate_narrow_encodings()
     flags: Dict[str, Any] = {"arguments": arguments}
     try:

@@ -65,14 +65,12 @@ def _is_piped() -> bool:
     """Whether stdin is a pipe, a socket or a file, not a terminal or ``/dev/null``."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):  # stdin is closed, or no real file
+    except (OSError, ValueError):  # it is no real file
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def _stdin_text(waits: bool) -> str:
-    if sys.stdin is None:
-        return ""
     if waits and sys.stdin.isatty():
         click.echo("copilot-sync: type the question, then Ctrl-D", err=True)
     content = b"".join(sys.stdin.buffer)  # by lines: read() wants Ctrl-D twice on PyPy

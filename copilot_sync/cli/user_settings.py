@@ -57,7 +57,6 @@ def read_user_settings(environment: Environment, config: Optional[UserConfig] = 
         click.ClickException: The config file can't be used.
     """
     profile = chosen_profile(environment)
-    check_profile(profile.value)
     login = None
     if profile.origin == NAME:  # who types it means that account, whatever was exported long ago
         environment = replace(environment, api_key=None, cookies=None)
@@ -72,11 +71,20 @@ def read_user_settings(environment: Environment, config: Optional[UserConfig] = 
 
 
 def chosen_profile(environment: Environment) -> Setting:
-    """Return the profile that an option or the environment names, or the default one."""
+    """Return the profile that an option or the environment names, or the default one.
+
+    Raises:
+        ValueError: What the environment names can't be one.
+    """
     named = given_profile()
     if named is not None:
         return Setting(named, NAME)
-    return Setting(environment.profile, PROFILE_VARIABLE) if environment.profile else Setting(DEFAULT_PROFILE)
+    if environment.profile is None:
+        return Setting(DEFAULT_PROFILE)
+    try:
+        return Setting(check_profile(environment.profile), PROFILE_VARIABLE)
+    except ValueError as error:
+        raise ValueError(f"{PROFILE_VARIABLE}: {error}") from error
 
 
 def read_config() -> UserConfig:

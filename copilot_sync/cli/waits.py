@@ -18,7 +18,7 @@ from copilot_sync.cli.terminal import is_dumb, is_terminal, size_of
 from copilot_sync.client import Client
 from copilot_sync.os_threads import JOIN_TIMEOUT
 from copilot_sync.stepping import Delay
-from copilot_sync.terminal_text import one_line
+from copilot_sync.terminal_text import one_line, shortened
 from copilot_sync.times import duration
 
 #: Seconds between two looks, and the shortest wait that is shown.
@@ -114,7 +114,7 @@ class WaitLine:
                     self._print(delay)
                 elif not self._hidden:
                     words = words_of(delay) or self._otherwise()
-                    self._show(words[: size_of(self._file).columns - ROOM])
+                    self._show(shortened(words, size_of(self._file).columns - ROOM))
 
     def _show(self, words: str) -> None:
         if words != self._shown and not is_dumb():
