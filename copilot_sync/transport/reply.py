@@ -40,6 +40,8 @@ _LONGEST_LINE = 65536
 #: The fields of a head with nothing unusual about them, which ``http.client`` would read in the same way: no line goes
 #: on in the next, and there are no more lines, and no longer ones, than it takes.
 _ORDINARY_FIELDS = re.compile(rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,1000}:[^\r\n]{0,60000}\r\n){1,99})\r\n")
+#: A length that all agree on. ``http.client`` reads more than that as a number: signs, and blanks of all kinds.
+_LENGTH = re.compile(r"[0-9]+[ \t]*\Z")
 #: What the parser of mails says of lines that are no field. The rest is about the body of a mail, which is not there.
 _NO_FIELD = (
     email.errors.FirstHeaderLineIsContinuationDefect,
@@ -400,12 +402,16 @@ class WatchedResponse(http.client.HTTPResponse):
         A 204 has no body by definition, so nothing proves that none follows it: its connection is given up.
         """
         lengths = set(self.msg.get_all("content-length", ()))
+        codings = self.msg.get_all("transfer-encoding", ())
         proven = self._chunks.ended if self._chunks is not None else self.length == 0
         self.is_settled = (
             proven
             and not self.will_close
+            and not any("close" in value.lower() for value in self.msg.get_all("connection", ()))
             and len(lengths) + self.chunked == 1
-            and (self.chunked or "transfer-encoding" not in self.msg)
+            and all(_LENGTH.match(length) for length in lengths)
+            and len(codings) == self.chunked
+            and not (self.chunked and self.version < 11)  # which knows no chunks
             and 200 <= self.status < 600
             and self.status not in (http.client.NO_CONTENT, http.client.NOT_MODIFIED)
             and not self._reader.has_surplus
