@@ -113,7 +113,9 @@ class Schema:
             raise MisfitError([f"the answer is not one JSON document: {error}"]) from None
         try:
             return self._judge(value, document)
-        except RecursionError:
+        except BaseException as error:
+            if not _is_end_of_stack(error):
+                raise
             raise MisfitError(["the document is nested too deeply"]) from None
 
     def fitted(self, answer: Answer) -> Answer:
@@ -320,8 +322,15 @@ def _check_valid(schema: Any, kind: Any, name: str) -> None:
     except SchemaError as error:
         place = _place(error.absolute_path)
         raise ValueError(f"{name} is no valid JSON Schema: {place}: {error.message:.{_MOST_WORDS_OF_ONE}}") from None
-    except RecursionError:
+    except BaseException as error:
+        if not _is_end_of_stack(error):
+            raise
         raise ValueError(f"{name} is nested too deeply") from None
+
+
+def _is_end_of_stack(error: BaseException) -> bool:
+    """Whether something is nested too deeply. A library in Rust panics if the stack ends just there."""
+    return isinstance(error, RecursionError) or type(error).__name__ == "PanicException"
 
 
 def _check_parts(resource: Any, registry: Any, kind: Any) -> None:

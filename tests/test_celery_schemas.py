@@ -196,6 +196,14 @@ def test_many_prompts_have_the_schema_of_the_call_or_their_own(emulator: Emulato
     assert refused.error is not None and "is no JSON Schema" in refused.error["message"]
 
 
+def test_a_prompt_for_text_is_sent_as_it_always_was(app: Any) -> None:
+    """While a program is updated, a worker of an older release may get it, which knows no schema."""
+    fan_out(["Who?", {"id": "own", "prompt": "What?", "schema": {"type": "array"}}], queue="looked-at")
+    with app.connection_for_read() as connection, connection.SimpleQueue("looked-at") as queue:
+        sent = [queue.get(block=False).payload[1] for _ in range(2)]
+    assert sent == [{}, {"schema": {"type": "array"}, "repairs": 2}]
+
+
 def test_a_prompt_that_no_answer_fits_is_a_failed_result(emulator: Emulator, app: Any) -> None:
     """With the last answer, if the result backend keeps the whole error."""
     app.conf.task_always_eager = True

@@ -2,11 +2,14 @@
 
 import threading
 from typing import Iterator, List
+from unittest.mock import Mock
 
 import pytest
 from support import PATIENCE, wait_for, wait_until
 
 pytest.importorskip("waitress")
+
+from waitress.task import ThreadedTaskDispatcher
 
 from copilot_sync.cli.serve_threads import GrowingDispatcher
 
@@ -79,6 +82,31 @@ def test_there_may_be_fewer_than_it_begins_with() -> None:
         wait_for(request.begun)
     assert len({request.thread for request in requests}) == 1
     assert dispatcher.shutdown(timeout=PATIENCE)
+
+
+def test_a_request_waits_if_there_can_be_no_more_threads(
+    dispatcher: GrowingDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until one of those there are is free. When there can be more again, there are."""
+    wait_until(lambda: idle(dispatcher) == 4)
+    requests: List[Request] = [Request() for _ in range(6)]
+    for request in requests[:4]:
+        dispatcher.add_task(request)
+    for request in requests[:4]:
+        wait_for(request.begun)
+    with monkeypatch.context() as limited:
+        limited.setattr(ThreadedTaskDispatcher, "start_new_thread", Mock(side_effect=RuntimeError("no more threads")))
+        for request in requests[4:]:
+            dispatcher.add_task(request)
+    assert len(dispatcher.threads) == 4
+    requests[0].let_go.set()
+    wait_for(requests[4].begun)
+    late = Request()
+    dispatcher.add_task(late)
+    assert len(dispatcher.threads) == 5
+    for request in (*requests, late):
+        request.let_go.set()
+    wait_for(late.begun)
 
 
 def test_there_are_no_more_once_it_ends(dispatcher: GrowingDispatcher) -> None:

@@ -664,6 +664,18 @@ def test_a_process_that_begins_later_is_told_of_a_quota(has_looked: bool, clock:
         assert caught.value.retry_after == 500
 
 
+def test_a_process_that_has_begun_a_call_is_told_of_a_quota(clock: Clock, call: Patient) -> None:
+    """To begin one it saw that there is no pause, a moment ago, but not that there is no quota."""
+    one, other = two_processes(clock)
+    one.failed(QuotaExceededError("used up", stage="message", status=429, retry_after=600), PATIENT, call)
+    clock.now += 100
+    assert isinstance(other.board, AccountLimiter)
+    assert other.board.try_admit()
+    assert other.board.is_fresh and not other.is_open
+    with pytest.raises(QuotaExceededError):
+        other.wait(PATIENT, call, "message")
+
+
 def test_a_bare_402_is_told_to_nobody_as_a_quota(clock: Clock, call: Patient) -> None:
     """Other models may cost nothing."""
     one, other = two_processes(clock)

@@ -81,13 +81,36 @@ def test_a_question_for_data_gets_what_fits_its_schema(schema: Any, data: Any) -
 
 
 def test_what_contains_itself_ends() -> None:
-    """What may be missing is missing some levels down, and what may not is cut."""
+    """What may be missing is missing some levels down, and what may be something else is."""
     tree = data_for({"type": "object", "properties": {"parts": {"type": "array", "items": {"$ref": "#"}}}})
     assert json.dumps(tree).count("parts") in range(1, 9)
-    assert data_for({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]})["next"]
+    part = {"anyOf": [{"$ref": "#"}, {"type": "null"}]}
+    tree = data_for({"properties": dict.fromkeys("abcde", part), "required": list("abcde")})
+    assert tree["a"]["e"]["c"] is None
+    assert len(json.dumps(tree)) < 10_000
 
 
-@pytest.mark.parametrize("question", ["Hello", "JSON Schema:\n{", "JSON Schema:\n7", 'JSON Schema:\n{"enum": []}'])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {name: {"$ref": "#"} for name in "abc"}, "required": list("abc")},
+        {"type": "array", "minItems": 10**12},
+        {"type": "string", "minLength": 10**12},
+    ],
+)
+def test_what_has_no_small_answer_gets_none(schema: Any) -> None:
+    """It is not made up either, which would take all time or memory there is."""
+    assert data_for(schema) is None
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Hello",
+        *[f"JSON Schema:\n{schema}" for schema in ("{", "7", "[1]", '"text"', '{"enum": []}')],
+        'JSON Schema:\n{"type": "array", "items": [{"type": "string"}]}',
+    ],
+)
 def test_any_other_question_gets_no_data(question: str) -> None:
     """Whatever stands in it."""
     assert demo_data(question) is None

@@ -185,6 +185,15 @@ REPLIES: Dict[str, Tuple[bytes, int]] = {
     "a close that is told":    (OF_LENGTH + b"2\r\nConnection: close\r\n\r\nok",                        2),
     "an end by the connection": (b"HTTP/1.1 200 OK\r\n\r\nok",                                          2),
     "an older HTTP":           (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",                      2),
+    "an older HTTP, kept":     (OF_LENGTH.replace(b"1.1", b"1.0") + b"2\r\nKeep-Alive: 5\r\n\r\nok",      1),
+    "chunks of an older HTTP": (CHUNKED.replace(b"1.1", b"1.0") + b"Keep-Alive: 5\r\n\r\n" + CHUNKS,      2),
+    "chunks of a coding":      (CHUNKED + b"Transfer-Encoding: gzip\r\n\r\n" + CHUNKS,                   2),
+    "a close that is told as well": (
+        OF_LENGTH + b"2\r\nConnection: keep-alive\r\nConnection: Close\r\n\r\nok",                    2),
+    "a length with blanks":    (OF_LENGTH + b"\t2 \t\r\n\r\nok",                                       1),
+    "a length with a sign":    (OF_LENGTH + b"+2\r\n\r\nok",                                            2),
+    "a length with a line":    (OF_LENGTH + b"0_2\r\n\r\nok",                                           2),
+    "a length with odd blanks": (OF_LENGTH + b"\xa02\x0b\r\n\r\nok",                                   2),
 }
 # fmt: on
 

@@ -36,7 +36,6 @@ FIELDS: Dict[str, "tuple[bytes, bool]"] = {
     "99 of them": (b"A: b\r\n" * 99, True),
     "none": (b"", False),
     "bare line ends": (b"Server: x\nContent-Length: 2\n", False),
-    "a bare carriage return": (b"Server: x\rContent-Length: 2\r\n", False),
     "a value that goes on": (b"Server: x\r\n and more\r\nContent-Length: 2\r\n", False),
     "a long value": (b"Server: " + b"x" * 65000 + b"\r\nContent-Length: 2\r\n", False),
     "a long name": (b"x" * 1001 + b": y\r\nContent-Length: 2\r\n", False),
@@ -46,12 +45,17 @@ NONSENSE: Dict[str, bytes] = {
     "no colon": b"Content-Length 2\r\n",
     "a blank ahead": b" Content-Length: 2\r\n",
     "a blank in a name": b"Content Length: 2\r\nContent-Length 2\r\n",
-    "a hundred": b"A: b\r\n" * 100,
+    "a hundred and one": b"A: b\r\n" * 101,
+    "a bare carriage return": b"Server: x\rContent-Length: 2\r\n",
+    "a carriage return too many": b"Server: x\r\r\nContent-Length: 2\r\n",
+    "a blank ahead of the colon": b"Content-Length : 2\r\n",
+    "no name": b": x\r\nContent-Length: 2\r\n",
+    "a mail's first line": b"Content-Length: 2\r\nFrom x:y\r\nA: b\r\n",
     "an endless line": b"Server: " + b"x" * 65536 + b"\r\n",
 }
 
 
-def ours(head: bytes, method: str = "GET") -> WatchedResponse:
+def ours(head: bytes, method: str = "GET", debuglevel: int = 0) -> WatchedResponse:
     """Read a head from a connection, on which a body follows."""
     near, far = socket.socketpair()
     with near, far:
@@ -59,16 +63,17 @@ def ours(head: bytes, method: str = "GET") -> WatchedResponse:
         call = CallContext(Timeout(connect=60, read=60))
         call.begin()
         with call.current():
-            reply = WatchedResponse(near, method=method)
+            reply = WatchedResponse(near, debuglevel, method=method)
             reply.begin()
         assert reply.fp.read(2) == b"ok"
         reply.close()
     return reply
 
 
-def theirs(head: bytes, method: str = "GET") -> http.client.HTTPResponse:
-    reply = http.client.HTTPResponse(Mock(makefile=lambda mode: io.BytesIO(head)), method=method)
+def theirs(head: bytes, method: str = "GET", debuglevel: int = 0) -> http.client.HTTPResponse:
+    reply = http.client.HTTPResponse(Mock(makefile=lambda mode: io.BytesIO(head)), debuglevel, method=method)
     reply.begin()
+    reply.close()
     return reply
 
 
@@ -83,9 +88,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> List[object]:
     left: List[object] = []
     parse = http.client.parse_headers
 
-    def parse_and_count(source: Any) -> http.client.HTTPMessage:
+    def parse_and_count(source: Any, **options: Any) -> http.client.HTTPMessage:
         left.append(source)
-        return parse(source)
+        return parse(source, **options)
 
     monkeypatch.setattr(http.client, "parse_headers", parse_and_count)
     return left
@@ -108,6 +113,25 @@ def test_no_body_follows_what_asks_for_a_head_alone(method: str) -> None:
     """Whatever the length says."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     assert seen(ours(head, method)) == seen(theirs(head, method))
+
+
+@pytest.mark.parametrize("ends", [b"\r\n", b"\n"], ids=["ordinary", "not ordinary"])
+def test_a_head_is_printed_if_it_is_asked_for(ends: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """As ``http.client`` prints it, whose ``debuglevel`` asks for it."""
+    head = ends.join([b"HTTP/1.1 200 OK", b"Content-Length: 2", b"X: y: z", b"", b""])
+    ours(head, debuglevel=1)
+    printed = capsys.readouterr().out
+    assert "header: X: y: z" in printed
+    theirs(head, debuglevel=1)
+    assert printed == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["mixed", "mixed; boundary=a"])
+@pytest.mark.parametrize("ends", [b"\r\n", b"\n"], ids=["ordinary", "not ordinary"])
+def test_a_head_is_none_of_a_mail(ends: bytes, kind: str) -> None:
+    """No parts of a mail are missed, whoever takes the fields apart. It may depend on how they arrive."""
+    fields = [b"Content-Type: multipart/" + kind.encode(), b"Content-Transfer-Encoding: base64", b"Content-Length: 2"]
+    assert ours(ends.join([b"HTTP/1.1 200 OK", *fields, b"", b""])).length == 2
 
 
 @pytest.mark.parametrize("fields", NONSENSE.values(), ids=NONSENSE)

@@ -58,7 +58,7 @@ def asking(emulator: Emulator, folder: Path, count: int, *rest: Any) -> Iterator
         yield processes, enough
     finally:
         for process in processes:
-            process.join(2 * PATIENCE)
+            process.join(6 * PATIENCE)
             process.close()
         results.close()
         results.join_thread()

@@ -268,6 +268,28 @@ def test_a_schema_that_comes_back_to_itself_with_a_part_of_the_value_is_judged(v
         schema(value).parse('{"a": {"a": []}}')
 
 
+class PanicException(BaseException):
+    """As libraries in Rust raise it."""
+
+
+def test_a_library_that_panics_at_the_end_of_the_stack_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What jsonschema keeps schemas in does, if the stack ends just there: no thread of a server ends by an answer."""
+
+    def fail(*args: Any) -> Any:
+        raise failures.pop()
+
+    failures: List[BaseException] = [KeyboardInterrupt(), PanicException(), KeyboardInterrupt(), PanicException()]
+    with pytest.raises(MisfitError, match="nested too deeply"):
+        Schema("{}", fail, str).parse("[]")
+    with pytest.raises(KeyboardInterrupt):
+        Schema("{}", fail, str).parse("[]")
+    monkeypatch.setattr("jsonschema.Draft202012Validator.check_schema", fail)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        schema({})
+    with pytest.raises(KeyboardInterrupt):
+        schema({})
+
+
 def test_a_schema_that_is_too_deep_to_be_checked_is_refused() -> None:
     """The gateway gets schemas from others: one is no reason to fail with an error of another kind."""
     deep: Dict[str, Any] = {}

@@ -6,7 +6,8 @@ nothing of its is in the caches of the processor any more.
 Threads: what is counted is locked.
 """
 
-from typing import Any
+import contextlib
+from typing import Any, Callable
 
 from waitress.task import ThreadedTaskDispatcher
 
@@ -32,5 +33,14 @@ class GrowingDispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
             count = len(self.threads)
             are_busy = len(self.queue) >= count - self.active_count
         if are_busy and count < self._most and not self.stop_count:
-            self.set_thread_count(count + 1)
+            with contextlib.suppress(RuntimeError):  # if there can't be another one, it waits for those there are
+                self.set_thread_count(count + 1)
         super().add_task(task)
+
+    def start_new_thread(self, target: Callable[[int], None], thread_no: int) -> None:
+        """Start a thread, which is already counted, and count it no longer if that fails."""
+        try:
+            super().start_new_thread(target, thread_no)
+        except RuntimeError:
+            self.threads.discard(thread_no)
+            raise

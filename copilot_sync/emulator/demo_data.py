@@ -11,8 +11,10 @@ from typing import Any, Optional
 
 #: What comes before the schema in a question.
 _BEFORE = "JSON Schema:\n"
-#: Levels below which an answer has nothing that may be missing, and those after which it ends.
+#: Levels below which an answer has nothing that may be missing, and those after which it has no end.
 _OPTIONAL_LEVELS, _LEVELS = 4, 40
+#: The most items of a list, and characters of a text.
+_MOST = 10_000
 _TEXT = "demo"
 
 
@@ -24,7 +26,7 @@ def demo_data(prompt: str) -> Optional[str]:
     try:
         schema, _ = json.JSONDecoder().raw_decode(rest)
         return json.dumps(_sample(schema, schema, 0), ensure_ascii=False)
-    except (ValueError, TypeError, LookupError, RecursionError):  # it is no schema, or a wrong one
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):  # it is no schema, or a wrong one
         return None
 
 
@@ -34,8 +36,10 @@ def echo_or_data(prompt: str) -> str:
 
 
 def _sample(schema: Any, root: Any, level: int) -> Any:
-    if schema is True or level > _LEVELS:
+    if schema is True:
         return None
+    if level > _LEVELS or max(schema.get("minItems", 0), schema.get("minLength", 0)) > _MOST:
+        raise ValueError("there is no small answer that fits")
     for name in ("const", "default"):
         if name in schema:
             return schema[name]
@@ -45,7 +49,9 @@ def _sample(schema: Any, root: Any, level: int) -> Any:
         return _sample(_referred(schema["$ref"], root), root, level + 1)
     for name in ("anyOf", "oneOf", "allOf"):
         if name in schema:
-            return _sample(schema[name][0], root, level + 1)
+            is_deep = level > _OPTIONAL_LEVELS and name != "allOf"
+            choices = sorted(schema[name], key=lambda choice: is_deep and "$ref" in choice)
+            return _sample(choices[0], root, level + 1)
     kinds = schema.get("type", "object" if "properties" in schema or "required" in schema else "string")
     kind = kinds if isinstance(kinds, str) else kinds[0]
     if kind == "object":

@@ -134,7 +134,12 @@ class Cooldown:
     @property
     def is_open(self) -> bool:
         """Whether a request may start without ``wait``: there is nothing to obey, nor to look for."""
-        return not self.active and (self.board is None or self.board.is_fresh)
+        return not self.active and not self._has_to_look
+
+    @property
+    def _has_to_look(self) -> bool:
+        """Whether others may have been told something. A call that has just begun saw a pause, but no quota."""
+        return self.board is not None and not (self._has_looked and self.board.is_fresh)
 
     def failed(self, error: CopilotError, policy: Optional[RetryPolicy], call: CallContext) -> None:
         """Take note of a request that failed."""
@@ -246,7 +251,7 @@ class Cooldown:
 
     def _look(self, now: float) -> None:
         """Take note of what other processes were told."""
-        if self.board is None or self.board.is_fresh:
+        if self.board is None or not self._has_to_look:
             return
         seconds = self.board.look()
         exhausted = self.board.look(_QUOTA) if seconds or not self._has_looked else 0.0

@@ -15,6 +15,7 @@
 """
 
 import contextlib
+import email.errors
 import functools
 import http.client
 import io
@@ -39,6 +40,15 @@ _LONGEST_LINE = 65536
 #: The fields of a head with nothing unusual about them, which ``http.client`` would read in the same way: no line goes
 #: on in the next, and there are no more lines, and no longer ones, than it takes.
 _ORDINARY_FIELDS = re.compile(rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,1000}:[^\r\n]{0,60000}\r\n){1,99})\r\n")
+#: A length that all agree on. ``http.client`` reads more than that as a number: signs, and blanks of all kinds.
+_LENGTH = re.compile(r"[0-9]+[ \t]*\Z")
+#: What the parser of mails says of lines that are no field. The rest is about the body of a mail, which is not there.
+_NO_FIELD = (
+    email.errors.FirstHeaderLineIsContinuationDefect,
+    email.errors.InvalidHeaderDefect,
+    email.errors.MisplacedEnvelopeHeaderDefect,
+    email.errors.MissingHeaderBodySeparatorDefect,
+)
 #: How many turns of a loop end with the first read, before one looks for more until there is none. As a rule there is
 #: no more, and to find that out takes longer than the read did; in a burst of TLS records, turns take longer still.
 _SHORT_TURNS = 15
@@ -235,6 +245,19 @@ class ReplyReader(io.BufferedIOBase):
         super().close()
 
 
+class _Fields:
+    """Gives the fields of a head to ``http.client``, which would take a carriage return in a line for its end."""
+
+    def __init__(self, reader: ReplyReader) -> None:
+        self._reader = reader
+
+    def readline(self, size: int = -1) -> bytes:
+        line = self._reader.readline(size)
+        if b"\r" in line[:-2]:
+            raise http.client.HTTPException("there is a carriage return in the head of the reply that ends no line")
+        return line
+
+
 class _Source:
     """Stands in for the socket when ``http.client`` asks it for a file."""
 
@@ -303,7 +326,7 @@ class WatchedResponse(http.client.HTTPResponse):
         if self._reader.at_end:
             raise http.client.RemoteDisconnected("the connection ended inside the head of the reply")
         # http.client leaves out everything after a line that is no field, and urllib3 logs what that line says.
-        if self.msg.defects:
+        if any(isinstance(defect, _NO_FIELD) for defect in self.msg.defects):
             raise http.client.HTTPException("there is a line in the head of the reply that is no field")
         self._find_framing()
 
@@ -315,10 +338,15 @@ class WatchedResponse(http.client.HTTPResponse):
             raise http.client.UnknownProtocol(version)
         self.version = 10 if is_old else 11
         lines = self._reader.ordinary_fields().split("\r\n")[:-1]
-        self.headers = self.msg = http.client.HTTPMessage() if lines else http.client.parse_headers(self.fp)
+        self.headers = self.msg = (
+            http.client.HTTPMessage() if lines else http.client.parse_headers(_Fields(self._reader))
+        )
         for line in lines:
             name, _, value = line.partition(":")
             self.msg[name] = value.lstrip(" \t")
+        if self.debuglevel > 0:
+            for name, value in self.msg.items():
+                print("header:", f"{name}:", value)  # noqa: T201 - as http.client does if it is told to
 
     def _find_framing(self) -> None:
         """Find out how the end of the body is known, as ``http.client`` does."""
@@ -374,12 +402,16 @@ class WatchedResponse(http.client.HTTPResponse):
         A 204 has no body by definition, so nothing proves that none follows it: its connection is given up.
         """
         lengths = set(self.msg.get_all("content-length", ()))
+        codings = self.msg.get_all("transfer-encoding", ())
         proven = self._chunks.ended if self._chunks is not None else self.length == 0
         self.is_settled = (
             proven
             and not self.will_close
+            and not any("close" in value.lower() for value in self.msg.get_all("connection", ()))
             and len(lengths) + self.chunked == 1
-            and (self.chunked or "transfer-encoding" not in self.msg)
+            and all(_LENGTH.match(length) for length in lengths)
+            and len(codings) == self.chunked
+            and not (self.chunked and self.version < 11)  # which knows no chunks
             and 200 <= self.status < 600
             and self.status not in (http.client.NO_CONTENT, http.client.NOT_MODIFIED)
             and not self._reader.has_surplus

@@ -51,12 +51,10 @@ class Process(NamedTuple):
     Attributes:
         pid: Its number.
         port: Where it listens.
-        spare: Threads that the server begins only when they are needed, and keeps.
     """
 
     pid: int
     port: int
-    spare: int
 
     def threads(self) -> int:
         """How many it has."""
@@ -94,7 +92,7 @@ def begin_waitress(start: Callable[..., Any], stack: ExitStack) -> Process:
     )
     found = re.search(r":(\d+)/v1", process.stdout.readline())
     assert found is not None
-    return Process(process.pid, int(found[1]), spare=THREADS)
+    return Process(process.pid, int(found[1]))
 
 
 def begin_gthread(start: Callable[..., Any], stack: ExitStack) -> Process:
@@ -108,7 +106,7 @@ def begin_gthread(start: Callable[..., Any], stack: ExitStack) -> Process:
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: bool(children.read_text()))
-    return Process(int(children.read_text()), listener.getsockname()[1], spare=THREADS)
+    return Process(int(children.read_text()), listener.getsockname()[1])
 
 
 class Asking:
@@ -181,6 +179,23 @@ def halves(prompt: str, may_end: threading.Event) -> Iterator[str]:
     yield rest
 
 
+def warm_up(port: int, emulator: Emulator) -> None:
+    """Have the server begin all threads it may have: as many questions are answered at the same time."""
+    at_once = threading.Barrier(THREADS)
+
+    def answer(prompt: str) -> Iterator[str]:
+        at_once.wait(6 * PATIENCE)
+        yield prompt
+
+    emulator.reply = answer
+    with ExitStack() as stack:
+        first = [
+            stack.enter_context(closing(Asking(port, f"It is the first {number}", KINDS[number % len(KINDS)])))
+            for number in range(THREADS)
+        ]
+        assert [asking.answer() for asking in first] == [asking.text for asking in first]
+
+
 def fault_of(stage: str, request: RecordedRequest) -> Optional[Fault]:
     """The silence for a question whose client is going to vanish."""
     content = json.loads(request.body)["content"] if stage == "message" else ""
@@ -213,14 +228,12 @@ def test_who_vanishes_leaves_nothing_and_harms_nobody(
 ) -> None:
     """Their questions end, nothing of theirs stays open, and all others get their own answers, whole."""
     may_end = threading.Event()
-    emulator.reply = lambda prompt: halves(prompt, may_end) if "waits" in prompt else prompt
     emulator.choose_fault = fault_of
     with ExitStack() as stack:
         stack.callback(may_end.set)
         process = begin(start, stack)
-        for kind in KINDS:
-            with closing(Asking(process.port, "It is the first", kind)) as first:
-                assert first.answer() == "It is the first"
+        warm_up(process.port, emulator)
+        emulator.reply = lambda prompt: halves(prompt, may_end) if "waits" in prompt else prompt
         threads, files = process.threads(), process.files()
         leaving, staying = ask_all(process.port, stack)
         silent = sum(asking.phase in SILENT for asking in leaving)
@@ -239,4 +252,4 @@ def test_who_vanishes_leaves_nothing_and_harms_nobody(
         wait_until(lambda: not process.clients())
         wait_until(lambda: len(process.connections()) == emulator.idle_connections)
         wait_until(lambda: process.files() == files)
-        wait_until(lambda: process.threads() <= threads + process.spare)
+        wait_until(lambda: process.threads() <= threads)

@@ -67,7 +67,7 @@ def fan_out(
             f"schema must be a JSON Schema, because the workers get it as JSON, not {type(schema).__name__}"
         )
     Expectation.from_values(schema, repairs)
-    for_all = _known(extra=extra, timeout=timeout, label=label, user=user, repairs=repairs)
+    for_all = _known(extra=extra, timeout=timeout, label=label, user=user)
     sent: List[_Sent] = []
     with ask.app.producer_or_acquire() as producer, reading(prompts) as checked:
         for prompt in map(with_json_schema, checked):
@@ -75,6 +75,8 @@ def fan_out(
                 sent.append((prompt.id, prompt))
                 continue
             arguments = {**_arguments_of(prompt, model, system, attached, schema), **for_all}
+            if "schema" in arguments:  # else a worker of an older release can answer
+                arguments["repairs"] = repairs
             sent.append((prompt.id, ask.apply_async((prompt.prompt,), arguments, producer=producer, **options)))
     return FannedOut(sent)
 
