@@ -119,6 +119,24 @@ def test_an_editor_can_be_opened(served: Emulator) -> None:
     assert sent(served) == ["two and more"]
 
 
+def test_a_question_that_is_edited_stands_in_the_line(served: Emulator) -> None:
+    """As it was asked, to be changed there or in an editor; the next line is empty again."""
+    with Terminal("chat", environment={"EDITOR": "sed -i s/more/most/", "VISUAL": ""}) as terminal:
+        terminal.expect(READY)
+        terminal.line("one and more")
+        terminal.expect(READY)
+        terminal.line("/edit")
+        terminal.expect("> one and more")
+        terminal.send("\x18\x05")
+        terminal.expect("one and most")
+        terminal.expect(READY)
+        terminal.line("two")
+        terminal.expect(READY)
+        terminal.line("/quit")
+        assert terminal.status() == 0
+    assert sent(served) == ["one and more", "one and most", "two"]
+
+
 def test_lines_that_a_terminal_does_not_mark_are_questions(served: Emulator) -> None:
     """Each of them, as if they were typed; a tab in one is not lost."""
     with Terminal("chat", environment={}) as terminal:

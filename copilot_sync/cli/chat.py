@@ -18,7 +18,7 @@ from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, play_demo
 from copilot_sync.cli.clipboard import copy_to_clipboard
 from copilot_sync.cli.failures import describe_error
-from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, plain_line, read_entry
+from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
 from copilot_sync.cli.output import ago, markdown_of, show_answer, show_heading
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import editing_screen, is_terminal
@@ -126,6 +126,7 @@ class _ChatLoop:
         self._chat = backend.client.chat(conversation, system=self._system)
         self._model = model
         self._is_editing = False  # whether the next question takes the place of the last one
+        self._line_editor: Optional[LineEditor] = None
         self._raw = raw
         self._is_interactive = is_terminal(sys.stdin)
         self._is_nameless = conversation is None  # and the service was not asked for a name yet
@@ -173,7 +174,10 @@ class _ChatLoop:
         _note(f"{self._model}: ask, or type /help; Ctrl-D ends")
         history = History(os.path.join(state_folder(), "chat-history"))
         screen = editing_screen()
-        return Keyboard(history, plain_line if screen is None else self._editor(screen, history.load()).line).line
+        if screen is None:
+            return Keyboard(history).line
+        self._line_editor = self._editor(screen, history.load())
+        return Keyboard(history, self._line_editor.line).line
 
     def _editor(self, screen: TextIO, lines: Sequence[str]) -> "LineEditor":
         # It loads prompt_toolkit, which takes time.
@@ -207,8 +211,10 @@ class _ChatLoop:
         self._is_editing = False
         stream = self._in_place(lambda: self._chat.stream_retry(model or self._model, **self._options))
         if stream is not None:
-            question = self._turns[-1].question if self._turns else self._chat.question or ""
-            self._answer(question, stream, in_place=True)
+            self._answer(self._last_question(), stream, in_place=True)
+
+    def _last_question(self) -> str:
+        return self._turns[-1].question if self._turns else self._chat.question or ""
 
     def _begin_edit(self, question: str) -> None:
         """Ask another question in the place of the last one. Without one, the next line or block is it."""
@@ -218,6 +224,8 @@ class _ChatLoop:
             _note("there is no question yet that could be edited")
         else:
             self._is_editing = True
+            if self._line_editor is not None:
+                self._line_editor.offer(self._last_question())
             _note("the next question takes the place of the last one; an empty line keeps that as it is")
 
     def _edit(self, question: str) -> None:

@@ -46,6 +46,7 @@ class LineEditor:
     """
 
     def __init__(self, keyboard: TextIO, screen: TextIO, lines: Sequence[str], completer: Completer) -> None:
+        self._offered = ""
         self._output = create_output(screen)
         if isinstance(self._output, Vt100_Output):  # pragma: no branch - it is one, but on Windows
             self._output.enable_cpr = False  # or a terminal that can't say where its cursor is causes a warning
@@ -63,6 +64,10 @@ class LineEditor:
             color_depth=None if has_colours(screen) else ColorDepth.DEPTH_1_BIT,
         )
 
+    def offer(self, text: str) -> None:
+        """Have a text in the next line, as if it were typed already."""
+        self._offered = text
+
     def line(self, prompt: str) -> str:
         """Read a line. What other threads print meanwhile appears above it.
 
@@ -71,7 +76,8 @@ class LineEditor:
             KeyboardInterrupt: Ctrl-C was typed.
         """
         with self._printer() as printer, contextlib.redirect_stderr(cast(TextIO, printer)):
-            return self._session.prompt(prompt)
+            offered, self._offered = self._offered, ""
+            return self._session.prompt(prompt, default=offered)
 
     def _printer(self) -> StdoutProxy:
         """Return what prints above the line, on the same screen."""
