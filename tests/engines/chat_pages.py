@@ -196,6 +196,11 @@ class Page:
         """Forget the complaints with these words in them, which a test has wanted."""
         self._complaints = [each for each in self.complaints() if not any(word in each for word in words)]
 
+    def pardon_when_told(self, words: str) -> None:
+        """Wait for a complaint with these words, which the browser may note late, and forget it."""
+        self.wait(lambda: any(words in each for each in self.complaints()))
+        self.pardon(words)
+
     def walk_back(self, name: str) -> None:
         """Go from one thing to the one before with the keyboard, until one is there, and see that one sees it."""
         for _ in range(30):

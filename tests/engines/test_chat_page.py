@@ -72,6 +72,15 @@ def test_an_answer_that_is_not_regenerated_stays(emulator: Emulator, page: Page)
     assert (page.answers, page.notes) == (["one"], ["You stopped this answer."])
 
 
+def test_a_copy_that_the_browser_refuses_is_told(page: Page) -> None:
+    """On the button, for a moment."""
+    page.run("navigator.clipboard.writeText = () => Promise.reject(new DOMException('no', 'NotAllowedError'));")
+    page.hear("one")
+    page.click(button("Copy answer"))
+    page.wait(lambda: page.is_shown(button("The browser does not let this page copy.")))
+    page.wait(lambda: not page.is_shown(button("The browser does not let this page copy.")))
+
+
 def test_a_question_can_be_changed(emulator: Emulator, page: Page) -> None:
     """It is asked anew behind what it followed; Escape leaves it as it was."""
     page.hear("one")
@@ -98,12 +107,18 @@ def test_a_question_can_be_changed(emulator: Emulator, page: Page) -> None:
 
 def test_a_refusal_is_tried_again_when_the_service_wants_it(emulator: Emulator, page: Page) -> None:
     """The button counts down until then; other failures can be tried again at once."""
+    page.run("""
+        window.seen = [];
+        new MutationObserver(() => {
+            const button = document.querySelector(".failure button");
+            if (button) window.seen.push([button.textContent, button.disabled]);
+        }).observe(document.getElementById("turns"), { childList: true, subtree: true });""")
     emulator.fail("message", Fault.status(429, retry_after=3), Fault.status(500), None)
     page.hear("one")
     assert page.notes == ["There are too many questions at the moment."]
-    assert page.texts(".failure button")[0] in ("Try again in 0:03", "Try again in 0:02", "Try again in 0:01")
-    assert not page.find(".failure button").is_enabled()
     page.wait(lambda: page.texts(".failure button") == ["Try again"])
+    seen = page.run("return window.seen")
+    assert (seen[0], seen[-1]) == (["Try again in 0:03", True], ["Try again", False])
     page.click(".failure button")
     page.wait(lambda: page.notes == ["The service has a problem at the moment."])
     page.click(".failure button")
@@ -137,6 +152,18 @@ def test_a_reload_in_the_middle_of_an_answer_loses_nothing(emulator: Emulator, p
     (thread,) = emulator.threads.values()
     assert [message["content"] for message in thread.user_messages] == ["Count"]
     assert page.questions == ["Count"]
+
+
+def test_the_browser_keeps_nothing_of_what_was_said(page: Page) -> None:
+    """Its back button would show a conversation as it was, without what was said since."""
+    page.hear("one")
+    page.reload()
+    page.wait(lambda: page.requests("messages"))
+    found = page.run_async("""
+        const [{ name }] = performance.getEntriesByType("resource").filter(({ name }) => name.includes("messages?"));
+        return fetch(name, { cache: "only-if-cached", mode: "same-origin" }).then(() => "kept", () => "not kept");""")
+    assert found == "not kept"
+    page.pardon("messages?")
 
 
 #: The connection of the next answer is lost after its first words. What is written of it is read by nobody.

@@ -41,7 +41,8 @@ function send(place, fields, options = {}) {
 async function request(url, options) {
   let response;
   try {
-    response = await fetch(url, options);
+    // What the browser keeps would be shown again by its back button, long after it was true.
+    response = await fetch(url, { cache: "no-store", ...options });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Failure("offline");
   }
