@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from chat_pages import Page
+from chat_pages import Page, serving
 from selenium.webdriver.common.keys import Keys
 from support import PATIENCE
 
+from copilot_sync import RateLimit
 from copilot_sync.emulator import Emulator, Fault
 
 #: Pixels from what is in sight to the end.
@@ -175,7 +176,7 @@ window.fetch = async (path, options) => {
     const response = await real(path, options);
     if (path !== "ask") return response;
     const reader = response.body.getReader();
-    return new Response(new ReadableStream({
+    const body = new ReadableStream({
         async pull(controller) {
             const { value } = await reader.read();
             controller.enqueue(value);
@@ -184,7 +185,8 @@ window.fetch = async (path, options) => {
             await window.lose;
             controller.error(new TypeError("network error"));
         },
-    }));
+    });
+    return new Response(body, response);
 };
 window.lose = new Promise((resolve) => { window.loseNow = resolve; });
 """
@@ -482,6 +484,11 @@ def test_what_is_no_answer_of_the_site_is_told(emulator: Emulator, page: Page) -
     page.click(".failure button")
     page.wait(lambda: page.at_rest and page.answers == ["first", "second"])
     assert page.notes == []
+    page.run("""
+        const headers = { "Content-Type": "text/html" };
+        window.fetch = () => Promise.resolve(new Response("<html>", { headers }));""")
+    page.hear("third")
+    assert page.notes == ["The site did not answer as it should. Reload the page and try again."]
 
 
 ANSWER = """\
@@ -522,24 +529,20 @@ def test_the_pictures_of_the_documentation(emulator: Emulator, page: Page, tmp_p
             assert file.stat().st_size < 150_000
 
 
-#: The next answer is one that the site holds back.
-WAIT = """
-window.fetch = async (path, { signal }) => new Response(new ReadableStream({
-    start(controller) {
-        const event = { type: "waiting", reason: "limit", seconds: 42, message: "" };
-        controller.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(event)}\\n\\n`));
-        signal?.addEventListener("abort", () => controller.error(signal.reason));
-    },
-}));
-"""
-
-
-def test_a_wait_says_why(page: Page) -> None:
-    """And how long it is; it can be stopped."""
-    page.run(WAIT)
-    page.ask("one")
-    words = "There are many questions at the moment. Yours is sent in 42 s."
-    page.wait(lambda: page.texts(".state") == [words] and page.is_shown(".state"))
-    assert page.texts("#status") == [words]
-    page.click("#stop")
-    page.wait(lambda: page.notes == ["You stopped this answer."])
+def test_a_wait_says_why(emulator: Emulator, chromium: Any) -> None:
+    """And how long it is; it can be stopped, and the question is not sent."""
+    words = re.compile(r"There are many questions at the moment\. Yours is sent in \d+ s\.")
+    with serving(emulator, COPILOT_SYNC_RATE_LIMIT=RateLimit(per_minute=1)) as url:
+        page = Page(chromium, url)
+        page.load()
+        page.hear("one")
+        page.ask("two")
+        page.wait(lambda: words.fullmatch(page.texts(".state")[-1]) and page.is_shown("article:last-child .state"))
+        assert words.fullmatch(page.texts("#status")[0])
+        page.click("#stop")
+        page.wait(lambda: page.notes == ["You stopped this answer."])
+        complaints = page.complaints()
+        page.forget_all()
+    assert complaints == []
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["one"]

@@ -63,6 +63,7 @@ async function readJson(response) {
 
 // One event after the other, as they come. Comments only keep the connection alive.
 async function* eventsOf(response) {
+  if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw new Failure("unexpected");
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
