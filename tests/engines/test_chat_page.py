@@ -167,6 +167,40 @@ def test_the_browser_keeps_nothing_of_what_was_said(page: Page) -> None:
     page.pardon("messages?")
 
 
+#: What was said in a conversation comes when the test wants it.
+HOLD_BACK = """
+const real = window.fetch;
+const held = new Promise((resolve) => { window.letGo = resolve; });
+window.fetch = async (path, options) => {
+    if (path.startsWith("messages")) await held;
+    return real(path, options);
+};
+"""
+
+
+def test_a_question_that_comes_before_the_answer_under_way_is_given_back(emulator: Emulator, page: Page) -> None:
+    """One was faster than the page, which did not know yet that an answer comes: one can send it when that is over."""
+    emulator.reply = words = Words("one ", "two")
+    page.ask("Count")
+    page.wait(lambda: page.answers == ["one"])
+    page.run(HOLD_BACK)
+    page.click("#new")
+    page.driver.back()
+    page.ask("And then?")
+    page.run("window.letGo()")
+    page.wait(lambda: page.answers == ["one"])
+    assert page.questions == ["Count"]
+    assert page.run("return document.getElementById('prompt').value") == "And then?"
+    words.go_on()
+    page.wait(lambda: page.at_rest and page.answers == ["one two"])
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.at_rest and len(page.answers) == 2)
+    (thread,) = emulator.threads.values()
+    first, answer, second, _ = thread.messages
+    assert second["parentMessageID"] == answer["id"]
+    assert (first["content"], second["content"]) == ("Count", "And then?")
+
+
 #: The connection of the next answer is lost after its first words. What is written of it is read by nobody.
 LOSE = """
 const real = window.fetch;
