@@ -71,6 +71,8 @@ def serving(emulator: Emulator, **settings: Any) -> Iterator[str]:
     app.register_blueprint(blueprint, url_prefix="/chat")
     server = make_server("127.0.0.1", 0, app, threaded=True)
     server.daemon_threads = True
+    # Browsers send a cookie to all ports: one that comes late, of a site before this one, must not count here.
+    app.config["SESSION_COOKIE_NAME"] = f"session-{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
