@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+from dataclasses import replace
 from typing import Any, Dict, List, Optional
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from copilot_sync.contrib.chat.kept_answers import (
     BROKEN,
     KEPT,
+    LARGEST_ASKED,
     LEASE,
     LONGEST,
-    LONGEST_QUESTION,
     PART,
     AnswerState,
     Asked,
@@ -83,6 +84,14 @@ def test_no_value_is_large(kept: KeptAnswers, cache: FailingCache) -> None:
     assert max(len(value) for value, _ in cache._entries.values()) < 100_000
 
 
+@pytest.mark.parametrize("field", ["question", "model", "user", "parent_id"])
+def test_nothing_that_a_visitor_sends_makes_a_value_large(kept: KeptAnswers, cache: FailingCache, field: str) -> None:
+    """Memcached refuses one of a megabyte, and the answers of all visitors would count as not kept for a while."""
+    record = kept.record(replace(ASKED, **{field: "\U0001f388" * 100_000}))
+    assert not record.is_kept
+    assert all(len(value) < 1_000_000 for value, _ in cache._entries.values())
+
+
 def test_what_is_not_there_any_more_is_not_made_up(kept: KeptAnswers, clock: Clock) -> None:
     """A cache may drop any value; another program may have written one."""
     record = kept.record(ASKED)
@@ -93,6 +102,9 @@ def test_what_is_not_there_any_more_is_not_made_up(kept: KeptAnswers, clock: Clo
     assert kept.text(ASKED, 0, 2 * PART) is None
     kept.set("no JSON", "text", "answer", 0)
     assert kept.text(ASKED, 0, PART) is None
+    for state in ("[]", "[1]", "[1, null, 2]", '["1", null]', "[1, 2]", "[true, null]", "7", '{"length": 1}'):
+        kept.set(state, "state", "answer")
+        assert kept.look(ASKED) == AnswerState()
     for value in ("no JSON", "[]", '{"another": "version"}', 7):
         kept.set(value, "asked", "thread")
         assert kept.find("thread") is None
@@ -201,7 +213,7 @@ def test_a_long_answer_is_cut_where_it_is_kept(kept: KeptAnswers) -> None:
 
 def test_an_answer_to_a_long_question_is_not_kept(kept: KeptAnswers) -> None:
     """It ends with its reader."""
-    record = kept.record(Asked("thread", "answer", "root", "x" * (LONGEST_QUESTION + 1), "auto"))
+    record = kept.record(Asked("thread", "answer", "root", "x" * LARGEST_ASKED, "auto"))
     assert not record.is_kept
     assert kept.find("thread") is None
 

@@ -231,6 +231,17 @@ def test_an_answer_can_be_stopped_from_another_tab(emulator: Emulator, browser: 
     assert browser.get("messages", params={"name": "chat"}).json()["answer"] is None
 
 
+def test_to_delete_a_conversation_ends_its_answer(emulator: Emulator, browser: Browser) -> None:
+    """In another tab; nobody pays for what nobody can read any more."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+    response = browser.post("ask", {"name": "chat", "prompt": "Why?"}, stream=True)
+    lines = response.iter_lines(chunk_size=1)
+    read_piece(lines)
+    assert browser.post("delete", {"name": "chat"}).json() == {"conversations": []}
+    assert emulator.wait_until(lambda: emulator.disconnects, PATIENCE)
+    assert b'"stopped"' in b"".join(lines)
+
+
 def test_a_question_that_waits_for_its_turn_says_so(emulator: Emulator) -> None:
     """In a conversation that is known; stop ends the wait as well."""
     with serving(make_app(emulator, COPILOT_SYNC_RATE_LIMIT=RateLimit(per_minute=1))) as url:

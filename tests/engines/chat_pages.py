@@ -71,6 +71,8 @@ def serving(emulator: Emulator, **settings: Any) -> Iterator[str]:
     app.register_blueprint(blueprint, url_prefix="/chat")
     server = make_server("127.0.0.1", 0, app, threaded=True)
     server.daemon_threads = True
+    # Browsers send a cookie to all ports: one that comes late, of a site before this one, must not count here.
+    app.config["SESSION_COOKIE_NAME"] = f"session-{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -195,6 +197,11 @@ class Page:
     def pardon(self, *words: str) -> None:
         """Forget the complaints with these words in them, which a test has wanted."""
         self._complaints = [each for each in self.complaints() if not any(word in each for word in words)]
+
+    def pardon_when_told(self, words: str) -> None:
+        """Wait for a complaint with these words, which the browser may note late, and forget it."""
+        self.wait(lambda: any(words in each for each in self.complaints()))
+        self.pardon(words)
 
     def walk_back(self, name: str) -> None:
         """Go from one thing to the one before with the keyboard, until one is there, and see that one sees it."""

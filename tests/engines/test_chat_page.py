@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from chat_pages import Page
+from chat_pages import Page, serving
 from selenium.webdriver.common.keys import Keys
 from support import PATIENCE
 
+from copilot_sync import RateLimit
 from copilot_sync.emulator import Emulator, Fault
 
 #: Pixels from what is in sight to the end.
@@ -72,6 +73,15 @@ def test_an_answer_that_is_not_regenerated_stays(emulator: Emulator, page: Page)
     assert (page.answers, page.notes) == (["one"], ["You stopped this answer."])
 
 
+def test_a_copy_that_the_browser_refuses_is_told(page: Page) -> None:
+    """On the button, for a moment."""
+    page.run("navigator.clipboard.writeText = () => Promise.reject(new DOMException('no', 'NotAllowedError'));")
+    page.hear("one")
+    page.click(button("Copy answer"))
+    page.wait(lambda: page.is_shown(button("The browser does not let this page copy.")))
+    page.wait(lambda: not page.is_shown(button("The browser does not let this page copy.")))
+
+
 def test_a_question_can_be_changed(emulator: Emulator, page: Page) -> None:
     """It is asked anew behind what it followed; Escape leaves it as it was."""
     page.hear("one")
@@ -98,12 +108,18 @@ def test_a_question_can_be_changed(emulator: Emulator, page: Page) -> None:
 
 def test_a_refusal_is_tried_again_when_the_service_wants_it(emulator: Emulator, page: Page) -> None:
     """The button counts down until then; other failures can be tried again at once."""
+    page.run("""
+        window.seen = [];
+        new MutationObserver(() => {
+            const button = document.querySelector(".failure button");
+            if (button) window.seen.push([button.textContent, button.disabled]);
+        }).observe(document.getElementById("turns"), { childList: true, subtree: true });""")
     emulator.fail("message", Fault.status(429, retry_after=3), Fault.status(500), None)
     page.hear("one")
     assert page.notes == ["There are too many questions at the moment."]
-    assert page.texts(".failure button")[0] in ("Try again in 0:03", "Try again in 0:02", "Try again in 0:01")
-    assert not page.find(".failure button").is_enabled()
     page.wait(lambda: page.texts(".failure button") == ["Try again"])
+    seen = page.run("return window.seen")
+    assert (seen[0], seen[-1]) == (["Try again in 0:03", True], ["Try again", False])
     page.click(".failure button")
     page.wait(lambda: page.notes == ["The service has a problem at the moment."])
     page.click(".failure button")
@@ -139,6 +155,52 @@ def test_a_reload_in_the_middle_of_an_answer_loses_nothing(emulator: Emulator, p
     assert page.questions == ["Count"]
 
 
+def test_the_browser_keeps_nothing_of_what_was_said(page: Page) -> None:
+    """Its back button would show a conversation as it was, without what was said since."""
+    page.hear("one")
+    page.reload()
+    page.wait(lambda: page.requests("messages"))
+    found = page.run_async("""
+        const [{ name }] = performance.getEntriesByType("resource").filter(({ name }) => name.includes("messages?"));
+        return fetch(name, { cache: "only-if-cached", mode: "same-origin" }).then(() => "kept", () => "not kept");""")
+    assert found == "not kept"
+    page.pardon("messages?")
+
+
+#: What was said in a conversation comes when the test wants it.
+HOLD_BACK = """
+const real = window.fetch;
+const held = new Promise((resolve) => { window.letGo = resolve; });
+window.fetch = async (path, options) => {
+    if (path.startsWith("messages")) await held;
+    return real(path, options);
+};
+"""
+
+
+def test_a_question_that_comes_before_the_answer_under_way_is_given_back(emulator: Emulator, page: Page) -> None:
+    """One was faster than the page, which did not know yet that an answer comes: one can send it when that is over."""
+    emulator.reply = words = Words("one ", "two")
+    page.ask("Count")
+    page.wait(lambda: page.answers == ["one"])
+    page.run(HOLD_BACK)
+    page.click("#new")
+    page.driver.back()
+    page.ask("And then?")
+    page.run("window.letGo()")
+    page.wait(lambda: page.answers == ["one"])
+    assert page.questions == ["Count"]
+    assert page.run("return document.getElementById('prompt').value") == "And then?"
+    words.go_on()
+    page.wait(lambda: page.at_rest and page.answers == ["one two"])
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.at_rest and len(page.answers) == 2)
+    (thread,) = emulator.threads.values()
+    first, answer, second, _ = thread.messages
+    assert second["parentMessageID"] == answer["id"]
+    assert (first["content"], second["content"]) == ("Count", "And then?")
+
+
 #: The connection of the next answer is lost after its first words. What is written of it is read by nobody.
 LOSE = """
 const real = window.fetch;
@@ -148,7 +210,7 @@ window.fetch = async (path, options) => {
     const response = await real(path, options);
     if (path !== "ask") return response;
     const reader = response.body.getReader();
-    return new Response(new ReadableStream({
+    const body = new ReadableStream({
         async pull(controller) {
             const { value } = await reader.read();
             controller.enqueue(value);
@@ -157,7 +219,8 @@ window.fetch = async (path, options) => {
             await window.lose;
             controller.error(new TypeError("network error"));
         },
-    }));
+    });
+    return new Response(body, response);
 };
 window.lose = new Promise((resolve) => { window.loseNow = resolve; });
 """
@@ -455,6 +518,11 @@ def test_what_is_no_answer_of_the_site_is_told(emulator: Emulator, page: Page) -
     page.click(".failure button")
     page.wait(lambda: page.at_rest and page.answers == ["first", "second"])
     assert page.notes == []
+    page.run("""
+        const headers = { "Content-Type": "text/html" };
+        window.fetch = () => Promise.resolve(new Response("<html>", { headers }));""")
+    page.hear("third")
+    assert page.notes == ["The site did not answer as it should. Reload the page and try again."]
 
 
 ANSWER = """\
@@ -495,24 +563,20 @@ def test_the_pictures_of_the_documentation(emulator: Emulator, page: Page, tmp_p
             assert file.stat().st_size < 150_000
 
 
-#: The next answer is one that the site holds back.
-WAIT = """
-window.fetch = async (path, { signal }) => new Response(new ReadableStream({
-    start(controller) {
-        const event = { type: "waiting", reason: "limit", seconds: 42, message: "" };
-        controller.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(event)}\\n\\n`));
-        signal?.addEventListener("abort", () => controller.error(signal.reason));
-    },
-}));
-"""
-
-
-def test_a_wait_says_why(page: Page) -> None:
-    """And how long it is; it can be stopped."""
-    page.run(WAIT)
-    page.ask("one")
-    words = "There are many questions at the moment. Yours is sent in 42 s."
-    page.wait(lambda: page.texts(".state") == [words] and page.is_shown(".state"))
-    assert page.texts("#status") == [words]
-    page.click("#stop")
-    page.wait(lambda: page.notes == ["You stopped this answer."])
+def test_a_wait_says_why(emulator: Emulator, chromium: Any) -> None:
+    """And how long it is; it can be stopped, and the question is not sent."""
+    words = re.compile(r"There are many questions at the moment\. Yours is sent in \d+ s\.")
+    with serving(emulator, COPILOT_SYNC_RATE_LIMIT=RateLimit(per_minute=1)) as url:
+        page = Page(chromium, url)
+        page.load()
+        page.hear("one")
+        page.ask("two")
+        page.wait(lambda: words.fullmatch(page.texts(".state")[-1]) and page.is_shown("article:last-child .state"))
+        assert words.fullmatch(page.texts("#status")[0])
+        page.click("#stop")
+        page.wait(lambda: page.notes == ["You stopped this answer."])
+        complaints = page.complaints()
+        page.forget_all()
+    assert complaints == []
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == ["one"]

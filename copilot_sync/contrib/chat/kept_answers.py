@@ -48,8 +48,9 @@ KEPT = 900
 #: Characters of an answer that are kept, and of one part of it.
 LONGEST = 1_000_000
 PART = 8192
-#: Characters of a question whose answer is kept.
-LONGEST_QUESTION = 100_000
+#: Characters of the JSON that says what was asked, if the answer is kept: 100,000 letters of any language. Memcached
+#: takes no value of a megabyte.
+LARGEST_ASKED = 600_000
 #: Seconds after which a reader that says nothing counts as dead.
 LEASE = 5
 #: Seconds between two times that a reader writes.
@@ -82,6 +83,10 @@ class Asked:
         assert conversation is not None  # noqa: S101 - it has begun
         sent = SentMessage.from_pending(message, conversation, stream._builder.answer_id)
         return cls(sent.conversation_id, sent.answer_id, sent.parent_id, str(sent.content), message.model, message.user)
+
+    def to_json(self) -> str:
+        """Return it as the cache has it."""
+        return json.dumps(asdict(self))
 
     @property
     def handle(self) -> MessageHandle:
@@ -132,7 +137,7 @@ class KeptAnswers:
     def look(self, asked: Asked) -> AnswerState:
         """Return how far an answer is kept."""
         found = self._loaded(self.get("state", asked.answer_id))
-        state = AnswerState(*found) if isinstance(found, list) else AnswerState()
+        state = _state_of(found)
         if state.end is None and self.is_stopping(asked):
             return state._replace(end=stopped_data(asked))
         return state
@@ -225,7 +230,7 @@ class AnswerRecord:
 
     def begin(self) -> None:
         """Write what was asked, before it is sent."""
-        if len(self.asked.question) <= LONGEST_QUESTION:
+        if len(self.asked.to_json()) <= LARGEST_ASKED:
             self._kept.set(self.reader, "reader", self.asked.answer_id, timeout=LEASE)
             self._write_asked()
         # A cache that is full, or keeps nothing, need not say so.
@@ -320,8 +325,17 @@ class AnswerRecord:
             self._write_asked()
 
     def _write_asked(self) -> None:
-        self._kept.set(json.dumps(asdict(self.asked)), "asked", self.asked.conversation_id)
+        self._kept.set(self.asked.to_json(), "asked", self.asked.conversation_id)
         self._next_renewal = self._kept.clock() + _RENEWAL
+
+
+def _state_of(found: Any) -> AnswerState:
+    """Return a state as it was read. What another version or program has written is none."""
+    if isinstance(found, list) and len(found) == len(AnswerState._fields):
+        length, end = found
+        if type(length) is int and (end is None or isinstance(end, dict)):
+            return AnswerState(length, end)
+    return AnswerState()
 
 
 def stopped_data(asked: Asked) -> Dict[str, Any]:

@@ -146,7 +146,7 @@ class ChatService:
         return self.conversations()
 
     def delete(self, name: str) -> Dict[str, Any]:
-        """Delete a conversation, here and at the service.
+        """Delete a conversation, here and at the service. An answer that is under way in it ends.
 
         Raises:
             CopilotError: The service refused.
@@ -155,6 +155,7 @@ class ChatService:
         if conversation is not None:
             with suppress(NotFoundError):  # somebody else was faster
                 self._client.delete_thread(conversation)
+            self.stop(name)
             self._visit.forget(name)
         return self.conversations()
 

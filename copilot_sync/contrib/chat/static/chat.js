@@ -42,6 +42,9 @@ const conversation = new Conversation({
     byId("export").hidden = !conversation?.turns.length;
   },
   begun: (name, question) => sidebar.begin(name, question),
+  returned: (question) => {
+    prompt.value ||= question;
+  },
 });
 
 const sidebar = new Sidebar({

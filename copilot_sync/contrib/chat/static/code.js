@@ -33,7 +33,7 @@ export function codeElement(text, info, earlier) {
 function newElement(language) {
   const code = make("code");
   const name = make("span", { className: "language" }, language || texts.code);
-  const copy = copyButton(texts.copyCode, texts.copied, () => states.get(element).text);
+  const copy = copyButton(texts.copyCode, () => states.get(element).text);
   const element = make(
     "figure",
     { className: "code", role: "group", "aria-label": language || texts.code },

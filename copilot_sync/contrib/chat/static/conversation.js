@@ -18,9 +18,10 @@ const LASTING = ["not_configured", "not_authorized", "not_permitted", "not_found
 const [turns, welcome, status] = ["turns", "welcome", "status"].map((id) => document.getElementById(id));
 
 export class Conversation {
-  // "changed" is called when an answer begins or ends, "begun" with a name and a question when a conversation does.
-  constructor({ model, changed, begun }) {
-    Object.assign(this, { model, changed, begun });
+  // "changed" is called when an answer begins or ends, "begun" with a name and a question when a conversation does, and
+  // "returned" with a question that can't be asked now.
+  constructor({ model, changed, begun, returned }) {
+    Object.assign(this, { model, changed, begun, returned });
     this.name = "";
     this.turns = []; // questions and answers as they stand on the page
     this.answering = null; // the AbortController of the answer that comes
@@ -122,6 +123,10 @@ export class Conversation {
     const { visit } = this;
     await this.loading;
     if (visit !== this.visit) return;
+    if (this.answering && this.answering !== controller) { // an answer was under way
+      this.returned(text);
+      return;
+    }
     if (!this.name) {
       this.name = newName();
       history.pushState(null, "", `#${this.name}`);

@@ -1,5 +1,7 @@
 // How elements are made. Nothing here knows what a chat is.
 
+import { texts } from "./texts.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 // Outlines on a field of 24 by 24.
@@ -62,8 +64,8 @@ export async function copyText(text) {
   if (!done) throw new Error("nothing was copied");
 }
 
-// A button that copies what a function gives, and says that it did.
-export function copyButton(label, copiedLabel, text) {
+// A button that copies what a function gives, and says whether it did.
+export function copyButton(label, text) {
   let waiting = 0;
   const name = (icons, words) => {
     button.replaceChildren(icon(icons));
@@ -71,8 +73,12 @@ export function copyButton(label, copiedLabel, text) {
     button.setAttribute("aria-label", words);
   };
   const button = iconButton("copy", label, async () => {
-    await copyText(text());
-    name("check", copiedLabel);
+    try {
+      await copyText(text());
+      name("check", texts.copied);
+    } catch {
+      name("close", texts.noCopy);
+    }
     clearTimeout(waiting);
     waiting = setTimeout(name, 2000, "copy", label);
   });

@@ -41,7 +41,8 @@ function send(place, fields, options = {}) {
 async function request(url, options) {
   let response;
   try {
-    response = await fetch(url, options);
+    // What the browser keeps would be shown again by its back button, long after it was true.
+    response = await fetch(url, { cache: "no-store", ...options });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Failure("offline");
   }
@@ -62,6 +63,7 @@ async function readJson(response) {
 
 // One event after the other, as they come. Comments only keep the connection alive.
 async function* eventsOf(response) {
+  if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) throw new Failure("unexpected");
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {

@@ -16,7 +16,7 @@ export class Question {
     Object.assign(this, { text, id, parentId, edited });
     this.body = make("div", { className: "body", dir: "auto" }, text);
     this.edit = iconButton("edit", texts.edit, () => this.change());
-    const copy = copyButton(texts.copyQuestion, texts.copied, () => this.text);
+    const copy = copyButton(texts.copyQuestion, () => this.text);
     this.actions = make("div", { className: "actions" }, copy, this.edit);
     this.element = turn("user", texts.you, this.body, this.actions);
   }
@@ -72,7 +72,7 @@ export class AnswerTurn {
     this.state = make("p", { className: "state" }, make("span", { className: "dots", "aria-hidden": "true" }), "");
     this.meta = make("span", { className: "meta" });
     this.again = iconButton("again", texts.again, regenerated);
-    this.copy = copyButton(texts.copyAnswer, texts.copied, () => this.drawing.text);
+    this.copy = copyButton(texts.copyAnswer, () => this.drawing.text);
     this.actions = make("div", { className: "actions", hidden: true }, this.copy, this.again, this.meta);
     this.element = turn("assistant", texts.answer, this.body, this.state, this.actions);
     this.state.hidden = true;
