@@ -124,6 +124,7 @@ def test_the_page_has_its_addresses_and_its_files(browser: Client) -> None:
     assert settings["csrf"]["header"] == "X-CSRFTOKEN"
     assert settings["csrf"]["token"]
     assert settings["language"] == "ru"
+    assert settings["stop_on_leave"] is False
     assert "script-src 'self'" in response["Content-Security-Policy"]
     file = browser.get("/chat/assets/index.html")
     assert (file.status_code, file["Cache-Control"]) == (200, "no-cache")
@@ -285,10 +286,16 @@ def test_the_cache_that_the_site_names_keeps_the_answers(emulator: Emulator, bro
         assert browser.get("/chat/answer", {"name": "chat"}).status_code == 204
 
 
+def test_the_page_is_told_to_end_its_answer_when_it_is_left(browser: Client, emulator: Emulator) -> None:
+    """If the site says so."""
+    with override_settings(COPILOT_SYNC=configuration(emulator, CHAT_STOP_ON_LEAVE=True)):
+        assert '"stop_on_leave": true' in browser.get("/chat/").content.decode()
+
+
 @pytest.mark.parametrize(
     "setting",
-    [{"CHAT_BACKGROUND": -1}, {"CHAT_BACKGROUND": "long"}, {"CHAT_CACHE": "nowhere"}],
-    ids=["too short", "no number", "no cache"],
+    [{"CHAT_BACKGROUND": -1}, {"CHAT_BACKGROUND": "long"}, {"CHAT_CACHE": "nowhere"}, {"CHAT_STOP_ON_LEAVE": "no"}],
+    ids=["too short", "no number", "no cache", "no switch"],
 )
 def test_settings_that_can_not_be_used_are_found_by_a_check(emulator: Emulator, setting: Dict[str, Any]) -> None:
     """As ``manage.py check`` does it."""

@@ -126,6 +126,7 @@ def test_the_page_has_its_addresses_and_its_language(browser: Browser) -> None:
     assert settings["language"] == "ru"
     assert settings["csrf"] == {"header": "X-CSRFToken", "token": "same-origin"}
     assert settings["urls"]["ask"] == "ask"
+    assert settings["stop_on_leave"] is False
     assert "script-src 'self'" in response.headers["Content-Security-Policy"]
     assert browser.get("assets/index.html").status_code == 200
     assert browser.get("assets/../service.py").status_code == 404
@@ -336,15 +337,25 @@ def test_failures_have_a_code(emulator: Emulator, browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, error",
-    [({"COPILOT_SYNC_CHAT_BACKGROUND": -1}, ValueError), ({"COPILOT_SYNC_CHAT_BACKGROUND": True}, TypeError)],
+    "name, value, error",
+    [
+        ("CHAT_BACKGROUND", -1, ValueError),
+        ("CHAT_BACKGROUND", True, TypeError),
+        ("CHAT_STOP_ON_LEAVE", "no", TypeError),
+    ],
 )
 def test_settings_that_can_not_be_used_are_refused_at_once(
-    emulator: Emulator, settings: Dict[str, Any], error: Any
+    emulator: Emulator, name: str, value: Any, error: Any
 ) -> None:
     """When the application is made."""
-    with pytest.raises(error, match="chat_background"):
-        make_app(emulator, **settings)
+    with pytest.raises(error, match=name.lower()):
+        make_app(emulator, **{f"COPILOT_SYNC_{name}": value})
+
+
+def test_the_page_is_told_to_end_its_answer_when_it_is_left(emulator: Emulator) -> None:
+    """If the site says so."""
+    page = make_app(emulator, COPILOT_SYNC_CHAT_STOP_ON_LEAVE=True).test_client().get("/chat/")
+    assert settings_of(page.text)["stop_on_leave"] is True
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import (
     LazyClient,
     check_background,
+    check_stop_on_leave,
     limits_users,
     option_names,
     user_of_session,
@@ -51,7 +52,7 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 #: The key of the extension in ``app.extensions``, and of the conversations in the session.
 KEY = "copilot_sync"
 _PREFIX = "COPILOT_SYNC_"
-_OTHERS = ("chat_background", "chat_cache", "heartbeat", "name_threads")
+_OTHERS = ("chat_background", "chat_cache", "chat_stop_on_leave", "heartbeat", "name_threads")
 
 
 class CopilotSync:
@@ -65,7 +66,8 @@ class CopilotSync:
     Raises:
         ValueError: ``app.config`` has an unknown ``COPILOT_SYNC_`` name, a heartbeat that is not above zero, or a
             ``COPILOT_SYNC_CHAT_BACKGROUND`` that is not between zero and an hour.
-        TypeError: One of the two is not a number, or ``COPILOT_SYNC_NAME_THREADS`` neither ``True`` nor ``False``.
+        TypeError: One of the two is not a number, or ``COPILOT_SYNC_NAME_THREADS`` or
+            ``COPILOT_SYNC_CHAT_STOP_ON_LEAVE`` is neither ``True`` nor ``False``.
     """
 
     def __init__(self, app: Optional[Flask] = None, *, token_cache: Any = None) -> None:
@@ -85,6 +87,7 @@ class CopilotSync:
         check_heartbeat(_client_settings(app).get("heartbeat", HEARTBEAT))
         check_name_thread(_client_settings(app).get("name_threads", True))
         check_background(_client_settings(app).get("chat_background", 0.0))
+        check_stop_on_leave(_client_settings(app).get("chat_stop_on_leave", False))
         app.extensions[KEY] = LazyClient(lambda: self._make_client(app))
         app.cli.add_command(_commands(self))
 

@@ -12,6 +12,9 @@ token is the value. ``app.config`` has these settings:
     ``add``, such as one of Flask-Caching or cachelib. Default: each process's memory, which does for one process.
 ``COPILOT_SYNC_CHAT_BACKGROUND``
     Seconds for which an answer is read on after its reader has left. Default: 0, so that it is stopped.
+``COPILOT_SYNC_CHAT_STOP_ON_LEAVE``
+    Whether the page ends its answer when it is left, also if the browser keeps it for the back button. Default:
+    ``False``.
 """
 
 from typing import Any, Dict, Iterable, Tuple, Union
@@ -73,8 +76,9 @@ def _check_origin() -> None:
 def _page() -> str:
     make_token: Any = current_app.jinja_env.globals.get("csrf_token")  # that of Flask-WTF, if the application has it
     token = make_token() if make_token else "same-origin"
-    language, model = request.headers.get("Accept-Language"), app_settings().get("model")
-    return page.render(language, _CSRF_HEADER, token, model)
+    language, settings = request.headers.get("Accept-Language"), app_settings()
+    stop_on_leave = settings.get("chat_stop_on_leave", False)
+    return page.render(language, _CSRF_HEADER, token, settings.get("model"), stop_on_leave=stop_on_leave)
 
 
 @blueprint.post("/ask")

@@ -58,6 +58,17 @@ def check_background(seconds: float) -> float:
     return float(seconds)
 
 
+def check_stop_on_leave(value: bool) -> bool:
+    """Return whether an answer ends when its chat page is left, if the value says so.
+
+    Raises:
+        TypeError: It is neither ``True`` nor ``False``.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"chat_stop_on_leave must be True or False, not {type(value).__name__}")
+    return value
+
+
 def limits_users(settings: Mapping[str, Any]) -> bool:
     """Whether the arguments of a client have a budget for each user. If not, nobody looks who asks."""
     return bool(getattr(settings.get("budget"), "per_user", None))

@@ -258,6 +258,20 @@ def test_a_page_that_comes_back_from_the_cache_has_kept_its_answer(emulator: Emu
     assert len(thread.user_messages) == 1
 
 
+def test_a_page_may_end_its_answer_when_it_is_left(emulator: Emulator, chromium: Any) -> None:
+    """If nobody should pay for an answer that nobody reads. It would be read on for an hour otherwise."""
+    settings = {"COPILOT_SYNC_CHAT_BACKGROUND": 3600, "COPILOT_SYNC_CHAT_STOP_ON_LEAVE": True}
+    with serving(emulator, **settings) as url:
+        page = Page(chromium, url)
+        page.load()
+        emulator.reply = words = Words(*["and "] * 1_000_000)
+        page.ask("Count")
+        page.wait(lambda: page.answers == ["and"])
+        page.driver.get("about:blank")
+        page.wait(lambda: words.go_on() or emulator.disconnects)
+        assert [each.request.stage for each in emulator.disconnects] == ["message"]
+
+
 def test_conversations_are_renamed_found_and_deleted(emulator: Emulator, page: Page) -> None:
     """The list is grouped by day; a deletion can be undone for a moment, and is done when the page is left."""
     page.hear("first question")

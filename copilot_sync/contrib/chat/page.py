@@ -37,7 +37,14 @@ LONGEST_TITLE = 200
 _URLS = ("conversations", "ask", "retry", "answer", "stop", "messages", "rename", "delete", "models")
 
 
-def render(accept_language: Optional[str], csrf_header: str, csrf_token: str, default_model: Optional[str]) -> str:
+def render(
+    accept_language: Optional[str],
+    csrf_header: str,
+    csrf_token: str,
+    default_model: Optional[str],
+    *,
+    stop_on_leave: bool = False,
+) -> str:
     """Return the page's HTML for one visit.
 
     Args:
@@ -46,6 +53,7 @@ def render(accept_language: Optional[str], csrf_header: str, csrf_token: str, de
         csrf_token: Its value.
         default_model: The model that is asked if the visitor chooses none; ``None`` if the site does
             not say.
+        stop_on_leave: Whether the page ends its answer when it is left.
     """
     language = language_of(accept_language)
     settings = {
@@ -53,6 +61,7 @@ def render(accept_language: Optional[str], csrf_header: str, csrf_token: str, de
         "csrf": {"header": csrf_header, "token": csrf_token},
         "language": language,
         "default_model": default_model,
+        "stop_on_leave": stop_on_leave,
     }
     template = Template((STATIC / "index.html").read_text(encoding="utf-8"))
     return template.safe_substitute(language=language, settings=_json_in_html(settings))

@@ -25,6 +25,7 @@ from copilot_sync.contrib.django.client import (
     SETTING,
     chat_background,
     chat_cache,
+    chat_stop_on_leave,
     client_settings,
     get_client,
     name_threads,
@@ -137,7 +138,7 @@ def show_page(request: HttpRequest) -> HttpResponse:
     """The page."""
     header = settings.CSRF_HEADER_NAME[len("HTTP_") :].replace("_", "-")
     language, model = request.headers.get("Accept-Language"), client_settings().get("model")
-    return HttpResponse(page.render(language, header, get_token(request), model))
+    return HttpResponse(page.render(language, header, get_token(request), model, stop_on_leave=chat_stop_on_leave()))
 
 
 @_posting

@@ -14,6 +14,7 @@ from copilot_sync.contrib.django.client import (
     SETTING,
     chat_background,
     chat_cache,
+    chat_stop_on_leave,
     client_settings,
     heartbeat,
     make_client,
@@ -30,6 +31,7 @@ def check_settings(**_: Any) -> List[CheckMessage]:
         name_threads()
         chat_background()
         chat_cache()
+        chat_stop_on_leave()
         make_client().close()
         _look_for_credentials()
     except MissingCredentialsError as error:

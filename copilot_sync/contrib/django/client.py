@@ -16,14 +16,14 @@ from django.core.signals import setting_changed
 from copilot_sync.client import Client
 from copilot_sync.contrib.django.ledger import DjangoLedger
 from copilot_sync.contrib.django.signals import send_call_event
-from copilot_sync.contrib.lazy_client import LazyClient, check_background, option_names
+from copilot_sync.contrib.lazy_client import LazyClient, check_background, check_stop_on_leave, option_names
 from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
 from copilot_sync.hooks import hooks_of
 from copilot_sync.secret import Secret
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
-_OTHERS = ("chat_background", "chat_cache", "heartbeat", "name_threads")
+_OTHERS = ("chat_background", "chat_cache", "chat_stop_on_leave", "heartbeat", "name_threads")
 _LEDGER = "copilot_sync.contrib.django.ledger"
 
 
@@ -69,6 +69,18 @@ def chat_background() -> float:
     try:
         return check_background(client_settings().get("chat_background", 0.0))
     except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+
+
+def chat_stop_on_leave() -> bool:
+    """Return whether an answer ends when its chat page is left.
+
+    Raises:
+        ImproperlyConfigured: The setting can't be used.
+    """
+    try:
+        return check_stop_on_leave(client_settings().get("chat_stop_on_leave", False))
+    except TypeError as error:
         raise ImproperlyConfigured(f"{SETTING}: {error}") from None
 
 
