@@ -18,7 +18,7 @@ from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, play_demo
 from copilot_sync.cli.clipboard import copy_to_clipboard
 from copilot_sync.cli.failures import describe_error
-from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, read_entry
+from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, plain_line, read_entry
 from copilot_sync.cli.output import ago, markdown_of, show_answer, show_heading
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import editing_screen, is_terminal
@@ -174,10 +174,8 @@ class _ChatLoop:
         _note(f"{self._model}: ask, or type /help; Ctrl-D ends")
         history = History(os.path.join(state_folder(), "chat-history"))
         screen = editing_screen()
-        if screen is None:
-            return Keyboard(history).line
-        self._line_editor = self._editor(screen, history.load())
-        return Keyboard(history, self._line_editor.line).line
+        self._line_editor = None if screen is None else self._editor(screen, history.load())
+        return Keyboard(history, plain_line if self._line_editor is None else self._line_editor.line).line
 
     def _editor(self, screen: TextIO, lines: Sequence[str]) -> "LineEditor":
         # It loads prompt_toolkit, which takes time.

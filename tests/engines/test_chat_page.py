@@ -264,11 +264,12 @@ def test_a_page_may_end_its_answer_when_it_is_left(emulator: Emulator, chromium:
     with serving(emulator, **settings) as url:
         page = Page(chromium, url)
         page.load()
-        emulator.reply = words = Words(*["and "] * 1_000_000)
+        emulator.reply = words = Words(*["and "] * 2000)
         page.ask("Count")
         page.wait(lambda: page.answers == ["and"])
         page.driver.get("about:blank")
-        page.wait(lambda: words.go_on() or emulator.disconnects)
+        page.wait(lambda: words.go_on(1) or emulator.disconnects)
+        words.go_on(2000)
         assert [each.request.stage for each in emulator.disconnects] == ["message"]
 
 
