@@ -1,4 +1,4 @@
-"""The chat page behind the servers of the deployment page: what happens to an answer whose worker dies.
+"""The chat page behind the servers of the deployment page: what happens to an answer whose worker or proxy dies.
 
 Two servers listen at one address, as two workers do, and share a Redis. The second starts when the first has begun to
 answer, so that it is known which one to kill.
@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 import requests
+from chat_pages import Page as BrowserPage
 from servers import BECOME, path_of, wait_for_port
 from support import PATIENCE, events, reserved_port, wait_until
 
@@ -262,4 +263,56 @@ def test_an_answer_survives_its_proxy(
         go_on.release()
         found = events(page.get("answer", **{"Last-Event-ID": last_id}).content)
     assert (text_of(found), found[-1]["type"]) == ("two", "complete")
+    assert questions(emulator) == ["Why?"]
+
+
+@pytest.fixture
+def visitor(chromium: Any, site: Site) -> Iterator[Callable[[str], BrowserPage]]:
+    """Opens the page in Chromium, for a visitor who was never there."""
+    opened: List[BrowserPage] = []
+
+    def visit(url: str) -> BrowserPage:
+        page = BrowserPage(chromium, url)
+        page.load()
+        opened.append(page)
+        return page
+
+    yield visit
+    for page in opened:
+        page.complaints()  # of connections that were lost
+        page.forget_all()
+
+
+@on_each
+def test_a_browser_loses_no_answer(
+    emulator: Emulator,
+    site: Site,
+    visitor: Callable[[str], BrowserPage],
+    go_on: threading.Semaphore,
+    command: str,
+) -> None:
+    """The page is reloaded in mid-answer, left and come back to, and its worker killed; another window shows it too."""
+    first = site.start()
+    page = visitor(site.url)
+    page.ask("Why?")
+    page.wait(lambda: page.answers == ["one"])
+    page.driver.refresh()
+    page.wait(lambda: page.answers == ["one"])
+    page.driver.get("about:blank")
+    page.driver.back()
+    page.wait(lambda: page.answers == ["one"])
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    site.start()
+    address, window = page.driver.current_url, page.driver.current_window_handle
+    page.driver.switch_to.new_window("window")
+    page.driver.get(address)
+    page.wait(lambda: page.answers == ["one"])
+    go_on.release()
+    for each in (page.driver.current_window_handle, window):
+        page.driver.switch_to.window(each)
+        page.wait(lambda: page.at_rest and page.answers == ["one two"])
+        assert page.questions == ["Why?"]
+        if each != window:
+            page.driver.close()
     assert questions(emulator) == ["Why?"]
