@@ -349,8 +349,7 @@ def test_another_loop_is_refused(emulator: Emulator, client: Client, run: Run) -
     async def main() -> None:
         pieces = AsyncReader(client.stream("hi"), text_of)
         assert await pieces.__anext__() == "piece"
-        while not pieces._is_idle:
-            await asyncio.sleep(0.001)
+        await in_thread(wait_until, lambda: pieces._is_idle)
         with pytest.raises(RuntimeError, match="another event loop"):
             await in_thread(asyncio.run, drain(pieces))
         await pieces.aclose()

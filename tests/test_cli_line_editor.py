@@ -173,14 +173,17 @@ def test_a_list_that_is_on_its_way_is_not_fetched_again() -> None:
 def test_a_chat_in_a_terminal_edits_its_lines(
     to_terminal: bool, keyboard: _Keyboard, screen: OwnTerminal, served: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And completes what the service knows. It is drawn on stderr if stdout goes elsewhere."""
+    """And completes what the service knows, and offers a question again that is to be edited.
+
+    It is drawn on stderr if stdout goes elsewhere.
+    """
 
     def type_in() -> None:
         for count, command in enumerate(("/model x", "/resume 0"), 1):
             keyboard.type(command + TAB)
             assert served.wait_until(functools.partial(is_asked, count))
             keyboard.type(CTRL_C)
-        keyboard.type("asked\r/quit\r")
+        keyboard.type("asked\r/edit\r again\r/quit\r")
 
     def is_asked(count: int) -> bool:
         return len([each for each in served.requests if each.stage in ("models", "threads")]) == count
@@ -192,7 +195,7 @@ def test_a_chat_in_a_terminal_edits_its_lines(
     typing = Worker(type_in)
     assert run(["chat", "--raw"]) == 0
     typing.result()
-    assert [each.json["content"] for each in served.requests if each.stage == "message"] == ["asked"]
+    assert [each.json["content"] for each in served.requests if each.stage == "message"] == ["asked", "asked again"]
     assert ("asked" in screen.finish()) is to_terminal
 
 

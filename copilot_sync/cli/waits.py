@@ -112,8 +112,8 @@ class WaitLine:
                 delay = None if self._hidden else delay_of(self._client)
                 if is_dumb():
                     self._print(delay)
-                elif not self._hidden:
-                    words = words_of(delay) or self._otherwise()
+                else:
+                    words = "" if self._hidden else words_of(delay) or self._otherwise()
                     self._show(shortened(words, size_of(self._file).columns - ROOM))
 
     def _show(self, words: str) -> None:

@@ -295,13 +295,6 @@ _thread = threading.local()
 _held: "weakref.WeakKeyDictionary[CallContext, socket.socket]" = weakref.WeakKeyDictionary()
 
 
-def note_route(url: str, settings: Dict[str, Any]) -> None:
-    """Note where the request of this thread's call goes, so that an error can name it."""
-    call = getattr(_thread, "call", None)
-    if call is not None:
-        call.route = url, settings
-
-
 def current_call() -> CallContext:
     """The call that this thread is making."""
     call = getattr(_thread, "call", None)

@@ -24,7 +24,7 @@ from copilot_sync.settings import ERROR_BODY, Limits, origin_of
 from copilot_sync.stepping import NothingYet, Pace, Pause, WouldBlockError, without_pauses
 from copilot_sync.transport.body import Body, unread
 from copilot_sync.transport.boundary import FAILURES, map_exception
-from copilot_sync.transport.call import CallContext, note_route
+from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.connection import seams
 from copilot_sync.transport.fork import abandoned, reset_after_fork
 from copilot_sync.transport.pooled_session import PooledSession
@@ -166,7 +166,7 @@ class Transport:
     ) -> requests.Response:
         session = self._opened()
         settings = settings or self._route.settings(session, request.url)
-        note_route(request.url, settings)
+        call.route = request.url, settings  # so that an error can name it
         return session.send(
             _prepared(request, auth),
             allow_redirects=False,
