@@ -58,7 +58,7 @@ def _with_targets(tokens: Sequence[Token]) -> Iterator[Token]:
 _TASK = re.compile(r"\[([ xX])\] ")
 
 #: Markdown as chat pages show it. HTML counts as text: a ``<name>`` in an answer is meant to be read. So do definitions
-#: of links: where blocks are drawn one by one, they would be lost.
+#: of links: if blocks are drawn one by one, they would be lost.
 PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
 
 PARSER.core.ruler.at("inline", _read_inline)

@@ -76,8 +76,8 @@ class WaitLine:
         self._done.set()
         if self._thread is not None:
             self._thread.join(JOIN_TIMEOUT)
-        with self.hidden():
-            pass
+        with self._lock:
+            self._show("")
 
     def words(self) -> str:
         """Say what is waited for at this moment, and for how long; ``""`` if nothing is."""
@@ -103,8 +103,8 @@ class WaitLine:
             yield
         finally:
             self._otherwise = str
-            with self.hidden():
-                pass
+            with self._lock:
+                self._show("")
 
     def _show_until_done(self) -> None:
         while not self._done.wait(_INTERVAL):

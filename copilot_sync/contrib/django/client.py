@@ -5,7 +5,7 @@ installed, calls are noted there. If a test overrides the settings, the next
 use creates another client.
 """
 
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional, TypeVar
 
 from django.apps import apps
 from django.conf import settings
@@ -20,6 +20,8 @@ from copilot_sync.contrib.lazy_client import LazyClient, check_background, check
 from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
 from copilot_sync.hooks import hooks_of
 from copilot_sync.secret import Secret
+
+T = TypeVar("T")
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
@@ -42,10 +44,7 @@ def heartbeat() -> float:
     Raises:
         ImproperlyConfigured: The setting can't be used.
     """
-    try:
-        return check_heartbeat(client_settings().get("heartbeat", HEARTBEAT))
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+    return _checked("heartbeat", HEARTBEAT, check_heartbeat)
 
 
 def name_threads() -> bool:
@@ -54,10 +53,7 @@ def name_threads() -> bool:
     Raises:
         ImproperlyConfigured: The setting can't be used.
     """
-    try:
-        return check_name_thread(client_settings().get("name_threads", True))
-    except TypeError as error:
-        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+    return _checked("name_threads", True, check_name_thread)
 
 
 def chat_background() -> float:
@@ -66,10 +62,7 @@ def chat_background() -> float:
     Raises:
         ImproperlyConfigured: The setting can't be used.
     """
-    try:
-        return check_background(client_settings().get("chat_background", 0.0))
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+    return _checked("chat_background", 0.0, check_background)
 
 
 def chat_stop_on_leave() -> bool:
@@ -78,10 +71,7 @@ def chat_stop_on_leave() -> bool:
     Raises:
         ImproperlyConfigured: The setting can't be used.
     """
-    try:
-        return check_stop_on_leave(client_settings().get("chat_stop_on_leave", False))
-    except TypeError as error:
-        raise ImproperlyConfigured(f"{SETTING}: {error}") from None
+    return _checked("chat_stop_on_leave", False, check_stop_on_leave)
 
 
 def chat_cache() -> Any:
@@ -90,9 +80,14 @@ def chat_cache() -> Any:
     Raises:
         ImproperlyConfigured: The setting can't be used.
     """
+    return _checked("chat_cache", "default", _cache)
+
+
+def _checked(name: str, default: Any, check: Callable[[Any], T]) -> T:
+    """Return a value of the setting as its check returns it."""
     try:
-        return _cache(client_settings().get("chat_cache", "default"))
-    except ValueError as error:
+        return check(client_settings().get(name, default))
+    except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{SETTING}: {error}") from None
 
 
