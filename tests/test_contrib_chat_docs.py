@@ -9,6 +9,7 @@ import pytest
 from support import configure_django, nothing_left_open
 
 from copilot_sync.contrib.chat import bodies, kept_answers, readings, service
+from copilot_sync.contrib.lazy_client import SITE_OPTIONS
 from copilot_sync.emulator import Emulator
 
 PAGE = (Path(__file__).parents[1] / "docs" / "chat_page.rst").read_text(encoding="utf-8")
@@ -73,6 +74,12 @@ def test_the_django_settings_and_addresses_can_be_used() -> None:
 def test_every_block_is_run() -> None:
     """None was added without a test."""
     assert len(BLOCKS) == 3
+
+
+def test_every_setting_is_explained() -> None:
+    """And the page names none that there is not."""
+    named = set(re.findall(r"``((?:CHAT|NAME|HEARTBEAT)[A-Z_]*)``", PAGE))
+    assert named == {name.upper() for name in SITE_OPTIONS}
 
 
 def test_the_numbers_are_those_of_the_code() -> None:

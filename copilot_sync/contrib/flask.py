@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterable, Optional, Union
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import (
+    SITE_OPTIONS,
     LazyClient,
     check_background,
     check_stop_on_leave,
@@ -52,7 +53,6 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
 #: The key of the extension in ``app.extensions``, and of the conversations in the session.
 KEY = "copilot_sync"
 _PREFIX = "COPILOT_SYNC_"
-_OTHERS = ("chat_background", "chat_cache", "chat_stop_on_leave", "heartbeat", "name_threads")
 
 
 class CopilotSync:
@@ -261,7 +261,7 @@ class CopilotSync:
         return Client(**self._options(app))
 
     def _options(self, app: Flask) -> Dict[str, Any]:
-        options = {name: value for name, value in _client_settings(app).items() if name not in _OTHERS}
+        options = {name: value for name, value in _client_settings(app).items() if name not in SITE_OPTIONS}
         cache = options.get("token_cache") if self._token_cache is None else self._token_cache
         return {**options, "token_cache": cache}
 
@@ -277,7 +277,7 @@ def _client_settings(app: Flask) -> Dict[str, Any]:
     No variable holds them before the names are checked: an error report may include the variables of this frame.
     """
     given = [name[len(_PREFIX) :] for name in app.config if name.startswith(_PREFIX)]
-    names = option_names(given, _OTHERS, f"app.config, behind {_PREFIX},")
+    names = option_names(given, SITE_OPTIONS, f"app.config, behind {_PREFIX},")
     return {names[name]: app.config[_PREFIX + name] for name in given}
 
 

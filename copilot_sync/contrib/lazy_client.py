@@ -16,6 +16,8 @@ from copilot_sync.transport.fork import reset_after_fork
 
 #: The names of the arguments of ``Client``.
 CLIENT_OPTIONS = tuple(inspect.signature(Client).parameters)
+#: The names of what a site sets beside them.
+SITE_OPTIONS = ("chat_background", "chat_cache", "chat_stop_on_leave", "heartbeat", "name_threads")
 #: Seconds for which an answer may be read on after its reader has left the chat page.
 LONGEST_BACKGROUND = 3600.0
 

@@ -16,7 +16,13 @@ from django.core.signals import setting_changed
 from copilot_sync.client import Client
 from copilot_sync.contrib.django.ledger import DjangoLedger
 from copilot_sync.contrib.django.signals import send_call_event
-from copilot_sync.contrib.lazy_client import LazyClient, check_background, check_stop_on_leave, option_names
+from copilot_sync.contrib.lazy_client import (
+    SITE_OPTIONS,
+    LazyClient,
+    check_background,
+    check_stop_on_leave,
+    option_names,
+)
 from copilot_sync.contrib.sse import HEARTBEAT, check_heartbeat, check_name_thread
 from copilot_sync.hooks import hooks_of
 from copilot_sync.secret import Secret
@@ -25,7 +31,6 @@ T = TypeVar("T")
 
 #: The name of the setting.
 SETTING = "COPILOT_SYNC"
-_OTHERS = ("chat_background", "chat_cache", "chat_stop_on_leave", "heartbeat", "name_threads")
 _LEDGER = "copilot_sync.contrib.django.ledger"
 
 
@@ -101,7 +106,7 @@ def client_settings() -> Dict[str, Any]:
     if not isinstance(setting.reveal(), dict):
         raise ImproperlyConfigured(f"{SETTING} must be a dictionary")
     try:
-        names = option_names(list(setting.reveal()), _OTHERS, SETTING)
+        names = option_names(list(setting.reveal()), SITE_OPTIONS, SETTING)
     except ValueError as error:
         raise ImproperlyConfigured(str(error)) from None
     return {names[name]: value for name, value in setting.reveal().items()}
@@ -121,7 +126,7 @@ def make_client() -> Client:
 
 def _options() -> Dict[str, Any]:
     cache = _cache(client_settings().get("token_cache", "default"))
-    options = {name: value for name, value in client_settings().items() if name not in _OTHERS}
+    options = {name: value for name, value in client_settings().items() if name not in SITE_OPTIONS}
     if "ledger" not in options and apps.is_installed(_LEDGER):
         options["ledger"] = DjangoLedger()
     hooks = (*hooks_of(options.get("hooks")), send_call_event)
