@@ -6,7 +6,7 @@ import contextvars
 import threading
 import time
 from pathlib import Path
-from typing import Any, AsyncGenerator, Iterator, List
+from typing import Any, AsyncGenerator, Awaitable, Callable, Iterator, List
 from unittest import mock
 
 import pytest
@@ -357,6 +357,24 @@ def test_another_loop_is_refused(emulator: Emulator, client: Client, run: Run) -
     async def drain(pieces: "AsyncReader[str]") -> None:
         while True:
             assert await pieces.__anext__() == "piece"
+
+    run(main())
+
+
+def test_another_loop_is_refused_while_the_first_reads_on(emulator: Emulator, client: Client, run: Run) -> None:
+    """It would wait by what only the first one may touch."""
+    emulator.fail("message", Fault.stall(("after_events", 1)))
+
+    async def main() -> None:
+        pieces = AsyncReader(client.stream("hi"), text_of)
+        assert await pieces.__anext__() == "one"
+        for ask in (pieces.__anext__, lambda: pieces.take(0.01)):
+            with pytest.raises(RuntimeError, match="another event loop"):
+                await in_thread(asyncio.run, awaited(ask))
+        await pieces.aclose()
+
+    async def awaited(ask: Callable[[], Awaitable[Any]]) -> None:
+        await ask()
 
     run(main())
 

@@ -142,12 +142,12 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
     def _begin_wait(self) -> "Optional[asyncio.Future[None]]":
         """Return what is to end when there are items, or no more of them; ``None`` if there are some already."""
         loop = self._loop or self._bind()
+        if asyncio.get_running_loop() is not loop:
+            raise RuntimeError("another event loop has begun to read this stream")
         if self._waiter is not None:
             raise RuntimeError("a stream can be read by one task at a time")
         self._read_ahead = READ_AHEAD
         if self._is_idle:
-            if asyncio.get_running_loop() is not loop:
-                raise RuntimeError("another event loop has begun to read this stream")
             self._steps.note_patience()
             self.context.run(self._take_turn, True)
         if self._items:
