@@ -10,10 +10,9 @@ author = "The copilot_sync authors"
 project_copyright = f"2026, {author}"
 release = version = copilot_sync.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest", "sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
-html_theme_options = {"description": "GitHub Copilot Chat without asyncio"}
+html_theme = "furo"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
