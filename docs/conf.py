@@ -41,6 +41,7 @@ from copilot_sync.emulator import *
 def link_pages(app: Any, path: object, document: str, content: List[str]) -> None:
     """Turn the links in README, which point to files, into links to pages, and find its pictures."""
     content[0] = content[0].replace(".. image:: docs/", ".. image:: ")
+    content[0] = content[0].replace("`По-русски <README.ru.rst>`_\n\n", "")  # a page has a link of its own
     content[0] = re.sub(
         r"`([^`<]+?)\s+<(?:docs/)?(\w+)\.rst>`_", lambda link: f":doc:`{link[1]} <{link[2].lower()}>`", content[0]
     )
