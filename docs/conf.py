@@ -47,6 +47,13 @@ def link_pages(app: Any, path: object, document: str, content: List[str]) -> Non
     )
 
 
+def place_language(app: Any, config: Any) -> None:
+    """Have the Russian pages name their own addresses."""
+    for name in ("html_baseurl", "ogp_site_url"):
+        if config.language == "ru" and getattr(config, name, ""):
+            setattr(config, name, f"{getattr(config, name)}ru/")
+
+
 def link_languages(app: Any, page: str, template: str, context: Dict[str, Any], document: object) -> None:
     """Let a page link to itself in the other language: the Russian site is the folder ``ru`` of the English one."""
     up = "../" * page.count("/")
@@ -62,6 +69,7 @@ def translate_types(app: Any, domain: str, kind: str, content: nodes.Element) ->
 
 def setup(app: Any) -> None:
     """Register what this configuration adds to Sphinx."""
+    app.connect("config-inited", place_language)
     app.connect("html-page-context", link_languages)
     app.connect("object-description-transform", translate_types)
     app.connect("include-read", link_pages)
