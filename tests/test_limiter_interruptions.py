@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
-from support import Worker, fork, may_fork, wait_until
+from support import Worker, fork, keepers_of, may_fork, wait_until
 
 from copilot_sync import RequestTimeoutError, RetryPolicy, StreamClosedError, Timeout
 from copilot_sync.delivery import rate_guard
@@ -41,10 +41,6 @@ def end_of(call: CallContext) -> CallEnd:
     return CallEnd(MESSAGE, call, AnswerBuilder(None, "auto", "id"), None)
 
 
-def keepers() -> List[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "copilot-sync-limits"]
-
-
 class Session:
     """Knows an account."""
 
@@ -63,10 +59,14 @@ def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateGuard]
     yield one
     limiter: Any = one._limiter
     limiter._held.clear()
-    for _ in keepers():  # an interruption may have left two
-        limiter._later.put(None)
     one.close()
-    wait_until(lambda: not keepers())
+
+    def are_gone() -> bool:
+        for _ in keepers_of(limiter):  # an interruption may have left two, and one may take what is meant for the other
+            limiter._later.put(None)
+        return keepers_of(limiter) == []
+
+    wait_until(are_gone)
 
 
 def entered(guard: RateGuard, call: CallContext) -> Callable[[CallEnd], None]:
