@@ -113,12 +113,12 @@ class Reader:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("page", "port"), [("lesson_django", "8000")])
-def test_a_lesson_shows_what_it_promises(page: str, port: str, browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["lesson_django", "lesson_flask"])
+def test_a_lesson_shows_what_its_pictures_promise(page: str, browser: Any, tmp_path: Path) -> None:
     """In the browser too. The pictures are small; ``PICTURES`` names the folder for those that are kept."""
     pictures = Path(os.environ.get("PICTURES", tmp_path))
     with Lesson(DOCS / f"{page}.rst", tmp_path, dict(os.environ)) as lesson:
-        reader = Reader(lesson, port, browser, pictures)
+        reader = Reader(lesson, "8000", browser, pictures)
         lesson.figure = reader.look
         lesson.type_all()
     assert list(reader.drawn) == [f"{page}_{kind}.png" for kind in ("stream", "chat", "error")]
