@@ -48,7 +48,7 @@ from types import TracebackType
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Type
 
 #: Seconds after which a wait has failed: for a command to end, a server to listen, a page to show what it should.
-PATIENCE = 180.0
+PATIENCE = 120.0
 #: Seconds between two looks.
 _LOOK = 0.1
 _ANY = "…"
@@ -259,6 +259,7 @@ class Lesson:
         while True:
             output = self._run_once(command, end, press_at)
             right = shows(command.shown, output) and status in (None, self._status)
+            # The server may not have loaded a file that was just written.
             if right or not command.text.startswith("curl ") or time.monotonic() > end:
                 break
             time.sleep(_LOOK)
