@@ -25,7 +25,7 @@ A page is typed from the first line to the last, in one folder and one shell. Wh
     A browser that opens this address, of the newest server or of the one with this port, gets a page with ``TEXT``.
 
 Servers load a changed file late. So ``curl`` and ``sees`` are repeated until they show what they should. A ``…`` in a
-command stands for what a server has printed there, because a reader copies such a line.
+command stands for what a server has printed behind the same beginning of the word, because a reader copies it.
 """
 
 import os
@@ -176,7 +176,6 @@ class Lesson:
         self.steps = read_steps(page)
         self.folder = folder / "lesson"
         self._notes = folder / "notes"
-        self._environment = _environment(folder, environment)
         self.ports = _free_ports(self.steps)
         self.servers: List[Server] = []
         self.transcript: List[str] = []
@@ -184,7 +183,12 @@ class Lesson:
         self._status = 0
         for each in (self.folder, self._notes):
             each.mkdir()
-        (self._notes / "state").write_text("", encoding="utf-8")
+        exported = "".join(
+            f"export {name}={shlex.quote(value)}\n"
+            for name, value in _environment(folder, environment).items()
+            if name.isidentifier() and name not in ("PWD", "OLDPWD")
+        )
+        (self._notes / "state").write_text(exported, encoding="utf-8")
 
     def __enter__(self) -> "Lesson":
         return self
@@ -276,7 +280,7 @@ class Lesson:
         return _read(log)
 
     def _start(self, command: str, *, is_server: bool = False) -> "Tuple[Path, subprocess.Popen[bytes]]":
-        """Type a command in the one shell: what was exported, and where it was, is as before."""
+        """Type a command in the one shell: what is exported and what is not, and where it was, is as before."""
         self._counter += 1
         log, state = self._notes / f"{self._counter}.log", shlex.quote(str(self._notes / "state"))
         script = f". {state}\n(exit {self._status})\n{command}\n"
@@ -286,7 +290,7 @@ class Lesson:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", script],
                 cwd=self.folder,
-                env=self._environment,
+                env={},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -295,14 +299,14 @@ class Lesson:
         return log, process
 
     def _completed(self, command: str) -> str:
-        """The command with what a server printed in place of ``…``."""
-        if _ANY not in command:
-            return command
-        pattern = r"(\S+)".join(map(re.escape, command.split(_ANY)))
-        for server in reversed(self.servers):
-            if found := re.search(pattern, server.output):
-                return found[0]
-        raise LessonError(f"no server has printed {command}")
+        """The command with what a server printed in place of ``…``, behind the same beginning of the word."""
+        for begun in re.findall(rf"""([^\s"']+){_ANY}""", command):
+            printed = (re.search(re.escape(begun) + r"(\S+)", server.output) for server in reversed(self.servers))
+            found = next(filter(None, printed), None)
+            if found is None:
+                raise LessonError(f"no server has printed {begun}{_ANY}")
+            command = command.replace(begun + _ANY, found[0])
+        return command
 
     def _serve(self, command: Command, ports: List[str]) -> None:
         log, process = self._start(command.text, is_server=True)

@@ -100,3 +100,50 @@ def test_a_command_may_take_several_lines() -> None:
     """As in a shell, which shows where its reader goes on."""
     commands: Dict[str, List[str]] = dict(read_commands("$ one \\\n    two\n1\n$ cat <<E\n> text\n> E\n> text"))
     assert commands == {"one \\\n    two": ["1"], "cat <<E\ntext\nE\ntext": []}
+
+
+def test_a_variable_that_was_unset_stays_so(tmp_path: Path) -> None:
+    """Also one that came from outside, as in the shell of a reader."""
+    page = tmp_path / "page.rst"
+    page.write_text("""
+.. code-block:: console
+
+   $ unset GIVEN
+   $ echo "<$GIVEN>"
+   <>
+""")
+    with Lesson(page, tmp_path, {**os.environ, "GIVEN": "by somebody"}) as lesson:
+        lesson.type_all()
+
+
+def test_a_word_of_a_server_can_be_copied_into_any_command(tmp_path: Path) -> None:
+    """A reader copies it from the other terminal; behind it the command goes on."""
+    page = tmp_path / "page.rst"
+    page.write_text("""
+.. server
+
+.. code-block:: console
+
+   $ echo "export WORD=key=abc" && exec sleep 600
+   export WORD=key=abc
+
+.. code-block:: console
+
+   $ echo "key=… $HOME" | cut -d " " -f 1
+   key=abc
+""")
+    with Lesson(page, tmp_path, dict(os.environ)) as lesson:
+        lesson.type_all()
+
+
+def test_a_word_that_no_server_has_printed_is_an_error(tmp_path: Path) -> None:
+    """A reader would look for it in vain."""
+    page = tmp_path / "page.rst"
+    page.write_text("""
+.. code-block:: console
+
+   $ echo key=…
+""")
+    with pytest.raises(LessonError, match="no server has printed key=…"):
+        with Lesson(page, tmp_path, dict(os.environ)) as lesson:
+            lesson.type_all()
