@@ -283,7 +283,8 @@ class Lesson:
         """Type a command in the one shell: what is exported and what is not, and where it was, is as before."""
         self._counter += 1
         log, state = self._notes / f"{self._counter}.log", shlex.quote(str(self._notes / "state"))
-        script = f". {state}\n(exit {self._status})\n{command}\n"
+        # A shell of which one types goes on after a Ctrl-C.
+        script = f". {state}\n{'' if is_server else 'trap : INT'}\n(exit {self._status})\n{command}\n"
         if not is_server:
             script += f"ended=$?\n{{ export -p; echo \"cd '$PWD'\"; }} > {state}\nexit $ended\n"
         with log.open("wb") as output:

@@ -147,3 +147,27 @@ def test_a_word_that_no_server_has_printed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LessonError, match="no server has printed key=…"):
         with Lesson(page, tmp_path, dict(os.environ)) as lesson:
             lesson.type_all()
+
+
+def test_a_command_that_is_stopped_has_a_status(tmp_path: Path) -> None:
+    """The shell goes on behind it, as that of a reader does."""
+    page = tmp_path / "page.rst"
+    page.write_text("""
+.. ctrl-c: ready
+
+.. fails: 130
+
+.. code-block:: console
+
+   $ export NAME=anna
+   $ python -c "import time; print('ready', flush=True); time.sleep(600)" 2> traceback.txt
+   ready
+
+.. code-block:: console
+
+   $ tail -n 1 traceback.txt && echo $NAME
+   KeyboardInterrupt
+   anna
+""")
+    with Lesson(page, tmp_path, dict(os.environ)) as lesson:
+        lesson.type_all()
