@@ -4,7 +4,9 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import os
 import re
+import stat
 import subprocess
 import sys
 import textwrap
@@ -15,14 +17,20 @@ import click
 import pytest
 
 import copilot_sync
-from copilot_sync import events, settings, user_config
-from copilot_sync.cli import batch, program
+from copilot_sync import Ledger, events, settings, user_config
+from copilot_sync.answer_folder import MAX_BYTES, MAX_FILES
+from copilot_sync.auth.stored_logins import StoredLogin, store_login
+from copilot_sync.cli import backend, batch, chat, last_conversation, line_input, program, serve
 from copilot_sync.client import Client
 from copilot_sync.contrib.openai_gateway import guard
 from copilot_sync.delivery import answer_builder
+from copilot_sync.emulator import Emulator
 from copilot_sync.errors import CopilotError
+from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.protocol.requests import MessageOptions
+from copilot_sync.secret import Secret
 from copilot_sync.transport import proxies
+from copilot_sync.user_folders import cache_folder, config_folder, state_folder
 
 HOME = Path(__file__).parents[1]
 PACKAGE = HOME / "copilot_sync"
@@ -174,7 +182,7 @@ def _event_classes() -> List[type]:
 def test_the_table_has_each_event_with_its_fields() -> None:
     """Those that it has besides ``type`` and ``data``."""
     _, _, table = PAGES["events"].partition("The classes\n")
-    table, _, _ = table.partition("- Only ``ContentEvent``")
+    table, _, _ = table.partition("- A reply that ends")
     rows = re.findall(r"^``(\w+)``  (.{36})(.*\n(?: {22}.*\n)*)", table, re.MULTILINE)
     documented = {name: re.findall(r"``(\w+)``", first + _second_column(rest)) for name, first, rest in rows}
     base = {field.name for field in dataclasses.fields(events.Event)}
@@ -267,3 +275,74 @@ def test_the_exit_statuses_are_those_of_the_program() -> None:
     assert [int(status) for status in listed] == known
     assert batch.FAILED == program.FAILED
     assert re.findall(r"^(\d+)  +\S", PAGES["cli"].partition("Exit statuses\n")[2], re.MULTILINE) == listed
+
+
+FOLDERS = {"config": config_folder, "cache": cache_folder, "state": state_folder}
+
+
+@pytest.fixture
+def _every_file(served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands and clients leave behind, in the places that the command line chooses."""
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text('{"id": "one", "prompt": "Hello"}\n', encoding="utf-8")
+    urls = {"github_url": served.github_url, "api_url": served.api_url}
+    store_login("work", StoredLogin(Secret(dict(served.cookies)), served.github_url))
+    commands = ["config set model auto", "ask Hello", "batch prompts.jsonl -o out.jsonl --cache"]
+    assert [program.run(command.split()) for command in commands] == [0, 0, 0]
+    limits = backend._limits(settings.Urls(settings.GITHUB_URL, settings.API_URL), (None, BY_HOST))
+    with Client(cookies=served.cookies, ledger=True, **limits, **urls) as client:
+        client.ask("Hello")
+    guard.key_of_user()
+    line_input.History(os.path.join(state_folder(), "chat-history")).add("Hello")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the modes are those of POSIX")
+@pytest.mark.usefixtures("_every_file")
+def test_the_table_has_each_file_of_the_users_folders() -> None:
+    """Each is its owner's alone, and so is its folder."""
+    section = PAGES["files"].partition("Files of the command line\n")[2]
+    rows = re.findall(r"^(config|cache|state) +``([\w./-]+)``  ", section, re.MULTILINE)
+    found = set()
+    for name, folder in FOLDERS.items():
+        for path in filter(Path.is_file, Path(folder()).rglob("*")):
+            assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
+            found.add((name, _pattern_of(path.relative_to(folder()).as_posix())))
+    assert found == {row for row in rows if row[1] != "gateway-batches/"}  # which a server makes
+    assert "gateway-batches" in inspect.getsource(serve)
+    assert "chat-history" in inspect.getsource(chat)
+
+
+def _pattern_of(path: str) -> str:
+    """Return a path as the page writes it."""
+    path = re.sub(r"^credentials/\w+", "credentials/PROFILE", path)
+    path = re.sub(r"^(answers/answer|limits/limits)-\w+", r"\1-*", path).replace("answer-*", "answer-KEY")
+    return re.sub(r"-(wal|shm)$", "", path.replace("limits-*", "limits-ACCOUNT"))
+
+
+def test_the_numbers_about_files_are_those_of_the_code() -> None:
+    """How much is kept, and for how long."""
+    page = " ".join(PAGES["files"].split())
+    assert line_input.HISTORY_LIMIT == 1000
+    assert "1,000 are recalled" in page
+    assert f"{MAX_FILES:,} files" in page
+    assert f"{MAX_BYTES >> 20} MiB at most" in page
+    assert last_conversation._LIFETIME == 365 * 86400
+    assert inspect.signature(Ledger).parameters["keep_days"].default == 400
+
+
+@pytest.mark.parametrize("platform, column", [("linux", 0), ("darwin", 1)])
+def test_the_folders_are_those_of_each_system(platform: str, column: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variables of XDG."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", "/~"))
+    rows = re.findall(r"^(config|cache|state) +``(~[^`]+)`` +``(~[^`]+)``$", PAGES["files"], re.MULTILINE)
+    shown = {name: columns[column] for name, *columns in rows}
+    assert shown == {name: folder(platform, {})[1:] for name, folder in FOLDERS.items()}
+
+
+def test_the_folders_are_those_of_windows() -> None:
+    """Without the variables of XDG."""
+    found = {name: folder("win32", {"LOCALAPPDATA": "/local"}) for name, folder in FOLDERS.items()}
+    above = "/local/copilot-sync"
+    assert found == {"config": above, "state": above, "cache": f"{above}/Cache"}
+    assert "config and state are ``%LOCALAPPDATA%\\copilot-sync``" in PAGES["files"]
+    assert "``%LOCALAPPDATA%\\copilot-sync\\Cache``" in PAGES["files"]
