@@ -24,7 +24,6 @@ A page is typed from the first line to the last, in one folder and one shell. Wh
 ``.. sees: PATH: TEXT`` and ``.. sees: 8000/PATH: TEXT``
     A browser that opens this address, of the newest server or of the one with this port, gets a page with ``TEXT``,
     and no error.
-
 ``.. figure:: PATH``
     What the reader sees now. ``Lesson.figure`` is called with the path, so that another test can look and draw.
 
@@ -32,6 +31,7 @@ Servers load a changed file late. So ``curl`` and ``sees`` are repeated until th
 command stands for what a server has printed behind the same beginning of the word, because a reader copies it.
 """
 
+import http.client
 import os
 import re
 import shlex
@@ -41,6 +41,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.error
 import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -278,7 +279,8 @@ class Lesson:
         log, process = self._start(self._completed(command.text))
         try:
             if press_at is not None:
-                _wait(lambda: press_at in _read(log), end, process)
+                if not _wait(lambda: press_at in _read(log), end, process):
+                    raise LessonError(f"{command.text} has not printed {press_at!r} but:\n{_read(log)}")
                 os.killpg(process.pid, signal.SIGINT)
             _wait(lambda: process.poll() is not None, end)
         finally:
@@ -397,7 +399,10 @@ def _page(url: str) -> str:
     try:
         with opener.open(url, timeout=PATIENCE) as response:
             return str(response.read().decode())
-    except OSError as error:
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"the status {error.code}"
+    except (OSError, http.client.HTTPException) as error:
         return f"nothing: {error}"
 
 

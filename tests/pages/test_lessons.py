@@ -5,11 +5,13 @@ starts an emulator of its own has the reader set the variables again.
 """
 
 import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Dict, List
 
 import pytest
-from lessons import Lesson, LessonError, read_commands, shows
+from lessons import PATIENCE, Lesson, LessonError, read_commands, shows
 
 from copilot_sync.emulator import Emulator
 
@@ -171,3 +173,46 @@ def test_a_command_that_is_stopped_has_a_status(tmp_path: Path) -> None:
 """)
     with Lesson(page, tmp_path, dict(os.environ)) as lesson:
         lesson.type_all()
+
+
+def test_a_command_that_never_prints_what_is_waited_for_is_an_error(tmp_path: Path) -> None:
+    """Nobody presses a key then."""
+    page = tmp_path / "page.rst"
+    page.write_text("""
+.. ctrl-c: ready
+
+.. code-block:: console
+
+   $ echo steady
+""")
+    with pytest.raises(LessonError, match="has not printed 'ready' but:\nsteady"):
+        with Lesson(page, tmp_path, dict(os.environ)) as lesson:
+            lesson.type_all()
+
+
+def test_nothing_outlives_a_lesson(tmp_path: Path) -> None:
+    """Neither a server that the page does not stop, nor a child that refuses to go."""
+    page = tmp_path / "page.rst"
+    page.write_text("""
+.. server
+
+.. code-block:: console
+
+   $ (trap "" INT TERM; sleep 600 & echo child $!; wait) & exec sleep 600
+   child …
+""")
+    with Lesson(page, tmp_path, dict(os.environ)) as lesson:
+        lesson.type_all()
+        (server,) = lesson.servers
+    child = int(server.output.split()[1])
+    assert server.process.poll() is not None
+    end = time.monotonic() + PATIENCE
+    while _lives(child):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _lives(process: int) -> bool:
+    """Whether it does; whoever adopted it may not have looked yet since it died."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], check=False, stdout=subprocess.PIPE).stdout
+    return state[:1] not in (b"", b"Z")
