@@ -22,7 +22,11 @@ A page is typed from the first line to the last, in one folder and one shell. Wh
 ``.. fails: STATUS``
     The last command of the next block ends with this status. All others end with 0, unless ``echo $?`` comes next.
 ``.. sees: PATH: TEXT`` and ``.. sees: 8000/PATH: TEXT``
-    A browser that opens this address, of the newest server or of the one with this port, gets a page with ``TEXT``.
+    A browser that opens this address, of the newest server or of the one with this port, gets a page with ``TEXT``,
+    and no error.
+
+``.. figure:: PATH``
+    What the reader sees now. ``Lesson.figure`` is called with the path, so that another test can look and draw.
 
 Servers load a changed file late. So ``curl`` and ``sees`` are repeated until they show what they should. A ``…`` in a
 command stands for what a server has printed behind the same beginning of the word, because a reader copies it.
@@ -37,7 +41,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import urllib.error
 import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -45,13 +48,14 @@ from types import TracebackType
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Type
 
 #: Seconds after which a wait has failed: for a command to end, a server to listen, a page to show what it should.
-PATIENCE = 180.0
+PATIENCE = 120.0
 #: Seconds between two looks.
 _LOOK = 0.1
 _ANY = "…"
 
 _MARK = re.compile(r"^ *\.\. (not run|server|stop|ctrl-c|fails|sees)(?:: *(.*))?$")
 _BLOCK = re.compile(r"^( *)\.\. code-block:: *(\S+)$")
+_FIGURE = re.compile(r"^ *\.\. figure:: *(\S+)$")
 _CAPTION = re.compile(r"^ *:caption: *(.+)$")
 
 
@@ -60,12 +64,12 @@ class LessonError(AssertionError):
 
 
 class Step(NamedTuple):
-    """What a reader does next: ``kind`` is ``file``, ``console``, ``stop`` or ``sees``."""
+    """What a reader does next: ``kind`` is ``file``, ``console``, ``figure``, ``stop`` or ``sees``."""
 
     kind: str
     line: int
     text: str
-    #: The path of a file; the argument of a mark.
+    #: The path of a file or figure; the argument of a mark.
     name: str = ""
     #: Marks ahead of a block, such as ``server``.
     marks: Tuple[Tuple[str, str], ...] = ()
@@ -86,9 +90,11 @@ def read_steps(page: Path) -> List[Step]:
     number = 0
     while number < len(lines):
         line, number = lines[number], number + 1
-        mark, block = _MARK.match(line), _BLOCK.match(line)
+        mark, block, figure = _MARK.match(line), _BLOCK.match(line), _FIGURE.match(line)
         if mark and mark[1] in ("stop", "sees"):
             steps.append(Step(mark[1], number, "", mark[2] or ""))
+        elif figure:
+            steps.append(Step("figure", number, "", figure[1]))
         elif mark:
             marks[mark[1]] = mark[2] or ""
         elif block:
@@ -179,6 +185,7 @@ class Lesson:
         self.ports = _free_ports(self.steps)
         self.servers: List[Server] = []
         self.transcript: List[str] = []
+        self.figure: Callable[[str], None] = lambda path: None
         self._counter = 0
         self._status = 0
         for each in (self.folder, self._notes):
@@ -218,6 +225,7 @@ class Lesson:
         doing: Dict[str, Callable[[Step], None]] = {
             "file": self._write,
             "console": self._run_block,
+            "figure": lambda step: self.figure(step.name),
             "stop": self._stop,
             "sees": self._look,
         }
@@ -255,6 +263,7 @@ class Lesson:
         while True:
             output = self._run_once(command, end, press_at)
             right = shows(command.shown, output) and status in (None, self._status)
+            # The server may not have loaded a file that was just written.
             if right or not command.text.startswith("curl ") or time.monotonic() > end:
                 break
             time.sleep(_LOOK)
@@ -388,9 +397,6 @@ def _page(url: str) -> str:
     try:
         with opener.open(url, timeout=PATIENCE) as response:
             return str(response.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return str(error.read().decode())
     except OSError as error:
         return f"nothing: {error}"
 
