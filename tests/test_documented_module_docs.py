@@ -1,5 +1,7 @@
-"""docs/documented_module.rst has the signature, the attributes and the options of the class; docs/exactly_once.rst shows
-what its program prints."""
+"""docs/documented_module.rst has the signature, the attributes and the options of the class.
+
+And docs/exactly_once.rst shows what its program prints.
+"""
 
 import inspect
 import re
@@ -15,7 +17,7 @@ from copilot_sync import GithubCopilot, provider
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS.joinpath("documented_module.rst").read_text(encoding="utf-8")
-PARAMETERS = [each for each in inspect.signature(GithubCopilot.create_async_generator).parameters.values()]
+PARAMETERS = list(inspect.signature(GithubCopilot.create_async_generator).parameters.values())
 
 
 def _table(first: str) -> List[List[str]]:
