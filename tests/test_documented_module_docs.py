@@ -4,6 +4,7 @@ And docs/exactly_once.rst shows what its program prints.
 """
 
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -26,9 +27,7 @@ def _table(first: str) -> List[List[str]]:
     head = next(number for number, line in enumerate(lines) if line.split("  ")[0] == first)
     edges = [(match.start(), match.end()) for match in re.finditer("=+", lines[head - 1])]
     rows: List[List[str]] = []
-    for line in lines[head + 2 :]:
-        if line.startswith("="):
-            break
+    for line in itertools.takewhile(lambda line: not line.startswith("="), lines[head + 2 :]):
         cells = [line[start : None if end == edges[-1][1] else end].strip() for start, end in edges]
         if cells[0]:
             rows.append(cells)

@@ -15,7 +15,7 @@ from copilot_sync.protocol import errors as statuses
 from copilot_sync.transport import boundary, call_limits
 
 PACKAGE = Path(copilot_sync.__file__).parent
-PAGE = PACKAGE.parent.joinpath("docs", "troubleshooting.rst").read_text(encoding="utf-8")
+PAGE = Path(__file__).parents[1].joinpath("docs", "troubleshooting.rst").read_text(encoding="utf-8")
 #: The messages that the page explains: a term of its lists, or a line that stands under one.
 QUOTED: List[str] = re.findall(r"^(?:    \| )?``(.+)``$", PAGE, re.MULTILINE)
 #: What a message has in a place that differs: of ``%`` and of ``format``.
@@ -52,7 +52,8 @@ def _joined(node: ast.JoinedStr, constants: Dict[str, str]) -> str:
 
 
 def _texts() -> Iterator[str]:
-    """The texts in the code of the library, cut at each place that differs."""
+    """The texts in the code of the library, cut at each place that differs, and those of the chat page."""
+    yield PACKAGE.joinpath("contrib", "chat", "static", "texts.js").read_text(encoding="utf-8")
     for path in PACKAGE.rglob("*.py"):
         if "emulator" in path.relative_to(PACKAGE).parts:
             continue
@@ -116,7 +117,7 @@ def test_the_page_names_each_kind_of_error_that_its_messages_have() -> None:
 def test_the_sentences_of_pages_are_those_of_the_server() -> None:
     """Each sentence that the page quotes is one that ``public_message`` returns, or the one about storing."""
     told = {each.message for each in sse._MESSAGES.values()} | {sse._NOT_KEPT.message}
-    section = PAGE.partition("Web pages and tasks")[2].partition("Messages in the log")[0]
+    section = PAGE.partition("Web pages and tasks")[2].partition("The chat page itself")[0]
     quoted = re.findall(r"^(?:    \| )?``(.+)``$", section, re.MULTILINE)
     assert quoted
     assert set(quoted) <= told
