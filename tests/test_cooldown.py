@@ -188,8 +188,13 @@ def test_a_pause_of_unknown_length_is_what_the_policy_would_wait(
 
 @pytest.mark.parametrize(
     ("policy", "total"),
-    [(None, None), (RetryPolicy(max_wait=9.9), None), (RetryPolicy(), 10.0)],
-    ids=["no retries", "too long for the policy", "too long for the call"],
+    [
+        (None, None),
+        (RetryPolicy(wait_for_limits=False), None),
+        (RetryPolicy(max_wait=9.9), None),
+        (RetryPolicy(), 10.0),
+    ],
+    ids=["no retries", "limits are not waited for", "too long for the policy", "too long for the call"],
 )
 def test_a_pause_that_does_not_fit_raises_at_once(
     clock: Clock, policy: Optional[RetryPolicy], total: Optional[float]
@@ -201,6 +206,14 @@ def test_a_pause_that_does_not_fit_raises_at_once(
         cooldown.wait(policy, call, "threads")
     assert (caught.value.retry_after, caught.value.status) == (10.0, None)
     assert call.slept == []
+
+
+def test_a_search_for_a_message_waits_whatever_the_policy(call: Patient) -> None:
+    """It may not be given up half-way: the message may be in its conversation."""
+    cooldown = Cooldown()
+    cooldown.failed(refusal(10.0), PATIENT, call)
+    cooldown.wait(RetryPolicy(wait_for_limits=False), call, "messages")
+    assert sum(call.slept) == pytest.approx(10.0)
 
 
 def test_many_who_wait_do_not_wait_for_ever(clock: Clock) -> None:

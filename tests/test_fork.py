@@ -218,11 +218,11 @@ client.close()
 @needs_fork
 def test_a_process_with_threads_forks_where_warnings_are_errors() -> None:
     """As the documentation says: Python 3.15 would raise after it has forked."""
-    usage = (Path(__file__).parents[1] / "docs" / "usage.rst").read_text(encoding="utf-8")
-    [line] = [line.strip() for line in usage.splitlines() if line.startswith("    warnings.filterwarnings(")]
+    page = (Path(__file__).parents[1] / "docs" / "concurrency.rst").read_text(encoding="utf-8")
+    [line] = [line.strip() for line in page.splitlines() if line.startswith("    warnings.filterwarnings(")]
     with Emulator() as emulator:
         run(WARNED_PROGRAM.format(line=line), env={**emulator.environment, "PYTHONWARNINGS": "error"})
-    [setting] = re.findall(r'^    PYTHONWARNINGS="(.+)"$', usage, re.MULTILINE)
+    [setting] = re.findall(r'^    PYTHONWARNINGS="(.+)"$', page, re.MULTILINE)
     with Emulator() as emulator:
         run(WARNED_PROGRAM.format(line=""), env={**emulator.environment, "PYTHONWARNINGS": setting})
 

@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Callable, Generator, Optional, TypeVar
 
 from copilot_sync.errors import CopilotError
-from copilot_sync.pacing.policy import Resend, Signal, verdict_of
+from copilot_sync.pacing.policy import PATIENT_STAGES, Resend, Signal, verdict_of
 from copilot_sync.settings import RetryPolicy, address_of
 from copilot_sync.stepping import Pause, without_pauses
 from copilot_sync.transport.call import CallContext
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-#: Stages in which a call always waits for limits: a search for a message may not be given up half-way.
-_PATIENT_STAGES = ("messages",)
 
 
 class Backoff:
@@ -74,7 +71,7 @@ class Backoff:
 
 
 def _is_waited_for(error: CopilotError, policy: RetryPolicy) -> bool:
-    if policy.wait_for_limits or error.stage in _PATIENT_STAGES:
+    if policy.wait_for_limits or error.stage in PATIENT_STAGES:
         return True
     return verdict_of(error).signal is not Signal.REFUSED
 

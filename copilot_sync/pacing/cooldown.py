@@ -22,7 +22,7 @@ from typing import Deque, Dict, Optional, Protocol, Tuple
 
 from copilot_sync.errors import AuthenticationError, CopilotError, QuotaExceededError, RateLimitError, ServerError
 from copilot_sync.pacing.account_state import IS_CAREFUL
-from copilot_sync.pacing.policy import Signal, verdict_of
+from copilot_sync.pacing.policy import PATIENT_STAGES, Signal, verdict_of
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
@@ -292,7 +292,7 @@ class Cooldown:
             most = _patience_of(policy)
             if now < self._until:
                 seconds = self._until - now
-                if policy is None:
+                if policy is None or not (policy.wait_for_limits or stage in PATIENT_STAGES):
                     most = -1.0
                 elif self._told:
                     most = policy.max_wait

@@ -25,6 +25,9 @@ from copilot_sync.errors import (
     WrongHostError,
 )
 
+#: Stages in which a call always waits for limits: a search for a message may not be given up half-way.
+PATIENT_STAGES = ("messages",)
+
 
 class Resend(enum.Enum):
     """Whether a call sends a failed request again by itself."""

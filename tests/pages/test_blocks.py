@@ -55,12 +55,13 @@ class Block(NamedTuple):
 
 
 def _blocks(path: Path) -> List[Block]:
-    found: List[Tuple[str, str, str]] = re.findall(
-        r"((?:^\.\. not run: .*\n\n)?)^\.\. code-block:: (python|sh)\n\n((?:(?: {4}.*)?\n)+)",
+    # One in a tab or in a list is indented.
+    found: List[Tuple[str, str, str, str]] = re.findall(
+        r"((?:^ *\.\. not run: .*\n\n)?)^( *)\.\. code-block:: (python|sh)\n\n((?:(?:\2 {4}.*)?\n)+)",
         path.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    return [Block(path.stem, language, textwrap.dedent(text).strip()) for mark, language, text in found if not mark]
+    return [Block(path.stem, language, textwrap.dedent(text).strip()) for mark, _, language, text in found if not mark]
 
 
 BLOCKS = [
@@ -83,6 +84,8 @@ def test_each_block_runs(block: Block, served: Emulator, tmp_path: Path) -> None
         (programs / name).chmod(0o755)
     (tmp_path / "app.py").write_text("x = 1\n")
     (tmp_path / "prompts.jsonl").write_text('{"id": "one", "prompt": "Hello"}\n')
+    cookies = [f".github.com\tTRUE\t/\tTRUE\t0\t{name}\t{value}\n" for name, value in served.cookies.items()]
+    (tmp_path / "cookies.txt").write_text("".join(cookies))
     command = [sys.executable, "-W", "error", "-c"] if block.language == "python" else ["/bin/sh", "-e", "-x", "-c"]
     done = subprocess.run(
         [*command, block.text],
