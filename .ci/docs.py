@@ -18,14 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def build(builder: str, folder: Path) -> None:
-    """Have Sphinx write something into a folder; a warning is an error."""
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", builder, "docs", str(folder)]
-    subprocess.run(command, check=True, cwd=ROOT)
+    """Have Sphinx write ``FOLDER/BUILDER``; a warning is an error. The pages are read once for all builders."""
+    read = ["-d", str(folder / "html" / ".doctrees")]
+    options = [*["-W", "--keep-going", "-q"], *read, "-b", builder, "docs", str(folder / builder)]
+    subprocess.run([sys.executable, "-m", "sphinx", *options], check=True, cwd=ROOT)
 
 
 def check(folder: Path, arguments: List[str]) -> None:
     """Run the doctests, then type and check the pages, on the site that was built."""
-    build("doctest", folder / "doctest")
+    build("doctest", folder)
     subprocess.run(
         [
             *[sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile"],
@@ -56,7 +57,7 @@ def main() -> int:
     folder: Path = given.folder.resolve()
     site = folder / "html"
     try:
-        build("html", site)
+        build("html", folder)
         if given.arguments[:1] == ["serve"]:
             serve(site, int(given.arguments[1]) if given.arguments[1:] else 8000)
             return 0

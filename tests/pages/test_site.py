@@ -8,7 +8,6 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
-import pytest
 import requests
 
 HOME = Path(__file__).parents[2]
