@@ -15,7 +15,7 @@ import pytest
 HOME = Path(__file__).parents[2]
 DOCS = HOME / "docs"
 #: What a forge shows beside the code, without Sphinx.
-FIRST_PAGES = ["README.rst", "CONTRIBUTING.rst", "CHANGELOG.rst", "SECURITY.rst"]
+FIRST_PAGES = sorted(path.name for path in HOME.glob("*.rst"))
 #: What examples of servers on this machine have in their addresses.
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
