@@ -17,16 +17,22 @@ from typing import List
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def build(builder: str, folder: Path) -> None:
-    """Have Sphinx write ``FOLDER/BUILDER``; a warning is an error. The pages are read once for all builders."""
-    read = ["-d", str(folder / "html" / ".doctrees")]
-    options = [*["-W", "--keep-going", "-q"], *read, "-b", builder, "docs", str(folder / builder)]
-    subprocess.run([sys.executable, "-m", "sphinx", *options], check=True, cwd=ROOT)
+def build(builder: str, into: Path, read: Path, language: str = "en") -> None:
+    """Have Sphinx write something; a warning is an error. What it reads is kept, for builders that follow."""
+    options = [*["-W", "--keep-going", "-q"], "-D", f"language={language}", "-d", str(read)]
+    command = [sys.executable, "-m", "sphinx", *options, "-b", builder, "docs", str(into)]
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+def build_site(site: Path) -> None:
+    """Build the English site, and the Russian one in its folder ``ru``."""
+    build("html", site, site / ".doctrees")
+    build("html", site / "ru", site / "ru" / ".doctrees", "ru")
 
 
 def check(folder: Path, arguments: List[str]) -> None:
     """Run the doctests, then type and check the pages, on the site that was built."""
-    build("doctest", folder)
+    build("doctest", folder / "doctest", folder / "html" / ".doctrees")
     subprocess.run(
         [
             *[sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile"],
@@ -57,7 +63,7 @@ def main() -> int:
     folder: Path = given.folder.resolve()
     site = folder / "html"
     try:
-        build("html", folder)
+        build_site(site)
         if given.arguments[:1] == ["serve"]:
             serve(site, int(given.arguments[1]) if given.arguments[1:] else 8000)
             return 0

@@ -33,6 +33,8 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
         f'this module needs {error.name}: pip install "copilot-sync[langchain]"', name=error.name
     ) from None
 
+__all__ = ["ChatCopilot"]
+
 
 def _secret(value: Any) -> Any:
     return None if value is None else Secret.coerce(value)
@@ -56,9 +58,9 @@ class ChatCopilot(BaseChatModel):
     api_key: Optional[SecretStr] = None
     #: The github.com cookies, in each form that ``Client`` takes.
     cookies: Annotated[Any, BeforeValidator(_secret)] = Field(None, exclude=True)
-    #: Seconds of silence allowed, or a ``Timeout``. Default: the one of ``Client``.
+    #: Seconds of silence allowed, or a ``Timeout``. Without one, the time-outs of ``Client`` hold.
     timeout: Union[None, float, Timeout] = None
-    #: How often a failed request is sent again; 0 for never. Default: as ``Client`` does.
+    #: How often a failed request is sent again; 0 for never. Default as for ``Client``.
     max_retries: Optional[int] = Field(None, ge=0)
     #: Texts in front of which an answer ends. A call may name others.
     stop: Optional[List[str]] = None

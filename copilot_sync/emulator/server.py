@@ -145,7 +145,7 @@ class Emulator(FaultScript):
 
     @property
     def api_url(self) -> str:
-        """The URL of everything else, without a slash at the end: the host of individual plans."""
+        """The URL of everything else, without a slash at the end. It is the host of individual plans."""
         return self._url("api")
 
     @property

@@ -155,7 +155,7 @@ def test_what_is_copied_has_no_prompts(chromium: Any, site: Path) -> None:
     assert page.run("return copied") == "echo one\necho two"
 
 
-def test_the_card_for_other_sites_is_drawn(chromium: Any, site: Path, tmp_path: Path) -> None:
+def test_the_picture_for_other_sites_is_drawn(chromium: Any, site: Path, tmp_path: Path) -> None:
     """It has the size that they ask for, all of its text is on it, and each page names it."""
     mark = base64.b64encode((DOCS / "images" / "favicon.svg").read_bytes()).decode()
     (tmp_path / "card.html").write_text(CARD_PAGE.format(mark=mark), encoding="utf-8")

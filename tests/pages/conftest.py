@@ -20,9 +20,11 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built site: the one that ``SITE`` names, or a new one."""
+    """The folder of the built site, with the Russian one in it: the one that ``SITE`` names, or a new one."""
     if "SITE" in os.environ:
         return Path(os.environ["SITE"])
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-b", "html", str(DOCS), str(folder)], check=True)
+    for language, into in (("en", folder), ("ru", folder / "ru")):
+        options = ["-q", "-b", "html", "-D", f"language={language}"]
+        subprocess.run([sys.executable, "-m", "sphinx", *options, str(DOCS), str(into)], check=True)
     return folder
