@@ -87,11 +87,13 @@ def text_of(node: nodes.Node) -> str:
 def sentences(document: nodes.Node) -> Iterator[str]:
     """Yield the sentences of a document's paragraphs.
 
-    Not those of docstrings, which name themselves as their source, nor the fields of a signature, which have none.
+    Not those of docstrings, which name themselves as their source, nor the fields of a signature, which have none, nor
+    what autodoc adds to a paragraph about a type.
     """
     for paragraph in document.findall(nodes.paragraph):
         if paragraph.source is not None and "docstring of" not in paragraph.source:
-            yield from _END.split(" ".join(text_of(paragraph).split()))
+            text, _, _ = text_of(paragraph).partition("\nalias of ")
+            yield from _END.split(" ".join(text.split()))
 
 
 def breaches(document: nodes.Node) -> List[str]:
