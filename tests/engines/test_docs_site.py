@@ -21,8 +21,8 @@ for module in ("furo", "sphinx_copybutton", "sphinx_design", "sphinxext.opengrap
 pytestmark = pytest.mark.timeout(300)
 
 DOCS = Path(__file__).parents[2] / "docs"
-#: A landing page, one that is typed, one of signatures and one of long lines in tables.
-PAGES = ["index", "lesson_django", "api", "cli"]
+#: A landing page, one that is typed, one of signatures and one of long lines in tables, in both languages.
+PAGES = [f"{folder}{name}" for folder in ("", "ru/") for name in ("index", "lesson_django", "api", "cli")]
 WINDOWS = {"phone": (390, 844), "desk": (1280, 900)}
 CARD = (1200, 630)
 
@@ -93,11 +93,13 @@ b {{ color: #a5b4fc; font-weight: normal; }} i {{ color: #86efac; font-style: no
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the site: the one that ``SITE`` names, or one that is built for these tests."""
+    """The folder of the site, in both languages: the one that ``SITE`` names, or one that is built for these tests."""
     if "SITE" in os.environ:
         return Path(os.environ["SITE"])
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-b", "html", str(DOCS), str(folder)], check=True)
+    for language, into in (("en", folder), ("ru", folder / "ru")):
+        options = ["-q", "-b", "html", "-D", f"language={language}"]
+        subprocess.run([sys.executable, "-m", "sphinx", *options, str(DOCS), str(into)], check=True)
     return folder
 
 
@@ -126,7 +128,7 @@ def test_no_line_is_cut_off_and_each_can_be_read(
     faults: List[Tuple[str, Any]] = []
     for name in PAGES:
         chromium.get(f"{page.url}{name}.html")
-        picture(page, f"site_{name}_{window}_{scheme}", tmp_path)
+        picture(page, f"site_{name.replace('/', '_')}_{window}_{scheme}", tmp_path)
         found = [
             page.run("return document.scrollingElement.scrollWidth > innerWidth"),
             page.run(CUT_OFF),
