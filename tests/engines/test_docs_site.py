@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(300)
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: A landing page, one that is typed, one of signatures and one of long lines in tables, in both languages.
-PAGES = [f"{folder}{name}" for folder in ("", "ru/") for name in ("index", "lesson_django", "api", "cli")]
+PAGES = [f"{folder}{name}" for folder in ("", "ru/") for name in ("index", "lesson_django", "api_client", "cli")]
 WINDOWS = {"phone": (390, 844), "desk": (1280, 900)}
 CARD = (1200, 630)
 
