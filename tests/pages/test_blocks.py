@@ -1,7 +1,7 @@
 """Each block of code in the documentation runs as it stands, with nothing but the environment set.
 
-A page is here unless a module of ``tests`` of its own runs its blocks, or types it from the first line to the last.
-A block that can't run stands behind the comment ``.. not run: REASON``.
+Those in tabs and lists count too. A page is here unless a module of ``tests`` of its own runs its blocks, or types it
+from the first line to the last. A block that can't run stands behind the comment ``.. not run: REASON``.
 """
 
 import os
@@ -57,7 +57,7 @@ class Block(NamedTuple):
 def _blocks(path: Path) -> List[Block]:
     # One in a tab or in a list is indented.
     found: List[Tuple[str, str, str, str]] = re.findall(
-        r"((?:^ *\.\. not run: .*\n\n)?)^( *)\.\. code-block:: (python|sh)\n\n((?:(?:\2 {4}.*)?\n)+)",
+        r"((?:^ *\.\. not run: .*\n\n)?)^( *)\.\. code-block:: (python|sh)\n\n((?:(?:\2 {3,}.*)?\n)+)",
         path.read_text(encoding="utf-8"),
         re.MULTILINE,
     )

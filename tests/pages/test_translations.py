@@ -40,9 +40,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def russian_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def russian_site(site: Path) -> Path:
     """The Russian site."""
-    return _sphinx("html", tmp_path_factory.mktemp("html") / "ru", "-D", "language=ru")
+    return site / "ru"
 
 
 def _catalogue(path: Path) -> Catalog:
@@ -254,13 +254,12 @@ def test_scripts_speak_russian(russian_site: Path) -> None:
     assert "'ru': {" in (static / "copybutton.js").read_text(encoding="utf-8")
 
 
-def test_a_page_leads_to_itself_in_the_other_language(russian_site: Path, tmp_path: Path) -> None:
+def test_a_page_leads_to_itself_in_the_other_language(site: Path, russian_site: Path) -> None:
     """Both sites link each page to the same page of the other one, by a path that works without a server as well."""
-    english_site = _sphinx("html", tmp_path / "html")
-    pages = sorted(page.name for page in english_site.glob("*.html"))
+    pages = sorted(page.name for page in site.glob("*.html"))
     assert pages == sorted(page.name for page in russian_site.glob("*.html"))
     for page in pages:
-        english = (english_site / page).read_text(encoding="utf-8")
+        english = (site / page).read_text(encoding="utf-8")
         russian = (russian_site / page).read_text(encoding="utf-8")
         assert f'<a href="ru/{page}" hreflang="ru" lang="ru">Русский</a>' in english
         assert f'<a href="../{page}" hreflang="en" lang="en">English</a>' in russian
