@@ -19,7 +19,7 @@ import stat
 import time
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Union
 
-from copilot_sync.safe_files import AT_ONCE, BINARY, replacing
+from copilot_sync.safe_files import AT_ONCE, BINARY, make_folder, replacing
 from copilot_sync.safe_text import loads
 
 #: How many files a folder has at most, and how many bytes are in them.
@@ -103,7 +103,7 @@ class AnswerFolder:
         content = json.dumps(fields).encode("ascii")
         if len(content) > self._max_file:
             return
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        make_folder(self.path)
         with replacing(self._path_of(key), 0o600) as file:
             file.write(content)
         self._new_files += 1

@@ -76,9 +76,9 @@ class Client(AccountCalls, MadeFromProfile):
         model: The model asked for if a call names none. Default ``COPILOT_SYNC_MODEL``, else ``auto``: the service
             chooses one that the plan has. Free and student plans have no other (public captures, 2026).
         proxy: The URL of a proxy for all requests. Default: ``HTTPS_PROXY`` and its relatives.
-        timeout: Seconds of silence allowed, or a ``Timeout``.
-        retry: When failed requests are tried again; ``None`` for never.
-        resume: Whether the rest of an answer that was cut is fetched from its thread.
+        timeout: Seconds of silence allowed, or a ``Timeout``. Default: ``Timeout()``.
+        retry: When failed requests are tried again; ``None`` for never. Default: ``RetryPolicy()``.
+        resume: Whether the rest of an answer that was cut is fetched from its thread. Default: ``True``.
         token_cache: Where tokens are kept beyond this client's life: a file, or an object with ``get`` and
             ``set``, such as Django's cache. One that fails is logged and done without. Default
             ``COPILOT_SYNC_TOKEN_CACHE``, else nowhere.
@@ -87,8 +87,8 @@ class Client(AccountCalls, MadeFromProfile):
             the network can then read the credentials.
         api_url: The API of the account's plan. Default ``COPILOT_SYNC_API_URL``, else the one of individual plans.
             With ``auto``, the first request looks at the account's page for the host, which needs cookies.
-        verify: Whether certificates are checked, or the file of a CA to check them with.
-        limits: How much of a reply is kept in memory.
+        verify: Whether certificates are checked, or the file of a CA to check them with. Default: ``True``.
+        limits: How much of a reply is kept in memory. Default: ``Limits()``.
         rate_limit: How many calls of the account may begin in a minute or a day, and be under way at once. Default: no
             limit, but the pauses that the service asks for.
         shared: Where the processes that use the account share that, and the pauses: a folder of this machine; a

@@ -18,6 +18,8 @@ from copilot_sync.pacing.caches import is_interruption
 from copilot_sync.settings import check_plain
 from copilot_sync.usage import Usage
 
+__all__ = ["CallEvent", "Hook", "add_global_hook", "remove_global_hook"]
+
 logger = logging.getLogger(__name__)
 
 

@@ -55,6 +55,22 @@ def start_thread(thread: threading.Thread) -> None:
         raise failure
 
 
+def next_item(items: "queue.SimpleQueue[T]", seconds: float) -> T:
+    """Take the next item, and wait up to so many seconds for it. Only one thread may take items.
+
+    The ``get`` of CPython 3.8 and 3.9 can wait for ever instead, if less time was left than it took to find the queue
+    empty: that first look takes a lock which nobody holds, and what is left of the time is negative then. A look that
+    does not wait takes that lock before.
+
+    Raises:
+        queue.Empty: None came in time.
+    """
+    try:
+        return items.get_nowait()
+    except queue.Empty:
+        return items.get(timeout=seconds)
+
+
 class ThreadResult(Generic[T]):
     """What comes of a function that runs in a thread of its own. One thread waits for it, and takes it.
 

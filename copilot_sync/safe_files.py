@@ -73,6 +73,20 @@ else:
         return path
 
 
+def make_folder(path: str) -> None:
+    """Make a folder for its owner only, and those above it that are missing; ``os.makedirs`` gives those to all.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    if above and not os.path.exists(above):
+        make_folder(above)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+
+
 def has_name(descriptor: int, path: str) -> bool:
     """Whether an open file is the one that a path leads to."""
     with contextlib.suppress(FileNotFoundError):
@@ -157,7 +171,7 @@ def rewriting(path: str, mode: int) -> Iterator[IO[bytes]]:
     Raises:
         OSError: It can't be written; then it is as it was.
     """
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    make_folder(os.path.dirname(path))
     with locked(path, PATIENCE) as is_alone:
         try:
             if is_alone:  # pragma: no branch - nobody holds it for longer than a moment

@@ -1,8 +1,9 @@
 """How the documentation is built: `tox -e docs`."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 from docutils import nodes
 from sphinx.locale import _
@@ -27,7 +28,13 @@ gettext_location = False
 templates_path = ["_templates"]
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_preserve_defaults = True
+# The pages say what is in these modules without what they need.
+autodoc_mock_imports = [name for name in ("IPython", "opentelemetry") if find_spec(name) is None]
+#: A signature of more characters than the first is cut to the second: two lines of a page, or four on a phone.
+_LONGEST_SIGNATURE, _CUT_SIGNATURE = 200, 140
 napoleon_numpy_docstring = False
 
 # The examples of docstrings name things as those who import them do.
@@ -67,9 +74,27 @@ def translate_types(app: Any, domain: str, kind: str, content: nodes.Element) ->
             name[:] = [nodes.Text(_("Type"))]
 
 
+def shorten_signature(
+    app: Any, what: str, name: str, described: Any, options: Any, signature: Optional[str], returned: Optional[str]
+) -> Optional[Tuple[str, Optional[str]]]:
+    """Cut a long signature behind a parameter. The list of parameters below it has all of them."""
+    if signature is None:
+        return None
+    signature = re.sub(r"=_[A-Z_]+\b", "=…", signature.replace("=_DEFAULT", "=<the client's>"))
+    if len(signature) <= _LONGEST_SIGNATURE:
+        return signature, returned
+    depth, end = 0, 0
+    for position, sign in enumerate(signature[:_CUT_SIGNATURE]):
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 1:
+            end = position
+    return f"{signature[:end]}, …)", returned
+
+
 def setup(app: Any) -> None:
     """Register what this configuration adds to Sphinx."""
     app.connect("config-inited", place_language)
     app.connect("html-page-context", link_languages)
     app.connect("object-description-transform", translate_types)
     app.connect("include-read", link_pages)
+    app.connect("autodoc-process-signature", shorten_signature)

@@ -242,6 +242,12 @@ def wait_until(predicate: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def keepers_of(limiter: object) -> List[threading.Thread]:
+    """Return the threads that keep the slots of a limiter: those of other limiters are none of its test's business."""
+    targets = ((thread, getattr(thread, "_target", None)) for thread in threading.enumerate())  # it has none at its end
+    return [thread for thread, target in targets if getattr(target, "__self__", None) is limiter]
+
+
 def wait_until_blocked(process: int, thread: int) -> None:
     """Wait until a thread stays in the system: a signal that comes just before that is put off until it is out again.
 

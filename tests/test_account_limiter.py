@@ -8,7 +8,7 @@ import time
 from typing import Any, List, Optional
 
 import pytest
-from support import PATIENCE, Worker, fork, may_fork, wait_until
+from support import PATIENCE, Worker, fork, keepers_of, may_fork, wait_until
 
 from copilot_sync import RateLimit, RateLimitError, RequestTimeoutError, RetryPolicy, StreamClosedError, Timeout
 from copilot_sync.pacing import account_limiter
@@ -16,8 +16,6 @@ from copilot_sync.pacing.account_limiter import AccountLimiter, in_words, limite
 from copilot_sync.pacing.account_state import IS_CAREFUL, RateRules
 from copilot_sync.pacing.shared_state import FolderStore, MemoryStore, StoreError
 from copilot_sync.transport.call import CallContext
-
-KEEPER = "copilot-sync-limits"
 
 
 def call_of(total: Optional[float] = None) -> CallContext:
@@ -28,10 +26,6 @@ def call_of(total: Optional[float] = None) -> CallContext:
 
 def limiter(rules: RateRules, store: Any = None) -> AccountLimiter:
     return AccountLimiter("x", store or MemoryStore(), rules)
-
-
-def keepers() -> List[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == KEEPER]
 
 
 class Slow:
@@ -204,14 +198,14 @@ def test_slots_are_renewed_while_they_are_held() -> None:
     one = AccountLimiter("x", store, RateRules(concurrency=1, lease=0.3))
     slot = one.try_admit()
     assert slot is not None
-    assert keepers() == [KEEPER]
+    assert len(keepers_of(one)) == 1
     wait_until(lambda: store.asked.count("renew") >= 4)
     assert one.try_admit() is None
     one.leave(slot, 0)
     other = one.try_admit()
     assert other is not None
     one.leave(other, 0)
-    wait_until(lambda: keepers() == [])
+    wait_until(lambda: keepers_of(one) == [])
     one.close()
 
 
@@ -233,7 +227,7 @@ def test_a_slot_that_is_given_back_while_it_is_renewed_is_free() -> None:
     assert one.try_admit() is not None
     one._held.clear()
     one.close()
-    assert keepers() == []
+    assert keepers_of(one) == []
 
 
 def test_an_event_loop_gives_slots_back_by_a_thread() -> None:
@@ -246,7 +240,7 @@ def test_an_event_loop_gives_slots_back_by_a_thread() -> None:
     one.close()
     one._held.clear()
     one.close()
-    assert keepers() == []
+    assert keepers_of(one) == []
     free = AccountLimiter("x", store, RateRules())
     asked = len(store.asked)
     free.leave_soon("slot", 0)

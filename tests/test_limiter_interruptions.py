@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
-from support import Worker, fork, may_fork, wait_until
+from support import PATIENCE, Worker, fork, keepers_of, may_fork, wait_until
 
 from copilot_sync import RequestTimeoutError, RetryPolicy, StreamClosedError, Timeout
 from copilot_sync.delivery import rate_guard
@@ -41,10 +41,6 @@ def end_of(call: CallContext) -> CallEnd:
     return CallEnd(MESSAGE, call, AnswerBuilder(None, "auto", "id"), None)
 
 
-def keepers() -> List[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "copilot-sync-limits"]
-
-
 class Session:
     """Knows an account."""
 
@@ -63,10 +59,10 @@ def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateGuard]
     yield one
     limiter: Any = one._limiter
     limiter._held.clear()
-    for _ in keepers():  # an interruption may have left two
-        limiter._later.put(None)
     one.close()
-    wait_until(lambda: not keepers())
+
+    limiter._later.put(None)  # an interruption may have had the thread forgotten
+    wait_until(lambda: keepers_of(limiter) == [])
 
 
 def entered(guard: RateGuard, call: CallContext) -> Callable[[CallEnd], None]:
@@ -181,6 +177,35 @@ def test_a_slot_may_be_given_back_in_the_middle_of_an_operation(kind: str, tmp_p
     wait_until(lambda: other.result() is not None or one.try_admit() is not None)
     one._held.clear()
     one.close()
+
+
+@pytest.mark.parametrize("is_another_there", [False, True])
+def test_there_is_one_thread_though_its_start_was_interrupted(
+    is_another_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes its place if it is free, else it ends: two would take each other's work."""
+    threads: List[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        raise KeyboardInterrupt
+
+    one = AccountLimiter("x", FolderStore(tmp_path), ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(account_limiter, "start_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            one.try_admit()
+    if is_another_there:
+        one._start_keeper()
+    (late,) = threads
+    late.start()
+    if is_another_there:
+        late.join(PATIENCE)
+    wait_until(lambda: len(keepers_of(one)) == 1 and one._keeper is keepers_of(one)[0])
+    assert (one._keeper is late) != is_another_there
+    one._held.clear()
+    one.close()
+    assert keepers_of(one) == []
 
 
 def test_a_slot_is_forgotten_before_it_is_given_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextvars
 import gc
 import platform
+import queue
 import threading
 import weakref
 from typing import Any, Callable, List
@@ -10,7 +11,7 @@ from typing import Any, Callable, List
 import pytest
 from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_for
 
-from copilot_sync.os_threads import ThreadResult
+from copilot_sync.os_threads import ThreadResult, next_item
 
 
 def test_what_a_function_returns_can_be_taken() -> None:
@@ -181,3 +182,19 @@ def test_who_can_have_no_thread_is_told(monkeypatch: pytest.MonkeyPatch, call: C
 
     with pytest.raises(RuntimeError, match="can't start new thread"):
         call(begin)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9])
+def test_a_wait_for_an_item_ends_with_its_time(seconds: float) -> None:
+    """However little time that is, and however long the thread has to wait for its turn in between."""
+    items: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def take_all() -> None:
+        for number in range(20_000):
+            items.put(number)
+            assert next_item(items, PATIENCE) == number
+            if number % 100 == 0 or not seconds:  # a wait takes milliseconds
+                with pytest.raises(queue.Empty):
+                    next_item(items, seconds)
+
+    assert Worker(take_all).ended_within(PATIENCE), "it waits for ever"

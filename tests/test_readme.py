@@ -13,7 +13,6 @@ from typing import List
 import pytest
 from terminals import Terminal
 
-from copilot_sync import settings
 from copilot_sync.auth.stored_logins import StoredLogin, store_login
 from copilot_sync.emulator import Emulator
 from copilot_sync.profiles import DEFAULT_PROFILE
@@ -128,11 +127,3 @@ def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.
     assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
     assert len(lines) == 7
     assert len(served.threads) == 4
-
-
-def test_the_settings_are_those_that_are_read() -> None:
-    """The table of variables names exactly those that exist, with their defaults."""
-    known = {value for name, value in vars(settings).items() if name.endswith("_VARIABLE")}
-    assert set(re.findall(r"^``(COPILOT_SYNC_\w+)``", USAGE, re.MULTILINE)) == known
-    for default in (settings.GITHUB_URL, settings.API_URL, settings.MODEL):
-        assert f"default ``{default}``" in USAGE

@@ -21,7 +21,7 @@ import time
 from typing import Any, Callable, Dict, Optional, Protocol, Union
 
 from copilot_sync.pacing.caches import is_interruption
-from copilot_sync.safe_files import AT_ONCE, locked, remove_leftovers, replacing
+from copilot_sync.safe_files import AT_ONCE, locked, make_folder, remove_leftovers, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class FileCache:
         place = os.path.realpath(self.path)  # if it is a link, what it leads to is replaced
         if os.path.exists(place) and not os.path.isfile(place):
             raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a folder")
-        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        make_folder(os.path.dirname(place))
         with locked(place, _PATIENCE) as is_alone:
             if is_alone:
                 remove_leftovers(place)

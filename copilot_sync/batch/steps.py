@@ -13,6 +13,7 @@ from copilot_sync.batch.work_items import WorkItem
 from copilot_sync.batch.workers import WorkerPool
 from copilot_sync.errors import StreamClosedError
 from copilot_sync.models import Answer
+from copilot_sync.os_threads import next_item
 
 #: Seconds between two chances for a Ctrl-C, which does not end a wait on Windows.
 _WAKE = 1.0
@@ -101,7 +102,7 @@ class StepRunner:
     def _wait(self, seconds: float) -> "Optional[_EndedStep]":
         ended = None
         with contextlib.suppress(queue.Empty):
-            ended = self._ended.get(timeout=seconds) if seconds else self._ended.get_nowait()
+            ended = next_item(self._ended, seconds)
         self.check_stopped()
         return ended
 

@@ -14,6 +14,7 @@ from typing import Callable, List, NamedTuple, Optional
 import click
 
 from copilot_sync.cli.terminal import is_terminal
+from copilot_sync.safe_files import make_folder
 from copilot_sync.safe_text import well_formed
 from copilot_sync.terminal_text import printable
 from copilot_sync.text_files import decoded
@@ -140,7 +141,7 @@ class History:
 
     def _write(self, how: int, lines: List[str]) -> None:
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            make_folder(os.path.dirname(self._path))
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | how, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
                 _close_to_others(self._path, descriptor)

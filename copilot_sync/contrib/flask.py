@@ -50,6 +50,8 @@ try:
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[flask]"', name=error.name) from None
 
+__all__ = ["CopilotSync"]
+
 #: The key of the extension in ``app.extensions``, and of the conversations in the session.
 KEY = "copilot_sync"
 _PREFIX = "COPILOT_SYNC_"

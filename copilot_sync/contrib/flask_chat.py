@@ -34,10 +34,13 @@ try:
 except ImportError as error:  # pragma: no cover - the environments of the tests have it
     raise ImportError(f'this module needs {error.name}: pip install "copilot-sync[flask]"', name=error.name) from None
 
+__all__ = ["blueprint"]
+
 _CSRF_HEADER = "X-CSRFToken"
 #: The key of the answers in ``app.extensions``.
 _KEPT = "copilot_sync_chat"
 
+#: The chat page, for every application that was given to ``CopilotSync``.
 blueprint = Blueprint("copilot_chat", __name__, static_folder=str(page.STATIC), static_url_path="/assets")
 
 

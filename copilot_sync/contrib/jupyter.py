@@ -27,6 +27,8 @@ try:
 except ImportError as error:
     raise ImportError('this module needs IPython: pip install "copilot-sync[jupyter]"', name=error.name) from None
 
+__all__ = ["load_ipython_extension", "unload_ipython_extension"]
+
 #: The shortest time between two updates of an answer that is shown, in seconds.
 _BETWEEN_UPDATES = 0.1
 

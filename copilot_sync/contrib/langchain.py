@@ -33,6 +33,8 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
         f'this module needs {error.name}: pip install "copilot-sync[langchain]"', name=error.name
     ) from None
 
+__all__ = ["ChatCopilot"]
+
 
 def _secret(value: Any) -> Any:
     return None if value is None else Secret.coerce(value)

@@ -38,6 +38,8 @@ except ImportError as error:  # pragma: no cover - the environments of the tests
     words = f'this module needs {error.name}: pip install "copilot-sync[opentelemetry]"'
     raise ImportError(words, name=error.name) from None
 
+__all__ = ["CopilotInstrumentor"]
+
 logger = logging.getLogger(__name__)
 
 #: What follows are the names of the conventions for generative AI as ``opentelemetry-util-genai`` 1.3b0 has them. They

@@ -49,6 +49,8 @@ from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.stream import Stream
 
+__all__ = ["HEADERS", "HEARTBEAT", "EventFormat", "EventStream", "PublicMessage", "log_failure", "public_message"]
+
 logger = logging.getLogger(__name__)
 
 #: The header fields of such a response. The last two keep proxies and compressing middleware from buffering it.

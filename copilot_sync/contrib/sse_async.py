@@ -33,6 +33,8 @@ from copilot_sync.models import Answer
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.stream import Stream
 
+__all__ = ["AsyncEventStream"]
+
 
 class AsyncEventStream(AsyncIterator[bytes]):
     """A ``Stream`` as the body of a ``text/event-stream`` response under ASGI, read by the event loop.

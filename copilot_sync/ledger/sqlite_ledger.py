@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from copilot_sync.ledger.entries import ANSWERED, CLOSED, INCOMPLETE, LedgerEntry, LedgerError, LedgerUsage
 from copilot_sync.ledger.recorder import Recorder
+from copilot_sync.safe_files import make_folder
 from copilot_sync.user_folders import state_folder
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _writing(path: str) -> Iterator["sqlite3.Connection"]:
 
     is_missing = not os.path.exists(path)
     if is_missing:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_folder(os.path.dirname(path))
     else:
         _check_is_file(path)
     with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as connection:

@@ -25,7 +25,7 @@ from collections import deque
 from typing import Callable, Deque, Optional, Set, Tuple
 
 from copilot_sync.errors import RateLimitError
-from copilot_sync.os_threads import start_thread
+from copilot_sync.os_threads import next_item, start_thread
 from copilot_sync.pacing.account_state import IS_CAREFUL, RateRules
 from copilot_sync.pacing.shared_state import MemoryStore, Store, StoreError
 from copilot_sync.settings import RetryPolicy
@@ -341,11 +341,16 @@ class AccountLimiter:
 
     def _keep(self) -> None:
         """Give slots back, and renew the others, as long as there are any."""
+        this = threading.current_thread()
+        with self._lock:
+            self._keeper = self._keeper or this  # an interruption had it forgotten while it was started
+            if self._keeper is not this:
+                return
         pause = self._rules.lease / _RENEWAL
         due = self._clock() + pause
         while True:
             try:
-                work = self._later.get(timeout=max(0.0, due - self._clock()))
+                work = next_item(self._later, max(0.0, due - self._clock()))
             except queue.Empty:
                 with self._lock:
                     slots = list(self._held)

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Optional, Protocol
 
 from copilot_sync.pacing.account_state import AccountState, RateRules
 from copilot_sync.pacing.caches import is_interruption
-from copilot_sync.safe_files import locked
+from copilot_sync.safe_files import locked, make_folder
 from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class FolderStore:
         """
         path = os.path.join(self._folder, f"limits-{account}.json")
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            make_folder(self._folder)
             state = self._looked(path) if name in _LOOKS else None
             if state is not None:
                 return _applied(state, self._clock(), name, rules, "", 0.0)

@@ -245,8 +245,9 @@ def ask(  # noqa: D417 - Celery gives self
         resumed: What an earlier delivery of the same task came to. Not for callers.
 
     Returns:
-        ``text``, ``conversation_id``, ``message_id``, ``model``, ``usage``, ``complete``, ``seconds`` and ``attempts``;
-        ``parsed`` if there is a schema. With the two ids as ``conversation``, the next question goes on.
+        ``text``, ``conversation_id``, ``message_id``, ``model``, ``usage``, ``complete``, ``references``, ``seconds``
+        and ``attempts``; ``parsed`` if there is a schema. With the two ids as ``conversation``, the next question goes
+        on. ``cached`` is there if the client's ``answer_cache`` had the answer: such an answer has no conversation.
 
     Raises:
         TypeError: An argument has the wrong type.

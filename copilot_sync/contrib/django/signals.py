@@ -15,6 +15,8 @@ from copilot_sync.client import Client
 from copilot_sync.hooks import CallEvent
 from copilot_sync.pacing.caches import is_interruption
 
+__all__ = ["call_event"]
+
 #: Sent with ``event``, by the class ``Client``.
 call_event = Signal()
 

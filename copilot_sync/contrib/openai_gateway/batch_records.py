@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set
 
 from copilot_sync.contrib.openai_gateway.file_store import KEPT, new_file_id
 from copilot_sync.openai_api.failures import ApiError
-from copilot_sync.safe_files import locked, replacing
+from copilot_sync.safe_files import locked, make_folder, replacing
 
 #: How many batches are kept, and how many of them may be unfinished.
 MOST_KEPT, MOST_UNFINISHED = 1000, 100
@@ -125,7 +125,7 @@ class BatchRecords:
         Raises:
             OSError: It can't be made.
         """
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        make_folder(self._folder)
 
     def create(
         self, endpoint: str, input_file_id: str, metadata: Optional[Dict[str, str]], seconds_kept: int = KEPT

@@ -17,6 +17,7 @@ from copilot_sync.contrib.openai_gateway.request_body import read_json
 from copilot_sync.contrib.openai_gateway.wsgi_response import WsgiResponse, check_method, json_response, unknown_url
 from copilot_sync.openai_api.chat_request import read_text, wrong_type
 from copilot_sync.openai_api.failures import ApiError, not_configured
+from copilot_sync.safe_files import make_folder
 
 #: What a client may say of a batch: how many pairs, and how many characters each part has.
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
@@ -43,7 +44,7 @@ class Batches:
     def begin(self) -> None:
         """Go on with unfinished batches, in a thread. See ``BatchRunner.begin``."""
         if not self._runner.has_begun:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            make_folder(self._folder)
             self._runner.begin()
 
     def close(self) -> None:

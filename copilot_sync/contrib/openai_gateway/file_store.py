@@ -16,7 +16,7 @@ import uuid
 from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from copilot_sync.openai_api.failures import ApiError
-from copilot_sync.safe_files import locked, replacing
+from copilot_sync.safe_files import locked, make_folder, replacing
 
 #: How many files there may be, and how many bytes all of them may have, before nothing more may be uploaded.
 MOST_FILES, MOST_BYTES = 1000, 1024 * 1024 * 1024
@@ -87,7 +87,7 @@ class FileStore:
         Raises:
             OSError: It can't be made.
         """
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        make_folder(self._folder)
 
     def create(self, write: "Callable[[IO[bytes]], Wanted]") -> StoredFile:
         """Keep another file.

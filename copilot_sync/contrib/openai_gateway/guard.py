@@ -15,7 +15,7 @@ from typing import FrozenSet, Iterable, Mapping, Optional
 from urllib.parse import urlsplit
 
 from copilot_sync.openai_api.failures import ApiError
-from copilot_sync.safe_files import locked, replacing
+from copilot_sync.safe_files import locked, make_folder, replacing
 from copilot_sync.secret import Secret
 from copilot_sync.settings import is_address, is_loopback
 from copilot_sync.user_folders import state_folder
@@ -100,7 +100,7 @@ def key_of_user(environ: Mapping[str, str] = os.environ, folder: Optional[str] =
     if given:
         return checked_key(given)
     place = state_folder() if folder is None else folder
-    os.makedirs(place, mode=0o700, exist_ok=True)
+    make_folder(place)
     path = os.path.join(place, _KEY_FILE)
     with locked(path, _PATIENCE):
         with open(path, encoding="ascii", errors="replace") as file:
