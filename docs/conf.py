@@ -1,9 +1,12 @@
-"""How the documentation is built: `tox -e docs`."""
+"""How the site is built: ``tox -e docs``, which runs ``.ci/docs``, and ``.readthedocs.yaml`` after a release.
+
+Its pictures are in ``images``: ``favicon.svg`` was drawn by hand, programs make all others (see CONTRIBUTING).
+"""
 
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from docutils import nodes
 from sphinx.locale import _
@@ -15,9 +18,53 @@ author = "The copilot_sync authors"
 project_copyright = f"2026, {author}"
 release = version = copilot_sync.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest", "sphinx_copybutton", "sphinx_design"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxext.opengraph",
+]
 exclude_patterns = ["_build"]
+
 html_theme = "furo"
+html_title = "copilot_sync"
+html_baseurl = "https://copilot-sync.readthedocs.io/en/latest/"
+html_favicon = html_logo = "images/favicon.svg"
+html_static_path = ["static", "images/social_card.png"]
+html_css_files = ["site.css"]
+html_copy_source = False
+# Each of these has a contrast of 4.5 or more on what is behind it, WCAG's level AA: tests/engines/test_docs_site.py.
+html_theme_options = {
+    "source_repository": "https://github.com/copilot-sync/copilot-sync/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+    "light_css_variables": {
+        "color-brand-primary": "#3730a3",
+        "color-brand-content": "#4338ca",
+        "color-brand-visited": "#6b21a8",
+        "color-foreground-muted": "#5b5f6a",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#a5b4fc",
+        "color-brand-content": "#a5b4fc",
+        "color-brand-visited": "#d8b4fe",
+        "color-foreground-muted": "#a3a7b0",
+    },
+}
+
+# A block with prompts copies as its commands alone.
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_here_doc_delimiter = "EOF"
+
+# The card is a picture of its own. Cards for each page would need matplotlib.
+ogp_site_name = "copilot_sync"
+ogp_site_url = html_baseurl
+ogp_image = "_static/social_card.png"
+ogp_image_alt = "copilot_sync: GitHub Copilot Chat as a blocking Python library"
+ogp_social_cards = {"enable": False}
 
 # One catalogue for each page, without numbers of lines, which each edit changes. "tox -e translations" updates them.
 locale_dirs = [str(Path(__file__).with_name("locale"))]
@@ -43,15 +90,6 @@ import copilot_sync
 from copilot_sync import *
 from copilot_sync.emulator import *
 """
-
-
-def link_pages(app: Any, path: object, document: str, content: List[str]) -> None:
-    """Turn the links in README, which point to files, into links to pages, and find its pictures."""
-    content[0] = content[0].replace(".. image:: docs/", ".. image:: ")
-    content[0] = content[0].replace("`По-русски <README.ru.rst>`_\n\n", "")  # a page has a link of its own
-    content[0] = re.sub(
-        r"`([^`<]+?)\s+<(?:docs/)?(\w+)\.rst>`_", lambda link: f":doc:`{link[1]} <{link[2].lower()}>`", content[0]
-    )
 
 
 def place_language(app: Any, config: Any) -> None:
@@ -96,5 +134,4 @@ def setup(app: Any) -> None:
     app.connect("config-inited", place_language)
     app.connect("html-page-context", link_languages)
     app.connect("object-description-transform", translate_types)
-    app.connect("include-read", link_pages)
     app.connect("autodoc-process-signature", shorten_signature)

@@ -1,7 +1,7 @@
 """Each block of code in the documentation runs as it stands, with nothing but the environment set.
 
-A page is here unless a module of ``tests`` of its own runs its blocks, or types it from the first line to the last.
-A block that can't run stands behind the comment ``.. not run: REASON``.
+Those in tabs and lists count too. A page is here unless a module of ``tests`` of its own runs its blocks, or types it
+from the first line to the last. A block that can't run stands behind the comment ``.. not run: REASON``.
 """
 
 import os
@@ -55,12 +55,12 @@ class Block(NamedTuple):
 
 
 def _blocks(path: Path) -> List[Block]:
-    found: List[Tuple[str, str, str]] = re.findall(
-        r"((?:^\.\. not run: .*\n\n)?)^\.\. code-block:: (python|sh)\n\n((?:(?: {4}.*)?\n)+)",
+    found: List[Tuple[str, str, str, str]] = re.findall(
+        r"((?:^ *\.\. not run: .*\n\n)?)^( *)\.\. code-block:: (python|sh)\n\n((?:(?:\2 {3,}.*)?\n)+)",
         path.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    return [Block(path.stem, language, textwrap.dedent(text).strip()) for mark, language, text in found if not mark]
+    return [Block(path.stem, language, textwrap.dedent(text).strip()) for mark, _, language, text in found if not mark]
 
 
 BLOCKS = [
