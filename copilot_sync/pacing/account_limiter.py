@@ -272,13 +272,7 @@ class AccountLimiter:
         return self._away_until != -math.inf and self._clock() < self._away_until
 
     def _ask(
-        self,
-        name: str,
-        slot: str = "",
-        number: float = 0.0,
-        *,
-        budget: str = "",
-        rules: Optional[RateRules] = None,
+        self, name: str, slot: str = "", number: float = 0.0, *, budget: str = "", rules: Optional[RateRules] = None
     ) -> float:
         if name == "admit" and not self._later.empty():
             self._find_lost()
