@@ -58,6 +58,7 @@ html_theme_options = {
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_here_doc_delimiter = "EOF"
+copybutton_line_continuation_character = "\\"
 
 # The card is a picture of its own. Cards for each page would need matplotlib.
 ogp_site_name = "copilot_sync"
