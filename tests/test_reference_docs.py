@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Dict, Iterator, List, Set, Tuple, Type
 
@@ -73,7 +74,9 @@ def _home_of(name: str) -> str:
     """Return where a name is defined, so that one thing with two paths is one; the name itself if nothing tells."""
     module, _, attribute = name.rpartition(".")
     try:
-        value = getattr(importlib.import_module(module), attribute)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what langsmith calls, on Python 3.14
+            value = getattr(importlib.import_module(module), attribute)
     except ImportError:  # what an extra would bring is not here, or Django has no settings
         return name
     home = getattr(value, "__module__", None)
@@ -216,9 +219,8 @@ def test_an_example_prints_what_the_page_shows(page: str) -> None:
 def _error_classes(kind: Type[CopilotError] = CopilotError) -> Iterator[Type[CopilotError]]:
     """Yield a class of errors of the package, then those below it; not those of tests."""
     yield kind
-    for below in kind.__subclasses__():
-        if below.__module__.startswith("copilot_sync."):
-            yield from _error_classes(below)
+    for below in [each for each in kind.__subclasses__() if each.__module__.startswith("copilot_sync.")]:
+        yield from _error_classes(below)
 
 
 def test_the_tree_is_that_of_the_classes() -> None:

@@ -46,12 +46,15 @@ import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Type
 
 #: Seconds after which a wait has failed: for a command to end, a server to listen, a page to show what it should.
 PATIENCE = 120.0
 #: Seconds between two looks.
 _LOOK = 0.1
+#: Seconds after which files are saved again: a server that was starting may have read one before it was written, and
+#: have looked for changes only afterwards.
+SAVE_AGAIN = 10.0
 _ANY = "…"
 
 _MARK = re.compile(r"^ *\.\. (not run|server|stop|ctrl-c|fails|sees)(?:: *(.*))?$")
@@ -186,6 +189,7 @@ class Lesson:
         self.ports = _free_ports(self.steps)
         self.servers: List[Server] = []
         self.transcript: List[str] = []
+        self._written: Set[Path] = set()
         self.figure: Callable[[str], None] = lambda path: None
         self._counter = 0
         self._status = 0
@@ -247,7 +251,21 @@ class Lesson:
         path = self.folder / step.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._moved(step.text), encoding="utf-8")
+        self._written.add(path)
         self.transcript.append(f"[{step.name} is written]\n")
+
+    def _until(self, is_right: Callable[[], bool], end: float) -> bool:
+        """Look until it is right, or the time is over, and save the files again now and then."""
+        save_at = time.monotonic() + SAVE_AGAIN
+        while not is_right():
+            if time.monotonic() > end:
+                return False
+            if time.monotonic() > save_at:
+                for path in filter(Path.exists, self._written):
+                    os.utime(path)
+                save_at = time.monotonic() + SAVE_AGAIN
+            time.sleep(_LOOK)
+        return True
 
     def _run_block(self, step: Step) -> None:
         marks = dict(step.marks)
@@ -261,13 +279,15 @@ class Lesson:
 
     def _run(self, command: Command, status: Optional[int], press_at: Optional[str] = None) -> None:
         end = time.monotonic() + PATIENCE
-        while True:
+        output = ""
+
+        def is_right() -> bool:
+            nonlocal output
             output = self._run_once(command, end, press_at)
-            right = shows(command.shown, output) and status in (None, self._status)
-            # The server may not have loaded a file that was just written.
-            if right or not command.text.startswith("curl ") or time.monotonic() > end:
-                break
-            time.sleep(_LOOK)
+            return shows(command.shown, output) and status in (None, self._status)
+
+        # The server may not have loaded a file that was just written.
+        right = self._until(is_right, end if command.text.startswith("curl ") else 0.0)
         self.transcript.append(f"$ {command.text}\n{output}")
         if not right:
             expected = "\n".join(command.shown) or "anything"
@@ -347,11 +367,15 @@ class Lesson:
     def _look(self, step: Step) -> None:
         port, path, text = re.fullmatch(r"(\d*)(/\S*): (.+)", step.name).groups()  # type: ignore[union-attr]
         url = self.address(self._server(port).ports[0]) + path
-        end = time.monotonic() + PATIENCE
-        while self._moved(text) not in (got := _page(url)):
-            if time.monotonic() > end:
-                raise LessonError(f"{url} does not show {text!r} but:\n{got}")
-            time.sleep(_LOOK)
+        got = ""
+
+        def is_right() -> bool:
+            nonlocal got
+            got = _page(url)
+            return self._moved(text) in got
+
+        if not self._until(is_right, time.monotonic() + PATIENCE):
+            raise LessonError(f"{url} does not show {text!r} but:\n{got}")
         self.transcript.append(f"[{url} shows {text!r}]\n")
 
 

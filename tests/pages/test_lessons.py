@@ -216,3 +216,60 @@ def _lives(process: int) -> bool:
     """Whether it does; whoever adopted it may not have looked yet since it died."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], check=False, stdout=subprocess.PIPE).stdout
     return state[:1] not in (b"", b"Z")
+
+
+_LATE = """\
+import os, sys, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+page = Path("page.txt")
+shown, seen = page.read_bytes(), None
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        global shown, seen
+        if page.read_bytes() != shown:
+            seen = seen or page.stat().st_mtime_ns
+            if page.stat().st_mtime_ns != seen:
+                shown = page.read_bytes()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(shown)
+
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_looks_for_changes_too_late_sees_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that starts slowly does: Django's sees no change between its import of a file and its first look."""
+    monkeypatch.setattr("lessons.SAVE_AGAIN", 0.2)
+    (tmp_path / "late.py").write_text(_LATE)
+    page = tmp_path / "page.rst"
+    page.write_text(f"""
+.. code-block:: python
+   :caption: page.txt
+
+   one
+
+.. server: 8000
+
+.. code-block:: console
+
+   $ python {tmp_path / "late.py"} 8000
+
+.. sees: /: one
+
+.. code-block:: python
+   :caption: page.txt
+
+   two
+
+.. sees: /: two
+""")
+    with Lesson(page, tmp_path, dict(os.environ)) as lesson:
+        lesson.type_all()
