@@ -6,7 +6,12 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer cost, in tokens, as the service counted them; ``None`` if it did not say."""
+    """What an answer cost, as the service counted it.
+
+    Attributes:
+        input_tokens: Tokens of the question and what went with it; ``None`` if the service did not say.
+        output_tokens: Tokens of the answer; ``None`` if the service did not say.
+    """
 
     input_tokens: Optional[int] = None
     output_tokens: Optional[int] = None

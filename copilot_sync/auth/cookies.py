@@ -74,7 +74,7 @@ def get_cookies(domain: str = "github.com") -> Dict[str, str]:
         domain: The host to send them to, with or without a leading dot. Default ``github.com``.
 
     Returns:
-        Values by name: never empty.
+        Values by name, never empty.
 
     Raises:
         MissingCredentialsError: There are none. The message says what can be set, or what is wrong with
@@ -158,7 +158,7 @@ def read_cookies(
         now: The clock, in seconds since 1970.
 
     Returns:
-        Values by name, exactly as they stand in the source: never empty.
+        Values by name, exactly as they stand in the source, never empty.
 
     Raises:
         MissingCredentialsError: No cookie is left, ``user_session`` is expired or empty, or the file is missing or
