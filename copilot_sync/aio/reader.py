@@ -227,7 +227,7 @@ class AsyncReader(AsyncIterator[T], Generic[T]):
         """Have a thread do what blocks. It holds the steps, and never this object.
 
         Returns:
-            Whether one was started: not if the stream is over, or if there can't be another thread.
+            Whether one was started; not if the stream is over, or if there can't be another thread.
         """
         self._is_starting = False
         if self._has_ended or self._stream.closed:
