@@ -324,11 +324,12 @@ class AccountLimiter:
                 if self._keeper is not None:
                     return
                 self._is_closing = False
-                self._keeper = thread = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
+                thread = self._keeper = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
             start_thread(thread)
         except BaseException as error:
-            if thread is not None and not thread.is_alive():
-                self._keeper = None
+            with self._lock:  # or it may begin between the look at it and the next line
+                if thread is self._keeper and thread is not None and not thread.is_alive():
+                    self._keeper = None
             if not isinstance(error, RuntimeError):  # an interruption
                 raise
             # There can't be another thread: the leases end by themselves.
