@@ -8,8 +8,10 @@ import contextlib
 import contextvars
 import queue
 import threading
+import time
 import weakref
-from typing import Any, Callable, Generic, List, Optional, TypeVar
+from collections import deque
+from typing import Any, Callable, Deque, Generic, List, Optional, TypeVar
 
 T = TypeVar("T")
 
@@ -55,20 +57,42 @@ def start_thread(thread: threading.Thread) -> None:
         raise failure
 
 
-def next_item(items: "queue.SimpleQueue[T]", seconds: float) -> T:
-    """Take the next item, and wait up to so many seconds for it. Only one thread may take items.
+class ItemQueue(Generic[T]):
+    """Items for a thread that waits for the next one up to some time.
 
-    The ``get`` of CPython 3.8 and 3.9 can wait for ever instead, if less time was left than it took to find the queue
-    empty: that first look takes a lock which nobody holds, and what is left of the time is negative then. A look that
-    does not wait takes that lock before.
-
-    Raises:
-        queue.Empty: None came in time.
+    Any thread, a handler of a signal and a destructor may put one. The ``SimpleQueue`` of Python before 3.13 can wait
+    for ever instead: if a wait was interrupted, or came late to its turn, what is left of its time may be negative,
+    which is no limit there.
     """
-    try:
-        return items.get_nowait()
-    except queue.Empty:
-        return items.get(timeout=seconds)
+
+    def __init__(self) -> None:
+        self._items: Deque[T] = deque()
+        self._wake = threading.Lock()  # released if there may be another item
+
+    def empty(self) -> bool:
+        """Whether there is no item now."""
+        return not self._items
+
+    def put(self, item: T) -> None:
+        """Add an item, and wait for nothing."""
+        self._items.append(item)
+        with contextlib.suppress(RuntimeError):  # it was released
+            self._wake.release()
+
+    def get(self, timeout: float) -> T:
+        """Take the next item, and wait up to so many seconds for it. Only one thread may wait.
+
+        Raises:
+            queue.Empty: None came in time.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._items.popleft()
+            left = end - time.monotonic()
+            if left <= 0:
+                raise queue.Empty
+            self._wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
 
 
 class ThreadResult(Generic[T]):

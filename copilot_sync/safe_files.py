@@ -82,7 +82,7 @@ def make_folder(path: str) -> None:
     if os.path.isdir(path):
         return
     above = os.path.dirname(path)
-    if above and not os.path.exists(above):
+    if above not in ("", path) and not os.path.exists(above):  # above a drive that is missing is the drive itself
         make_folder(above)
     os.makedirs(path, mode=0o700, exist_ok=True)
 

@@ -208,6 +208,31 @@ def test_there_is_one_thread_though_its_start_was_interrupted(
     assert keepers_of(one) == []
 
 
+def test_a_thread_that_begins_while_it_is_given_up_is_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not forgotten while it runs: another one would take its work."""
+    one = AccountLimiter("x", FolderStore(tmp_path), ONE)
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.setattr(thread, "is_alive", lambda: begins(thread))
+        raise KeyboardInterrupt
+
+    def begins(thread: threading.Thread) -> bool:
+        thread.start()
+        thread.join(0.2)  # until it waits for work, or for whoever looks at it
+        return False
+
+    monkeypatch.setattr(account_limiter, "start_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.try_admit()
+    (late,) = keepers_of(one)
+    wait_until(lambda: one._keeper is late)
+    one._held.clear()
+    one.close()
+    assert keepers_of(one) == []
+
+
 def test_a_slot_is_forgotten_before_it_is_given_back(tmp_path: Path) -> None:
     """Or the thread might renew it afterwards, and it would be held for a lease."""
     seen: List[bool] = []

@@ -4,6 +4,9 @@ import contextvars
 import gc
 import platform
 import queue
+import signal
+import subprocess
+import sys
 import threading
 import weakref
 from typing import Any, Callable, List
@@ -11,7 +14,7 @@ from typing import Any, Callable, List
 import pytest
 from support import PATIENCE, Worker, collect_garbage, nothing_left_open, wait_for
 
-from copilot_sync.os_threads import ThreadResult, next_item
+from copilot_sync.os_threads import ItemQueue, ThreadResult
 
 
 def test_what_a_function_returns_can_be_taken() -> None:
@@ -187,14 +190,41 @@ def test_who_can_have_no_thread_is_told(monkeypatch: pytest.MonkeyPatch, call: C
 @pytest.mark.parametrize("seconds", [0.0, 1e-9])
 def test_a_wait_for_an_item_ends_with_its_time(seconds: float) -> None:
     """However little time that is, and however long the thread has to wait for its turn in between."""
-    items: queue.SimpleQueue[int] = queue.SimpleQueue()
+    items: ItemQueue[int] = ItemQueue()
 
     def take_all() -> None:
         for number in range(20_000):
             items.put(number)
-            assert next_item(items, PATIENCE) == number
+            assert items.get(PATIENCE) == number
             if number % 100 == 0 or not seconds:  # a wait takes milliseconds
                 with pytest.raises(queue.Empty):
-                    next_item(items, seconds)
+                    items.get(seconds)
 
     assert Worker(take_all).ended_within(PATIENCE), "it waits for ever"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such signals")
+def test_a_wait_for_an_item_ends_though_a_signal_was_handled_for_longer() -> None:
+    """What is left of its time then is less than nothing, which is no time without end."""
+    program = """
+import queue, signal, time
+from copilot_sync.os_threads import ItemQueue
+
+handled = []
+
+
+def handle(*_):
+    time.sleep(0.4)
+    handled.append(1)
+
+
+signal.signal(signal.SIGALRM, handle)
+items = ItemQueue()
+while not handled:
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        items.get(0.3)
+    except queue.Empty:
+        pass
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=3 * PATIENCE)

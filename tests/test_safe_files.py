@@ -53,3 +53,12 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
     with pytest.raises(NotADirectoryError):
         make_folder(os.path.join(os.devnull, "a", "b"))
+
+
+def test_a_drive_that_is_missing_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a root may be missing, and above it there is nothing to make."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "exists", lambda path: False)
+        patch.setattr(os.path, "isdir", lambda path: False)
+        with pytest.raises(FileExistsError):  # from POSIX, which does have a root
+            make_folder("/missing/folder")

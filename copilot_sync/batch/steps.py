@@ -13,7 +13,7 @@ from copilot_sync.batch.work_items import WorkItem
 from copilot_sync.batch.workers import WorkerPool
 from copilot_sync.errors import StreamClosedError
 from copilot_sync.models import Answer
-from copilot_sync.os_threads import next_item
+from copilot_sync.os_threads import ItemQueue
 
 #: Seconds between two chances for a Ctrl-C, which does not end a wait on Windows.
 _WAKE = 1.0
@@ -33,7 +33,7 @@ class StepRunner:
         self.running = 0
         self._pool = pool
         self._stopped = False
-        self._ended: queue.SimpleQueue[Optional[_EndedStep]] = queue.SimpleQueue()  # None wakes the thread that waits
+        self._ended: ItemQueue[Optional[_EndedStep]] = ItemQueue()  # None wakes the thread that waits
 
     @property
     def may_duplicate(self) -> bool:
@@ -102,7 +102,7 @@ class StepRunner:
     def _wait(self, seconds: float) -> "Optional[_EndedStep]":
         ended = None
         with contextlib.suppress(queue.Empty):
-            ended = next_item(self._ended, seconds)
+            ended = self._ended.get(seconds)
         self.check_stopped()
         return ended
 

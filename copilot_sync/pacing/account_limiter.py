@@ -25,7 +25,7 @@ from collections import deque
 from typing import Callable, Deque, Optional, Set, Tuple
 
 from copilot_sync.errors import RateLimitError
-from copilot_sync.os_threads import next_item, start_thread
+from copilot_sync.os_threads import ItemQueue, start_thread
 from copilot_sync.pacing.account_state import IS_CAREFUL, RateRules
 from copilot_sync.pacing.shared_state import MemoryStore, Store, StoreError
 from copilot_sync.settings import RetryPolicy
@@ -107,7 +107,7 @@ class AccountLimiter:
         self._held: Set[str] = set()  # slots
         self._keeper: Optional[threading.Thread] = None
         self._is_closing = False
-        self._later: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()  # may wait for the store
+        self._later: ItemQueue[Optional[Callable[[], None]]] = ItemQueue()  # may wait for the store
         self._seen_at = -math.inf
         self._next_at = math.inf  # when the first in the queue may begin, as far as it is known
         reset_after_fork(self)
@@ -223,7 +223,7 @@ class AccountLimiter:
         """Give back what was left in a hurry, if there is no thread that does."""
         while self._keeper is None and not self._later.empty():
             with contextlib.suppress(queue.Empty):  # another thread was faster
-                work = self._later.get_nowait()
+                work = self._later.get(0.0)
                 if work is not None:
                     work()
 
@@ -324,11 +324,12 @@ class AccountLimiter:
                 if self._keeper is not None:
                     return
                 self._is_closing = False
-                self._keeper = thread = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
+                thread = self._keeper = threading.Thread(target=self._keep, name="copilot-sync-limits", daemon=True)
             start_thread(thread)
         except BaseException as error:
-            if thread is not None and not thread.is_alive():
-                self._keeper = None
+            with self._lock:  # or it may begin between the look at it and the next line
+                if thread is self._keeper and thread is not None and not thread.is_alive():
+                    self._keeper = None
             if not isinstance(error, RuntimeError):  # an interruption
                 raise
             # There can't be another thread: the leases end by themselves.
@@ -344,7 +345,7 @@ class AccountLimiter:
         due = self._clock() + pause
         while True:
             try:
-                work = next_item(self._later, max(0.0, due - self._clock()))
+                work = self._later.get(due - self._clock())
             except queue.Empty:
                 with self._lock:
                     slots = list(self._held)
