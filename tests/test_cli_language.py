@@ -3,6 +3,7 @@
 import ast
 import gettext
 import inspect
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from command_line import ALL, command, each_command
 from terminals import CTRL_D, Terminal
 
-from copilot_sync.cli import language
+from copilot_sync.cli import config, language
 from copilot_sync.cli.durations import duration
 from copilot_sync.cli.output import ago
 from copilot_sync.cli.program import COMMANDS, run
@@ -79,10 +80,8 @@ def modules() -> Iterator[Tuple[str, ast.Module]]:
         yield path.name, ast.parse(path.read_text(encoding="utf-8"))
 
 
-def name_of(node: ast.AST) -> str:
-    """The name of what a node calls; empty if it is no call."""
-    if not isinstance(node, ast.Call):
-        return ""
+def name_of(node: ast.Call) -> str:
+    """The name of what a node calls."""
     return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
 
 
@@ -332,10 +331,10 @@ def test_an_error_of_the_library_stays_english_and_its_advice_is_russian(served:
 
 def test_a_program_gets_english(served: Emulator) -> None:
     """Lines with tabs, JSON and the log are the same in each language, and stdout of a pipe has no heading."""
-    quota, listed, config, logged = printed(["quota"], ["models"], ["config"], ["models", "--verbose"])
+    quota, listed, settings, logged = printed(["quota"], ["models"], ["config"], ["models", "--verbose"])
     assert "plan\tpro\n" in quota
-    assert "\tdefault\n" in config
-    assert not re.search("[а-яё]", quota + listed + config + logged)
+    assert "\tdefault\n" in settings
+    assert not re.search("[а-яё]", quota + listed + settings + logged)
     assert "copilot-sync: " in logged
 
 
@@ -473,6 +472,41 @@ def test_a_terminal_without_cyrillic_gets_english(encoding: str, first: str) -> 
     assert shown.startswith(first)
     assert "?" not in shown
     assert encoding != "koi8-r" or 'промпт; "-" - это stdin' in " ".join(shown.split())
+
+
+def test_a_stream_without_cyrillic_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the two is enough: what is told to somebody goes to both."""
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    for name, value in RUSSIAN.items():
+        monkeypatch.setenv(name, value)
+    with language.speaking():
+        assert not language.is_translated()
+
+
+def test_a_command_itself_stays_as_it_is(in_russian: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy is translated, for a command is made once in a process. What stands for a default is so, too."""
+    assert run(["serve", "--help"]) == 0
+    assert "[по умолчанию: (каталог состояния" in capsys.readouterr().out
+    (option,) = [each for each in ALL[("serve",)].params if each.name == "batches"]
+    assert (
+        isinstance(option, click.Option)
+        and option.help == "Where batches are kept."
+        and option.show_default == "user's state folder"
+    )
+
+
+def test_where_a_setting_comes_from_is_said_in_russian(in_russian: None) -> None:
+    """A file and a table of it keep their names."""
+    origins = [
+        "[profiles.work] of /a of b/config.toml",
+        "/a of b/config.toml",
+        "COPILOT_SYNC_MODEL",
+        "login",
+        "default",
+    ]
+    assert list(map(config._origin_for_person, origins)) == [
+        "[profiles.work] в /a of b/config.toml", "/a of b/config.toml", "COPILOT_SYNC_MODEL", "вход", "по умолчанию",
+    ]  # fmt: skip
 
 
 def test_what_no_terminal_of_this_kind_has_is_a_question_mark(in_russian: None) -> None:
