@@ -18,11 +18,14 @@ import pytest
 from command_line import ALL, command, each_command
 from terminals import CTRL_D, Terminal
 
+from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.cli import config, language
+from copilot_sync.cli.checks import check_credentials
 from copilot_sync.cli.durations import duration
 from copilot_sync.cli.output import ago
 from copilot_sync.cli.program import COMMANDS, run
 from copilot_sync.emulator import Emulator, Fault
+from copilot_sync.settings import Environment
 
 CLI = Path(language.__file__).parent
 CATALOG = Path(language.LOCALE, "ru", "LC_MESSAGES", "copilot-sync.po")
@@ -507,6 +510,13 @@ def test_where_a_setting_comes_from_is_said_in_russian(in_russian: None) -> None
     assert list(map(config._origin_for_person, origins)) == [
         "[profiles.work] в /a of b/config.toml", "/a of b/config.toml", "COPILOT_SYNC_MODEL", "вход", "по умолчанию",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place, words", [("a browser of this machine", "браузера этой машины"), ("/x.txt", "/x.txt")])
+def test_where_cookies_come_from_is_said_in_russian(place: str, words: str, in_russian: None) -> None:
+    """A file keeps its name."""
+    check = check_credentials(Environment.read({}), lambda: FoundCookies(place, {"user_session": "x"}))
+    assert (check.name, check.detail) == ("учётные данные", f"1 cookie из {words}")
 
 
 def test_what_no_terminal_of_this_kind_has_is_a_question_mark(in_russian: None) -> None:

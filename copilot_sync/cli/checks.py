@@ -19,7 +19,7 @@ import requests
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.stored_logins import login_file
-from copilot_sync.cli.language import _, ngettext
+from copilot_sync.cli.language import _, marked, ngettext
 from copilot_sync.cli.quota import UNKNOWN, quota_rows
 from copilot_sync.cli.user_settings import read_user_settings
 from copilot_sync.client import Client
@@ -51,6 +51,8 @@ _OLDEST_PYTHON = (3, 8)
 _OLDEST_URLLIB3 = (1, 26)
 #: How long a check that uses the network may take.
 CHECK_TIMEOUT = Timeout(connect=10.0, read=10.0, total=20.0)
+#: What ``find_cookies`` calls one. Its other places have names.
+_BROWSER = marked("a browser of this machine")
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -226,7 +228,7 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
         return Check(_("credentials"), State.FAIL, str(error.args[0]), "copilot-sync login")
     count = len(found.cookies)
     detail = ngettext("{count} cookie from {place}", "{count} cookies from {place}", count)
-    detail = detail.format(count=count, place=found.place)
+    detail = detail.format(count=count, place=_(_BROWSER) if found.place == _BROWSER else found.place)
     if not found.has_session:
         advice = _("sign in at github.com, export its cookies, point {name} at them").format(name=COOKIES_VARIABLE)
         detail += _(", but no user_session among them")
