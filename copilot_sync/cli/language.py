@@ -4,6 +4,8 @@ Commands mark their texts with ``_``, ``ngettext`` and ``marked``. ``click`` ask
 all of them stand in one catalog, in ``copilot_sync/locale``. Only a program that runs chooses a language, and English
 opens no catalog. What programs read stays English: JSON, lines with tabs, the log and the texts of the library's
 errors.
+
+Threads: the language is confined to the main thread, which chooses it; the others only read which it is.
 """
 
 import codecs
