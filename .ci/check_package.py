@@ -25,11 +25,12 @@ def main(dist: Path) -> None:
 
 
 def check_wheel(wheel: Path) -> None:
-    """The wheel holds the package, its type marker and nothing else."""
+    """The wheel holds the package, its type marker, the catalog of its Russian words and nothing else."""
     names = zipfile.ZipFile(wheel).namelist()
     strangers = [name for name in names if name.split("/")[0] != PACKAGE and ".dist-info/" not in name]
     expect(not strangers, f"{wheel.name} holds more than the package: {strangers}")
-    expect(f"{PACKAGE}/py.typed" in names, f"{wheel.name} lacks {PACKAGE}/py.typed")
+    for name in ("py.typed", "locale/ru/LC_MESSAGES/copilot-sync.mo"):
+        expect(f"{PACKAGE}/{name}" in names, f"{wheel.name} lacks {PACKAGE}/{name}")
 
 
 def unpack_suite(sdist: Path) -> None:

@@ -28,6 +28,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGQUIT"):  # pragma: no branch - not on Windows
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
+# The command line speaks English here, whatever the locale is. A test of its languages sets these variables itself.
+os.environ["LANGUAGE"] = "en"
+
 _VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
 _PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
 _CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"]

@@ -112,7 +112,8 @@ def test_help_imports_nothing_that_draws(arguments: List[str]) -> None:
     named = {f"copilot_sync.cli.{name}" for name in COMMANDS}
     assert loaded & named == {f"copilot_sync.cli.{arguments[0]}"} & named
     assert len(arguments) > 1 or loaded <= {
-        f"copilot_sync.cli.{name}" for name in ("failures", "log", "profile_option", "program")
+        f"copilot_sync.cli.{name}"
+        for name in ("failures", "help_texts", "language", "log", "profile_option", "program", "terminal")
     }
     assert [name for name in loaded if not name.startswith("copilot_sync.cli.")] == []
 

@@ -336,12 +336,12 @@ def test_ctrl_c_pressed_again_at_once_does_not_end_the_chat(
     """While the hint about the first one is being written."""
     presses, note = 2, chat._note
 
-    def pressed(text: str) -> None:
+    def pressed(text: str, **values: object) -> None:
         nonlocal presses
         if "ends the chat" in text and presses:
             presses -= 1
             raise KeyboardInterrupt
-        note(text)
+        note(text, **values)
 
     monkeypatch.setattr(chat, "_note", pressed)
     typed(KeyboardInterrupt(), "one")

@@ -11,15 +11,17 @@ import sys
 def main() -> None:
     """Run the command line with the arguments of the process, and end the process with its exit status."""
     try:
-        from copilot_sync.cli.program import run
+        from copilot_sync.cli.language import _, speaking
 
-        status = run(sys.argv[1:])
+        with speaking():
+            try:
+                from copilot_sync.cli.program import run
+
+                status = run(sys.argv[1:])
+            except ImportError as error:
+                advice = _('copilot-sync: the command line needs {name}: pip install "copilot-sync[cli]"')
+                print(advice.format(name=error.name), file=sys.stderr)
+                status = 1
     except KeyboardInterrupt:
         status = 130
-    except ImportError as error:
-        print(
-            f'copilot-sync: the command line needs {error.name}: pip install "copilot-sync[cli]"',
-            file=sys.stderr,
-        )
-        status = 1
     sys.exit(status)

@@ -7,6 +7,7 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, play_demo, read_proxy, report_usage_errors
+from copilot_sync.cli.language import _
 from copilot_sync.cli.output import show_answer, show_data, show_json, show_references
 from copilot_sync.cli.question import read_attachments, read_question, with_images
 from copilot_sync.cli.schemas import read_expectation
@@ -68,7 +69,7 @@ def ask(
     question = with_images(read_question(prompt), images)
     attachments = read_attachments(files)
     if repairs is not None and schema is None:
-        raise click.UsageError("--repairs is for answers that have to fit: add --schema, or omit it")
+        raise click.UsageError(_("--repairs is for answers that have to fit: add --schema, or omit it"))
     expected = read_expectation(schema, repairs, emulated=emulated)
     awaited = AwaitedAnswer()
     proxy = None if emulated else read_proxy(proxy)

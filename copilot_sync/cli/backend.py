@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import click
 
 from copilot_sync.auth.caches import FileCache
+from copilot_sync.cli.language import _, ngettext
 from copilot_sync.cli.last_conversation import LastConversation
 from copilot_sync.cli.log import LineHandler
 from copilot_sync.cli.user_settings import UserSettings, read_user_settings
@@ -75,13 +76,17 @@ class Backend:
             click.ClickException: Both options were given, or there is no last conversation.
         """
         if identifier and go_on:
-            raise click.UsageError("--conversation and --continue exclude each other: use one of them")
+            raise click.UsageError(
+                _("{one} and {other} exclude each other: use one of them").format(
+                    one="--conversation", other="--continue"
+                )
+            )
         if not go_on:
             return Conversation(self.full_ids([identifier])[0]) if identifier else None
         conversation = self.last_conversation.load()
         if conversation is None:
             raise click.ClickException(
-                "there is no last conversation to continue: omit --continue, or choose one with --conversation"
+                _("there is no last conversation to continue: omit --continue, or choose one with --conversation")
             )
         return conversation
 
@@ -109,12 +114,12 @@ class Backend:
             click.ClickException: Both were given, or neither, or there is no last conversation; and as ``full_ids``.
         """
         if last == (identifier is not None):
-            raise click.UsageError("name one conversation: by its ID, or by --last")
+            raise click.UsageError(_("name one conversation: by its ID, or by --last"))
         if identifier is not None:
             return self.full_ids([identifier])[0]
         conversation = self.last_conversation.load()
         if conversation is None:
-            raise click.ClickException('there is no last conversation; see "copilot-sync threads list"')
+            raise click.ClickException(_('there is no last conversation; see "copilot-sync threads list"'))
         return conversation.conversation_id
 
 
@@ -125,10 +130,14 @@ def _full_id(beginning: str, known: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise click.UsageError(
-            f'no conversation has an id that begins with {beginning}; see "copilot-sync threads list"'
+        words = _('no conversation has an id that begins with {beginning}; see "copilot-sync threads list"')
+    else:
+        words = ngettext(
+            "{count} conversation has an id that begins with {beginning}: type more of it",
+            "{count} conversations have ids that begin with {beginning}: type more of it",
+            len(found),
         )
-    raise click.UsageError(f"{len(found)} conversations have ids that begin with {beginning}: type more of it")
+    raise click.UsageError(words.format(count=len(found), beginning=beginning))
 
 
 @contextlib.contextmanager
@@ -192,7 +201,7 @@ def _real(stack: contextlib.ExitStack, pace: CommandPace, waits: WaitsIn, **opti
         given.update((name, value) for name, value in options.items() if name != "proxy" or value)
         client = Client(token_cache=token_cache_file(environment), ledger=ledger, **_limits(urls, pace), **given)
     except (TypeError, ValueError) as error:
-        raise click.ClickException(f"an environment variable is wrong: {error}") from error
+        raise click.ClickException(_("an environment variable is wrong: {error}").format(error=error)) from error
     line = stack.enter_context(WaitLine(stack.enter_context(client), waits))
     stack.enter_context(_told_of_limits(logging.INFO if waits is WaitsIn.LOG or not line.is_shown else logging.WARNING))
     store = FileCache(os.path.join(state_folder(), "conversations.json"))
@@ -259,8 +268,11 @@ def _emulated(
     emulator = Emulator(reply=echo)
     prepare(emulator, _EMULATED_PACE)
     stack.enter_context(emulator)
-    answers = "it repeats your question" if emulator.reply is echo else "its answers are prepared"
-    click.echo(f"copilot-sync: this is the emulator: {answers}, no model is involved", err=True)
+    if emulator.reply is echo:
+        words = _("this is the emulator: it repeats your question, no model is involved")
+    else:
+        words = _("this is the emulator: its answers are prepared, no model is involved")
+    click.echo(f"copilot-sync: {words}", err=True)
     client = Client(
         cookies=emulator.cookies,
         github_url=emulator.github_url,

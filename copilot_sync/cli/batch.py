@@ -24,6 +24,8 @@ from copilot_sync.batch.results import Result
 from copilot_sync.batch.runs import Run, run
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, report_usage_errors
+from copilot_sync.cli.durations import duration
+from copilot_sync.cli.language import _, marked
 from copilot_sync.cli.output import show_json
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.schemas import read_expectation
@@ -33,7 +35,6 @@ from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.settings import Timeout
 from copilot_sync.stepping import Delay
 from copilot_sync.structured import REPAIRS
-from copilot_sync.times import duration
 from copilot_sync.user_folders import cache_folder
 
 FAILED = 1
@@ -41,7 +42,7 @@ SOME_FAILED = 3
 #: Seconds between two lines of progress if stderr is not a terminal.
 _BETWEEN_LINES = 10.0
 #: Why everybody waits.
-_PAUSE = "the service asked to slow down, or failed"
+_PAUSE = marked("the service asked to slow down, or failed")
 #: Stands for stdout. A file of that name is ``./-``.
 _STDOUT = "-"
 #: Stands for the user's own folder of answers.
@@ -172,9 +173,10 @@ def _answer_cache(folder: Optional[str], emulated: bool) -> Optional[str]:
 
 def _check_output(prompts: str, output: str, retry_failed: bool) -> None:
     if output == _STDOUT and retry_failed:
-        raise click.UsageError("--retry-failed needs the file that holds the failed results, and -o - is stdout")
+        raise click.UsageError(_("--retry-failed needs the file that holds the failed results, and -o - is stdout"))
     if _STDOUT not in (prompts, output) and os.path.exists(output) and os.path.samefile(prompts, output):
-        raise click.UsageError(f"{output} is the file of the prompts: name another one for the results")
+        words = _("{file} is the file of the prompts: name another one for the results")
+        raise click.UsageError(words.format(file=output))
 
 
 def _open_prompts(prompts: str, form: Optional[str]) -> PromptFile:
@@ -297,18 +299,19 @@ class Tally:
     def waiting(self) -> str:
         """What the batch waits for; ``""`` for nothing."""
         pause = self._limiter.pause
-        return words_of(Delay("service", pause, _PAUSE)) or self._waits()
+        return words_of(Delay("service", pause, _(_PAUSE))) or self._waits()
 
     def progress(self) -> str:
         """How it goes: what failed, how fast it is, and how long it will take, or what it waits for."""
         left = self.seconds_left
-        rest = self.waiting() or ("" if left is None else f"{duration(left)} left")
-        return ", ".join(filter(None, [f"{self.failed} failed", f"{self.rate:.0f} a minute", rest]))
+        rest = self.waiting() or ("" if left is None else _("{time} left").format(time=duration(left)))
+        failed, rate = _("{count} failed").format(count=self.failed), _("{count:.0f} a minute").format(count=self.rate)
+        return ", ".join(filter(None, [failed, rate, rest]))
 
     def line(self) -> str:
         """The progress in one line."""
-        of = "" if self.total is None else f" of {self.total}"
-        return f"{self.done}{of} done, {self.progress()}"
+        done = _("{count} done") if self.total is None else _("{count} of {total} done")
+        return f"{done.format(count=self.done, total=self.total)}, {self.progress()}"
 
     def summary(self, output: str, command: Sequence[str]) -> Iterator[str]:
         """The lines to print at the end.
@@ -317,25 +320,32 @@ class Tally:
             output: The file of the results, or ``-``.
             command: What was typed.
         """
-        before = f", done before: {self.results.skipped}" if self.results.skipped else ""
-        took = duration(self._clock() - self._began)
-        cached = f" ({self.cached} from the cache)" if self.cached else ""
-        yield f"answered: {self.answered}{cached}, failed: {self.failed}{before}, in {took}"
+        yield ", ".join(self._counts())
         pauses, seconds = self._limiter.pauses
         if pauses:
-            yield f"pauses: {pauses}, {duration(seconds)} in all, because {_PAUSE}"
+            words = _("pauses: {count}, {time} in all, because {reason}")
+            yield words.format(count=pauses, time=duration(seconds), reason=_(_PAUSE))
         if self.answered > self.cached:
             p50, p95 = self.percentile(0.5), self.percentile(0.95)
-            yield f"seconds for an answer: p50 {p50:g}, p95 {p95:g}"
-            yield f"tokens: {self.input_tokens} in, {self.output_tokens} out"
+            yield _("seconds for an answer: p50 {p50:g}, p95 {p95:g}").format(p50=p50, p95=p95)
+            yield _("tokens: {input} in, {output} out").format(input=self.input_tokens, output=self.output_tokens)
         if output != _STDOUT:
-            yield f"results: {output}"
+            yield _("results: {file}").format(file=output)
         if self.total is not None and self.done < self.total:
-            again = "" if output == _STDOUT else f"; go on with: {shlex.join(command)}"
-            yield f"not done: {self.total - self.done}{again}"
+            again = "" if output == _STDOUT else _("; go on with: {command}").format(command=shlex.join(command))
+            yield _("not done: {count}").format(count=self.total - self.done) + again
         elif output != _STDOUT and self.failed + self.results.skipped_failures:
             typed = command if "--retry-failed" in command else [*command, "--retry-failed"]
-            yield f"why prompts failed stands in the results; ask them again with: {shlex.join(typed)}"
+            words = _("why prompts failed stands in the results; ask them again with: {command}")
+            yield words.format(command=shlex.join(typed))
+
+    def _counts(self) -> Iterator[str]:
+        answered = _("answered: {count} ({cached} from the cache)") if self.cached else _("answered: {count}")
+        yield answered.format(count=self.answered, cached=self.cached)
+        yield _("failed: {count}").format(count=self.failed)
+        if self.results.skipped:
+            yield _("done before: {count}").format(count=self.results.skipped)
+        yield _("in {time}").format(time=duration(self._clock() - self._began))
 
 
 def _has_bar(has_results: bool) -> bool:

@@ -18,8 +18,9 @@ from copilot_sync.cli import options
 from copilot_sync.cli.backend import Backend, open_backend, play_demo
 from copilot_sync.cli.clipboard import copy_to_clipboard
 from copilot_sync.cli.failures import describe_error
+from copilot_sync.cli.language import _, marked
 from copilot_sync.cli.line_input import QUOTES, Entry, History, Keyboard, ReadLine, piped_line, plain_line, read_entry
-from copilot_sync.cli.output import ago, markdown_of, show_answer, show_heading
+from copilot_sync.cli.output import ago, author_of, markdown_of, show_answer, show_heading
 from copilot_sync.cli.question import read_attachments
 from copilot_sync.cli.terminal import editing_screen, is_terminal
 from copilot_sync.errors import CopilotError
@@ -36,7 +37,7 @@ from copilot_sync.user_folders import state_folder
 if TYPE_CHECKING:
     from copilot_sync.cli.line_editor import LineEditor
 
-_HELP = f"""\
+_HELP = marked("""\
 /model [ID]   show the model, or switch to another one
 /retry [ID]   ask the last question again, perhaps another model
 /edit [TEXT]  ask TEXT, or what is typed next, in place of the last question
@@ -50,8 +51,8 @@ _HELP = f"""\
 /help         show this
 /quit         end the chat, like Ctrl-D
 
-{QUOTES} opens a block of several lines, and {QUOTES} at the end of a line closes it.
-Ctrl-C stops an answer, or discards what is being typed."""
+{quotes} opens a block of several lines, and {quotes} at the end of a line closes it.
+Ctrl-C stops an answer, or discards what is being typed.""")
 
 #: How many conversations ``/list`` shows.
 _LISTED = 20
@@ -146,7 +147,7 @@ class _ChatLoop:
             try:
                 if was_interrupted:
                     self._is_editing = False
-                    _note("\n(Ctrl-D or /quit ends the chat)")
+                    _note("\n" + _("(Ctrl-D or /quit ends the chat)"))
                     was_interrupted = False
                 with self._backend.waits.hidden():  # those of what runs in the background
                     entry = read_entry(read_line)
@@ -160,7 +161,7 @@ class _ChatLoop:
     def show_end(self) -> None:
         """Print the conversation's id, with which it can be continued."""
         if self._chat.conversation is not None:
-            _note(f"conversation {one_line(self._chat.conversation.conversation_id)}")
+            _note(_("conversation {id}"), id=one_line(self._chat.conversation.conversation_id))
 
     def close(self) -> None:
         """End what still runs in the background."""
@@ -171,7 +172,7 @@ class _ChatLoop:
     def _reader(self) -> ReadLine:
         if not self._is_interactive:
             return piped_line
-        _note(f"{self._model}: ask, or type /help; Ctrl-D ends")
+        _note(_("{model}: ask, or type /help; Ctrl-D ends"), model=self._model)
         history = History(os.path.join(state_folder(), "chat-history"))
         screen = editing_screen()
         self._line_editor = None if screen is None else self._editor(screen, history.load())
@@ -219,17 +220,17 @@ class _ChatLoop:
         if question:
             self._edit(question)
         elif self._chat.conversation is None and self._chat.question is None:
-            _note("there is no question yet that could be edited")
+            _note(_("there is no question yet that could be edited"))
         else:
             self._is_editing = True
             if self._line_editor is not None:
                 self._line_editor.offer(self._last_question())
-            _note("the next question takes the place of the last one; an empty line keeps that as it is")
+            _note(_("the next question takes the place of the last one; an empty line keeps that as it is"))
 
     def _edit(self, question: str) -> None:
         self._is_editing = False
         if not question.strip():
-            _note("nothing was changed")
+            _note(_("nothing was changed"))
             return
         options = {**self._taken_files(), **self._options}
         stream = self._in_place(lambda: self._chat.stream_edit(question, model=self._model, **options))
@@ -258,7 +259,7 @@ class _ChatLoop:
         except KeyboardInterrupt:
             if not self._is_interactive:
                 raise
-            _note("(stopped)")
+            _note(_("(stopped)"))
         except CopilotError as error:
             self._report(error)
         finally:
@@ -269,7 +270,7 @@ class _ChatLoop:
         """Show an error to somebody who can go on; in a pipe it ends the program."""
         if not self._is_interactive:
             raise error
-        _note(f"Error: {describe_error(error, click.get_current_context().find_root().ensure_object(dict))}")
+        _note(_("Error: {message}"), message=describe_error(error, _flags()))
 
     def _record(self, turn: _ChatTurn, in_place: bool) -> None:
         """Add a turn to the transcript, and save the conversation with its last message.
@@ -295,7 +296,7 @@ class _ChatLoop:
     def _commands(self) -> Dict[str, Optional[Callable[[str], None]]]:
         """Return what each command does with its argument; ``None`` for those that end the chat."""
         return {
-            "help": lambda _: _note(_HELP),
+            "help": lambda _argument: _note(_(_HELP), quotes=QUOTES),
             "model": self._choose_model,
             "retry": self._retry,
             "edit": self._begin_edit,
@@ -313,7 +314,7 @@ class _ChatLoop:
     def _run_command(self, name: str, argument: str) -> bool:
         commands = self._commands()
         if name not in commands:
-            _note(f"there is no command /{name}; /help shows those that there are")
+            _note(_("there is no command /{name}; /help shows those that there are"), name=name)
             return True
         command = commands[name]
         if command is not None:
@@ -322,11 +323,11 @@ class _ChatLoop:
 
     def _choose_model(self, identifier: str) -> None:
         self._model = identifier or self._model
-        _note(f"the model is {self._model}")
+        _note(_("the model is {model}"), model=self._model)
 
-    def _start_new(self, _: str) -> None:
+    def _start_new(self, _argument: str) -> None:
         self._go_to(None)
-        _note("a new conversation begins")
+        _note(_("a new conversation begins"))
 
     def _go_to(self, conversation: Optional[Conversation]) -> None:
         """Leave the conversation for another one, or for a new one, which gets the instructions."""
@@ -339,21 +340,22 @@ class _ChatLoop:
 
     def _attach(self, name: str) -> None:
         if not name:
-            _note("/file needs the name of a file")
+            _note(_("{command} needs the name of a file"), command="/file")
             return
         try:
             self._files += read_attachments([os.path.expanduser(name)])
         except click.UsageError as error:
             _note(error.message)
         else:
-            _note(f"{name} goes with the next question")
+            _note(_("{file} goes with the next question"), file=name)
 
     def _instruct(self, text: str) -> None:
         if text:
             self._system = well_formed(text)
             self._start_new("")
         else:
-            _note(f"the instructions are: {one_line(self._system)}" if self._system else "there are no instructions")
+            system = one_line(self._system)
+            _note(_("the instructions are: {system}") if system else _("there are no instructions"), system=system)
 
     def _list(self, text: str) -> None:
         try:
@@ -364,13 +366,13 @@ class _ChatLoop:
         for thread in found[:_LISTED]:
             _note(f"{one_line(thread.id)[:8]}  {ago(thread.updated_at)}  {one_line(thread.name)}")
         if len(found) > _LISTED:
-            _note(f"and {len(found) - _LISTED} more")
+            _note(_("and {count} more"), count=len(found) - _LISTED)
         elif not found:
-            _note("there is no such conversation")
+            _note(_("there is no such conversation"))
 
     def _resume(self, identifier: str) -> None:
         if not identifier:
-            _note("/resume needs the id of a conversation; /list shows them")
+            _note(_("/resume needs the id of a conversation; /list shows them"))
             return
         try:
             conversation = Conversation(self._backend.full_ids([identifier])[0])
@@ -383,31 +385,31 @@ class _ChatLoop:
             self._go_to(conversation)
             self._backend.last_conversation.save(conversation)
             for message in messages[-2:]:
-                show_heading(f"{message.role}:")
+                show_heading(f"{author_of(message.role)}:")
                 show_answer([message.content], self._raw)
                 self._last_answer = message.content if message.role == "assistant" else ""
-            _note(f"going on with {one_line(conversation.conversation_id)}")
+            _note(_("going on with {id}"), id=one_line(conversation.conversation_id))
 
-    def _copy(self, _: str) -> None:
+    def _copy(self, _argument: str) -> None:
         answer = self._last_answer
-        _note(copy_to_clipboard(answer) if answer else "there is no answer yet that could be copied")
+        _note(copy_to_clipboard(answer) if answer else _("there is no answer yet that could be copied"))
 
     def _save(self, name: str) -> None:
         path = os.path.expanduser(name)
         if not name:
-            _note("/save needs the name of a file")
+            _note(_("{command} needs the name of a file"), command="/save")
             return
         if os.path.exists(path) and path not in self._saved:
-            _note(f"{name} is there already and was left as it is")
+            _note(_("{file} is there already and was left as it is"), file=name)
             return
         try:
             with open(path, "w", encoding="utf-8") as file:
                 file.write("\n".join(turn.to_markdown() for turn in self._turns if turn.answer or turn.is_whole))
         except OSError as error:
-            _note(f"{name} can't be written: {error.strerror}")
+            _note(_("{file} can't be written: {reason}"), file=name, reason=error.strerror)
             return
         self._saved.append(path)
-        _note(f"saved to {name}")
+        _note(_("saved to {file}"), file=name)
 
 
 class _BackgroundNaming:
@@ -423,5 +425,11 @@ class _BackgroundNaming:
         self._thread.join(JOIN_TIMEOUT)
 
 
-def _note(text: str) -> None:
-    click.echo(text, err=True)
+def _flags() -> Dict[str, Any]:
+    flags: Dict[str, Any] = click.get_current_context().find_root().ensure_object(dict)
+    return flags
+
+
+def _note(text: str, **values: object) -> None:
+    """Print a text on stderr; with values, those that it has places for."""
+    click.echo(text.format(**values) if values else text, err=True)

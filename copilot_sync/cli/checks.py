@@ -19,6 +19,7 @@ import requests
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.stored_logins import login_file
+from copilot_sync.cli.language import _, marked, ngettext
 from copilot_sync.cli.quota import UNKNOWN, quota_rows
 from copilot_sync.cli.user_settings import read_user_settings
 from copilot_sync.client import Client
@@ -50,6 +51,8 @@ _OLDEST_PYTHON = (3, 8)
 _OLDEST_URLLIB3 = (1, 26)
 #: How long a check that uses the network may take.
 CHECK_TIMEOUT = Timeout(connect=10.0, read=10.0, total=20.0)
+#: What ``find_cookies`` calls one. Its other places have names.
+_BROWSER = marked("a browser of this machine")
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -88,9 +91,9 @@ def check_python(version: Sequence[int], implementation: str, has_gil: Optional[
     """
     detail = f"{implementation} {'.'.join(map(str, version[:3]))}"
     if has_gil is not None:
-        detail += f", free-threaded, with the GIL {'on' if has_gil else 'off'}"
+        detail += _(", free-threaded, with the GIL on") if has_gil else _(", free-threaded, with the GIL off")
     if tuple(version[:2]) < _OLDEST_PYTHON:
-        return Check("Python", State.FAIL, detail, "use Python 3.8 or newer")
+        return Check("Python", State.FAIL, detail, _("use Python 3.8 or newer"))
     return Check("Python", State.OK, detail)
 
 
@@ -104,9 +107,9 @@ def check_library(name: str, version: Optional[str], lowest: str) -> Check:
     """
     advice = f'pip install --upgrade "{name}{f">={lowest}" if lowest else ""}"'
     if version is None:
-        return Check(name, State.FAIL, "is not installed", advice)
+        return Check(name, State.FAIL, _("is not installed"), advice)
     if _parse_version(version) < _parse_version(lowest):
-        return Check(name, State.FAIL, f"{version} is too old", advice)
+        return Check(name, State.FAIL, _("{version} is too old").format(version=version), advice)
     return Check(name, State.OK, version)
 
 
@@ -114,7 +117,9 @@ def check_urllib3(version: Optional[str]) -> Check:
     """Check the dependency of ``requests`` that old releases of ``boto3`` pin to 1.26."""
     if version is None or _parse_version(version) < _OLDEST_URLLIB3:
         return check_library("urllib3", version, ".".join(map(str, _OLDEST_URLLIB3)))
-    return Check("urllib3", State.OK, f"{version}, with {ssl.OPENSSL_VERSION}")
+    return Check(
+        "urllib3", State.OK, _("{version}, with {openssl}").format(version=version, openssl=ssl.OPENSSL_VERSION)
+    )
 
 
 def lowest_versions(requirements: Iterable[str]) -> Dict[str, str]:
@@ -142,24 +147,27 @@ def check_settings(environment: Environment) -> Tuple[Check, Optional[Urls]]:
     try:
         urls = choose_urls(None, None, environment)
     except ValueError as error:
-        advice = f"correct {GITHUB_URL_VARIABLE} or {API_URL_VARIABLE}"
-        return Check("settings", State.FAIL, str(error), advice), None
-    api = f"the API host that its page names ({AUTO})" if urls.is_auto else urls.api
-    detail = f"{urls.github} and {api}, model {environment.model or MODEL}"
-    return Check("settings", State.OK, detail), urls
+        advice = _("correct {one} or {other}").format(one=GITHUB_URL_VARIABLE, other=API_URL_VARIABLE)
+        return Check(_("settings"), State.FAIL, str(error), advice), None
+    api = _("the API host that its page names (auto)") if urls.is_auto else urls.api
+    detail = _("{github} and {api}, model {model}")
+    detail = detail.format(github=urls.github, api=api, model=environment.model or MODEL)
+    return Check(_("settings"), State.OK, detail), urls
 
 
 def check_proxy(url: str, has_socks: bool, configured: Optional[str] = None) -> Check:
     """Check the proxy of the config file, or the one that the environment sets for a URL."""
-    name = f"proxy for {_host(url)}"
+    name = _("proxy for {host}").format(host=_host(url))
     proxy = configured or environment_proxy(url)
     if proxy is None:
-        return Check(name, State.OK, "none")
+        return Check(name, State.OK, _("none"))
     detail = shown_proxy(proxy)
     if not detail:
-        return Check(name, State.FAIL, "is set to what is no URL", "correct HTTPS_PROXY: http://host:port")
+        return Check(name, State.FAIL, _("is set to what is no URL"), _("correct HTTPS_PROXY: http://host:port"))
     if detail.startswith("socks") and not has_socks:
-        return Check(name, State.FAIL, f"{detail} needs an extra", 'pip install "copilot-sync[socks]"')
+        return Check(
+            name, State.FAIL, _("{proxy} needs an extra").format(proxy=detail), 'pip install "copilot-sync[socks]"'
+        )
     return Check(name, State.OK, detail)
 
 
@@ -168,20 +176,21 @@ def check_certificates(environ: Mapping[str, str]) -> Check:
     for variable in _CA_VARIABLES:
         path = environ.get(variable)
         if path:
-            return _check_bundle(f"{path} ({variable})", path, f"correct or unset {variable}")
+            return _check_bundle(f"{path} ({variable})", path, _("correct or unset {name}").format(name=variable))
     path = str(requests.utils.DEFAULT_CA_BUNDLE_PATH)
     return _check_bundle(path, path, "pip install --force-reinstall certifi")
 
 
 def _check_bundle(detail: str, path: str, advice: str) -> Check:
     if not os.path.exists(path):
-        return Check("certificates", State.FAIL, f"{detail} is not there", advice)
+        return Check(_("certificates"), State.FAIL, _("{file} is not there").format(file=detail), advice)
     try:
         if not os.path.isdir(path):
             ssl.create_default_context(cafile=path)
     except (OSError, ValueError):
-        return Check("certificates", State.FAIL, f"{detail} can't be read, or holds no certificates", advice)
-    return Check("certificates", State.OK, detail)
+        words = _("{file} can't be read, or holds no certificates").format(file=detail)
+        return Check(_("certificates"), State.FAIL, words, advice)
+    return Check(_("certificates"), State.OK, detail)
 
 
 def check_netrc(path: Optional[str], hosts: Sequence[str]) -> Check:
@@ -192,15 +201,16 @@ def check_netrc(path: Optional[str], hosts: Sequence[str]) -> Check:
         hosts: The hosts.
     """
     if path is None:
-        return Check("netrc", State.OK, "none")
+        return Check("netrc", State.OK, _("none"))
     try:
         entries = netrc.netrc(path).hosts
     except (OSError, ValueError, netrc.NetrcParseError):
-        return Check("netrc", State.SKIPPED, f"{path} can't be read; it is not used here")
+        return Check("netrc", State.SKIPPED, _("{file} can't be read; it is not used here").format(file=path))
     found = [host for host in hosts if host in entries or "default" in entries]
     if not found:
-        return Check("netrc", State.OK, f"{path} has no entry for our hosts")
-    return Check("netrc", State.OK, f"{path} has an entry for {' and '.join(found)}; it would interfere and is ignored")
+        return Check("netrc", State.OK, _("{file} has no entry for our hosts").format(file=path))
+    words = _("{file} has an entry for {hosts}; it would interfere and is ignored")
+    return Check("netrc", State.OK, words.format(file=path, hosts=_(" and ").join(found)))
 
 
 def check_credentials(environment: Environment, find: Callable[[], FoundCookies]) -> Check:
@@ -215,13 +225,15 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     try:
         found = find()
     except MissingCredentialsError as error:
-        return Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login")
+        return Check(_("credentials"), State.FAIL, str(error.args[0]), "copilot-sync login")
     count = len(found.cookies)
-    detail = f"{count} cookie{'s' if count > 1 else ''} from {found.place}"
+    detail = ngettext("{count} cookie from {place}", "{count} cookies from {place}", count)
+    detail = detail.format(count=count, place=_(_BROWSER) if found.place == _BROWSER else found.place)
     if not found.has_session:
-        advice = f"sign in at github.com, export its cookies, point {COOKIES_VARIABLE} at them"
-        return Check("credentials", State.FAIL, f"{detail}, but no user_session among them", advice)
-    return Check("credentials", State.OK, detail)
+        advice = _("sign in at github.com, export its cookies, point {name} at them").format(name=COOKIES_VARIABLE)
+        detail += _(", but no user_session among them")
+        return Check(_("credentials"), State.FAIL, detail, advice)
+    return Check(_("credentials"), State.OK, detail)
 
 
 def check_config() -> Tuple[Check, UserConfig]:
@@ -230,8 +242,9 @@ def check_config() -> Tuple[Check, UserConfig]:
     try:
         config = load_config()
     except UserConfigError as error:
-        return Check("config file", State.FAIL, str(error)), UserConfig(path, {})
-    return Check("config file", State.OK, path if config.data else f"nothing is set in {path}"), config
+        return Check(_("config file"), State.FAIL, str(error)), UserConfig(path, {})
+    words = path if config.data else _("nothing is set in {file}").format(file=path)
+    return Check(_("config file"), State.OK, words), config
 
 
 class StoredCheck(NamedTuple):
@@ -251,18 +264,22 @@ def check_stored_login(environment: Environment, config: UserConfig) -> StoredCh
     try:
         profile, login, filled, chosen = read_user_settings(environment, config)
     except (MissingCredentialsError, ValueError) as error:
-        advice = "copilot-sync login" if isinstance(error, MissingCredentialsError) else f"correct {PROFILE_VARIABLE}"
-        return StoredCheck(environment, Check("credentials", State.FAIL, str(error.args[0]), advice))
+        advice = "copilot-sync login"
+        if not isinstance(error, MissingCredentialsError):
+            advice = _("correct {name}").format(name=PROFILE_VARIABLE)
+        return StoredCheck(environment, Check(_("credentials"), State.FAIL, str(error.args[0]), advice))
     proxy = Secret.coerce(chosen["proxy"].value)
     if login is None:
         return StoredCheck(filled, None, proxy)
     try:
         login.credentials().check_api_key()
     except (ValueError, AuthenticationError) as error:
-        return StoredCheck(filled, Check("credentials", State.FAIL, str(error.args[0]), "copilot-sync login"), proxy)
-    place = "the system's keyring" if login.in_keyring else login_file(profile)
-    words = f"{'cookies' if login.has_cookies else 'a token'} of copilot-sync login, from {place}"
-    return StoredCheck(filled, Check("credentials", State.OK, words), proxy)
+        return StoredCheck(filled, Check(_("credentials"), State.FAIL, str(error.args[0]), "copilot-sync login"), proxy)
+    place = _("the system's keyring") if login.in_keyring else login_file(profile)
+    words = _("cookies of copilot-sync login, from {place}")
+    if not login.has_cookies:
+        words = _("a token of copilot-sync login, from {place}")
+    return StoredCheck(filled, Check(_("credentials"), State.OK, words.format(place=place)), proxy)
 
 
 def _check_api_key(environment: Environment) -> Check:
@@ -271,13 +288,16 @@ def _check_api_key(environment: Environment) -> Check:
         credentials.check_api_key()
     except (ValueError, AuthenticationError) as error:
         detail = str(error.args[0]).replace("the api_key", API_KEY_VARIABLE)
-        return Check("credentials", State.FAIL, detail, f"set {API_KEY_VARIABLE} anew")
+        return Check(_("credentials"), State.FAIL, detail, _("set {name} anew").format(name=API_KEY_VARIABLE))
     try:
         credentials.check_urls(choose_urls(None, None, environment))
     except ValueError as error:
-        return Check("credentials", State.FAIL, str(error), f"set {COOKIES_VARIABLE}, or unset {API_URL_VARIABLE}")
-    until = "" if credentials.expires is None else f", which expires on {in_words(credentials.expires)}"
-    return Check("credentials", State.OK, f"a token from {API_KEY_VARIABLE}{until}")
+        advice = _("set {one}, or unset {other}").format(one=COOKIES_VARIABLE, other=API_URL_VARIABLE)
+        return Check(_("credentials"), State.FAIL, str(error), advice)
+    detail = _("a token from {name}").format(name=API_KEY_VARIABLE)
+    if credentials.expires is not None:
+        detail += _(", which expires on {date}").format(date=in_words(credentials.expires))
+    return Check(_("credentials"), State.OK, detail)
 
 
 def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
@@ -288,46 +308,50 @@ def check_token_cache(environment: Environment, path: Optional[str]) -> Check:
         path: The file of the command line, ``None`` if the variable names another file or none.
     """
     if environment.token_cache == "off":
-        return Check("token cache", State.SKIPPED, f"off: each command fetches a token ({TOKEN_CACHE_VARIABLE})")
+        words = _("off: each command fetches a token ({name})").format(name=TOKEN_CACHE_VARIABLE)
+        return Check(_("token cache"), State.SKIPPED, words)
     file = os.path.abspath(os.path.expanduser(path or str(environment.token_cache)))
     folder = os.path.dirname(file)
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        return Check("token cache", State.SKIPPED, f"{file} can't be written: each command fetches a token")
-    return Check("token cache", State.OK, file)
+        words = _("{file} can't be written: each command fetches a token").format(file=file)
+        return Check(_("token cache"), State.SKIPPED, words)
+    return Check(_("token cache"), State.OK, file)
 
 
 def check_dns(url: str, configured: Optional[str] = None) -> Check:
     """Check whether DNS knows the host of a URL."""
     parts = urlsplit(url)
-    name = f"DNS of {parts.hostname}"
+    name = _("DNS of {host}").format(host=parts.hostname)
     if configured or environment_proxy(url) is not None:
-        return Check(name, State.SKIPPED, "left to the proxy")
+        return Check(name, State.SKIPPED, _("left to the proxy"))
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no valid name"
-        advice = "go online, or set HTTPS_PROXY if the way out is a proxy"
-        return Check(name, State.FAIL, f"not found ({reason}); there may be no network", advice)
+        reason = getattr(error, "strerror", None) or _("no valid name")
+        advice = _("go online, or set HTTPS_PROXY if the way out is a proxy")
+        return Check(name, State.FAIL, _("not found ({reason}); there may be no network").format(reason=reason), advice)
     return Check(name, State.OK, str(found[0][4][0]))
 
 
 def check_tls(url: str, configured: Optional[str] = None) -> Check:
     """Check whether a host can be reached and its certificate is trusted, through the transport that requests use."""
-    name = f"TLS to {_host(url)}"
+    name = _("TLS to {host}").format(host=_host(url))
     if not url.startswith("https:"):
-        return Check(name, State.SKIPPED, "skipped: http:// on this machine")
+        return Check(name, State.SKIPPED, _("skipped: http:// on this machine"))
     transport = Transport(proxy=configured)
     try:
         response = transport.open(Request("doctor", "HEAD", f"{url}/", "/", {}), lambda request: request, _call())
         response.body.close()
     except CopilotError as error:
-        advice = "see to the network and the proxy; if a company's own CA signs, point REQUESTS_CA_BUNDLE at its file"
+        advice = _(
+            "see to the network and the proxy; if a company's own CA signs, point REQUESTS_CA_BUNDLE at its file"
+        )
         return Check(name, State.FAIL, str(error.args[0]), advice)
     finally:
         transport.close()
-    return Check(name, State.OK, "connected, the certificate is trusted")
+    return Check(name, State.OK, _("connected, the certificate is trusted"))
 
 
 def _call() -> CallContext:
@@ -349,18 +373,18 @@ def check_account(client: Client, environment: Environment, *, is_stored: bool =
     except CopilotError as error:
         detail = str(error)
         if isinstance(error, WrongHostError):
-            models = Check("models", State.SKIPPED, "not tried")
+            models = Check(_("models"), State.SKIPPED, _("not tried"))
             return [_token_found(environment), _check_host(client, error, is_stored), models, _check_quota(client)]
         if error.stage in ("credentials", "token"):
             signed_out = isinstance(error, AuthenticationError) and (error.status == 302 or "sign in again" in detail)
             # Signing in again is no use if the service says that the account gets no token.
-            anew = "copilot-sync login" if is_stored else "sign in at github.com and export its cookies anew"
+            anew = "copilot-sync login" if is_stored else _("sign in at github.com and export its cookies anew")
             advice = anew if signed_out else ""
             if "No access to GitHub Copilot" in detail:
-                advice = "get Copilot for this account, or export the cookies of one that has it"
-            untried = [Check(name, State.SKIPPED, "not tried") for name in ("models", "quota")]
-            return [Check("token", State.FAIL, detail, advice), *untried]
-        models = Check("models", State.FAIL, detail)
+                advice = _("get Copilot for this account, or export the cookies of one that has it")
+            untried = [Check(name, State.SKIPPED, _("not tried")) for name in (_("models"), _("quota"))]
+            return [Check(_("token"), State.FAIL, detail, advice), *untried]
+        models = Check(_("models"), State.FAIL, detail)
     host = [_check_host(client)] if environment.api_url == AUTO else []
     return [_token_found(environment), *host, models, _check_quota(client)]
 
@@ -368,23 +392,26 @@ def check_account(client: Client, environment: Environment, *, is_stored: bool =
 def _check_host(client: Client, error: Optional[WrongHostError] = None, is_stored: bool = False) -> Check:
     """Say which API host is asked, and what to set if it is not the one of the account's plan."""
     if error is None:
-        return Check("API host", State.OK, f"{client.api_url}, which the account's page names")
+        words = _("{url}, which the account's page names").format(url=client.api_url)
+        return Check(_("API host"), State.OK, words)
     better = error.api_url if error.api_url != client.api_url else None
     setting = "copilot-sync login --api-url " if is_stored else f"export {API_URL_VARIABLE}="
-    return Check("API host", State.FAIL, str(error), f"{setting}{better}" if better else "")
+    return Check(_("API host"), State.FAIL, str(error), f"{setting}{better}" if better else "")
 
 
 def _check_models(client: Client, wanted: str) -> Check:
     found = client.models()
-    available = f"{len(found) or 'none but auto'} available"
+    available = _("{count} available").format(count=len(found)) if found else _("none but auto available")
     if wanted == "auto" or wanted in [model.id for model in found]:
-        return Check("models", State.OK, available)
+        return Check(_("models"), State.OK, available)
     hidden = next((model for model in client.models(all=True) if model.id == wanted), None)
     if hidden is not None and hidden.kind in ("chat", ""):
-        return Check("models", State.SKIPPED, f"{available}; {wanted} is not enabled, and may be refused")
-    advice = f"choose another: copilot-sync models lists them, {MODEL_VARIABLE}=auto lets the service choose"
-    reason = "not among them" if hidden is None else f"for {hidden.kind}"
-    return Check("models", State.FAIL, f"{available}, but {wanted} is {reason}", advice)
+        words = _("; {model} is not enabled, and may be refused").format(model=wanted)
+        return Check(_("models"), State.SKIPPED, available + words)
+    advice = _("choose another: copilot-sync models lists them, {name}=auto lets the service choose")
+    words = _(", but {model} is not among them") if hidden is None else _(", but {model} is for {kind}")
+    detail = available + words.format(model=wanted, kind=hidden and hidden.kind)
+    return Check(_("models"), State.FAIL, detail, advice.format(name=MODEL_VARIABLE))
 
 
 def _check_quota(client: Client) -> Check:
@@ -392,18 +419,19 @@ def _check_quota(client: Client) -> Check:
     try:
         rows = quota_rows(client.quota())
     except CopilotError as error:
-        return Check("quota", State.SKIPPED, str(error.args[0]))
-    return Check("quota", State.OK, ", ".join(f"{name} {value}" for name, value in rows) or UNKNOWN)
+        return Check(_("quota"), State.SKIPPED, str(error.args[0]))
+    return Check(_("quota"), State.OK, ", ".join(f"{name} {value}" for name, value in rows) or _(UNKNOWN))
 
 
 def untried_account(reason: str) -> List[Check]:
     """Return the results of ``check_account`` if it makes no sense to try."""
-    return [Check(name, State.SKIPPED, f"not tried: {reason}") for name in ("token", "models", "quota")]
+    detail = _("not tried: {reason}").format(reason=reason)
+    return [Check(name, State.SKIPPED, detail) for name in (_("token"), _("models"), _("quota"))]
 
 
 def _token_found(environment: Environment) -> Check:
-    detail = f"{API_KEY_VARIABLE} is used as it is" if environment.api_key else "received"
-    return Check("token", State.OK, detail)
+    detail = _("{name} is used as it is").format(name=API_KEY_VARIABLE) if environment.api_key else _("received")
+    return Check(_("token"), State.OK, detail)
 
 
 def _host(url: str) -> str:

@@ -6,6 +6,7 @@ The text goes to the terminal in the control sequence OSC 52. A terminal does no
 import base64
 import sys
 
+from copilot_sync.cli.language import _
 from copilot_sync.cli.terminal import is_dumb, is_terminal
 from copilot_sync.safe_text import well_formed
 
@@ -17,10 +18,11 @@ def copy_to_clipboard(text: str) -> str:
     """Copy a text, and return what to tell the user about it."""
     screen = next(filter(is_terminal, (sys.stdout, sys.stderr)), None)
     if screen is None or is_dumb():
-        return "there is no terminal here that has a clipboard"
+        return _("there is no terminal here that has a clipboard")
     content = well_formed(text).encode()
     if len(content) > LONGEST:
-        return f"the answer is too long for a terminal's clipboard, which takes {LONGEST} bytes; /save writes a file"
+        words = _("the answer is too long for a terminal's clipboard, which takes {count} bytes; /save writes a file")
+        return words.format(count=LONGEST)
     screen.write(f"\x1b]52;c;{base64.b64encode(content).decode()}\x07")
     screen.flush()
-    return "the answer was sent to the clipboard of the terminal; some terminals have to be told to allow it"
+    return _("the answer was sent to the clipboard of the terminal; some terminals have to be told to allow it")

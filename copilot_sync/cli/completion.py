@@ -9,11 +9,12 @@ from typing import Optional
 import click
 from click.shell_completion import get_completion_class
 
+from copilot_sync.cli.language import _, marked
 from copilot_sync.safe_files import replacing
 from copilot_sync.user_folders import COMPLETIONS, completion_file
 
 _VARIABLE = "_COPILOT_SYNC_COMPLETE"
-_ZSH = "if ~/.zshrc does not have it yet, add: fpath+=~/.zfunc; autoload -Uz compinit; compinit"
+_ZSH = marked("if ~/.zshrc does not have it yet, add: fpath+=~/.zfunc; autoload -Uz compinit; compinit")
 
 
 @click.command(
@@ -32,7 +33,7 @@ def completion(shell: Optional[str], install: bool) -> None:
     """
     name = shell or os.path.basename(os.environ.get("SHELL", ""))
     if name not in COMPLETIONS:
-        raise click.UsageError(f"which shell is it? Name one of {', '.join(COMPLETIONS)}")
+        raise click.UsageError(_("which shell is it? Name one of {names}").format(names=", ".join(COMPLETIONS)))
     kind = get_completion_class(name)
     assert kind is not None  # noqa: S101 - click has all of these
     script = kind(click.get_current_context().find_root().command, {}, "copilot-sync", _VARIABLE).source()
@@ -48,12 +49,15 @@ def _install(shell: str, script: str) -> None:
         if os.path.exists(path):
             with open(path, encoding="utf-8", errors="replace") as file:
                 if _VARIABLE not in file.read():
-                    raise click.ClickException(f"{path} is not from this program, and was left as it is")
+                    words = _("{file} is not from this program, and was left as it is")
+                    raise click.ClickException(words.format(file=path))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with replacing(path, 0o644) as file:  # a full disk leaves the one that was there
             file.write(script.encode("utf-8"))
     except OSError as error:
-        raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
-    click.echo(f"written to {path}; it works in the next {shell}", err=True)
+        raise click.ClickException(
+            _("{file} can't be written: {reason}").format(file=path, reason=error.strerror)
+        ) from error
+    click.echo(_("written to {file}; it works in the next {shell}").format(file=path, shell=shell), err=True)
     if shell == "zsh":
-        click.echo(_ZSH, err=True)
+        click.echo(_(_ZSH), err=True)

@@ -6,13 +6,16 @@ takes the place of the file: behind dotted names, the table that it adds swallow
 
 import contextlib
 import os
+import sys
 from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import report_usage_errors
+from copilot_sync.cli.language import _
 from copilot_sync.cli.output import show_json, show_table
+from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.cli.user_settings import chosen_profile, read_config, read_user_settings
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.pacing.limiter import pace_for
@@ -76,7 +79,16 @@ def config(context: click.Context, as_json: bool) -> None:
     if as_json:
         show_json([{"name": name, "value": value, "from": origin} for name, value, origin in rows])
     else:
-        show_table(("NAME", "VALUE", "FROM"), [(name, "" if v is None else str(v), origin) for name, v, origin in rows])
+        rows = [(*row[:2], _origin_for_person(row[2])) for row in rows] if is_terminal(sys.stdout) else rows
+        headings = (_("NAME"), _("VALUE"), _("FROM"))
+        show_table(headings, [(name, "" if v is None else str(v), origin) for name, v, origin in rows])
+
+
+def _origin_for_person(origin: str) -> str:
+    table, _of, file = origin.partition(" of ")
+    if table.startswith("["):
+        return _("{table} of {file}").format(table=table, file=file)
+    return {DEFAULT: _("default"), "login": _("login")}.get(origin, origin)
 
 
 def _profile() -> Setting:
@@ -129,7 +141,8 @@ def get(name: str) -> None:
         check_name(name)
     value = _value(name, _chosen()[name])
     if value is None:
-        raise click.ClickException(f"there is no {name}; set one with: copilot-sync config set {name} VALUE")
+        words = _("there is no {name}; set one with: copilot-sync config set {name} VALUE")
+        raise click.ClickException(words.format(name=name))
     click.echo(one_line(str(value)))
 
 
@@ -166,7 +179,7 @@ def unset(name: str) -> None:
         check_name(name)
     with _changing() as table:
         if name not in table:
-            raise click.ClickException(f"{name} is not set there; see: copilot-sync config")
+            raise click.ClickException(_("{name} is not set there; see: copilot-sync config").format(name=name))
         del table[name]
 
 
@@ -223,8 +236,8 @@ def _changing() -> Iterator[Any]:
             if _filled(parse_config(place, Secret(text)).data) != _filled(document.unwrap()):
                 raise ValueError("something else was changed as well")
         file.write(text.encode())
-    whose = "all profiles" if is_for_all else f"the profile {profile.value}"
-    click.echo(f"changed for {whose}, in {config_file()}", err=True)
+    words = _("changed for all profiles, in {file}") if is_for_all else _("changed for the profile {name}, in {file}")
+    click.echo(words.format(name=profile.value, file=config_file()), err=True)
 
 
 @contextlib.contextmanager
@@ -235,7 +248,8 @@ def _without_damage(place: str) -> Iterator[None]:
         pass
     else:
         return
-    raise UserConfigError(f"{place} can't be changed without damage; change it with: copilot-sync config edit")
+    words = _("{file} can't be changed without damage; change it with: copilot-sync config edit")
+    raise UserConfigError(words.format(file=place))
 
 
 def _filled(data: Mapping[str, Any]) -> Dict[str, Any]:
@@ -251,6 +265,5 @@ def _reported(place: str) -> Iterator[None]:
     except UserConfigError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(
-            f"{place} can't be written: {error.strerror or error}; see: ls -l {place}"
-        ) from error
+        words = _("{file} can't be written: {reason}; see: ls -l {file}")
+        raise click.ClickException(words.format(file=place, reason=error.strerror or error)) from error

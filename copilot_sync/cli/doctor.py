@@ -17,6 +17,7 @@ from copilot_sync.auth.credentials import cookie_domain
 from copilot_sync.cli import checks
 from copilot_sync.cli.backend import open_backend, token_cache_file
 from copilot_sync.cli.checks import Check, State
+from copilot_sync.cli.language import _
 from copilot_sync.cli.terminal import has_colours, is_utf8
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment, Urls
@@ -98,7 +99,7 @@ def _check_hosts(
             yield check
             reached = reached and check.state is not State.FAIL
     if not has_config:
-        yield from checks.untried_account("the config file can't be used")
+        yield from checks.untried_account(_("the config file can't be used"))
     else:
         yield from _check_account(environment, credentials, reached, is_stored=stored.check is not None)
 
@@ -110,9 +111,9 @@ def _check_route(url: str, proxy: Secret[Any]) -> List[Check]:
 
 def _check_account(environment: Environment, credentials: Check, reached: bool, *, is_stored: bool) -> List[Check]:
     if credentials.state is State.FAIL:
-        return checks.untried_account("there are no credentials")
+        return checks.untried_account(_("there are no credentials"))
     if not reached:
-        return checks.untried_account("the service can't be reached")
+        return checks.untried_account(_("the service can't be reached"))
     with open_backend(timeout=checks.CHECK_TIMEOUT, retry=None) as backend:
         return checks.check_account(backend.client, environment, is_stored=is_stored)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Optional
 import click
 
 from copilot_sync.cli import options
+from copilot_sync.cli.language import _
 
 if TYPE_CHECKING:
     from copilot_sync.emulator import Emulator
@@ -72,14 +73,14 @@ def emulator(port: int, api_port: int, pace: float, plan: "Plan", script: Option
     try:
         server.start()
     except OSError as error:
-        raise click.ClickException(f"the port can't be used: {error.strerror}") from error
+        raise click.ClickException(_("the port can't be used: {reason}").format(reason=error.strerror)) from error
     try:
         for name, value in server.environment.items():
             click.echo(f"export {name}={shlex.quote(value)}")
-        click.echo("serving until Ctrl-C", err=True)
+        click.echo(_("serving until Ctrl-C"), err=True)
         server.serve_forever()
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        click.echo(_("stopped"), err=True)
     finally:
         server.close()
 

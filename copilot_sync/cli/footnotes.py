@@ -6,6 +6,7 @@ and ``url`` (public captures, 2026); anything may be missing or be no text.
 
 from typing import Any, Iterator, Mapping, Sequence
 
+from copilot_sync.cli.language import _
 from copilot_sync.terminal_text import columns_of, one_line, shortened
 
 #: Footnotes of one answer at most.
@@ -34,13 +35,13 @@ def footnotes(references: Sequence[Mapping[str, Any]], width: int) -> Iterator[s
         yield shortened(mark + _described(reference, width - len(mark)), width)
     left = len(references) - MOST
     if left > 0:
-        yield shortened(f"and {left} more; --json shows all", width)
+        yield shortened(_("and {count} more; --json shows all").format(count=left), width)
 
 
 def _described(reference: Mapping[str, Any], width: int) -> str:
     repository, url = _repository(reference), _text(reference, "url")
     name = next(filter(None, (_text(reference, key) for key in _NAMES)), "") or repository
-    name = name or _text(reference, "type") or "unnamed"
+    name = name or _text(reference, "type") or _("unnamed")
     front = name if repository in ("", name) else name + _GAP + repository
     room = width - columns_of(_GAP + url)
     if not url or room < min(columns_of(name), _LEAST_NAME):

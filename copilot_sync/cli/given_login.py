@@ -15,6 +15,7 @@ from copilot_sync.auth.browsers import browser_names
 from copilot_sync.auth.cookies import FoundCookies, cookies_of_browsers, login_cookies, read_cookies
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.stored_logins import SESSION_COOKIES
+from copilot_sync.cli.language import _
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.secret import Secret
 from copilot_sync.settings import Environment
@@ -47,12 +48,12 @@ def read_paste(text: Secret[str], domain: str) -> Secret[Any]:
         return Secret({SESSION_COOKIES[0]: plain.reveal()})
     if _EITHER.fullmatch(plain.reveal()):
         raise click.UsageError(
-            'that may be a cookie\'s value or a token: paste it as user_session=VALUE, or as {"token": "VALUE"}'
+            _('that may be a cookie\'s value or a token: paste it as user_session=VALUE, or as {"token": "VALUE"}')
         )
     if _TOKEN.fullmatch(plain.reveal()):
         return _checked_token(plain)
     raise click.UsageError(
-        "that is neither the value of user_session nor a Cookie header nor a token; for a file, use --file PATH"
+        _("that is neither the value of user_session nor a Cookie header nor a token; for a file, use --file PATH")
     )
 
 
@@ -75,8 +76,9 @@ def read_browsers(domain: str) -> Secret[Any]:
     """
     names = browser_names()
     if not names:
-        raise click.ClickException("to read browsers, type: pip install 'copilot-sync[browser]'")
-    click.confirm(f"Read the cookies for {domain} from {', '.join(names)}?", abort=True, err=True)
+        raise click.ClickException(_("to read browsers, type: pip install 'copilot-sync[browser]'"))
+    words = _("Read the cookies for {host} from {browsers}?").format(host=domain, browsers=", ".join(names))
+    click.confirm(words, abort=True, err=True)
     return _session_of(cookies_of_browsers(domain))
 
 
@@ -91,7 +93,7 @@ def _session_of(found: FoundCookies) -> Secret[Any]:
 def _json_of(text: Secret[str]) -> Secret[Any]:
     with contextlib.suppress(ValueError, RecursionError):
         return Secret(json.loads(text.reveal()))
-    raise click.UsageError("that begins like JSON and is broken: copy all of it")
+    raise click.UsageError(_("that begins like JSON and is broken: copy all of it"))
 
 
 def _checked_cookies(source: Secret[Any], domain: str) -> Secret[Any]:

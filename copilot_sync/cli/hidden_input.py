@@ -15,6 +15,7 @@ from typing import Iterator
 
 import click
 
+from copilot_sync.cli.language import _
 from copilot_sync.cli.terminal import is_dumb, is_terminal
 from copilot_sync.secret import Secret
 
@@ -108,7 +109,7 @@ class _Typed:
         if self.is_done and not self._bytes.strip() and not keys:
             raise click.Abort
         if len(self._bytes) > LARGEST_SECRET:
-            raise click.ClickException("this is longer than any cookie or token")
+            raise click.ClickException(_("this is longer than any cookie or token"))
 
     def _press(self, key: bytes) -> None:
         if key in (_PASTE_BEGINS, _PASTE_ENDS):

@@ -13,6 +13,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 import click
 
+from copilot_sync.cli.language import _
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.safe_files import make_folder
 from copilot_sync.safe_text import well_formed
@@ -63,7 +64,7 @@ def piped_line(prompt: str) -> Optional[str]:
     try:
         return decoded(line).rstrip("\r\n") if line else None
     except ValueError as error:
-        raise click.UsageError(f"stdin can't be sent: {error}") from error
+        raise click.UsageError(_("stdin can't be sent: {error}").format(error=error)) from error
 
 
 def plain_line(prompt: str) -> str:

@@ -24,6 +24,7 @@ from copilot_sync.cli.backend import NullCache, report_usage_errors
 from copilot_sync.cli.checks import CHECK_TIMEOUT
 from copilot_sync.cli.given_login import read_browsers, read_login_file, read_paste
 from copilot_sync.cli.hidden_input import LARGEST_SECRET, read_hidden
+from copilot_sync.cli.language import _, for_reader_of, marked
 from copilot_sync.cli.logout import forget_token, usable_login
 from copilot_sync.cli.output import show_table
 from copilot_sync.cli.profile_option import given_profile
@@ -37,15 +38,17 @@ from copilot_sync.terminal_text import one_line
 from copilot_sync.times import in_words
 from copilot_sync.user_config import DEFAULT, choose_settings
 
-_MENU = """\
+_MENU = marked("""\
 To log in to {host}, there are these ways:
   1  paste a cookie or a token: in a browser that is logged in, open the
      developer tools (F12), Application or Storage, Cookies, and copy the
      value of user_session
   2  name a file: cookies.txt, JSON or HAR
-  3  read the cookies of this machine's browsers"""
-_NOT_STORED = "nothing was stored"
-_PASTE = "user_session, Cookie header or token (hidden): "
+  3  read the cookies of this machine's browsers""")
+_NOT_STORED = marked("nothing was stored")
+_PASTE = marked("user_session, Cookie header or token (hidden): ")
+#: What two options that exclude each other are told.
+_ONE_OF_THEM = marked("{one} and {other} exclude each other: use one of them")
 
 
 @click.command(
@@ -58,7 +61,13 @@ Examples:
   copilot-sync login --status --check
 """
 )
-@click.option("--file", "path", type=click.Path(exists=True), help="A cookies.txt, JSON or HAR file.  [default: ask]")
+@click.option(
+    "--file",
+    "path",
+    metavar="PATH",
+    type=click.Path(exists=True),
+    help="A cookies.txt, JSON or HAR file.  [default: ask]",
+)
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the cookie or token from stdin.")
 @click.option("--github-url", metavar="URL", help="Where one logs in.  [default: https://github.com]")
 @click.option("--api-url", metavar="URL", help='The API, or "auto".  [default: that of the plan]')
@@ -86,11 +95,11 @@ def login(
     """
     environment = Environment.read()
     if path is not None and from_stdin:
-        raise click.UsageError("--file and --stdin exclude each other: use one of them")
+        raise click.UsageError(_(_ONE_OF_THEM).format(one="--file", other="--stdin"))
     if keyring and no_keyring:
-        raise click.UsageError("--keyring and --no-keyring exclude each other: use one of them")
+        raise click.UsageError(_(_ONE_OF_THEM).format(one="--keyring", other="--no-keyring"))
     if status and (path, from_stdin, github_url, api_url, keyring or no_keyring) != (None, False, None, None, False):
-        raise click.UsageError("--status stores nothing: use it with --profile and --check alone")
+        raise click.UsageError(_("--status stores nothing: use it with --profile and --check alone"))
     with report_usage_errors():
         name = chosen_profile(environment).value
         login_file(name)
@@ -110,8 +119,8 @@ def login(
     if not no_check:
         found, plan = _tried(found, _NOT_STORED, configured["proxy"].value)
     place = _store(name, found, keyring if keyring or no_keyring else None, environment)
-    whose = f" as {one_line(found.user)}" if found.user else ""
-    click.echo(f"logged in{whose}{f' (plan {plan})' if plan else ''}; stored in {place}", err=True)
+    who = _("logged in as {user}").format(user=one_line(found.user)) if found.user else _("logged in")
+    click.echo(f"{who}{_of_plan(plan)}{_('; stored in {place}').format(place=place)}", err=True)
     _tell_what_goes_before(environment)
 
 
@@ -121,17 +130,17 @@ def _given(path: Optional[str], from_stdin: bool, domain: str) -> Secret[Any]:
         return read_login_file(path, domain)
     if not is_terminal(sys.stdin):
         if not from_stdin:
-            raise click.UsageError("there is no terminal to ask on: use --file PATH, or --stdin")
+            raise click.UsageError(_("there is no terminal to ask on: use --file PATH, or --stdin"))
         content = Secret(sys.stdin.buffer.read(LARGEST_SECRET + 1))
         return read_paste(Secret(content.reveal().decode("utf-8", "surrogateescape")), domain)
     if not from_stdin:
-        click.echo(_MENU.format(host=domain), err=True)
-        way = click.prompt("Which", type=click.Choice(["1", "2", "3"]), default="1", show_choices=False, err=True)
+        click.echo(_(_MENU).format(host=domain), err=True)
+        way = click.prompt(_("Which"), type=click.Choice(["1", "2", "3"]), default="1", show_choices=False, err=True)
         if way == "2":
-            return read_login_file(str(click.prompt("File", type=click.Path(exists=True), err=True)), domain)
+            return read_login_file(str(click.prompt(_("File"), type=click.Path(exists=True), err=True)), domain)
         if way == "3":
             return read_browsers(domain)
-    return read_paste(read_hidden(_PASTE), domain)
+    return read_paste(read_hidden(_(_PASTE)), domain)
 
 
 def _tried(found: StoredLogin, outcome: str, proxy: Any) -> Tuple[StoredLogin, str]:
@@ -149,10 +158,10 @@ def _tried(found: StoredLogin, outcome: str, proxy: Any) -> Tuple[StoredLogin, s
     except CopilotError as error:
         problem = str(error.args[0])
         if isinstance(error, AuthenticationError):
-            problem += "; log in in a browser, and then again with: copilot-sync login"
+            problem += _("; log in in a browser, and then again with: copilot-sync login")
         elif outcome == _NOT_STORED:
-            problem += "; --no-check stores it untried"
-    raise click.ClickException(f"{outcome}: {one_line(problem)}")
+            problem += _("; --no-check stores it untried")
+    raise click.ClickException(f"{_(outcome)}: {one_line(problem)}")
 
 
 def _plan_of(found: StoredLogin, proxy: Any) -> str:
@@ -175,9 +184,10 @@ def _store(name: str, found: StoredLogin, in_keyring: Optional[bool], environmen
         store_login(name, found)
         place = keyring_name(name) if found.in_keyring else place
     except KeyringStoreError as error:
-        raise click.ClickException(f"{_NOT_STORED}: {error.strerror}") from None
+        raise click.ClickException(f"{_(_NOT_STORED)}: {error.strerror}") from None
     except OSError as error:
-        raise click.ClickException(f"{_NOT_STORED}: {place} can't be written: {error.strerror or error}") from error
+        words = _("{file} can't be written: {reason}").format(file=place, reason=error.strerror or error)
+        raise click.ClickException(f"{_(_NOT_STORED)}: {words}") from error
     if before is not None and before.secret != found.secret:
         forget_token(before, environment)
     return place
@@ -187,23 +197,28 @@ def _show_status(name: str, environment: Environment, *, check: bool) -> None:
     found = load_login(name)
     if found is None:
         raise click.ClickException(no_login(name))
-    rows = [
-        ("profile", name),
-        ("kind", "cookies" if found.has_cookies else "token"),
-        ("user", found.user),
-        ("since", in_words(found.since)),
-        ("expires", _end_of(found)),
-        ("github", found.github_url),
-        ("api", found.api_url or ""),
-        ("keyring", keyring_name(name) if found.in_keyring else ""),
-        ("file", login_file(name)),
-    ]
+    with for_reader_of(sys.stdout):
+        rows = [
+            (_("profile"), name),
+            (_("kind"), _("cookies") if found.has_cookies else _("token")),
+            (_("user"), found.user),
+            (_("since"), in_words(found.since)),
+            (_("expires"), _end_of(found)),
+            ("github", found.github_url),
+            ("api", found.api_url or ""),
+            (_("keyring"), keyring_name(name) if found.in_keyring else ""),
+            (_("file"), login_file(name)),
+        ]
     show_table((), [row for row in rows if row[1]])
     _tell_what_goes_before(environment)
     if check:
         proxy = choose_settings(environment, read_config(), name, found.hosts)["proxy"].value
-        _, plan = _tried(found, "the login does not work", proxy)
-        click.echo(f"it works{f' (plan {plan})' if plan else ''}", err=True)
+        plan = _tried(found, marked("the login does not work"), proxy)[1]
+        click.echo(_("it works") + _of_plan(plan), err=True)
+
+
+def _of_plan(plan: str) -> str:
+    return _(" (plan {plan})").format(plan=plan) if plan else ""
 
 
 def _end_of(found: StoredLogin) -> str:
@@ -218,4 +233,5 @@ def _tell_what_goes_before(environment: Environment) -> None:
     names += [API_KEY_VARIABLE] if environment.api_key is not None else []
     names += [COOKIES_VARIABLE] if environment.cookies is not None else []
     for name in names:
-        click.echo(f"{name} is set and goes before the login: unset it to use the login", err=True)
+        words = _("{name} is set and goes before the login: unset it to use the login")
+        click.echo(words.format(name=name), err=True)

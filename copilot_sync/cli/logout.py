@@ -10,6 +10,7 @@ from copilot_sync.auth.headers import cookie_header
 from copilot_sync.auth.stored_logins import StoredLogin, load_login, login_file, no_login, remove_login
 from copilot_sync.auth.tokens import cache_key
 from copilot_sync.cli.backend import report_usage_errors, token_cache_file
+from copilot_sync.cli.language import _
 from copilot_sync.cli.user_settings import chosen_profile
 from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import Environment
@@ -35,12 +36,13 @@ def logout() -> None:
     try:
         removed = remove_login(name)
     except OSError as error:
-        raise click.ClickException(f"{path} can't be removed: {error.strerror or error}") from error
+        words = _("{file} can't be removed: {reason}").format(file=path, reason=error.strerror or error)
+        raise click.ClickException(words) from error
     if not removed:
         raise click.ClickException(no_login(name))
     if found is not None:
         forget_token(found, environment)
-    click.echo(f"logged out; removed {path}", err=True)
+    click.echo(_("logged out; removed {file}").format(file=path), err=True)
 
 
 def usable_login(name: str) -> Optional[StoredLogin]:

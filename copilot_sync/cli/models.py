@@ -7,12 +7,13 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend
+from copilot_sync.cli.language import _, marked
 from copilot_sync.cli.output import fields_of, show_json, show_table
 from copilot_sync.cli.terminal import is_terminal
 from copilot_sync.models import Model
 
-_ABOUT_AUTO = 'There is also "auto": the service then chooses (copilot-sync ask -m auto)'
-_ONLY_AUTO = 'There is only "auto": the service then chooses (--all lists the other models)'
+_ABOUT_AUTO = marked('There is also "auto": the service then chooses (copilot-sync ask -m auto)')
+_ONLY_AUTO = marked('There is only "auto": the service then chooses (--all lists the other models)')
 
 
 @click.command(
@@ -39,7 +40,7 @@ def models(all_models: bool, as_json: bool) -> None:
     if as_json:
         show_json([fields_of(model) for model in found])
     elif not found and not all_models:
-        click.echo(_ONLY_AUTO, err=True)
+        click.echo(_(_ONLY_AUTO), err=True)
     elif is_terminal(sys.stdout):
         _show_to_person(found)
     else:
@@ -51,10 +52,10 @@ def _show_to_person(models: List[Model]) -> None:
         (model.id, _cost(model.premium_multiplier), model.picker_category, model.vendor, model.name, _notes(model))
         for model in models
     ]
-    headings = ("ID", "COST", "CATEGORY", "VENDOR", "NAME", "NOTES")
-    show_table(headings, rows, optional=("NAME", "VENDOR", "CATEGORY", "NOTES", "COST"))
+    cost, category, vendor, name, notes = _("COST"), _("CATEGORY"), _("VENDOR"), _("NAME"), _("NOTES")
+    show_table(("ID", cost, category, vendor, name, notes), rows, optional=(name, vendor, category, notes, cost))
     if "auto" not in [model.id for model in models]:
-        click.echo(_ABOUT_AUTO, err=True)
+        click.echo(_(_ABOUT_AUTO), err=True)
 
 
 def _fields(model: Model) -> List[str]:
@@ -76,4 +77,6 @@ def _cost(multiplier: Optional[float]) -> str:
 
 def _notes(model: Model) -> str:
     kind = "" if model.kind == "chat" else model.kind
-    return ", ".join(filter(None, [kind, "preview" if model.preview else "", "" if model.enabled else "disabled"]))
+    return ", ".join(
+        filter(None, [kind, _("preview") if model.preview else "", "" if model.enabled else _("disabled")])
+    )

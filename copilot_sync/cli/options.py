@@ -9,6 +9,7 @@ system = click.option("-s", "--system", metavar="TEXT", help="Instructions for t
 files = click.option(
     *("-f", "--file", "files"),
     multiple=True,
+    metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
     help="Attach a text file of up to 1 MiB. Repeatable.",
 )

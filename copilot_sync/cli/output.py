@@ -18,6 +18,7 @@ import click
 
 from copilot_sync.cli import log
 from copilot_sync.cli.footnotes import footnotes
+from copilot_sync.cli.language import _, ngettext
 from copilot_sync.cli.terminal import has_colours, is_animated, is_terminal, is_utf8, size_of
 from copilot_sync.models import Message, Model, Thread
 from copilot_sync.terminal_text import one_line, write_pieces
@@ -67,6 +68,11 @@ def _draw_markdown(pieces: Iterable[str], waits: Callable[[], str]) -> None:
     with MarkdownView(sys.stdout, has_colours(sys.stdout), waits=waits) as view:
         for piece in pieces:
             view.add(piece)
+
+
+def author_of(role: str) -> str:
+    """Return what a person is told who wrote a message; for a program, it is the role."""
+    return {"user": _("user"), "assistant": _("assistant")}.get(role, role) if is_terminal(sys.stdout) else role
 
 
 def show_heading(text: str) -> None:
@@ -120,11 +126,14 @@ def ago(moment: Optional[str]) -> str:
     seconds = -1.0 if at is None else time.time() - at
     if not 0 <= seconds < 30 * 86400:
         return minute_of(moment)
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        count = int(seconds // size)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
+    days, hours, minutes = (int(seconds // size) for size in (86400, 3600, 60))
+    if days:
+        return ngettext("{count} day ago", "{count} days ago", days).format(count=days)
+    if hours:
+        return ngettext("{count} hour ago", "{count} hours ago", hours).format(count=hours)
+    if minutes:
+        return ngettext("{count} minute ago", "{count} minutes ago", minutes).format(count=minutes)
+    return _("just now")
 
 
 def show_references(references: Sequence[Mapping[str, Any]]) -> None:

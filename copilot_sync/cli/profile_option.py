@@ -7,6 +7,7 @@ from typing import Optional
 
 import click
 
+from copilot_sync.cli.language import marked
 from copilot_sync.profiles import check_profile
 
 NAME = "--profile"
@@ -14,7 +15,7 @@ NAME = "--profile"
 
 def profile_option() -> click.Option:
     """Create the option. It notes the profile among the flags of the program's context."""
-    help_text = "Which login.  [default: COPILOT_SYNC_PROFILE, or default]"
+    help_text = marked("Which login.  [default: COPILOT_SYNC_PROFILE, or default]")
     return click.Option([NAME], metavar="NAME", expose_value=False, callback=_note, help=help_text)
 
 

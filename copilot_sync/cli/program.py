@@ -11,6 +11,8 @@ import click
 
 from copilot_sync._version import __version__
 from copilot_sync.cli.failures import describe_error, verbose
+from copilot_sync.cli.help_texts import translated
+from copilot_sync.cli.language import PLAIN, _, is_translated, marked
 from copilot_sync.cli.profile_option import profile_option
 from copilot_sync.errors import CopilotError
 
@@ -20,20 +22,20 @@ INTERRUPTED = 130
 #: The commands and their summaries. Each command is the object of that name in the module of that name in this package,
 #: which is imported when the command is used.
 COMMANDS = {
-    "ask": "Ask one question and print the answer.",
-    "batch": "Ask every prompt of a file and write the answers to another.",
-    "chat": "Hold a conversation.",
-    "completion": "Print what has a shell complete commands.",
-    "config": "Show and change settings that all commands use.",
-    "doctor": "Check everything that an answer needs.",
-    "emulator": "Run a local Copilot for experiments and tests.",
-    "login": "Store a cookie or a token for the other commands.",
-    "logout": "Remove what login has stored.",
-    "models": "List the models that can be asked.",
-    "quota": "Show the account's plan, and what is left of its limits.",
-    "serve": "Serve OpenAI's API with the answers of Copilot.",
-    "threads": "List, show, export, rename and delete conversations.",
-    "usage": "Show how much was asked, and how many tokens that took.",
+    "ask": marked("Ask one question and print the answer."),
+    "batch": marked("Ask every prompt of a file and write the answers to another."),
+    "chat": marked("Hold a conversation."),
+    "completion": marked("Print what has a shell complete commands."),
+    "config": marked("Show and change settings that all commands use."),
+    "doctor": marked("Check everything that an answer needs."),
+    "emulator": marked("Run a local Copilot for experiments and tests."),
+    "login": marked("Store a cookie or a token for the other commands."),
+    "logout": marked("Remove what login has stored."),
+    "models": marked("List the models that can be asked."),
+    "quota": marked("Show the account's plan, and what is left of its limits."),
+    "serve": marked("Serve OpenAI's API with the answers of Copilot."),
+    "threads": marked("List, show, export, rename and delete conversations."),
+    "usage": marked("Show how much was asked, and how many tokens that took."),
 }
 
 _HELP = """GitHub Copilot Chat in the terminal.
@@ -65,7 +67,7 @@ class _Program(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"copilot_sync.cli.{cmd_name}"), cmd_name)
         _add_common(command)
-        return command
+        return translated(command)
 
     def resolve_command(
         self, ctx: click.Context, args: List[str]
@@ -78,11 +80,12 @@ class _Program(click.Group):
             near = [] if args[0].startswith("-") else get_close_matches(args[0], COMMANDS)
             if not near:
                 raise
-            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?", ctx) from error
+            words = _("No such command {name!r}. Did you mean {near}?").format(name=args[0], near=_(" or ").join(near))
+            raise click.UsageError(words, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section(_("Commands")):
+            formatter.write_dl([(name, _(summary)) for name, summary in COMMANDS.items()])
 
 
 def _add_common(command: click.Command) -> None:
@@ -115,7 +118,7 @@ def run(arguments: List[str]) -> int:
     _tolerate_narrow_encodings()
     flags: Dict[str, Any] = {"arguments": arguments}
     try:
-        status = program.main(args=arguments, prog_name="copilot-sync", standalone_mode=False, obj=flags)
+        status = translated(program).main(args=arguments, prog_name="copilot-sync", standalone_mode=False, obj=flags)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
@@ -123,12 +126,13 @@ def run(arguments: List[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except CopilotError as error:
-        click.echo(f"Error: {describe_error(error, flags)}", err=True)
+        click.echo(_("Error: {message}").format(message=describe_error(error, flags)), err=True)
         return FAILED
     except OSError as error:
         _close_stdout()
         if not isinstance(error, BrokenPipeError):
-            click.echo(f"Error: the answer can't be written: {error.strerror or error}", err=True)
+            words = _("the answer can't be written: {reason}").format(reason=error.strerror or error)
+            click.echo(_("Error: {message}").format(message=words), err=True)
         return FAILED
     return status if isinstance(status, int) else 0
 
@@ -137,7 +141,7 @@ def _tolerate_narrow_encodings() -> None:
     """Print ``?`` for characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=PLAIN if is_translated() else "replace")
 
 
 def _close_stdout() -> None:

@@ -10,6 +10,7 @@ from typing import List, Sequence
 
 import click
 
+from copilot_sync.cli.language import _
 from copilot_sync.inline_files import NamedText, read_files
 from copilot_sync.prompts import PromptInput
 from copilot_sync.safe_text import well_formed
@@ -30,7 +31,7 @@ def read_question(words: Sequence[str]) -> str:
         parts.append(_stdin_text(waits="-" not in words))
     question = "\n\n".join(part for part in parts if part.strip())
     if not question:
-        raise click.UsageError("there is nothing to ask: pass a PROMPT, or pipe one in")
+        raise click.UsageError(_("there is nothing to ask: pass a PROMPT, or pipe one in"))
     return question
 
 
@@ -55,7 +56,8 @@ def _read_attachment(path: str) -> NamedText:
     try:
         (attachment,) = read_files([path])
     except OSError as error:
-        raise click.UsageError(f"--file {path}: it can't be read: {error.strerror}") from error
+        words = _("it can't be read: {reason}").format(reason=error.strerror)
+        raise click.UsageError(f"--file {path}: {words}") from error
     except ValueError as error:
         raise click.UsageError(f"--file {error}") from error
     return attachment
@@ -72,9 +74,9 @@ def _is_piped() -> bool:
 
 def _stdin_text(waits: bool) -> str:
     if waits and sys.stdin.isatty():
-        click.echo("copilot-sync: type the question, then Ctrl-D", err=True)
+        click.echo(f"copilot-sync: {_('type the question, then Ctrl-D')}", err=True)
     content = b"".join(sys.stdin.buffer)  # by lines: read() wants Ctrl-D twice on PyPy
     try:
         return text_of(content)
     except ValueError as error:
-        raise click.UsageError(f"stdin can't be sent: {error}") from error
+        raise click.UsageError(_("stdin can't be sent: {error}").format(error=error)) from error

@@ -1,5 +1,6 @@
 """``copilot-sync quota``: the account's plan, and what is left of it."""
 
+import sys
 from dataclasses import asdict
 from typing import List, Tuple
 
@@ -7,11 +8,12 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend
+from copilot_sync.cli.language import _, for_reader_of, marked
 from copilot_sync.cli.output import show_json, show_table
 from copilot_sync.models import Quota
 
 #: What is said of a reply in which there is nothing that is known.
-UNKNOWN = "github.com said nothing of it that is known here"
+UNKNOWN = marked("github.com said nothing of it that is known here")
 
 
 @click.command(
@@ -35,22 +37,23 @@ def quota(as_json: bool) -> None:
     if as_json:
         show_json(asdict(found))
         return
-    rows = quota_rows(found)
+    with for_reader_of(sys.stdout):
+        rows = quota_rows(found)
     show_table((), rows)
     if not rows:
-        click.echo(f"{UNKNOWN}: see copilot-sync quota --json", err=True)
+        click.echo(_("{what}: see copilot-sync quota --json").format(what=_(UNKNOWN)), err=True)
 
 
 def quota_rows(quota: Quota) -> List[Tuple[str, str]]:
     """Return names and values in the words that people are shown; what is unknown is left out."""
     names = dict.fromkeys([*quota.limits, *quota.remaining])
-    overages = {True: "allowed", False: "not allowed", None: ""}[quota.overages_enabled]
+    overages = {True: _("allowed"), False: _("not allowed"), None: ""}[quota.overages_enabled]
     rows = [
-        ("plan", quota.plan),
-        ("license", quota.license_type),
+        (_("plan"), quota.plan),
+        (_("license"), quota.license_type),
         *((name, _left(quota, name)) for name in names),
-        ("resets", quota.resets_at or ""),
-        ("overages", overages),
+        (_("resets"), quota.resets_at or ""),
+        (_("overages"), overages),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -58,6 +61,7 @@ def quota_rows(quota: Quota) -> List[Tuple[str, str]]:
 def _left(quota: Quota, name: str) -> str:
     left, limit = quota.remaining.get(name), quota.limits.get(name)
     if left is None:
-        return f"limit {limit:.10g}"
+        return _("limit {limit:.10g}").format(limit=limit)
     unit = "%" if name.lower().endswith("percentage") else ""
-    return f"{left:.10g}{unit} left" + ("" if limit is None else f" of {limit:.10g}{unit}")
+    words = _("{left:.10g}{unit} left") if limit is None else _("{left:.10g}{unit} left of {limit:.10g}{unit}")
+    return words.format(left=left, limit=limit, unit=unit)

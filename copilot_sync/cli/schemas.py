@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import click
 
+from copilot_sync.cli.language import _, marked
 from copilot_sync.safe_text import loads, well_formed
 from copilot_sync.structured import REPAIRS, Expectation, MisfitError, Schema
 from copilot_sync.text_files import text_of
@@ -18,7 +19,7 @@ _TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean
 _NAME_AND_TYPE = re.compile(r"([\w-]+)(?:\s+(\w+))?")
 #: What the name of a file has and a list of fields has not.
 _OF_PATHS = re.compile(r"[/\\]|\.\w+$")
-_WHAT_TO_WRITE = "write: name, age int, bio: what it is; or the path of a file with a JSON Schema"
+_WHAT_TO_WRITE = marked("write: name, age int, bio: what it is; or the path of a file with a JSON Schema")
 
 
 def read_schema(value: str) -> Dict[str, Any]:
@@ -60,7 +61,7 @@ def _check_demo(schema: Schema) -> None:
     try:
         schema.parse(echo_or_data(schema.instructions()))
     except MisfitError as error:
-        words = "--emulator has no answer that fits it; script one with: copilot-sync emulator --script FILE"
+        words = _("--emulator has no answer that fits it; script one with: copilot-sync emulator --script FILE")
         raise ValueError(words) from error
 
 
@@ -69,27 +70,34 @@ def _from_file(path: str) -> Dict[str, Any]:
         with open(path, "rb") as file:
             schema = loads(text_of(file.read()))
     except OSError as error:
-        raise click.UsageError(f"--schema {path}: it can't be read: {error.strerror}") from error
+        words = _("it can't be read: {reason}").format(reason=error.strerror)
+        raise click.UsageError(f"--schema {path}: {words}") from error
     except ValueError as error:
-        raise click.UsageError(f"--schema {path}: it holds no JSON: {error}") from error
+        words = _("it holds no JSON: {error}").format(error=error)
+        raise click.UsageError(f"--schema {path}: {words}") from error
     if not isinstance(schema, dict):
-        raise click.UsageError(f"--schema {path}: it holds no JSON Schema, which is an object")
+        raise click.UsageError(f"--schema {path}: {_('it holds no JSON Schema, which is an object')}")
     return schema
 
 
 def _object_of(fields: List[str]) -> Dict[str, Any]:
     properties: Dict[str, Any] = {}
     for field in fields:
-        words, _, description = (part.strip() for part in well_formed(field).partition(":"))
-        match = _NAME_AND_TYPE.fullmatch(words)
+        typed, _colon, description = (part.strip() for part in well_formed(field).partition(":"))
+        match = _NAME_AND_TYPE.fullmatch(typed)
         if match is None:
-            raise click.UsageError(f"--schema: {field!r} is no field; {_WHAT_TO_WRITE}")
+            raise _no_schema(_("{field!r} is no field; {advice}"), field=field, advice=_(_WHAT_TO_WRITE))
         name, kind = match[1], match[2] or "str"
         if kind not in _TYPES:
-            raise click.UsageError(f"--schema: {field!r} has the type {kind!r}; there are {', '.join(_TYPES)}")
+            words = _("{field!r} has the type {kind!r}; there are {names}")
+            raise _no_schema(words, field=field, kind=kind, names=", ".join(_TYPES))
         if name in properties:
-            raise click.UsageError(f"--schema: there are two fields {name!r}")
+            raise _no_schema(_("there are two fields {name!r}"), name=name)
         properties[name] = {"type": _TYPES[kind], **({"description": description} if description else {})}
     if not properties:
-        raise click.UsageError(f"--schema: there are no fields; {_WHAT_TO_WRITE}")
+        raise _no_schema(_("there are no fields; {advice}"), advice=_(_WHAT_TO_WRITE))
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _no_schema(words: str, **values: str) -> click.UsageError:
+    return click.UsageError(f"--schema: {words.format(**values)}")

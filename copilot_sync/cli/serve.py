@@ -16,6 +16,7 @@ import click
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend
 from copilot_sync.cli.emulator import apply_script
+from copilot_sync.cli.language import _
 from copilot_sync.cli.waits import WaitsIn
 from copilot_sync.pacing.limiter import BY_HOST
 from copilot_sync.settings import is_loopback
@@ -99,9 +100,9 @@ def serve(
 
     waitress = _waitress()
     if not is_loopback(host) and not key:
-        raise click.UsageError("another address than this machine's needs --key: who has it asks with your account")
+        raise click.UsageError(_("another address than this machine's needs --key: who has it asks with your account"))
     if script is not None and not emulator:
-        raise click.UsageError("--script is for an emulator: use it with --emulator")
+        raise click.UsageError(_("--script is for an emulator: use it with --emulator"))
     prepare = functools.partial(_apply, script)
     with contextlib.ExitStack() as stack:
         pace = concurrency, BY_HOST if rate is None else rate
@@ -122,28 +123,29 @@ def serve(
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         except OSError as error:
-            raise click.ClickException(f"the key can't be kept: {error.strerror}") from error
+            raise click.ClickException(_("the key can't be kept: {reason}").format(reason=error.strerror)) from error
         stack.callback(gateway.close)
         with _listen(host, port) as listening:
             if not is_loopback(host):
-                click.echo(
-                    "copilot-sync: whoever reaches this address and has the key asks with your account; the key "
-                    "crosses the network in the clear unless there is TLS in front",
-                    err=True,
+                words = _(
+                    "whoever reaches this address and has the key asks with your account; the key crosses the network "
+                    "in the clear unless there is TLS in front"
                 )
+                click.echo(f"copilot-sync: {words}", err=True)
             click.echo(f"export OPENAI_BASE_URL={shlex.quote(f'http://{_address(listening)}/v1')}")
             click.echo(f"export OPENAI_API_KEY={shlex.quote(shown)}")
             with _stopping(gateway.close, backend.client.close):
                 _begin_batches(gateway)
                 _run(waitress, gateway, listening)
-        click.echo("stopped", err=True)
+        click.echo(_("stopped"), err=True)
 
 
 def _begin_batches(gateway: Any) -> None:
     try:
         gateway.begin_batches()
     except OSError as error:
-        raise click.ClickException(f"batches can't be kept in {error.filename}: {error.strerror}") from error
+        words = _("batches can't be kept in {folder}: {reason}").format(folder=error.filename, reason=error.strerror)
+        raise click.ClickException(words) from error
 
 
 def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
@@ -166,7 +168,7 @@ def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
         clear_untrusted_proxy_headers=True,
     )
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that finds no thread free
-    click.echo("serving until Ctrl-C", err=True)
+    click.echo(_("serving until Ctrl-C"), err=True)
     try:
         server.run()
     finally:
@@ -182,7 +184,7 @@ def _waitress() -> Any:
     try:
         import waitress
     except ImportError:
-        raise click.ClickException("this needs waitress: pip install 'copilot-sync[serve]'") from None
+        raise click.ClickException(_("this needs waitress: pip install 'copilot-sync[serve]'")) from None
     return waitress
 
 
@@ -192,7 +194,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise click.ClickException(f"{host}:{port} can't be used: {error.strerror or error}") from error
+        words = _("{address} can't be used: {reason}")
+        raise click.ClickException(words.format(address=f"{host}:{port}", reason=error.strerror or error)) from error
 
 
 def _address(listening: socket.socket) -> str:

@@ -10,8 +10,10 @@ import click
 
 from copilot_sync.cli import options
 from copilot_sync.cli.backend import open_backend, report_usage_errors
+from copilot_sync.cli.language import _, ngettext
 from copilot_sync.cli.output import (
     ago,
+    author_of,
     fields_of,
     markdown_of,
     minute_of,
@@ -70,7 +72,7 @@ def list_threads(limit: Optional[int], search: Optional[str], as_json: bool) -> 
         return
     when = ago if is_terminal(sys.stdout) else minute_of
     rows = [(thread.id, when(thread.updated_at), thread.name) for thread in found]
-    show_table(("ID", "CHANGED", "NAME"), rows, cuts=True)
+    show_table(("ID", _("CHANGED"), _("NAME")), rows, cuts=True)
 
 
 @threads.command(
@@ -102,11 +104,16 @@ def show(identifier: Optional[str], last: bool, show_all: bool, as_json: bool, r
     for number, message in enumerate(shown):
         if number:
             click.echo()
-        show_heading(f"{message.role}:")
+        show_heading(f"{author_of(message.role)}:")
         show_answer([message.content], raw)
     if len(shown) < len(messages):
         others = max(count_branches(messages) - 1, 1)
-        click.echo(f"{others} other {'branch' if others == 1 else 'branches'}; --all shows every message", err=True)
+        words = ngettext(
+            "{count} other branch; --all shows every message",
+            "{count} other branches; --all shows every message",
+            others,
+        )
+        click.echo(words.format(count=others), err=True)
 
 
 def _messages(identifier: Optional[str], last: bool) -> List[Message]:
@@ -159,7 +166,7 @@ Examples:
 def rename(identifier: str, name: Optional[str], generate: bool, as_json: bool) -> None:
     """Rename a conversation."""
     if generate == (name is not None):
-        raise click.UsageError("a name is needed, or --generate to let the service choose one; not both")
+        raise click.UsageError(_("a name is needed, or --generate to let the service choose one; not both"))
     with open_backend() as backend, report_usage_errors():
         (identifier,) = backend.full_ids([identifier])
         if name is None:
@@ -175,7 +182,7 @@ def rename(identifier: str, name: Optional[str], generate: bool, as_json: bool) 
 def _generated_name(client: Client, identifier: str) -> str:
     name = client.name_thread(identifier)
     if not name:
-        raise click.ClickException("the service returned no name for this conversation; pass one yourself")
+        raise click.ClickException(_("the service returned no name for this conversation; pass one yourself"))
     return name
 
 
@@ -197,7 +204,7 @@ def delete(identifiers: Tuple[str, ...], yes: bool, as_json: bool) -> None:
     with open_backend() as backend:
         chosen = backend.full_ids(identifiers)
         if not yes and not _is_confirmed(backend.client, chosen):
-            raise click.ClickException("nothing was deleted")
+            raise click.ClickException(_("nothing was deleted"))
         for identifier in chosen:
             backend.client.delete_thread(identifier)
             if as_json:
@@ -206,9 +213,9 @@ def delete(identifiers: Tuple[str, ...], yes: bool, as_json: bool) -> None:
 
 def _is_confirmed(client: Client, identifiers: List[str]) -> bool:
     if not is_terminal(sys.stdin):
-        raise click.UsageError("there is no terminal to ask on: use --yes to delete without asking")
+        raise click.UsageError(_("there is no terminal to ask on: use --yes to delete without asking"))
     names = {thread.id: thread.name for thread in client.threads()}
     for identifier in identifiers:
         click.echo(f"{one_line(identifier)}  {one_line(names.get(identifier, ''))}".rstrip(), err=True)
-    click.echo("Delete for good? [y/N] ", nl=False, err=True)
+    click.echo(_("Delete for good? [y/N] "), nl=False, err=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -10,6 +10,7 @@ from typing import List, Optional, Sequence
 import click
 
 from copilot_sync.cli import options
+from copilot_sync.cli.language import _, marked
 from copilot_sync.cli.output import show_json, show_table
 from copilot_sync.cli.terminal import is_terminal, is_utf8, size_of
 from copilot_sync.ledger.entries import LedgerUsage
@@ -25,8 +26,9 @@ _PLAIN_BLOCKS = "#"
 #: Characters that a bar has at least. A terminal with less room for them shows none.
 _SHORTEST_BARS = 8
 #: The headings behind the name. A narrow terminal does without the first of the last ones first.
-_COUNTS = ("CALLS", "FAILED", "IN", "OUT", "SECONDS")
+_COUNTS = (marked("CALLS"), marked("FAILED"), marked("IN"), marked("OUT"), marked("SECONDS"))
 _OPTIONAL = ("SECONDS", "FAILED", "IN", "OUT")
+_NAMES = {"day": marked("DAY"), "model": marked("MODEL"), "label": marked("LABEL"), "user": marked("USER")}
 
 
 @click.command(
@@ -39,7 +41,7 @@ Examples:
 )
 @click.option(
     "--by",
-    type=click.Choice(["day", "model", "label", "user"]),
+    type=click.Choice(list(_NAMES)),
     default="day",
     metavar="NAME",
     help="Add up by day (UTC), model, label or user.  [default: day]",
@@ -69,7 +71,8 @@ def usage(by: str, since: Optional[str], days: Optional[int], as_json: bool) -> 
     if as_json:
         show_json([asdict(row) for row in rows])
     elif not rows:
-        click.echo(f"no calls are noted since {first:%Y-%m-%d} in {one_line(ledger.path)}", err=True)
+        words = _("no calls are noted since {date:%Y-%m-%d} in {file}")
+        click.echo(words.format(date=first, file=one_line(ledger.path)), err=True)
     elif is_terminal(sys.stdout):
         _show_plot(by, rows)
     else:
@@ -80,10 +83,13 @@ def _first_moment(since: Optional[str], days: Optional[int]) -> datetime:
     if since is None:
         return _today() - timedelta((days or _DAYS) - 1)
     if days is not None:
-        raise click.UsageError("--since and --days exclude each other: use one of them")
+        raise click.UsageError(
+            _("{one} and {other} exclude each other: use one of them").format(one="--since", other="--days")
+        )
     moment = read_date(since)
     if moment is None:
-        raise click.UsageError(f"--since takes a date such as 2026-11-30, not {one_line(since)}")
+        words = _("--since takes a date such as 2026-11-30, not {date}")
+        raise click.UsageError(words.format(date=one_line(since)))
     return datetime.fromtimestamp(moment, timezone.utc)
 
 
@@ -102,7 +108,7 @@ def _show_plot(by: str, rows: Sequence[LedgerUsage]) -> None:
     room = size_of(sys.stdout).columns
     for heading in _OPTIONAL:
         if _width(columns) > room:
-            columns = [column for column in columns if column[0].strip() != heading]
+            columns = [column for column in columns if column[0].strip() != _(heading)]
     left = room - _width(columns) - 2
     if left >= _SHORTEST_BARS:
         columns.append(_bar_column(rows, left))
@@ -112,10 +118,10 @@ def _show_plot(by: str, rows: Sequence[LedgerUsage]) -> None:
 
 def _columns(by: str, rows: Sequence[LedgerUsage]) -> List[List[str]]:
     """Return the columns with their headings, names flush left and numbers flush right."""
-    names = [by.upper(), *(one_line(row.name) or "(none)" for row in rows)]
+    names = [_(_NAMES[by]), *(one_line(row.name) or _("(none)") for row in rows)]
     longest = max(map(len, names))
     numbers = zip(*((row.calls, row.failed, row.input_tokens, row.output_tokens, round(row.seconds)) for row in rows))
-    columns = [[heading, *(f"{number:,}" for number in column)] for heading, column in zip(_COUNTS, numbers)]
+    columns = [[_(heading), *(f"{number:,}" for number in column)] for heading, column in zip(_COUNTS, numbers)]
     return [
         [name.ljust(longest) for name in names],
         *([cell.rjust(max(map(len, column))) for cell in column] for column in columns),
@@ -128,15 +134,15 @@ def _width(columns: Sequence[Sequence[str]]) -> int:
 
 def _bar_column(rows: Sequence[LedgerUsage], width: int) -> List[str]:
     amounts = [row.input_tokens + row.output_tokens for row in rows]
-    heading = "TOKENS"
+    heading = _("TOKENS")
     if not any(amounts):
-        amounts, heading = [row.calls for row in rows], "CALLS"
+        amounts, heading = [row.calls for row in rows], _("CALLS")
     return [heading, *_bars(amounts, width, _BLOCKS if is_utf8(sys.stdout) else _PLAIN_BLOCKS)]
 
 
 def _total(rows: Sequence[LedgerUsage]) -> LedgerUsage:
     names = [field.name for field in fields(LedgerUsage) if field.name != "name"]
-    return LedgerUsage("total", **{name: sum(getattr(row, name) for row in rows) for name in names})
+    return LedgerUsage(_("total"), **{name: sum(getattr(row, name) for row in rows) for name in names})
 
 
 def _bars(amounts: Sequence[int], width: int, blocks: str) -> List[str]:

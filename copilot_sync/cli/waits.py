@@ -14,12 +14,13 @@ import threading
 from typing import Callable, Iterator, Optional
 
 from copilot_sync.cli import log
+from copilot_sync.cli.durations import duration
+from copilot_sync.cli.language import _, marked
 from copilot_sync.cli.terminal import is_dumb, is_terminal, size_of
 from copilot_sync.client import Client
 from copilot_sync.os_threads import JOIN_TIMEOUT
 from copilot_sync.stepping import Delay
 from copilot_sync.terminal_text import one_line, shortened
-from copilot_sync.times import duration
 
 #: Seconds between two looks, and the shortest wait that is shown.
 _INTERVAL, _SHORTEST = 0.2, 1.0
@@ -28,7 +29,7 @@ _LOOKS_BETWEEN = 5
 _ERASE = "\r\x1b[K"
 #: Columns that stay free: a terminal shows a Ctrl-C as ^C, and the line must not go on below.
 ROOM = 3
-_REASONS = {"limit": "the limit that all commands share", "service": "the service"}
+_REASONS = {"limit": marked("the limit that all commands share"), "service": marked("the service")}
 
 
 class WaitsIn(enum.Enum):
@@ -151,5 +152,6 @@ def words_of(delay: Optional[Delay]) -> str:
     if delay is None or delay.seconds < _SHORTEST:
         return ""
     if math.isinf(delay.seconds):
-        return "waiting: another question has to end first"
-    return one_line(f"waiting {duration(math.ceil(delay.seconds))}: {delay.why or _REASONS[delay.reason]}")
+        return _("waiting: another question has to end first")
+    reason = delay.why or _(_REASONS[delay.reason])
+    return one_line(_("waiting {time}: {reason}").format(time=duration(math.ceil(delay.seconds)), reason=reason))
