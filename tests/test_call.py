@@ -5,6 +5,7 @@ import pickle
 import socket
 import sys
 import threading
+import time
 from typing import Any, Iterator, Optional, Tuple
 
 import pytest
@@ -464,3 +465,15 @@ def test_the_copy_of_a_call_may_hold_a_socket_that_is_closed(
     pair[0].close()
     call.after_fork_in_child()
     assert call.cancelled
+
+
+def test_a_wait_in_pieces_is_as_long_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of them a Ctrl-C that came too early for one gets its chance."""
+    monkeypatch.setattr("copilot_sync.transport.call._WAKE", 0.01)
+    call = CallContext(Timeout())
+    begun = time.monotonic()
+    call.sleep(0.05)
+    assert time.monotonic() - begun >= 0.05
+    call.cancel()
+    with pytest.raises(StreamClosedError):
+        call.sleep(60)

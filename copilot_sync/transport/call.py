@@ -30,6 +30,9 @@ from copilot_sync.stepping import Delay, NothingYet, Pace, Pause, Watch
 from copilot_sync.transport.call_limits import INSTANT, CallLimits
 from copilot_sync.transport.fork import reset_after_fork
 
+#: Seconds between two chances for a Ctrl-C in a wait.
+_WAKE = 1.0
+
 
 class CallContext(CallLimits):
     """The deadline and the stop of one call. ``cancel`` is for any thread, the rest for the one that makes the call.
@@ -244,14 +247,22 @@ class CallContext(CallLimits):
         Raises:
             StreamClosedError: It was stopped.
         """
-        if self._running.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+        if self._is_ended_within(seconds):
             self._end_sleep()
             self.check()
 
     def sleep_until_woken(self, seconds: float) -> None:
         """Wait, unless the call is stopped or woken meanwhile. It raises nothing."""
-        if self._running.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+        if self._is_ended_within(seconds):
             self.forget_wake(is_held=True)
+
+    def _is_ended_within(self, seconds: float) -> bool:
+        """Wait in pieces: a Ctrl-C ends none on Windows, nor on CPython 3.14t and 3.15 if it came just before."""
+        end = time.monotonic() + seconds
+        while not self._running.acquire(timeout=max(0.0, min(end - time.monotonic(), _WAKE))):
+            if time.monotonic() >= end:
+                return False
+        return True
 
     def wake(self) -> None:
         """End a ``sleep_until_woken``, or the next one."""
