@@ -18,6 +18,9 @@ T = TypeVar("T")
 #: Seconds to wait for a thread of a closed connection. It ends at once, except in a look-up of DNS, which can't be
 #: interrupted.
 JOIN_TIMEOUT = 0.15
+#: Seconds between two chances for a Ctrl-C in a wait. It ends none on Windows, nor on CPython 3.14t and 3.15 if it came
+#: just before.
+WAKE = 1.0
 
 
 def is_main_thread() -> bool:

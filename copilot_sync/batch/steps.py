@@ -13,10 +13,7 @@ from copilot_sync.batch.work_items import WorkItem
 from copilot_sync.batch.workers import WorkerPool
 from copilot_sync.errors import StreamClosedError
 from copilot_sync.models import Answer
-from copilot_sync.os_threads import ItemQueue
-
-#: Seconds between two chances for a Ctrl-C, which does not end a wait on Windows.
-_WAKE = 1.0
+from copilot_sync.os_threads import WAKE, ItemQueue
 
 
 class StepRunner:
@@ -59,7 +56,7 @@ class StepRunner:
             StreamClosedError: The batch was closed.
             CopilotError: An executor could not do the step.
         """
-        ended = self._wait(min(seconds, _WAKE))
+        ended = self._wait(min(seconds, WAKE))
         if ended is None:
             return None
         self.running -= 1
@@ -81,7 +78,7 @@ class StepRunner:
 
         self._pool.submit("delete", conversation_id, note)
         while not ended:
-            self._wait(_WAKE)
+            self._wait(WAKE)
         return self._pool.result(ended[0])
 
     def stop(self) -> None:

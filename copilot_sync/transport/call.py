@@ -25,13 +25,11 @@ from typing import Any, Callable, Dict, Generator, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, StreamClosedError
+from copilot_sync.os_threads import WAKE
 from copilot_sync.settings import Timeout
 from copilot_sync.stepping import Delay, NothingYet, Pace, Pause, Watch
 from copilot_sync.transport.call_limits import INSTANT, CallLimits
 from copilot_sync.transport.fork import reset_after_fork
-
-#: Seconds between two chances for a Ctrl-C in a wait.
-_WAKE = 1.0
 
 
 class CallContext(CallLimits):
@@ -257,9 +255,9 @@ class CallContext(CallLimits):
             self.forget_wake(is_held=True)
 
     def _is_ended_within(self, seconds: float) -> bool:
-        """Wait in pieces: a Ctrl-C ends none on Windows, nor on CPython 3.14t and 3.15 if it came just before."""
+        """Wait in pieces, for a Ctrl-C; return whether the call was stopped or woken."""
         end = time.monotonic() + seconds
-        while not self._running.acquire(timeout=max(0.0, min(end - time.monotonic(), _WAKE))):
+        while not self._running.acquire(timeout=max(0.0, min(end - time.monotonic(), WAKE))):
             if time.monotonic() >= end:
                 return False
         return True
