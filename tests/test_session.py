@@ -326,6 +326,22 @@ def test_a_header_that_can_not_be_sent_does_not_get_into_the_error(transport: Tr
     assert SECRET not in repr(caught.value)
 
 
+@pytest.mark.parametrize("value", ["a\r\nX-Other: b", "a\nb", "a\rb", b"a\r\nX-Other: b", "\u0416"])
+def test_a_value_makes_no_header_of_its_own(transport: Transport, value: Any) -> None:
+    """What has a line break in it, or can't be written, is refused before anything goes out."""
+    with Server(answering(OK)) as server:
+        with pytest.raises((ValueError, CopilotError)):
+            fetch(transport, request_to(server, headers={"X-One": "1", "X-Two": value}))
+        assert b"".join(server.received) == b""
+
+
+def test_bytes_are_sent_as_they_are(transport: Transport) -> None:
+    """``requests`` takes them as the value of a header, so a tool may have put them there."""
+    with Server(answering(OK)) as server:
+        fetch(transport, request_to(server, headers={"X-One": "1", "X-Two": b"2"}))
+        assert {b"x-one: 1", b"x-two: 2"} <= set(lines_of(server.received[0]))
+
+
 def test_requests_are_logged_without_ids_and_secrets(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
     """Stage, method, the path without its ids, status and time."""
     caplog.set_level(logging.DEBUG, "copilot_sync")

@@ -5,6 +5,7 @@ It keeps no cookies and knows no redirects. Tools for tests may stand between it
 Threads: what an adapter knows of pools is atomic: replaced, never changed.
 """
 
+import functools
 import sys
 import weakref
 from typing import Any, Callable, Tuple
@@ -51,9 +52,8 @@ class PooledSession(requests.Session):
 
     def sends_itself(self, url: str) -> bool:
         """Whether no tool for tests stands between this session and its connections. One that records reads a reply."""
-        steps = (requests.Session.send, HTTPAdapter.send, HTTPConnectionPool.urlopen)
-        are_replaced = any(step.__module__.partition(".")[0] not in ("requests", "urllib3") for step in steps)
-        return self.get_adapter(url) is self._ours and not are_replaced
+        are_their_own = _are_their_own(requests.Session.send, HTTPAdapter.send, HTTPConnectionPool.urlopen)
+        return are_their_own and self.get_adapter(url) is self._ours
 
     def has_idle(self, url: str, *, verify: Any, cert: Any, proxies: Any, stream: Any) -> bool:
         """Whether a connection for such a request waits in a pool of ours, and nothing stands before it."""
@@ -74,6 +74,12 @@ class PooledSession(requests.Session):
     def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
         """Know none: even if they are not followed, requests reads a redirect's whole body to prepare the next one."""
         return iter(())
+
+
+@functools.lru_cache(maxsize=2)
+def _are_their_own(*steps: Any) -> bool:
+    """Whether the steps of a request are those of ``requests`` and ``urllib3``, and not those of a tool for tests."""
+    return all(step.__module__.partition(".")[0] in ("requests", "urllib3") for step in steps)
 
 
 def _place_of_pool(url: str, verify: Any, cert: Any, proxies: Any) -> Tuple[Any, ...]:

@@ -48,6 +48,7 @@ SEAMS: Tuple[Seam, ...] = (
     Seam(f"{_CLIENT}().fp", "reply", "is what makefile() of the socket returned", _PYTHON),
     Seam("http.client.HTTPConnection.response_class", "connection", "makes replies that obey their call", _PYTHON),
     Seam("http.client.HTTPConnection._tunnel", "boundary", "words a proxy's refusal", _PYTHON, ()),
+    Seam("http.client.HTTPConnection._output", "connection", "takes lines of a head", _PYTHON, ("s",)),
     Seam("http.client.HTTPConnection().sock", "connection", "is the socket, None before connecting", _PYTHON),
     Seam(f"{_POOL}._get_conn", "connection", "takes a connection without a lock", _URLLIB3, ("timeout",)),
     Seam(f"{_POOL}._put_conn", "connection", "keeps settled connections alone", _URLLIB3, ("conn",)),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generator, Iterator, Optional, TypeVar, Union, cast
 
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from copilot_sync.errors import CopilotError, ProtocolError
 from copilot_sync.protocol.requests import Request
@@ -311,7 +312,7 @@ def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
     prepared = requests.PreparedRequest()
     prepared.prepare_method(request.method)
     prepared.url = _prepared_url(request.url)
-    prepared.prepare_headers(request.headers)
+    prepared.headers = CaseInsensitiveDict(request.headers)
     prepared.body = request.body or None
     prepared.prepare_content_length(prepared.body)
     return auth(prepared)
