@@ -149,6 +149,7 @@ def _begin_batches(gateway: Any) -> None:
 
 
 def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
+    from copilot_sync.cli.serve_channel import StreamingChannel
     from copilot_sync.cli.serve_threads import GrowingDispatcher
     from copilot_sync.contrib.openai_gateway.request_body import LIMIT
 
@@ -167,6 +168,7 @@ def _run(waitress: Any, gateway: Any, listening: socket.socket) -> None:
         ident=None,
         clear_untrusted_proxy_headers=True,
     )
+    server.channel_class = StreamingChannel
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of each request that finds no thread free
     click.echo(_("serving until Ctrl-C"), err=True)
     try:

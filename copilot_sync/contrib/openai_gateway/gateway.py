@@ -123,6 +123,7 @@ class Gateway:
         self._limiter: Optional[RateLimiter] = None
         self._background: Optional[BackgroundLimiter] = None
         self._batches = None if batches is None else Batches(batches, self._asking_batches)
+        self._retries: Tuple[Optional[RetryPolicy], Optional[RetryPolicy]] = None, None  # the client's, and those here
         self._models: Optional[Tuple[float, List[Model]]] = None
         self._models_failure: Optional[ApiError] = None  # the last one
         self.after_fork_in_child()
@@ -214,7 +215,7 @@ class Gateway:
     def _fetched_models(self) -> List[Model]:
         client = self._client.get()
         try:
-            return chat_models(client._models_with(_impatient(client)))
+            return chat_models(client._models_with(self._impatient(client.retry)))
         except CopilotError as error:
             self._models_failure = from_copilot(error)
             raise
@@ -277,7 +278,7 @@ class Gateway:
     ) -> Answering:
         """Begin a question: ``param`` is the parameter that is wrong if the prompt is."""
         client, limiter = self._client.get(), self._known_limiter()
-        options.update(retry=_impatient(client), expected=None if schema is None else Expectation(schema))
+        options.update(retry=self._impatient(client.retry), expected=None if schema is None else Expectation(schema))
         try:
             stream = client.stream(prompt, buffered=not is_streamed, **options)
         except (TypeError, ValueError) as error:
@@ -285,6 +286,12 @@ class Gateway:
         with self._known_background().ahead():
             take_turn(limiter, self._patience, has_left)
         return Answering(stream, limiter, has_left, is_data=schema is not None)
+
+    def _impatient(self, retry: Optional[RetryPolicy]) -> Optional[RetryPolicy]:
+        """The client's retries, but for the waits that the service asks for: who asks here is told of them at once."""
+        if retry is not self._retries[0]:
+            self._retries = retry, retry and dataclasses.replace(retry, wait_for_limits=False)
+        return self._retries[1]
 
     def _known_limiter(self) -> RateLimiter:
         with self._lock:
@@ -344,11 +351,6 @@ def _checked_patience(value: object) -> float:
 def _limiter_for(api_url: Optional[str], concurrency: Optional[int], rate: Optional[float]) -> RateLimiter:
     at_once, a_minute = pace_for(api_url, concurrency, rate)
     return RateLimiter(at_once, rate=a_minute)
-
-
-def _impatient(client: Client) -> Optional[RetryPolicy]:
-    """The client's retries, but for the waits that the service asks for: whoever asks here is told of them at once."""
-    return client.retry and dataclasses.replace(client.retry, wait_for_limits=False)
 
 
 def _wrong_prompt(error: Exception, param: str) -> ApiError:
