@@ -96,6 +96,11 @@ class Stream:
         return self._call.attempts["message"]
 
     @property
+    def _is_taken(self) -> bool:
+        """Whether the service has taken the question, and its answer is being read. For any thread."""
+        return self._call.reading is not None
+
+    @property
     def _delay(self) -> Optional[Delay]:
         """What keeps the question from being sent at this moment; ``None`` if nothing does. For any thread."""
         return self._call.delay

@@ -336,6 +336,26 @@ def test_failures_have_a_code(emulator: Emulator, browser: Browser) -> None:
     assert "words of the service" not in response.text
 
 
+@pytest.mark.parametrize("place", ["messages", "rename"])
+def test_a_conversation_that_the_service_has_forgotten_leaves_the_list(
+    emulator: Emulator, browser: Browser, place: str
+) -> None:
+    """As soon as the site finds out. Another failure changes nothing."""
+    browser.ask("Why?")
+
+    def look() -> Any:
+        if place == "rename":
+            return browser.post("rename", {"name": "chat", "title": "Reasons"}).json()
+        return browser.get("messages", params={"name": "chat"}).json()
+
+    emulator.fail(place, Fault.status(402))
+    assert look()["code"] == "quota_exceeded"
+    assert len(browser.get("conversations").json()["conversations"]) == 1
+    emulator.threads.clear()
+    assert look()["code"] == "not_found"
+    assert browser.get("conversations").json() == {"conversations": []}
+
+
 @pytest.mark.parametrize(
     "name, value, error",
     [

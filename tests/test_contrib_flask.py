@@ -224,6 +224,30 @@ def test_a_forgotten_conversation_is_begun_anew(emulator: Emulator, page: Any) -
     assert len(emulator.threads) == 2
 
 
+@pytest.mark.parametrize("place", ["/chat", "/retry", "/data"])
+def test_a_conversation_that_the_service_has_forgotten_is_forgotten_here(
+    emulator: Emulator, page: Any, place: str
+) -> None:
+    """The page is told; the next question begins a new one. Another failure changes nothing."""
+    first = ask(page, prompt="one", name="chat")[-1]["conversation_id"]
+    emulator.fail("message", Fault.status(402))
+    assert ask(page, prompt="two", name="chat")[-1]["code"] == "quota_exceeded"
+    assert page.get("/conversations").json == {"chat": first}
+    emulator.threads.clear()
+    response = page.post(place, data={"prompt": "three", "name": "chat"})
+    end = response.json if response.is_json else events(response.get_data())[-1]
+    assert (end["type"], end["code"], end["conversation_id"]) == ("error", "not_found", first)
+    assert page.get("/conversations").json == {}
+    assert ask(page, prompt="four", name="chat")[-1]["conversation_id"] in emulator.threads
+
+
+def test_only_the_conversation_that_is_gone_is_forgotten(emulator: Emulator, page: Any) -> None:
+    """Not another one of that name, which the view has passed over."""
+    kept = ask(page, prompt="one", name="chat")[-1]["conversation_id"]
+    assert again(page, name="chat", conversation="gone")[-1]["code"] == "not_found"
+    assert page.get("/conversations").json == {"chat": kept}
+
+
 def test_the_conversation_begun_last_is_at_the_end(app: flask.Flask, page: Any) -> None:
     """Whatever their names are, and however often the session was written and read."""
     for name in ("zeta", "alpha", "mu"):

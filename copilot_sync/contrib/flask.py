@@ -26,6 +26,7 @@ from copilot_sync.contrib.lazy_client import (
     user_of_session,
 )
 from copilot_sync.contrib.sse import (
+    GONE,
     HEADERS,
     HEARTBEAT,
     EventStream,
@@ -35,7 +36,7 @@ from copilot_sync.contrib.sse import (
     log_failure,
     whole_answer,
 )
-from copilot_sync.errors import CopilotError
+from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
@@ -171,6 +172,8 @@ class CopilotSync:
         data, status = whole_answer(stream)
         if name is not None and stream.answer is not None:
             _remember(name, stream.answer.conversation)
+        elif name is not None and data.get("code") == GONE:
+            self._forget_gone(name, stream.conversation)
         response = jsonify(data)
         response.status_code = status
         naming = stream.naming() if stream.is_new and _client_settings(current_app).get("name_threads", True) else None
@@ -225,6 +228,8 @@ class CopilotSync:
             stream = self.client.chat(conversation).stream_retry(model, **_with_user(options))
         except CopilotError as error:
             log_failure(error)
+            if name is not None and isinstance(error, NotFoundError):
+                self._forget_gone(name, conversation)
             return Response(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
         except ValueError as error:
             raise BadRequest(str(error)) from error
@@ -239,12 +244,15 @@ class CopilotSync:
             except CopilotError as error:
                 log_failure(error)
                 return Response(error_event(error, stream.conversation), headers=HEADERS)
-        return Response(self._body(stream), headers=HEADERS)
+        return Response(self._body(stream, name), headers=HEADERS)
 
-    def _body(self, stream: Stream) -> Iterable[bytes]:
+    def _body(self, stream: Stream, name: Optional[str]) -> Iterable[bytes]:
         settings = app_settings()
         heartbeat, name_thread = settings.get("heartbeat", HEARTBEAT), settings.get("name_threads", True)
-        return EventStream(stream, heartbeat=heartbeat, name_thread=name_thread)
+        body = EventStream(stream, heartbeat=heartbeat, name_thread=name_thread)
+        if name is not None and not stream.is_new and not body.finds_conversation():
+            self._forget_gone(name, stream.conversation)
+        return body
 
     def conversations(self) -> Dict[str, Conversation]:
         """Return the conversations in the session by name, the newest last."""
@@ -258,6 +266,12 @@ class CopilotSync:
         kept = session.get(KEY, [])
         if name in dict(kept):
             session[KEY] = [[each, id] for each, id in kept if each != name]
+
+    def _forget_gone(self, name: str, conversation: Union[None, str, Conversation]) -> None:
+        """Remove a conversation that the service does not know any more, if it is the one of that name."""
+        gone = Conversation.from_value(conversation)
+        if gone is not None and [name, gone.conversation_id] in map(list, session.get(KEY, [])):
+            self.forget(name)
 
     def _make_client(self, app: Flask) -> Client:
         return Client(**self._options(app))

@@ -17,7 +17,7 @@ token is the value. ``app.config`` has these settings:
     ``False``.
 """
 
-from typing import Any, Dict, Iterable, Tuple, Union
+from typing import Any, Dict, Iterable, Optional, Tuple, Union
 
 from copilot_sync.contrib.chat import page
 from copilot_sync.contrib.chat.bodies import BodyOptions, body_of
@@ -47,7 +47,7 @@ blueprint = Blueprint("copilot_chat", __name__, static_folder=str(page.STATIC), 
 class _ChatSync(CopilotSync):
     """The extension, whose answers are those of the chat page. The application has its client."""
 
-    def _body(self, stream: Stream) -> Iterable[bytes]:
+    def _body(self, stream: Stream, name: Optional[str]) -> Iterable[bytes]:
         return body_of(_service().reading(stream), _body_options())
 
 

@@ -24,7 +24,8 @@ Threads: confined to the thread that iterates, but for the flag of the end, whic
 import json
 import logging
 import math
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Tuple, Type
+import time
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type
 
 from copilot_sync.errors import (
     AuthenticationError,
@@ -67,6 +68,10 @@ HEARTBEAT = 10.0
 PROBE_DELAY = 0.5
 #: Seconds between two looks whether a question waits that was not sent yet.
 LOOK = 2.0
+#: Seconds that a response waits, before its head is sent, for the service to take a question in a conversation that it
+#: may have forgotten, and seconds between two looks.
+TAKING = 1.0
+TAKING_LOOK = 0.05
 #: Sent at once, so that the head of the response is sent too.
 PREAMBLE = b": answering\n\n"
 #: Sent during silence.
@@ -107,6 +112,8 @@ _MESSAGES: Mapping[Type[BaseException], PublicMessage] = {
     CopilotError: PublicMessage("failed", "The answer failed. Please try again later."),
 }
 
+#: The code for a conversation that the service does not know any more.
+GONE = _MESSAGES[NotFoundError].code
 #: There is no error class for this one: the answer itself is complete.
 _NOT_KEPT = PublicMessage("not_kept", "The answer is complete, but this site could not save it for the next question.")
 
@@ -147,6 +154,15 @@ def looks(stream: Stream, seconds: float) -> Iterator[float]:
     yield seconds
 
 
+def looks_at_taking(stream: Stream) -> Iterator[float]:
+    """Divide the wait for the service to take a question. It ends if the question is not sent before its end."""
+    until = time.monotonic() + TAKING
+    left = TAKING
+    while not stream._is_taken and left > 0 and (stream._delay is None or stream._delay.seconds < left):
+        yield TAKING_LOOK
+        left = until - time.monotonic()
+
+
 def complete_data(answer: Answer) -> Dict[str, Any]:
     """Return the event for a complete answer, with what a page needs to continue the conversation."""
     return {"type": "complete", **_details_of(answer)}
@@ -157,7 +173,8 @@ def whole_answer(stream: Stream) -> Tuple[Dict[str, Any], int]:
 
     Returns:
         The object that says how it ended: that of the last event, and if there is an answer, also its ``text``, and
-        ``parsed`` if it had to fit a schema. And the HTTP status: 200, or 503 if it failed, which is logged.
+        ``parsed`` if it had to fit a schema. And the HTTP status: 200, 404 if the conversation does not exist
+        any more, or 503 if it failed otherwise. A failure is logged.
     """
     try:
         with stream:
@@ -175,7 +192,7 @@ def complete_answer(answer: Answer) -> Tuple[Dict[str, Any], int]:
 def failed_answer(error: CopilotError, conversation: Optional[Conversation]) -> Tuple[Dict[str, Any], int]:
     """Return what ``whole_answer`` does for an error, and log it."""
     log_failure(error)
-    return error_data(error, conversation), 503
+    return error_data(error, conversation), 404 if isinstance(error, NotFoundError) else 503
 
 
 def _details_of(answer: Answer) -> Dict[str, Any]:
@@ -311,8 +328,34 @@ class EventStream(Iterator[bytes]):
         self._name_thread = check_name_thread(name_thread)
         self._format = format or EventFormat()
         self._naming: Optional[ThreadNaming] = None
+        # What came before the head of the response was sent.
+        self._early_pieces: List[str] = []
+        self._early_failure: Optional[CopilotError] = None
         self._begun = False
         self._ended = False
+
+    def finds_conversation(self) -> bool:
+        """Send the question before anything is iterated, and wait a moment for the service to take it.
+
+        Returns:
+            Whether there is such a conversation, as far as the service has said. The events are those of any answer.
+        """
+        try:
+            for seconds in looks_at_taking(self._stream):
+                self._early_pieces = self._stream._steps.poll_all(seconds)
+                if self._early_pieces:
+                    break
+        except StopIteration:  # which comes again
+            pass
+        except CopilotError as error:
+            self._early_failure = error
+        return not isinstance(self._early_failure, NotFoundError)
+
+    def _pieces(self, seconds: float) -> List[str]:
+        if self._early_failure is not None:
+            raise self._early_failure
+        pieces, self._early_pieces = self._early_pieces, []
+        return pieces or self._stream._steps.poll_all(seconds)
 
     def __next__(self) -> bytes:
         """Wait for the next bytes to send: one or several events, or a comment.
@@ -329,7 +372,7 @@ class EventStream(Iterator[bytes]):
             return PREAMBLE
         try:
             for seconds in looks(self._stream, self._heartbeat.next_wait()):
-                pieces = self._stream._steps.poll_all(seconds)
+                pieces = self._pieces(seconds)
                 if pieces:
                     self._heartbeat.reset()
                     return self._format.content(pieces)

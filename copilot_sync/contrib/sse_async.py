@@ -5,7 +5,7 @@ This is a separate module so that a WSGI server does not load asyncio.
 """
 
 import asyncio
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Optional, Tuple, Union
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional, Tuple, Union
 
 from copilot_sync.aio.reader import AsyncReader, text_of
 from copilot_sync.aio.stream import AsyncStream
@@ -25,10 +25,11 @@ from copilot_sync.contrib.sse import (
     failed_answer,
     log_failure,
     looks,
+    looks_at_taking,
     not_kept_data,
     waiting_event,
 )
-from copilot_sync.errors import CopilotError
+from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.stream import Stream
@@ -74,8 +75,32 @@ class AsyncEventStream(AsyncIterator[bytes]):
         self._format = format or EventFormat()
         self._naming: Optional[ThreadNaming] = None
         self._pieces: AsyncReader[str] = AsyncReader(stream, text_of)
+        self._early_pieces: List[str] = []
+        self._early_failure: Optional[CopilotError] = None
         self._begun = False
         self._ended = False
+
+    async def finds_conversation(self) -> bool:
+        """Do the same as ``EventStream.finds_conversation``."""
+        try:
+            for seconds in looks_at_taking(self._stream):
+                self._early_pieces = await self._pieces.take(seconds)
+                if self._early_pieces:
+                    break
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        except StopAsyncIteration:  # which comes again
+            pass
+        except CopilotError as error:
+            self._early_failure = error
+        return not isinstance(self._early_failure, NotFoundError)
+
+    async def _take(self, seconds: float) -> List[str]:
+        if self._early_failure is not None:
+            raise self._early_failure
+        pieces, self._early_pieces = self._early_pieces, []
+        return pieces or await self._pieces.take(seconds)
 
     async def __anext__(self) -> bytes:
         """Wait for the next bytes to send: one or several events, or a comment.
@@ -92,7 +117,7 @@ class AsyncEventStream(AsyncIterator[bytes]):
             return PREAMBLE
         try:
             for seconds in looks(self._stream, self._heartbeat.next_wait()):
-                pieces = await self._pieces.take(seconds)
+                pieces = await self._take(seconds)
                 if pieces:
                     self._heartbeat.reset()
                     return self._format.content(pieces)

@@ -4,8 +4,8 @@ The conversations of a visitor are in the session, by names that the page makes 
 page, because all visitors share one account.
 """
 
-from contextlib import suppress
-from typing import Any, Dict, List, Mapping, Optional, Protocol
+from contextlib import contextmanager, suppress
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.chat.kept_answers import AnswerRecord, Asked, KeptAnswers
@@ -118,7 +118,8 @@ class ChatService:
         conversation = self._visit.conversations().get(name)
         if conversation is None:
             return {"messages": [], "answer": None}
-        branch = newest_branch(self._client.messages(conversation))
+        with self._forgetting(name):
+            branch = newest_branch(self._client.messages(conversation))
         asked = self._kept.find(conversation.conversation_id)
         if asked is None or self._has_ended(asked, branch):
             return {"messages": [_shown(message) for message in branch], "answer": None}
@@ -142,8 +143,18 @@ class ChatService:
             raise ValueError(f"a title has between 1 and {LONGEST_TITLE} characters")
         conversation = self._visit.conversations().get(name)
         if conversation is not None:
-            self._client.rename_thread(conversation, title.strip())
+            with self._forgetting(name):
+                self._client.rename_thread(conversation, title.strip())
         return self.conversations()
+
+    @contextmanager
+    def _forgetting(self, name: str) -> Iterator[None]:
+        """Remove a conversation from the session if the service says that there is none."""
+        try:
+            yield
+        except NotFoundError:
+            self._visit.forget(name)
+            raise
 
     def delete(self, name: str) -> Dict[str, Any]:
         """Delete a conversation, here and at the service. An answer that is under way in it ends.

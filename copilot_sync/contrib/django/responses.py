@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Optional, Union
 
 import django
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -16,10 +16,10 @@ from django.http.response import HttpResponseBase
 from django.utils.asyncio import async_unsafe
 
 from copilot_sync.contrib.django.client import client_settings, get_client, heartbeat, name_threads
-from copilot_sync.contrib.django.sessions import conversations, remember, session_of, update, user_of
+from copilot_sync.contrib.django.sessions import conversations, forget_gone, remember, session_of, update, user_of
 from copilot_sync.contrib.lazy_client import limits_users
-from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, log_failure, whole_answer
-from copilot_sync.errors import CopilotError
+from copilot_sync.contrib.sse import GONE, HEADERS, EventStream, error_event, log_failure, whole_answer
+from copilot_sync.errors import CopilotError, NotFoundError
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
@@ -102,7 +102,7 @@ def ask_response(
 
     This is the way to data: a stream takes no ``schema``. The object is that of the ``complete`` event, with the
     ``text``, and with ``parsed`` if there is a schema. If anything fails, it is that of the ``error`` event, with the
-    status 503, and the session stays as it was.
+    status 503, or 404 if the service does not know the conversation any more.
 
     Args:
         request: The request.
@@ -169,6 +169,8 @@ class _JsonAnswer(JsonResponse):
     ) -> None:
         if name is not None and stream.answer is not None:
             remember(session_of(request), name, stream.answer.conversation)
+        elif name is not None and data.get("code") == GONE:
+            forget_gone(request, name, stream.conversation)
         self.naming = stream.naming() if stream.is_new and name_threads() else None
         super().__init__(data, status=status)
 
@@ -225,6 +227,8 @@ def respond_again(
         stream = get_client().chat(conversation).stream_retry(model, **_with_user(request, options))
     except CopilotError as error:
         log_failure(error)
+        if name is not None and isinstance(error, NotFoundError):
+            forget_gone(request, name, conversation)
         return HttpResponse(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
     except ValueError as error:
         raise BadRequest(str(error)) from error
@@ -255,7 +259,13 @@ def respond(request: HttpRequest, stream: Stream, name: Optional[str], make_body
     except CopilotError as error:
         log_failure(error)
         return HttpResponse(error_event(error, stream.conversation), headers=HEADERS)
-    return StreamingHttpResponse(make_body(request, stream, saver_of(session, name)), headers=HEADERS)
+    body = make_body(request, stream, saver_of(session, name))
+    finds = getattr(body, "finds_conversation", None)  # the chat page looks itself
+    if finds is not None and not stream.is_new:
+        is_found = async_to_sync(finds)() if is_asgi(request) else finds()
+        if not is_found:
+            forget_gone(request, name, stream.conversation)
+    return StreamingHttpResponse(body, headers=HEADERS)
 
 
 def saver_of(session: SessionBase, name: str) -> OnComplete:

@@ -7,7 +7,7 @@ stays deleted. A session in a cookie can't change once the answer streams: it ho
 send back the id of the answer.
 """
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Union
 
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSession
@@ -42,6 +42,13 @@ def forget(request: HttpRequest, name: str) -> None:
     session = session_of(request)
     if name in session.get(KEY, {}):
         session[KEY] = {each: data for each, data in session[KEY].items() if each != name}
+
+
+def forget_gone(request: HttpRequest, name: str, conversation: Union[None, str, Conversation]) -> None:
+    """Remove a conversation that the service does not know any more, if it is the one of that name."""
+    gone, kept = Conversation.from_value(conversation), conversations(request).get(name)
+    if gone is not None and kept is not None and gone.conversation_id == kept.conversation_id:
+        forget(request, name)
 
 
 def session_of(request: HttpRequest) -> SessionBase:

@@ -45,6 +45,7 @@ const conversation = new Conversation({
   returned: (question) => {
     prompt.value ||= question;
   },
+  gone: reload,
 });
 
 const sidebar = new Sidebar({
@@ -88,7 +89,11 @@ function ask(question) {
   conversation.ask(question);
 }
 
-responses.addEventListener("over", () => sidebar.load().catch(() => {})); // the next time will do
+responses.addEventListener("over", reload);
+
+function reload() {
+  sidebar.load().catch(() => {}); // the next time will do
+}
 
 function openSidebar(isOpen) {
   const isDrawer = isPhone.matches;

@@ -18,10 +18,10 @@ const LASTING = ["not_configured", "not_authorized", "not_permitted", "not_found
 const [turns, welcome, status] = ["turns", "welcome", "status"].map((id) => document.getElementById(id));
 
 export class Conversation {
-  // "changed" is called when an answer begins or ends, "begun" with a name and a question when a conversation does, and
-  // "returned" with a question that can't be asked now.
-  constructor({ model, changed, begun, returned }) {
-    Object.assign(this, { model, changed, begun, returned });
+  // "changed" is called when an answer begins or ends, "begun" with a name and a question when a conversation does,
+  // "returned" with a question that can't be asked now, and "gone" when the service has forgotten the conversation.
+  constructor({ model, changed, begun, returned, gone }) {
+    Object.assign(this, { model, changed, begun, returned, gone });
     this.name = "";
     this.turns = []; // questions and answers as they stand on the page
     this.answering = null; // the AbortController of the answer that comes
@@ -307,6 +307,8 @@ export class Conversation {
   // Says what went wrong, in a place where it can be tried again.
   tell(error, again = null) {
     if (!(error instanceof Failure)) throw error;
+    // The site looks for itself, and leaves the conversation out of its list.
+    if (error.code === "not_found") get("messages", { name: this.name }).catch(() => {}).finally(this.gone);
     this.addNote(failureNote(error, LASTING.includes(error.code) ? null : again));
   }
 

@@ -1,0 +1,128 @@
+"""Conversations in Django's session that the service does not know any more."""
+
+import asyncio
+from typing import Any, Dict, Iterator
+
+import pytest
+from support import configure_django, events
+
+pytest.importorskip("django")
+
+import django
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.test import AsyncClient, Client, override_settings
+from django.urls import path
+
+from copilot_sync.contrib.django import (
+    aask_response,
+    ask_response,
+    astream_response,
+    conversations,
+    retry_response,
+    stream_response,
+)
+from copilot_sync.emulator import Emulator, Fault
+
+needs_asynchronous_bodies = pytest.mark.skipif(django.VERSION < (4, 2), reason="Django 4.2 brought asynchronous bodies")
+configure_django()
+
+
+def chat(request: HttpRequest) -> Any:
+    return stream_response(request, request.POST["prompt"], name="chat")
+
+
+async def chat_asynchronously(request: HttpRequest) -> Any:
+    return await astream_response(request, request.POST["prompt"], name="chat")
+
+
+def whole(request: HttpRequest) -> Any:
+    return ask_response(request, request.POST["prompt"], name="chat")
+
+
+async def whole_asynchronously(request: HttpRequest) -> Any:
+    return await aask_response(request, request.POST["prompt"], name="chat")
+
+
+def retry(request: HttpRequest) -> Any:
+    return retry_response(request, name="chat", conversation=request.POST.get("conversation"))
+
+
+def listed(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({name: each.conversation_id for name, each in conversations(request).items()})
+
+
+urlpatterns = [
+    path("chat", chat),
+    path("async", chat_asynchronously),
+    path("whole", whole),
+    path("async-whole", whole_asynchronously),
+    path("retry", retry),
+    path("conversations", listed),
+]
+
+
+@pytest.fixture(autouse=True)
+def _site(emulator: Emulator) -> Iterator[None]:
+    """A site whose sessions are in cookies: they can't change any more when an answer streams."""
+    options = {"API_KEY": emulator.api_key, "API_URL": emulator.api_url, "RETRY": None, "LEDGER": False}
+    engine = "django.contrib.sessions.backends.signed_cookies"
+    with override_settings(COPILOT_SYNC=options, ROOT_URLCONF=__name__, SESSION_ENGINE=engine):
+        yield
+
+
+def end_of(response: Any) -> Dict[str, Any]:
+    """Return the last event of a stream, or the object of a response that is whole."""
+    if response["Content-Type"] == "application/json":
+        found: Dict[str, Any] = response.json()
+        return found
+    return events(response.getvalue())[-1]
+
+
+@pytest.mark.parametrize("place", ["/chat", "/whole", "/async-whole", "/retry"])
+def test_a_conversation_that_is_gone_is_forgotten(emulator: Emulator, place: str) -> None:
+    """The page is told, and its next question begins a new one. Another failure changes nothing."""
+    page = Client()
+    first = end_of(page.post("/chat", {"prompt": "one"}))["conversation_id"]
+    emulator.fail("message", Fault.status(402))
+    assert end_of(page.post("/chat", {"prompt": "two"}))["code"] == "quota_exceeded"
+    assert page.get("/conversations").json() == {"chat": first}
+    emulator.threads.clear()
+    end = end_of(page.post(place, {"prompt": "three"}))
+    assert (end["type"], end["code"], end["conversation_id"]) == ("error", "not_found", first)
+    assert page.get("/conversations").json() == {}
+    assert end_of(page.post("/chat", {"prompt": "four"}))["conversation_id"] in emulator.threads
+
+
+def test_only_the_conversation_that_is_gone_is_forgotten(emulator: Emulator) -> None:
+    """Not another one of that name, which the view has passed over."""
+    page = Client()
+    kept = end_of(page.post("/chat", {"prompt": "one"}))["conversation_id"]
+    assert end_of(page.post("/retry", {"conversation": "gone"}))["code"] == "not_found"
+    assert page.get("/conversations").json() == {"chat": kept}
+
+
+@needs_asynchronous_bodies
+def test_under_asgi_a_conversation_that_is_gone_is_forgotten_too(emulator: Emulator) -> None:
+    """The event loop asks before the session is sent, and what came meanwhile comes with the rest."""
+
+    async def ask(page: AsyncClient) -> Any:
+        response: Any = await page.post("/async", {"prompt": "hi there"})
+        body = b"".join([part async for part in response.streaming_content])
+        await sync_to_async(response.close)()
+        return events(body)
+
+    async def visit() -> Any:
+        page, found = AsyncClient(), []
+        for is_gone in (False, False, True, False):
+            if is_gone:
+                emulator.threads.clear()
+            found.append(await ask(page))
+        return found
+
+    first, second, third, fourth = asyncio.run(visit())
+    assert "".join(event.get("text", "") for event in second) == "hi there"
+    ids = [each[-1]["conversation_id"] for each in (first, second, third, fourth)]
+    assert ids[:3] == [ids[0]] * 3
+    assert third[-1]["code"] == "not_found"
+    assert (fourth[-1]["type"], ids[3] in emulator.threads) == ("complete", True)
