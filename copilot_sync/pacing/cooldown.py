@@ -24,6 +24,7 @@ from copilot_sync.errors import AuthenticationError, CopilotError, QuotaExceeded
 from copilot_sync.pacing.account_state import IS_CAREFUL
 from copilot_sync.pacing.policy import PATIENT_STAGES, Signal, verdict_of
 from copilot_sync.settings import RetryPolicy
+from copilot_sync.times import waiting_time
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -309,7 +310,8 @@ class Cooldown:
     def _held(self, seconds: float, stage: str) -> CopilotError:
         if self._denied is None:
             return _slow_down(seconds, stage)
-        return AuthenticationError(f"{self._denied[1]}; asked again in {seconds:.1f} s at the earliest", stage=stage)
+        words = f"{self._denied[1]}; asked again in {waiting_time(seconds)} at the earliest"
+        return AuthenticationError(words, stage=stage)
 
     def _outages_of(self, stage: str) -> Tuple[_Turns, ...]:
         """The turns of a stage. If no message goes through, there is no use for new conversations."""
@@ -333,12 +335,12 @@ def _patience_of(policy: Optional[RetryPolicy]) -> float:
 
 
 def _slow_down(seconds: float, stage: str) -> CopilotError:
-    words = f"the service asked to slow down for another {seconds:.1f} s"
+    words = f"the service asked to slow down for another {waiting_time(seconds)}"
     return RateLimitError(words, retry_after=seconds, stage=stage)
 
 
 def _gone(seconds: float, stage: str) -> CopilotError:
-    words = f"the service failed again and again, and is asked again in {seconds:.1f} s"
+    words = f"the service failed again and again, and is asked again in {waiting_time(seconds)}"
     return ServerError(words, retry_after=seconds, stage=stage)
 
 
