@@ -6,12 +6,13 @@ Threads: what is shared is atomic: a queue, a lock that is held until a thread h
 import _thread
 import contextlib
 import contextvars
+import math
 import queue
 import threading
 import time
 import weakref
 from collections import deque
-from typing import Any, Callable, Deque, Generic, List, Optional, TypeVar
+from typing import Any, Callable, Deque, Generic, List, Optional, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -19,13 +20,36 @@ T = TypeVar("T")
 #: interrupted.
 JOIN_TIMEOUT = 0.15
 #: Seconds between two chances for a Ctrl-C in a wait. It ends none on Windows, nor on CPython 3.14t and 3.15 if it came
-#: just before.
+#: just before. So what the main thread may wait for longer is waited for in pieces, by the functions below.
 WAKE = 1.0
 
 
 def is_main_thread() -> bool:
     """Whether handlers of signals run in this thread."""
     return threading.get_ident() == threading.main_thread().ident
+
+
+class AnyLock(Protocol):
+    """A lock, be it reentrant or not."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
+        """Acquire it."""
+
+
+def acquire_within(lock: AnyLock, seconds: float) -> bool:
+    """Acquire a lock, and wait up to so many seconds for it; infinity is no limit. Return whether it was acquired."""
+    end = time.monotonic() + seconds
+    while not lock.acquire(timeout=max(0.0, min(end - time.monotonic(), WAKE))):
+        if time.monotonic() >= end:
+            return False
+    return True
+
+
+def join_within(thread: threading.Thread, seconds: float) -> None:
+    """Wait for the end of a thread, up to so many seconds; infinity is no limit."""
+    end = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(max(0.0, min(end - time.monotonic(), WAKE)))
 
 
 def start_thread(thread: threading.Thread) -> None:
@@ -44,7 +68,7 @@ def start_thread(thread: threading.Thread) -> None:
     if not is_main_thread():
         contextvars.Context().run(thread.start)
         return
-    failures: queue.SimpleQueue[Optional[RuntimeError]] = queue.SimpleQueue()
+    failures: ItemQueue[Optional[RuntimeError]] = ItemQueue()
 
     def start() -> None:
         failure = None
@@ -55,7 +79,7 @@ def start_thread(thread: threading.Thread) -> None:
         failures.put(failure)
 
     _thread.start_new_thread(start, ())
-    failure = failures.get()
+    failure = failures.get(math.inf)
     if failure is not None:
         raise failure
 
@@ -83,7 +107,7 @@ class ItemQueue(Generic[T]):
             self._wake.release()
 
     def get(self, timeout: float) -> T:
-        """Take the next item, and wait up to so many seconds for it. Only one thread may wait.
+        """Take the next item, and wait up to so many seconds for it; infinity is no limit. Only one thread may wait.
 
         Raises:
             queue.Empty: None came in time.
@@ -95,7 +119,7 @@ class ItemQueue(Generic[T]):
             left = end - time.monotonic()
             if left <= 0:
                 raise queue.Empty
-            self._wake.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            acquire_within(self._wake, left)
 
 
 class ThreadResult(Generic[T]):
@@ -150,10 +174,8 @@ class ThreadResult(Generic[T]):
 
     def wait(self, seconds: Optional[float]) -> bool:
         """Wait for the end, up to so many seconds; ``None`` for no limit. Return whether it has ended."""
-        if not self._ended:
-            longest = -1 if seconds is None else max(0.0, min(seconds, threading.TIMEOUT_MAX))
-            if self._running.acquire(timeout=longest):
-                self._running.release()  # a handler of a signal may have interrupted a wait, and wait here itself
+        if not self._ended and acquire_within(self._running, math.inf if seconds is None else seconds):
+            self._running.release()  # a handler of a signal may have interrupted a wait, and wait here itself
         return self._ended
 
     def take(self) -> T:

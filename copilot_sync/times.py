@@ -5,6 +5,7 @@ made of regular expressions and arithmetic. ``strptime`` takes a lock and import
 a thread that was forked or interrupted at that moment would wait for without an end.
 """
 
+import math
 import re
 from datetime import datetime, timezone
 from typing import Dict, Optional
@@ -91,6 +92,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def waiting_time(seconds: float) -> str:
+    """Write how long to wait, as ``duration`` does: in whole seconds, of which the last one is waited for, too."""
+    return duration(math.ceil(round(max(0.0, seconds), 1)))
 
 
 def _moment(parts: Dict[str, Optional[str]]) -> Optional[float]:

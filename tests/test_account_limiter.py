@@ -125,7 +125,7 @@ def test_a_wait_ends_with_the_time_of_the_call() -> None:
     one.leave(str(slot), 0)
     few = limiter(RateRules(per_minute=1))
     few.admit(call_of())
-    with pytest.raises(RateLimitError, match=r"no call for another 6\d\.\d s .stage limit.") as caught:
+    with pytest.raises(RateLimitError, match=r"no call for another 1 min [0-2] s .stage limit.") as caught:
         few.admit(call_of(5))
     assert caught.value.retry_after is not None and 55 < caught.value.retry_after < 62
 

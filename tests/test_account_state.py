@@ -197,6 +197,8 @@ def test_it_is_the_same_after_it_was_kept() -> None:
         {"starts": {}},
         {"hours": []},
         {"slots": 5},
+        {"boot": 5},
+        {"ahead": "of"},
         {"at": "now"},
         {"at": True},
         {"until": math.inf},

@@ -161,7 +161,7 @@ def test_after_a_429_all_calls_wait(emulator: Emulator, access: ApiSession, stag
         models(access, Patient(clock))
     clock.now += 10
     emulator.requests.clear()
-    with pytest.raises(RateLimitError, match="slow down for another 20.0 s") as caught:
+    with pytest.raises(RateLimitError, match="slow down for another 20 s") as caught:
         models(access, Patient(clock))
     assert (caught.value.stage, caught.value.retry_after, caught.value.status) == (stage, 20.0, None)
     assert emulator.requests == []

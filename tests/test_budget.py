@@ -74,7 +74,8 @@ def test_a_question_beyond_the_budget_is_refused_unsent(
     assert isinstance(error, RateLimitError)
     assert error.stage == "limit"
     assert error.retry_after is not None and 23 * 3600 - 60 < error.retry_after <= 24 * 3600
-    words = r"the budget of the account is used up \(2 of 2 requests in 24 hours\); some of it is free again in \d+ s"
+    words = r"the budget of the account is used up \(2 of 2 requests in 24 hours\)"
+    words += r"; some of it is free again in (23 h \d+ min|1 d 0 h)"
     assert re.fullmatch(words + r" \[stage limit\]", str(error))
 
 

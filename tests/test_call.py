@@ -469,7 +469,7 @@ def test_the_copy_of_a_call_may_hold_a_socket_that_is_closed(
 
 def test_a_wait_in_pieces_is_as_long_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two of them a Ctrl-C that came too early for one gets its chance."""
-    monkeypatch.setattr("copilot_sync.transport.call.WAKE", 0.01)
+    monkeypatch.setattr("copilot_sync.os_threads.WAKE", 0.01)
     call = CallContext(Timeout())
     begun = time.monotonic()
     call.sleep(0.05)

@@ -86,7 +86,7 @@ def test_some_failures_are_status_3(served: Emulator, folder: Path, capsys: pyte
     assert "answered: 2, failed: 1, in" in capsys.readouterr().err
     assert run(["batch", "in.jsonl", "-o", "out.jsonl"]) == 3
     assert capsys.readouterr().err == (
-        "answered: 0, failed: 0, done before: 3, in 0 s\n"
+        "answered: 0, failed: 0, done before: 3 (1 failed), in 0 s\n"
         "results: out.jsonl\n"
         "why prompts failed stands in the results; ask them again with: "
         "copilot-sync batch in.jsonl -o out.jsonl --retry-failed\n"
@@ -96,6 +96,12 @@ def test_some_failures_are_status_3(served: Emulator, folder: Path, capsys: pyte
     assert results_of(folder / "out.jsonl") == {"a": "one", "b": "two", 3: "three"}
     assert len(sent(served)) == 4
     assert run(["batch", "in.jsonl", "-o", "out.jsonl"]) == 0
+
+
+def test_a_batch_without_an_answer_is_status_1_again(served: Emulator, folder: Path) -> None:
+    """Results of an earlier run that are failures are no answers."""
+    served.choose_fault = lambda stage, request: Fault.status(400) if stage == "message" else None
+    assert [run(["batch", "in.jsonl", "-o", "out.jsonl"]) for _ in range(2)] == [1, 1]
 
 
 def test_only_failures_are_status_1(served: Emulator, folder: Path) -> None:
@@ -507,6 +513,16 @@ def test_the_summary_has_percentiles_and_tokens() -> None:
         "not done: 1; go on with: copilot-sync batch in -o 'out file.jsonl'",
     ]
     assert tally_of(Results(), clock).percentile(0.5) == 0
+
+
+def test_failures_of_earlier_runs_are_told_apart() -> None:
+    """While it runs they are among those that are done, so they are among those that failed."""
+    clock = Clock()
+    tally = tally_of(Results(total=10, skipped=8, skipped_failures=2), clock)
+    tally.count(Result("x", error={}))
+    clock.now = 60
+    assert tally.line() == "9 of 10 done, 3 failed, 1 a minute, 1 min 0 s left"
+    assert next(iter(tally.summary("-", []))) == "answered: 0, failed: 1, done before: 8 (2 failed), in 1 min 0 s"
 
 
 @pytest.mark.parametrize("typed", [[], ["--retry-failed"]])

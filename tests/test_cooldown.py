@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import pickle
+import re
 import threading
 import weakref
 from typing import Any, Callable, Dict, List, Optional
@@ -147,20 +148,24 @@ def test_a_pause_holds_calls_back_until_it_is_over(call: Patient, clock: Clock) 
     assert call.slept == [6.0]
 
 
-def test_a_wait_is_logged(call: Patient, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever looks at a program that seems to hang learns why."""
+def test_the_log_says_what_is_waited_for(clock: Clock, call: Patient, caplog: pytest.LogCaptureFixture) -> None:
+    """A turn is none of the service's refusals, and is not called one."""
     caplog.set_level("INFO", module.logger.name)
     cooldown = Cooldown()
-    cooldown.failed(refusal(5.0), PATIENT, call)
-    cooldown.wait(PATIENT, call, "message")
-    assert caplog.messages == [f"message: waiting {call.slept[0]:.2f} s: RateLimitError"]
+    cooldown.failed(refusal(10), PATIENT, call)
+    for _ in range(2):
+        cooldown.wait(PATIENT, call, "message")
+    assert caplog.messages[0] == "message: waiting 10.00 s for the end of a pause"
+    assert [re.sub(r"[\d.]+", "…", words) for words in caplog.messages[1:]] == ["message: waiting … s for its turn"]
+    with pytest.raises(RateLimitError, match="requests take turns: the next one is sent in 1 s"):
+        cooldown.wait(None, Patient(clock, 0.1), "message")
 
 
 def test_a_pause_lasts_an_hour_at_most(call: Patient, clock: Clock) -> None:
     """A service that asks for years may have meant something else; after an hour it is asked again."""
     cooldown = Cooldown()
     cooldown.failed(refusal(99999999.0), PATIENT, call)
-    with pytest.raises(RateLimitError, match="another 3600"):
+    with pytest.raises(RateLimitError, match="another 1 h 0 min"):
         cooldown.wait(RetryPolicy(), call, "message")
     clock.now += 3600
     cooldown.wait(RetryPolicy(), call, "message")
@@ -202,7 +207,7 @@ def test_a_pause_that_does_not_fit_raises_at_once(
     """With what is left of it, and without a request that would make it worse."""
     cooldown, call = Cooldown(), Patient(clock, total)
     cooldown.failed(refusal(10.0), PATIENT, call)
-    with pytest.raises(RateLimitError, match=r"for another 10\.0 s \[stage threads\]") as caught:
+    with pytest.raises(RateLimitError, match=r"for another 10 s \[stage threads\]") as caught:
         cooldown.wait(policy, call, "threads")
     assert (caught.value.retry_after, caught.value.status) == (10.0, None)
     assert call.slept == []
@@ -280,7 +285,7 @@ def test_an_outage_that_does_not_fit_is_told_as_one(clock: Clock) -> None:
     cooldown, call = Cooldown(), Patient(clock, 0.2)
     for _ in range(8):
         cooldown.failed(ServerError("", status=500, stage="message"), None, call)
-    with pytest.raises(ServerError, match=r"failed again and again, and is asked again in 0\.3 s") as caught:
+    with pytest.raises(ServerError, match=r"failed again and again, and is asked again in 1 s") as caught:
         cooldown.wait(PATIENT, call, "message")
     assert (caught.value.status, caught.value.not_processed) == (None, False)
 
@@ -644,6 +649,32 @@ def test_soon_after_a_pause_processes_take_turns(clock: Clock, call: Patient) ->
     other.wait(PATIENT, call, "message")
     one.wait(PATIENT, call, "message")
     assert clock.now - begun == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "slept"),
+    [(RetryPolicy(wait_for_limits=False), 0), (None, 0), (RetryPolicy(max_wait=2.9), 0), (PATIENT, 3)],
+    ids=["limits are not waited for", "no retries", "too long for the policy", "patient"],
+)
+def test_a_pause_that_was_told_since_the_last_look_is_one(
+    policy: Optional[RetryPolicy], slept: float, clock: Clock, call: Patient
+) -> None:
+    """A request that takes turns hears of it, however short the time was, and its policy says whether it waits."""
+    one, other = two_processes(clock)
+    one.failed(refusal(1), PATIENT, call)
+    clock.now += 20
+    other.wait(PATIENT, call, "message")  # it has looked now
+    call.slept.clear()
+    clock.now += 10  # its turn has come
+    assert isinstance(other.board, AccountLimiter)
+    other.board._seen_at = clock.now  # as a call of another thread leaves it
+    one.failed(refusal(3), PATIENT, call)
+    if slept:
+        other.wait(policy, call, "message")
+    else:
+        with pytest.raises(RateLimitError, match="slow down for another 3 s"):
+            other.wait(policy, call, "message")
+    assert sum(call.slept) == pytest.approx(slept, abs=0.7)
 
 
 def test_a_quota_of_another_process_is_used_up_here_too(clock: Clock, call: Patient) -> None:

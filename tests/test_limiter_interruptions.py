@@ -21,6 +21,7 @@ from copilot_sync.pacing import account_limiter, account_state, shared_state
 from copilot_sync.pacing.account_limiter import AccountLimiter
 from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.cooldown import Cooldown
+from copilot_sync.pacing.machine_clock import MachineClock
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.pacing.shared_state import FolderStore, MemoryStore
 from copilot_sync.stepping import Pace, without_pauses
@@ -168,7 +169,8 @@ def test_a_slot_may_be_given_back_in_the_middle_of_an_operation(kind: str, tmp_p
             one.leave(held.pop(), 0)
         return 1000.0
 
-    store: Any = MemoryStore(clock=clock) if kind == "memory" else FolderStore(tmp_path, clock=clock)
+    folder = FolderStore(tmp_path, clock=MachineClock(uptime=clock))
+    store: Any = MemoryStore(clock=clock) if kind == "memory" else folder
     one = AccountLimiter("x", store, ONE)
     slot = str(one.try_admit())
     held.append(slot)

@@ -2,10 +2,11 @@
 
 import io
 import json
+import math
 import socket
 import threading
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 from gateway import KEY, Response, call, environ_of, gateway_of, open_response, question
@@ -17,6 +18,7 @@ from copilot_sync.contrib.openai_gateway import Gateway, answer_events, applicat
 from copilot_sync.contrib.openai_gateway.answering import Answering
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.openai_api.chat_request import ChatRequest
+from copilot_sync.openai_api.failures import too_busy
 
 CHAT = "/v1/chat/completions"
 
@@ -654,3 +656,20 @@ def test_only_so_many_conversations_are_remembered() -> None:
 
     assert (found(0), found(1), found(2)) == (None, Conversation("c1"), Conversation("c2"))
     assert memory.take(None, [5, {"role": "user", "content": "more"}]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words", "headers"),
+    [
+        (math.inf, "too many questions at once", [("Retry-After", "1")]),
+        (42.0, "the next question may be asked in 42 s", [("Retry-After", "42")]),
+        (4000.0, "the next question may be asked in 1 h 6 min", [("x-should-retry", "false")]),
+    ],
+)
+def test_whoever_asks_too_fast_is_told_when_to_ask_again(
+    seconds: float, words: str, headers: List[Tuple[str, str]]
+) -> None:
+    """In hours, if it takes that long. Clients sleep for what the header says, so a long wait is none for them."""
+    error = too_busy(seconds)
+    assert (error.status, list(error.headers)) == (429, headers)
+    assert str(error) == f"the account's pace does not allow another question now: {words}"

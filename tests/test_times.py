@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_sync.times import duration, read_date, read_time
+from copilot_sync.times import duration, read_date, read_time, waiting_time
 
 MOMENT = 1_782_566_106.0  # 2026-06-27T13:15:06Z
 
@@ -145,3 +145,12 @@ def test_nothing_is_imported_by_reading() -> None:
 def test_a_time_is_told_in_words(seconds: float, words: str) -> None:
     """As short as it can be."""
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-0.1, "0 s"), (0.3, "1 s"), (20.0000001, "20 s"), (41.6, "42 s"), (86400.0, "1 d 0 h"), (85000.2, "23 h 36 min")],
+)
+def test_a_wait_is_told_to_its_end(seconds: float, words: str) -> None:
+    """Whoever comes back then does not come too soon; what a clock adds by rounding is no second."""
+    assert waiting_time(seconds) == words

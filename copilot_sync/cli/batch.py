@@ -263,6 +263,11 @@ class Tally:
         return self.answered + self.failed + self.results.skipped
 
     @property
+    def all_failed(self) -> int:
+        """The number of those of them that have failed."""
+        return self.failed + self.results.skipped_failures
+
+    @property
     def total(self) -> Optional[int]:
         """The number of prompts, if it is known."""
         return self.results.total
@@ -282,9 +287,9 @@ class Tally:
     @property
     def status(self) -> int:
         """The exit status of a batch that ran to its end."""
-        if not self.failed + self.results.skipped_failures:
+        if not self.all_failed:
             return 0
-        return SOME_FAILED if self.answered + self.results.skipped else FAILED
+        return SOME_FAILED if self.done > self.all_failed else FAILED
 
     def percentile(self, share: float) -> float:
         """The seconds within which the given share of the answers came."""
@@ -305,7 +310,8 @@ class Tally:
         """How it goes: what failed, how fast it is, and how long it will take, or what it waits for."""
         left = self.seconds_left
         rest = self.waiting() or ("" if left is None else _("{time} left").format(time=duration(left)))
-        failed, rate = _("{count} failed").format(count=self.failed), _("{count:.0f} a minute").format(count=self.rate)
+        failed = _("{count} failed").format(count=self.all_failed)
+        rate = _("{count:.0f} a minute").format(count=self.rate)
         return ", ".join(filter(None, [failed, rate, rest]))
 
     def line(self) -> str:
@@ -334,7 +340,7 @@ class Tally:
         if self.total is not None and self.done < self.total:
             again = "" if output == _STDOUT else _("; go on with: {command}").format(command=shlex.join(command))
             yield _("not done: {count}").format(count=self.total - self.done) + again
-        elif output != _STDOUT and self.failed + self.results.skipped_failures:
+        elif output != _STDOUT and self.all_failed:
             typed = command if "--retry-failed" in command else [*command, "--retry-failed"]
             words = _("why prompts failed stands in the results; ask them again with: {command}")
             yield words.format(command=shlex.join(typed))
@@ -344,7 +350,9 @@ class Tally:
         yield answered.format(count=self.answered, cached=self.cached)
         yield _("failed: {count}").format(count=self.failed)
         if self.results.skipped:
-            yield _("done before: {count}").format(count=self.results.skipped)
+            failed = self.results.skipped_failures
+            before = _("done before: {count} ({failed} failed)") if failed else _("done before: {count}")
+            yield before.format(count=self.results.skipped, failed=failed)
         yield _("in {time}").format(time=duration(self._clock() - self._began))
 
 

@@ -10,11 +10,13 @@ Threads: what is drawn is locked.
 
 import functools
 import importlib
+import math
 import sys
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Callable, Optional, TextIO, Type
 
+from copilot_sync.os_threads import join_within
 from copilot_sync.terminal_text import printable
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class MarkdownView:
         traceback: Optional[TracebackType],
     ) -> None:
         self._done.set()
-        self._thread.join()
+        join_within(self._thread, math.inf)
         self._redraw(self._render_finished(self._blocks.tail), "")
 
     def add(self, piece: str) -> None:

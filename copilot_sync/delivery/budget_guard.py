@@ -20,6 +20,7 @@ from copilot_sync.pacing.account_state import RateRules
 from copilot_sync.pacing.budget import REQUESTS, Budget, Purse
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stepping import Pace, Pause
+from copilot_sync.times import waiting_time
 from copilot_sync.transport.call import CallContext
 
 #: Characters of a token, if the service does not say how many tokens there were.
@@ -102,5 +103,5 @@ def _used_up(limiter: AccountLimiter, purse: Purse, seconds: float) -> BudgetExc
     unit = purse.unit.replace("_", " ")
     part = ", a quarter of which counts as long as it can't be shared" if limiter.is_away else ""
     used = f"{limiter.spent(purse.name)} of {purse.limit} {unit} in 24 hours{part}"
-    words = f"the budget of {purse.owner} is used up ({used}); some of it is free again in {seconds:.0f} s"
+    words = f"the budget of {purse.owner} is used up ({used}); some of it is free again in {waiting_time(seconds)}"
     return BudgetExceededError(words, retry_after=seconds, stage="limit")

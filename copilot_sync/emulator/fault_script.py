@@ -23,6 +23,7 @@ from copilot_sync.emulator.faults import Fault
 from copilot_sync.emulator.replies import Script, check_script
 from copilot_sync.emulator.routes import STAGES
 from copilot_sync.emulator.state import EmulatorOptions, RecordedRequest
+from copilot_sync.emulator.thread_group import CTRL_C_INTERVAL
 
 ChooseFault = Callable[[str, RecordedRequest], Optional[Fault]]
 
@@ -124,7 +125,11 @@ class FaultScript:
         with self._change:
             self._waiting += 1
             try:
-                return bool(self._change.wait_for(predicate, timeout))
+                until = time.monotonic() + timeout
+                while time.monotonic() + CTRL_C_INTERVAL < until:
+                    if self._change.wait_for(predicate, CTRL_C_INTERVAL):
+                        return True
+                return bool(self._change.wait_for(predicate, until - time.monotonic()))
             finally:
                 self._waiting -= 1
 

@@ -25,12 +25,11 @@ from copilot_sync.emulator.http1 import HttpSocket
 from copilot_sync.emulator.replies import Reply, Script
 from copilot_sync.emulator.service import EmulatedService
 from copilot_sync.emulator.state import EmulatorOptions, Host, StoredThread
-from copilot_sync.emulator.thread_group import ThreadGroup
+from copilot_sync.emulator.thread_group import CTRL_C_INTERVAL, ThreadGroup
 
 _ADDRESS = "127.0.0.1"
 _BACKLOG = 2048
 _ACCEPT_RETRY_SECONDS = 0.02
-_CTRL_C_INTERVAL = 0.5
 
 
 class Emulator(FaultScript):
@@ -133,7 +132,7 @@ class Emulator(FaultScript):
         """
         try:
             self.start()
-            while not self._closed.wait(_CTRL_C_INTERVAL):
+            while not self._closed.wait(CTRL_C_INTERVAL):
                 pass
         finally:
             self.close()

@@ -13,6 +13,8 @@ from typing import Callable, Set
 
 from copilot_sync.emulator.state import StoredAnswer
 
+#: Seconds between two chances for a Ctrl-C in a wait, which it does not end everywhere.
+CTRL_C_INTERVAL = 0.5
 _JOIN_SECONDS = 5.0
 
 
@@ -52,7 +54,8 @@ class ThreadGroup:
         with self._lock:
             threads = self._threads - {threading.current_thread()}
         for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            while thread.is_alive() and time.monotonic() < until:
+                thread.join(max(0.0, min(until - time.monotonic(), CTRL_C_INTERVAL)))
 
     def finish_answer(self, answer: StoredAnswer) -> None:
         """Write an answer to its end in its thread, at its own pace, without a client that reads it."""

@@ -23,6 +23,7 @@ from typing import Any, Callable, Deque, Dict, Generator, List, Optional, Sequen
 from copilot_sync.delivery.guards import CallEnd, CallGuard, Leave
 from copilot_sync.delivery.message import PendingMessage
 from copilot_sync.ledger.entries import CLOSED, LedgerEntry, entry_of
+from copilot_sync.os_threads import acquire_within
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.stepping import Pause
 from copilot_sync.transport.call import CallContext
@@ -93,7 +94,7 @@ class Recorder(CallGuard):
 
     def try_to_hold(self) -> bool:
         """Wait a moment for the thread that writes, and have none write until ``release``. Return whether none does."""
-        return self._writing.acquire(timeout=_FORK_PATIENCE)
+        return acquire_within(self._writing, _FORK_PATIENCE)
 
     def release(self) -> None:
         """Let threads write again."""
@@ -112,7 +113,7 @@ class Recorder(CallGuard):
         done.acquire()
         # In another thread, so that what a handler of a signal raises here is not taken for a failure of the ledger.
         if _start_thread(self._write_all, done):
-            done.acquire(timeout=_PATIENCE)
+            acquire_within(done, _PATIENCE)
         else:
             self._write_all(done)
 
@@ -127,7 +128,7 @@ class Recorder(CallGuard):
 
     def _write_all(self, done: threading.Lock) -> None:
         """Write what waits after any other thread that does so, and release ``done``."""
-        if self._writing.acquire(timeout=_PATIENCE):
+        if acquire_within(self._writing, _PATIENCE):
             self._write_and_release()
             self._write_waiting()
         done.release()

@@ -26,6 +26,7 @@ from copilot_sync.errors import (
     StreamClosedError,
     WrongHostError,
 )
+from copilot_sync.times import waiting_time
 
 Headers = List[Tuple[str, str]]
 
@@ -150,9 +151,9 @@ def wait_headers(seconds: float) -> Tuple[Tuple[str, str], ...]:
 
 def too_busy(seconds: float) -> ApiError:
     """The error for a question that the account should not be asked now."""
-    words = (
-        "too many questions at once" if math.isinf(seconds) else f"the next question may be asked in {seconds:.0f} s"
-    )
+    words = "too many questions at once"
+    if not math.isinf(seconds):
+        words = f"the next question may be asked in {waiting_time(seconds)}"
     return ApiError(
         429,
         f"the account's pace does not allow another question now: {words}",

@@ -29,6 +29,7 @@ from copilot_sync.os_threads import ItemQueue, start_thread
 from copilot_sync.pacing.account_state import IS_CAREFUL, RateRules
 from copilot_sync.pacing.shared_state import MemoryStore, Store, StoreError
 from copilot_sync.settings import RetryPolicy
+from copilot_sync.times import waiting_time
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -402,7 +403,7 @@ limiter_of = _Limiters().get
 
 def in_words(seconds: float, ahead: int) -> str:
     """Say why a call waits, and how long."""
-    when = "waiting for others to end" if math.isinf(seconds) else f"next in {max(0.0, seconds):.0f} s"
+    when = "waiting for others to end" if math.isinf(seconds) else f"next in {waiting_time(seconds)}"
     return f"rate limited: {when}, {ahead} ahead of you" if ahead else f"rate limited: {when}"
 
 
@@ -417,6 +418,6 @@ def _check_patience(seconds: float, rules: RateRules, policy: Optional[RetryPoli
 
 
 def _too_long(seconds: float) -> RateLimitError:
-    when = "before another one has ended" if math.isinf(seconds) else f"for another {seconds:.1f} s"
+    when = "before another one has ended" if math.isinf(seconds) else f"for another {waiting_time(seconds)}"
     words = f"the limits that were set for the account allow no call {when}"
     return RateLimitError(words, retry_after=None if math.isinf(seconds) else seconds, stage="limit")

@@ -59,10 +59,13 @@ class AccountState:
         self.slots: Dict[str, float] = kept.get("slots", {})
         self.until: float = kept.get("until", -math.inf)
         self.turn: float = kept.get("turn", -math.inf)
+        # The boot of the machine in which it was kept, and by how much the times are ahead of the uptime.
+        self.boot: str = kept.get("boot", "")
+        self.ahead: Optional[float] = kept.get("ahead")
 
     def to_dict(self) -> Dict[str, Any]:
         """Return all of it, for JSON."""
-        return {name: value for name, value in self.__dict__.items() if value != -math.inf}
+        return {name: value for name, value in self.__dict__.items() if value not in (-math.inf, "", None)}
 
     @classmethod
     def checked(cls, kept: Any) -> "AccountState":
@@ -73,7 +76,9 @@ class AccountState:
         """
         if not isinstance(kept, dict):
             raise ValueError("it is no object")
-        numbers = [kept.get("at", 0), kept.get("until", 0), kept.get("turn", 0)]
+        if not isinstance(kept.get("boot", ""), str):
+            raise ValueError("boot is no text")
+        numbers = [kept.get(name, 0) for name in ("at", "until", "turn", "ahead")]
         for name, kind in (("starts", list), ("hours", dict), ("slots", dict)):
             values = kept.get(name, kind())
             if not isinstance(values, kind):
@@ -95,8 +100,14 @@ class AccountState:
     def settle(self, now: float) -> None:
         """Go on to a time."""
         if now < self.at:
-            self._move(now - self.at)
+            self.restart(now)
         self.at = now
+
+    def restart(self, now: float) -> None:
+        """Go on at another time, as if none had gone by."""
+        if self.at != -math.inf:
+            self._move(now - self.at)
+            self.at = now
 
     def _move(self, seconds: float) -> None:
         self.starts = [start + seconds for start in self.starts]

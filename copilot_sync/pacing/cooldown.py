@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import Deque, Dict, Optional, Protocol, Tuple
 
 from copilot_sync.errors import AuthenticationError, CopilotError, QuotaExceededError, RateLimitError, ServerError
-from copilot_sync.pacing.account_state import IS_CAREFUL
+from copilot_sync.pacing.account_state import GAP, IS_CAREFUL
 from copilot_sync.pacing.policy import PATIENT_STAGES, Signal, verdict_of
 from copilot_sync.settings import RetryPolicy
+from copilot_sync.times import waiting_time
 from copilot_sync.transport.call import CallContext
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -80,6 +81,23 @@ class _Failing:
     count: int
     until: float
     turns: Optional[_Turns] = None
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """What holds a request back.
+
+    Attributes:
+        seconds: For how long.
+        allowed: How long its call waits at most, for this and for what held it back before.
+        error: What the call fails with if that is too long.
+        reason: What is waited for, for the log.
+    """
+
+    seconds: float
+    allowed: float
+    error: CopilotError
+    reason: str
 
 
 class PauseBoard(Protocol):
@@ -232,20 +250,23 @@ class Cooldown:
             ServerError: The same, and what is waited for is the end of an outage.
             StreamClosedError: The call was stopped.
         """
-        waited = 0.0
+        waited, has_turn = 0.0, False
         while True:
-            self._look(call.clock())
+            now = call.clock()
+            self._look(now)
             if not self.active:
                 return
-            seconds, allowed, held = self._try_turn(call.clock(), policy, stage)
-            if held is None:
-                self._take_turn_of_all(policy, call, stage, waited)
-                return
-            left = call.remaining()
-            if waited + seconds > allowed or (left is not None and seconds >= left):
-                raise held
-            logger.info("%s: waiting %.2f s: %s", stage, seconds, type(held).__name__)
-            with call.delayed("service", seconds, held):
+            hold = self._try_turn(now, policy, stage, has_turn=has_turn)
+            if hold is None:
+                has_turn = True
+                hold = self._try_turn_of_all(now, policy, stage)
+                if hold is None:
+                    return
+            seconds, left = hold.seconds, call.remaining()
+            if waited + seconds > hold.allowed or (left is not None and seconds >= left):
+                raise hold.error
+            logger.info("%s: waiting %.2f s for %s", stage, seconds, hold.reason)
+            with call.delayed("service", seconds, hold.error):
                 call.sleep(seconds)
             waited += seconds
 
@@ -266,50 +287,50 @@ class Cooldown:
                 self._turns = _Turns(now)
                 self.active = True
 
-    def _take_turn_of_all(self, policy: Optional[RetryPolicy], call: CallContext, stage: str, waited: float) -> None:
-        """Keep the distance from the requests of other processes, too."""
-        allowed = _patience_of(policy)
-        while self.board is not None:
-            seconds = self.board.take_turn()
-            if seconds == 0:
-                return
-            left = call.remaining()
-            if waited + seconds > allowed or (left is not None and seconds >= left):
-                raise _slow_down(seconds, stage)
-            with call.delayed("service", seconds):
-                call.sleep(seconds)
-            waited += seconds
+    def _try_turn_of_all(self, now: float, policy: Optional[RetryPolicy], stage: str) -> "Optional[_Hold]":
+        """Take the turn among the requests of other processes, too, if it is there; else say what holds it back."""
+        seconds = 0.0 if self.board is None else self.board.take_turn()
+        if seconds > GAP:  # more than a turn takes: another process was told of a pause since the last look
+            with self._lock:
+                self._refused("", now, seconds, told=True)
+                return self._pause(now, policy, stage)
+        return _turn(seconds, policy, stage) if seconds > 0 else None
 
-    def _try_turn(
-        self, now: float, policy: Optional[RetryPolicy], stage: str
-    ) -> Tuple[float, float, Optional[CopilotError]]:
-        """Take the turn, if it is there; else give the seconds until then, how long to wait at most, and the error."""
+    def _try_turn(self, now: float, policy: Optional[RetryPolicy], stage: str, *, has_turn: bool) -> "Optional[_Hold]":
+        """Take the turn, if it is there or was taken already; else say what holds the request back."""
         with self._lock:
             self._forget(now)
             if self._quota is not None and stage in _ON_QUOTA:
                 words, _, end = self._quota
-                return 0.0, -1.0, QuotaExceededError(words, retry_after=max(0.0, end - now), stage=stage)
-            most = _patience_of(policy)
+                exhausted = QuotaExceededError(words, retry_after=max(0.0, end - now), stage=stage)
+                return _Hold(0.0, -1.0, exhausted, "a quota")
             if now < self._until:
-                seconds = self._until - now
-                if policy is None or not (policy.wait_for_limits or stage in PATIENT_STAGES):
-                    most = -1.0
-                elif self._told:
-                    most = policy.max_wait
-                return seconds, most, _slow_down(seconds, stage)
+                return self._pause(now, policy, stage)
             refused, outages = self._turns, self._outages_of(stage)
             turns = [*outages, *([] if refused is None else [refused])]
-            seconds = max((each.wait(now) for each in turns), default=0.0)
+            seconds = 0.0 if has_turn else max((each.wait(now) for each in turns), default=0.0)
+            if seconds > 0 and refused is None:
+                return _Hold(seconds, _patience_of(policy), _gone(seconds, stage), "the end of an outage")
+            if seconds > 0 and self._denied is not None:
+                words = f"{self._denied[1]}; asked again in {waiting_time(seconds)} at the earliest"
+                denied = AuthenticationError(words, stage=stage)
+                return _Hold(seconds, _patience_of(policy), denied, "credentials that are accepted")
             if seconds > 0:
-                return seconds, most, self._held(seconds, stage) if refused is not None else _gone(seconds, stage)
-            for each in turns:
+                return _turn(seconds, policy, stage)
+            for each in () if has_turn else turns:
                 each.take(now)
-            return 0.0, 0.0, None
+            return None
 
-    def _held(self, seconds: float, stage: str) -> CopilotError:
-        if self._denied is None:
-            return _slow_down(seconds, stage)
-        return AuthenticationError(f"{self._denied[1]}; asked again in {seconds:.1f} s at the earliest", stage=stage)
+    def _pause(self, now: float, policy: Optional[RetryPolicy], stage: str) -> "_Hold":
+        """What holds a request back until the end of the pause, and for how long its policy lets it."""
+        seconds = self._until - now
+        allowed = _patience_of(policy)
+        if policy is None or not (policy.wait_for_limits or stage in PATIENT_STAGES):
+            allowed = -1.0
+        elif self._told:
+            allowed = policy.max_wait
+        words = f"the service asked to slow down for another {waiting_time(seconds)}"
+        return _Hold(seconds, allowed, _limited(words, seconds, stage), "the end of a pause")
 
     def _outages_of(self, stage: str) -> Tuple[_Turns, ...]:
         """The turns of a stage. If no message goes through, there is no use for new conversations."""
@@ -332,13 +353,18 @@ def _patience_of(policy: Optional[RetryPolicy]) -> float:
     return _PATIENCE if policy is None else max(policy.max_wait, _PATIENCE)
 
 
-def _slow_down(seconds: float, stage: str) -> CopilotError:
-    words = f"the service asked to slow down for another {seconds:.1f} s"
+def _turn(seconds: float, policy: Optional[RetryPolicy], stage: str) -> _Hold:
+    """What holds a request back that keeps its distance from others after a pause."""
+    words = f"the service asked to slow down, so requests take turns: the next one is sent in {waiting_time(seconds)}"
+    return _Hold(seconds, _patience_of(policy), _limited(words, seconds, stage), "its turn")
+
+
+def _limited(words: str, seconds: float, stage: str) -> RateLimitError:
     return RateLimitError(words, retry_after=seconds, stage=stage)
 
 
 def _gone(seconds: float, stage: str) -> CopilotError:
-    words = f"the service failed again and again, and is asked again in {seconds:.1f} s"
+    words = f"the service failed again and again, and is asked again in {waiting_time(seconds)}"
     return ServerError(words, retry_after=seconds, stage=stage)
 
 

@@ -18,10 +18,11 @@ import os
 import random
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Protocol
+from typing import Any, Callable, Dict, Optional, Protocol, Tuple
 
 from copilot_sync.pacing.account_state import AccountState, RateRules
 from copilot_sync.pacing.caches import is_interruption
+from copilot_sync.pacing.machine_clock import MachineClock
 from copilot_sync.safe_files import locked, make_folder
 from copilot_sync.transport.fork import reset_after_fork
 
@@ -125,15 +126,17 @@ def _parsed(content: bytes) -> Optional[AccountState]:
         return None
 
 
-def _read(content: bytes, now: float, rules: RateRules) -> AccountState:
-    """Read a state. One that can't be parsed is full."""
+def _read(content: bytes, clock: Callable[[AccountState], float], rules: RateRules) -> "Tuple[AccountState, float]":
+    """Read a state, and the time by which it goes. One that can't be parsed is full."""
     state = _parsed(content)
-    if state is None:
-        logger.warning("the state of the account's limits can't be read: nothing begins for %.0f s", rules.window)
-        state = AccountState()
-        state.settle(now)
-        state.pause(now, rules.window)
-    return state
+    if state is not None:
+        return state, clock(state)
+    logger.warning("the state of the account's limits can't be read: nothing begins for %.0f s", rules.window)
+    state = AccountState()
+    now = clock(state)
+    state.settle(now)
+    state.pause(now, rules.window)
+    return state, now
 
 
 def _open_or_make(path: str, flags: int) -> int:
@@ -145,16 +148,16 @@ class FolderStore:
 
     Args:
         folder: The folder. It is made if it is missing.
-        clock: Gives the time, in seconds. The default is one for all processes of a machine, and nobody sets it.
+        clock: Gives the time: one for all processes of a machine, which nobody sets.
     """
 
     is_instant = False
 
-    def __init__(self, folder: "str | os.PathLike[str]", *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: "str | os.PathLike[str]", *, clock: Optional[MachineClock] = None) -> None:
         self._folder = os.path.abspath(os.fspath(folder))
         #: Whoever has the same goes by the same state.
         self.place = self._folder
-        self._clock = clock
+        self._clock = clock or MachineClock()
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
@@ -173,14 +176,13 @@ class FolderStore:
             make_folder(self._folder)
             state = self._looked(path) if name in _LOOKS else None
             if state is not None:
-                return _applied(state, self._clock(), name, rules, "", 0.0)
+                return _applied(state, self._clock.now(state), name, rules, "", 0.0)
             with self._lock, locked(path, _PATIENCE) as got:
                 if not got:
                     raise StoreError("another process does not let go of its lock")
                 with open(path, "r+b", buffering=0, opener=_open_or_make) as file:
-                    now = self._clock()
                     before = file.read(_LARGEST)
-                    state = _read(before, now, rules)
+                    state, now = _read(before, self._clock.now, rules)
                     result = _applied(state, now, name, rules, holder, number)
                     content = json.dumps(state.to_dict(), separators=(",", ":")).encode()
                     # A longer one is overwritten whole: this process may be killed before the next step.
@@ -194,12 +196,16 @@ class FolderStore:
             raise StoreError(type(error).__name__) from None
 
     def _looked(self, path: str) -> Optional[AccountState]:
-        """Read the state without the lock; ``None`` if that can't be: another process may be writing it just now."""
+        """Read the state without the lock.
+
+        ``None`` if that can't be: another process may be writing it just now, or it is of another boot.
+        """
         try:
             with open(path, "rb", buffering=0) as file:
-                return _parsed(file.read(_LARGEST))
+                state = _parsed(file.read(_LARGEST))
         except FileNotFoundError:
             return AccountState()
+        return state if state is not None and self._clock.is_noted(state) else None
 
 
 class SharedCache(Protocol):
@@ -272,12 +278,11 @@ class CacheStore:
         key = f"copilot-sync-limits-{account}"
         try:
             if name in _LOOKS:
-                now = self._clock()
-                return _applied(self._state(key, now, rules), now, name, rules, "", 0.0)
+                state, now = self._state(key, rules)
+                return _applied(state, now, name, rules, "", 0.0)
             mark = self._locked(f"{key}-lock")
             try:
-                now = self._clock()
-                state = self._state(key, now, rules)
+                state, now = self._state(key, rules)
                 result = _applied(state, now, name, rules, holder, number)
                 self._cache.set(key, json.dumps(state.to_dict()), _KEPT)
                 return result
@@ -291,12 +296,12 @@ class CacheStore:
                 raise
             raise StoreError(type(error).__name__) from None
 
-    def _state(self, key: str, now: float, rules: RateRules) -> AccountState:
+    def _state(self, key: str, rules: RateRules) -> "Tuple[AccountState, float]":
         kept = self._cache.get(key)
         if kept is None:
-            return AccountState()
+            kept = b""
         content = kept if isinstance(kept, bytes) else str(kept).encode("utf-8", "replace")
-        return _read(content[:_LARGEST], now, rules)
+        return _read(content[:_LARGEST], lambda state: self._clock(), rules)
 
     def _locked(self, key: str) -> str:
         mark = os.urandom(8).hex()

@@ -25,7 +25,7 @@ from typing import Any, Callable, Dict, Generator, Iterator, Optional, Tuple
 from typing import Counter as CounterType
 
 from copilot_sync.errors import CopilotError, StreamClosedError
-from copilot_sync.os_threads import WAKE
+from copilot_sync.os_threads import acquire_within
 from copilot_sync.settings import Timeout
 from copilot_sync.stepping import Delay, NothingYet, Pace, Pause, Watch
 from copilot_sync.transport.call_limits import INSTANT, CallLimits
@@ -245,22 +245,14 @@ class CallContext(CallLimits):
         Raises:
             StreamClosedError: It was stopped.
         """
-        if self._is_ended_within(seconds):
+        if acquire_within(self._running, seconds):  # or woken
             self._end_sleep()
             self.check()
 
     def sleep_until_woken(self, seconds: float) -> None:
         """Wait, unless the call is stopped or woken meanwhile. It raises nothing."""
-        if self._is_ended_within(seconds):
+        if acquire_within(self._running, seconds):
             self.forget_wake(is_held=True)
-
-    def _is_ended_within(self, seconds: float) -> bool:
-        """Wait in pieces, for a Ctrl-C; return whether the call was stopped or woken."""
-        end = time.monotonic() + seconds
-        while not self._running.acquire(timeout=max(0.0, min(end - time.monotonic(), WAKE))):
-            if time.monotonic() >= end:
-                return False
-        return True
 
     def wake(self) -> None:
         """End a ``sleep_until_woken``, or the next one."""

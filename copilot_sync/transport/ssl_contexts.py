@@ -12,6 +12,7 @@ Threads: locked. To look up what was read is atomic.
 
 import contextlib
 import errno
+import math
 import os
 import socket
 import ssl
@@ -21,6 +22,8 @@ from typing import Dict, Optional, Tuple
 
 from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read, wait_for_write
+
+from copilot_sync.os_threads import acquire_within
 
 #: Held while CAs are read, and across a fork. A signal handler may fork in the middle of it, in the same thread.
 _reading = threading.RLock()
@@ -125,7 +128,7 @@ def _read(place: str) -> ssl.SSLContext:
 
 
 def _wait_for_reading() -> None:
-    _reading.acquire()
+    acquire_within(_reading, math.inf)
 
 
 def _go_on_reading() -> None:

@@ -540,6 +540,20 @@ def test_what_is_no_answer_of_the_site_is_told(emulator: Emulator, page: Page) -
     assert page.notes == ["The site did not answer as it should. Reload the page and try again."]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_log_in_that_expires_ends_an_answer(status: int, page: Page) -> None:
+    """The connection is not made again and again: only what a proxy says may be over in a moment."""
+    page.run(f"""
+        window.asked = [];
+        const begun = 'data: {{"type": "content", "text": "one"}}\\n\\n';
+        const headers = {{ "Content-Type": "text/event-stream" }};
+        window.fetch = (url) => Promise.resolve(window.asked.push(url) === 1
+            ? new Response(begun, {{ headers }}) : new Response("<html>", {{ status: {status} }}));""")
+    page.ask("first")
+    page.wait(lambda: page.notes == ["The site refused this. Reload the page and try again."])
+    assert sum(url.startswith("answer") for url in page.run("return window.asked")) == 1
+
+
 ANSWER = """\
 A view may return a **generator**. The server sends each piece as soon as it is there:
 

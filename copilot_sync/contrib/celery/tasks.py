@@ -26,6 +26,7 @@ from copilot_sync.pacing.caches import LimiterCache, MemoryCache, RedisCache
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.pacing.triage import LONGEST_WAIT
 from copilot_sync.structured import REPAIRS, Expectation
+from copilot_sync.times import waiting_time
 
 #: The state of a task whose message may have been sent. Its result is the message's handle, as a dictionary.
 SENDING = "COPILOT_SYNC_SENDING"
@@ -113,7 +114,8 @@ class _Ask(celery.Task):
             raise getattr(errors, error.pop("type"))(error.pop("message"), **error)
         pause = self.rate_limiter.pause
         if pause > LONGEST_WAIT:
-            raise errors.RateLimitError(f"the service asked everybody to wait for {pause:.0f} s", retry_after=pause)
+            words = f"the service asked everybody to wait for {waiting_time(pause)}"
+            raise errors.RateLimitError(words, retry_after=pause)
 
     def stop_others(self, error: errors.CopilotError) -> None:
         """Keep what this prompt met, so that the others fail with it instead of asking."""

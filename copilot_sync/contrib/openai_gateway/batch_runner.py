@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -30,7 +31,7 @@ from copilot_sync.contrib.openai_gateway.batch_results import answers_in, failur
 from copilot_sync.contrib.openai_gateway.file_store import FileStore, Wanted
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.openai_api.failures import ApiError, from_copilot
-from copilot_sync.os_threads import start_thread
+from copilot_sync.os_threads import join_within, start_thread
 from copilot_sync.pacing.background import BackgroundLimiter
 from copilot_sync.safe_files import BINARY, try_lock
 from copilot_sync.transport.fork import reset_after_fork
@@ -43,7 +44,6 @@ MOST_REQUESTS, MOST_FAULTS = 50_000, 100
 AGAIN = 600.0
 #: Seconds between two looks for work, for a cancellation, and two notes of how far a batch is.
 _LOOK, _WATCH, _NOTE = 1.0, 0.25, 1.0
-_JOIN_STEP = 0.1
 #: Stands for all batches, in the place of an id.
 _ALL = ""
 
@@ -128,8 +128,7 @@ class BatchRunner:
             running.close()
         if thread is not None:
             atexit.unregister(self.close)
-            while thread.is_alive():
-                thread.join(_JOIN_STEP)
+            join_within(thread, math.inf)
 
     def _loop(self, stop: threading.Event, wake: threading.Event) -> None:
         has_lock = False

@@ -12,12 +12,16 @@ const MOST_TRIES = 10;
 // Has an "over" event after each answer.
 export const responses = new EventTarget();
 
+// Statuses of a visitor who has to log in anew.
+const LOGGED_OUT = [401, 403];
+
 // What is said here is meant for the person at the page. The code is that of the server, or one of this page.
 export class Failure extends Error {
-  constructor(code, { message, retry_after: retryAfter = null } = {}) {
+  constructor(code, { message, retry_after: retryAfter = null, mayPass = false } = {}) {
     super(texts.errors[code] ?? message ?? texts.errors.failed);
     this.code = code;
     this.retryAfter = retryAfter;
+    this.mayPass = mayPass; // whether it may be over in a moment
   }
 }
 
@@ -48,7 +52,8 @@ async function request(url, options) {
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => null);
-  throw told?.code ? new Failure(told.code, told) : new Failure("refused");
+  if (told?.code) throw new Failure(told.code, told);
+  throw new Failure("refused", { mayPass: !LOGGED_OUT.includes(response.status) });
 }
 
 // A log-in in front of this site answers with a page of its own once a visitor has to log in anew.
@@ -124,7 +129,7 @@ export async function* answerEvents({ name, start = null, lastId = "", signal })
     } catch (error) {
       if (signal.aborted || error instanceof NothingToFollow) throw error;
       const isRefusal = error instanceof Failure && error.code !== "offline";
-      if (isRefusal && (isFirst || error.code !== "refused")) throw error;
+      if (isRefusal && (isFirst || !error.mayPass)) throw error;
       if (!(error instanceof Failure || error instanceof TypeError)) throw error; // a fault of the page
     }
     if (tries === MOST_TRIES) throw new Failure("offline");
