@@ -1,0 +1,134 @@
+"""A question in a kept conversation is sent before the response begins: whether there is such a conversation."""
+
+import asyncio
+from typing import Any, Callable, Iterator, Optional, Tuple
+
+import pytest
+from support import PATIENCE, collect_garbage, events, nothing_left_open
+
+from copilot_sync import Client, Conversation
+from copilot_sync.contrib import sse
+from copilot_sync.contrib.sse import EventStream
+from copilot_sync.contrib.sse_async import AsyncEventStream
+from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.stream import Stream
+
+#: Longer than any test, so that no comment comes by chance.
+NEVER = 1000.0
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with nothing_left_open():
+        with Emulator(reply=Reply(["one ", "two"])) as served:
+            yield served
+        collect_garbage()
+
+
+@pytest.fixture
+def client(emulator: Emulator) -> Iterator[Client]:
+    with Client(api_key=emulator.api_key, api_url=emulator.api_url, retry=None) as made:
+        yield made
+
+
+@pytest.fixture
+def conversation(client: Client) -> Conversation:
+    return client.ask("Hi").conversation
+
+
+#: What was found, the text when that was known, and the whole body.
+Found = Tuple[bool, str, Any]
+
+
+def blocking(stream: Stream) -> Found:
+    with EventStream(stream, heartbeat=NEVER) as body:
+        return body.finds_conversation(), stream.text, events(b"".join(body))
+
+
+def asynchronous(stream: Stream) -> Found:
+    async def read() -> Found:
+        body = AsyncEventStream(stream, heartbeat=NEVER)
+        found, text = await body.finds_conversation(), stream.text
+        parts = [part async for part in body]
+        await body.aclose()
+        return found, text, events(b"".join(parts))
+
+    return asyncio.run(read())
+
+
+either_way = pytest.mark.parametrize("read", [blocking, asynchronous])
+
+
+@either_way
+@pytest.mark.parametrize(
+    ("reply", "early", "text"),
+    [
+        (Reply(["one ", "two"]), True, "one two"),
+        (Reply([]), False, ""),
+        (Reply(["late"], first_delay=0.3), False, "late"),
+    ],
+    ids=["at once", "empty", "later"],
+)
+def test_an_answer_is_the_same(
+    emulator: Emulator, client: Client, conversation: Conversation,
+    read: Callable[[Stream], Found], reply: Reply, early: bool, text: str,
+) -> None:  # fmt: skip
+    """Whatever of it came before the response began. Nobody waits for text once the service has taken the question."""
+    emulator.reply = reply
+    is_found, known, (*pieces, end) = read(client.stream("Why?", conversation=conversation))
+    assert is_found
+    assert bool(known) is early
+    assert "".join(piece["text"] for piece in pieces) == text
+    assert (end["type"], end["complete"]) == ("complete", True)
+    assert len(emulator.threads[conversation.conversation_id].user_messages) == 2
+
+
+@either_way
+@pytest.mark.parametrize("fault", [None, Fault.status(402)], ids=["gone", "another"])
+def test_a_failure_is_told_in_the_response(
+    emulator: Emulator, client: Client, conversation: Conversation,
+    read: Callable[[Stream], Found], fault: Optional[Fault],
+) -> None:  # fmt: skip
+    """As if it had come later. Only one of them says that the conversation is gone."""
+    if fault is None:
+        emulator.threads.clear()
+    else:
+        emulator.fail("message", fault)
+    is_found, _, (end,) = read(client.stream("Why?", conversation=conversation))
+    assert is_found == (fault is not None)
+    assert (end["type"], end["code"]) == ("error", "quota_exceeded" if fault else "not_found")
+
+
+@either_way
+def test_a_service_that_says_nothing_is_waited_for_in_the_response(
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[Stream], Found],
+) -> None:  # fmt: skip
+    """The page gets the head of the response meanwhile, and comments."""
+    monkeypatch.setattr(sse, "TAKING", 0.1)
+    emulator.fail("message", Fault.stall(seconds=0.5))
+    is_found, known, (*pieces, end) = read(client.stream("Why?", conversation=conversation))
+    assert (is_found, known) == (True, "")
+    assert "".join(piece["text"] for piece in pieces if piece["type"] == "content") == "one two"
+    assert end["type"] == "complete"
+
+
+def test_a_task_that_is_cancelled_meanwhile_ends_the_call(
+    emulator: Emulator, client: Client, conversation: Conversation
+) -> None:
+    """As later: the service's end of the connection closes."""
+    emulator.fail("message", Fault.stall())
+    stream = client.stream("Why?", conversation=conversation)
+
+    async def leave() -> None:
+        body = AsyncEventStream(stream, heartbeat=NEVER)
+        looking = asyncio.ensure_future(body.finds_conversation())
+        while not emulator.stalled:
+            await asyncio.sleep(0.01)
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        await body.aclose()
+
+    asyncio.run(asyncio.wait_for(leave(), PATIENCE))
+    assert stream.closed
