@@ -77,7 +77,8 @@ class CopilotMagics(Magics):
                 raise CellInterrupt from None
             except CopilotError as error:
                 if isinstance(error, NotFoundError):
-                    self._chat = before  # a mistyped id is not gone on with
+                    # A mistyped id is not gone on with, nor a conversation that the service has forgotten.
+                    self._chat = None if self._chat is before else before
                 raise error.with_traceback(None)  # noqa: B904 - its words help, and not twenty frames of the library
             finally:
                 answer = stream.answer or _part_of(stream)

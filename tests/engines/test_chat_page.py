@@ -310,6 +310,20 @@ def test_conversations_are_renamed_found_and_deleted(emulator: Emulator, page: P
     page.wait(lambda: page.is_shown("#welcome"))
 
 
+def test_a_conversation_that_the_service_has_forgotten_leaves_the_list(emulator: Emulator, page: Page) -> None:
+    """The page says so, and the next question in it begins a new one."""
+    page.hear("one")
+    emulator.threads.clear()
+    page.ask("two")
+    page.wait_for_rest()
+    assert page.notes == ["This conversation does not exist any more. Please begin a new one."]
+    page.wait(lambda: page.titles == [])
+    page.pardon_when_told("502")
+    page.hear("three")
+    page.wait(lambda: len(page.titles) == 1)
+    assert len(emulator.threads) == 1
+
+
 def test_a_new_visitor_gets_suggestions(emulator: Emulator, page: Page) -> None:
     """A click asks one."""
     assert page.texts("#welcome h2") == ["What would you like to know?"]

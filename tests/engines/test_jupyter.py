@@ -157,6 +157,14 @@ def test_a_conversation_that_is_not_there_does_not_take_the_place_of_the_noteboo
     assert first == second
 
 
+def test_a_conversation_that_the_service_has_forgotten_is_not_gone_on_with(emulator: Emulator, shell: Any) -> None:
+    """The cell says so, and the next one begins a new conversation."""
+    assert shell.run_cell("%%copilot\nquestion").success
+    emulator.threads.clear()
+    assert type(shell.run_cell("%%copilot\nquestion").error_in_exec).__name__ == "NotFoundError"
+    assert shell.run_cell("%%copilot\nquestion").success
+
+
 @pytest.mark.parametrize("line", ["-o 1a", "--temperature 1"])
 def test_a_wrong_option_sends_nothing(emulator: Emulator, shell: Any, line: str) -> None:
     """It is told as a mistake in the use of the magic."""

@@ -45,7 +45,10 @@ const conversation = new Conversation({
   returned: (question) => {
     prompt.value ||= question;
   },
-  gone: reload,
+  gone: (name) => {
+    sidebar.begun.delete(name);
+    reload();
+  },
 });
 
 const sidebar = new Sidebar({

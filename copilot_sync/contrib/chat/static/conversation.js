@@ -19,7 +19,7 @@ const [turns, welcome, status] = ["turns", "welcome", "status"].map((id) => docu
 
 export class Conversation {
   // "changed" is called when an answer begins or ends, "begun" with a name and a question when a conversation does,
-  // "returned" with a question that can't be asked now, and "gone" when the service has forgotten the conversation.
+  // "returned" with a question that can't be asked now, and "gone" with a name when the service has forgotten a conversation.
   constructor({ model, changed, begun, returned, gone }) {
     Object.assign(this, { model, changed, begun, returned, gone });
     this.name = "";
@@ -308,7 +308,7 @@ export class Conversation {
   tell(error, again = null) {
     if (!(error instanceof Failure)) throw error;
     // The site looks for itself, and leaves the conversation out of its list.
-    if (error.code === "not_found") get("messages", { name: this.name }).catch(() => {}).finally(this.gone);
+    if (error.code === "not_found") get("messages", { name: this.name }).catch(() => {}).finally(() => this.gone(this.name));
     this.addNote(failureNote(error, LASTING.includes(error.code) ? null : again));
   }
 
