@@ -147,6 +147,11 @@ class Environment:
     def __repr__(self) -> str:
         return "Environment(…)"
 
+    @property
+    def credentials_variable(self) -> Optional[str]:
+        """The variable whose credentials are used, before those of a stored login; ``None`` if none is set."""
+        return API_KEY_VARIABLE if self.api_key else COOKIES_VARIABLE if self.cookies else None
+
     @classmethod
     def read(cls, environ: Optional[Mapping[str, str]] = None) -> "Environment":
         """Read the variables now: nothing is remembered from one call to the next."""

@@ -1,5 +1,6 @@
 """What a person is told of an error: one line with what happened and what to type next, and details if they ask."""
 
+import io
 from typing import List
 
 import pytest
@@ -89,3 +90,32 @@ def test_a_chat_tells_of_an_error_as_all_commands_do(served: Emulator) -> None:
         terminal.expect("check with: copilot-sync doctor")
         terminal.line("/quit")
         assert terminal.status() == 0
+
+
+@pytest.mark.parametrize("variable", ["COPILOT_SYNC_API_KEY", "COPILOT_SYNC_COOKIES"])
+def test_a_variable_that_goes_before_a_login_is_named(
+    copilot_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    """Another login would not help. Without the variable the stored one is used."""
+    monkeypatch.setenv("COPILOT_SYNC_GITHUB_URL", copilot_emulator.github_url)
+    monkeypatch.setenv("COPILOT_SYNC_API_URL", copilot_emulator.api_url)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(cookie_of(copilot_emulator).encode())))
+    assert run(["login", "--stdin"]) == 0
+    for value in ("user_session=wrong", "/there/is/no/such/file"):
+        monkeypatch.setenv(variable, value)
+        capsys.readouterr()
+        assert run(["ask", "Why?"]) == 1
+        err = capsys.readouterr().err
+        assert f"correct or unset {variable}" in err
+        assert "copilot-sync login" not in err
+    if variable == "COPILOT_SYNC_COOKIES":
+        assert run(["doctor"]) == 1
+        shown = capsys.readouterr().out
+        assert f"correct or unset {variable}" in shown
+        assert "copilot-sync login" not in shown
+    monkeypatch.delenv(variable)
+    assert run(["ask", "Why?"]) == 0
+
+
+def cookie_of(emulator: Emulator) -> str:
+    return "; ".join(f"{name}={value}" for name, value in emulator.cookies.items())

@@ -128,5 +128,6 @@ def test_a_page_to_sign_in_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Status 1, and what to do."""
     assert run(["quota"]) == 1
     assert (
-        "sign in again and renew user_session; log in with: copilot-sync login; check with" in capsys.readouterr().err
+        "sign in again and renew user_session; correct or unset COPILOT_SYNC_COOKIES; check with"
+        in capsys.readouterr().err
     )

@@ -19,6 +19,7 @@ import requests
 from copilot_sync.auth.cookies import FoundCookies
 from copilot_sync.auth.credentials import Credentials
 from copilot_sync.auth.stored_logins import login_file
+from copilot_sync.cli.failures import advice_on_variable
 from copilot_sync.cli.language import _, marked, ngettext
 from copilot_sync.cli.quota import UNKNOWN, quota_rows
 from copilot_sync.cli.user_settings import read_user_settings
@@ -225,7 +226,8 @@ def check_credentials(environment: Environment, find: Callable[[], FoundCookies]
     try:
         found = find()
     except MissingCredentialsError as error:
-        return Check(_("credentials"), State.FAIL, str(error.args[0]), "copilot-sync login")
+        advice = advice_on_variable(environment) or "copilot-sync login"
+        return Check(_("credentials"), State.FAIL, str(error.args[0]), advice)
     count = len(found.cookies)
     detail = ngettext("{count} cookie from {place}", "{count} cookies from {place}", count)
     detail = detail.format(count=count, place=_(_BROWSER) if found.place == _BROWSER else found.place)

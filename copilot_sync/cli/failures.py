@@ -27,6 +27,7 @@ from copilot_sync.errors import (
     StreamInterruptedError,
     WrongHostError,
 )
+from copilot_sync.settings import Environment
 from copilot_sync.terminal_text import one_line
 
 _DOCTOR = marked("check with: copilot-sync doctor")
@@ -73,12 +74,20 @@ def describe_error(error: CopilotError, flags: Mapping[str, Any]) -> str:
     return one_line("; ".join([words, *new]))
 
 
+def advice_on_variable(environment: Environment) -> Optional[str]:
+    """What to do if the credentials of a variable are no good, beside which a login is of no use; ``None`` if unset."""
+    variable = environment.credentials_variable
+    return None if variable is None else _("correct or unset {variable}").format(variable=variable)
+
+
 def _advice_for(error: CopilotError) -> List[str]:
     if isinstance(error, NotFoundError) and error.stage not in _ABOUT_A_CONVERSATION:
         return [_(_DOCTOR)]
     if isinstance(error, InvalidRequestError) and error.status not in _MAY_BE_THE_MODEL:
         return [_(_OTHER_REQUESTS.get(error.status, _DOCTOR))]
     advice = next((words for kind, words in _ADVICE if isinstance(error, kind)), [])
+    if _LOGIN in advice:
+        return [advice_on_variable(Environment.read()) or _(_LOGIN), _(_DOCTOR)]
     conversation = getattr(error, "conversation", None)
     if conversation:
         shown = [_(words).format(conversation=conversation.conversation_id) for words in advice]
