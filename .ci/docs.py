@@ -60,12 +60,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where everything is built")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="serve [PORT], or arguments for pytest")
     given = parser.parse_args()
+    port = next(iter(given.arguments[1:]), "8000")
+    if given.arguments[:1] == ["serve"] and not (port.isdecimal() and int(port) < 65536):
+        parser.error(f"{port} is no port: serve takes a number below 65536")
     folder: Path = given.folder.resolve()
     site = folder / "html"
     try:
         build_site(site)
         if given.arguments[:1] == ["serve"]:
-            serve(site, int(given.arguments[1]) if given.arguments[1:] else 8000)
+            serve(site, int(port))
             return 0
         check(folder, given.arguments)
     except subprocess.CalledProcessError as error:
