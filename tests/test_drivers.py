@@ -38,6 +38,8 @@ from copilot_sync import RetryPolicy, Timeout
 
 #: Reached by whatever is silent.
 SHORT = Timeout(connect=5, read=0.3, stall=5)
+#: Longer than a busy machine keeps a sender of comments waiting.
+LIVELY = Timeout(connect=5, read=1, stall=10)
 STALL = Timeout(connect=5, read=0.3, stall=0.5)
 TOTAL = Timeout(connect=5, read=5, total=0.4)
 PATIENT = Timeout(connect=10, read=10)
@@ -115,7 +117,7 @@ def waiting(times: int, seconds: float) -> List[Act]:
 
 
 def paused(peer: Peer) -> None:
-    """Say nothing for less than ``SHORT``."""
+    """Say nothing for less than ``LIVELY``."""
     peer.gone.wait(0.1)
 
 
@@ -228,13 +230,13 @@ CASES: Dict[str, Case] = {
     "silent in a chunk": Case([sent(HEAD + chunk(ONE + TWO)[:-20]), silent], "one", LATE, timeout=SHORT),
     "comments alone": Case([sent(HEAD + chunk(ONE)), *waiting(100, 0.05), silent], "one", LATE, timeout=STALL),
     "comments, then an answer": Case(
-        [sent(HEAD), *waiting(5, 0.1), sent(chunk(BODY) + LAST)], "onetwo", reuses=True, timeout=SHORT
+        [sent(HEAD), *waiting(8, 0.15), sent(chunk(BODY) + LAST)], "onetwo", reuses=True, timeout=LIVELY
     ),
     "comments, then an event without text, then an answer": Case(
-        [sent(HEAD), *waiting(4, 0.1), sent(chunk(ROUTED)), paused, sent(chunk(BODY) + LAST)],
+        [sent(HEAD), *waiting(8, 0.15), sent(chunk(ROUTED)), paused, sent(chunk(BODY) + LAST)],
         "onetwo",
         reuses=True,
-        timeout=SHORT,
+        timeout=LIVELY,
     ),
     "slower than the whole call may be": Case([sent(HEAD + chunk(ONE)), silent], "one", LATE, timeout=TOTAL),
     "no head in all the time": Case([silent], "", LATE, timeout=TOTAL),
