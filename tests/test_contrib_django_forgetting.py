@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Dict, Iterator
 
 import pytest
-from support import configure_django, events
+from support import PATIENCE, configure_django, events
 
 pytest.importorskip("django")
 
@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
+from copilot_sync.contrib import sse
 from copilot_sync.contrib.django import (
     aask_response,
     ask_response,
@@ -63,8 +64,9 @@ urlpatterns = [
 
 
 @pytest.fixture(autouse=True)
-def _site(emulator: Emulator) -> Iterator[None]:
+def _site(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A site whose sessions are in cookies: they can't change any more when an answer streams."""
+    monkeypatch.setattr(sse, "TAKING", PATIENCE)  # a busy machine may take more than a second to refuse
     options = {"API_KEY": emulator.api_key, "API_URL": emulator.api_url, "RETRY": None, "LEDGER": False}
     engine = "django.contrib.sessions.backends.signed_cookies"
     with override_settings(COPILOT_SYNC=options, ROOT_URLCONF=__name__, SESSION_ENGINE=engine):

@@ -226,9 +226,10 @@ def test_a_forgotten_conversation_is_begun_anew(emulator: Emulator, page: Any) -
 
 @pytest.mark.parametrize("place", ["/chat", "/retry", "/data"])
 def test_a_conversation_that_the_service_has_forgotten_is_forgotten_here(
-    emulator: Emulator, page: Any, place: str
+    emulator: Emulator, page: Any, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """The page is told; the next question begins a new one. Another failure changes nothing."""
+    monkeypatch.setattr(sse, "TAKING", PATIENCE)  # a busy machine may take more than a second to refuse
     first = ask(page, prompt="one", name="chat")[-1]["conversation_id"]
     emulator.fail("message", Fault.status(402))
     assert ask(page, prompt="two", name="chat")[-1]["code"] == "quota_exceeded"

@@ -1,10 +1,11 @@
 """A question in a kept conversation is sent before the response begins: whether there is such a conversation."""
 
 import asyncio
-from typing import Any, Callable, Iterator, Optional, Tuple
+import threading
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import pytest
-from support import PATIENCE, collect_garbage, events, nothing_left_open
+from support import PATIENCE, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Client, Conversation
 from copilot_sync.contrib import sse
@@ -38,17 +39,21 @@ def conversation(client: Client) -> Conversation:
 
 #: What was found, the text when that was known, and the whole body.
 Found = Tuple[bool, str, Any]
+Then = Callable[[], object]
 
 
-def blocking(stream: Stream) -> Found:
+def blocking(stream: Stream, then: Then) -> Found:
     with EventStream(stream, heartbeat=NEVER) as body:
-        return body.finds_conversation(), stream.text, events(b"".join(body))
+        found, text = body.finds_conversation(), stream.text
+        then()
+        return found, text, events(b"".join(body))
 
 
-def asynchronous(stream: Stream) -> Found:
+def asynchronous(stream: Stream, then: Then) -> Found:
     async def read() -> Found:
         body = AsyncEventStream(stream, heartbeat=NEVER)
         found, text = await body.finds_conversation(), stream.text
+        then()
         parts = [part async for part in body]
         await body.aclose()
         return found, text, events(b"".join(parts))
@@ -56,61 +61,73 @@ def asynchronous(stream: Stream) -> Found:
     return asyncio.run(read())
 
 
+Read = Callable[[Stream, Then], Found]
 either_way = pytest.mark.parametrize("read", [blocking, asynchronous])
 
 
+def text_of(pieces: List[Any]) -> str:
+    return "".join(piece["text"] for piece in pieces if piece["type"] == "content")
+
+
 @either_way
-@pytest.mark.parametrize(
-    ("reply", "early", "text"),
-    [
-        (Reply(["one ", "two"]), True, "one two"),
-        (Reply([]), False, ""),
-        (Reply(["late"], first_delay=0.3), False, "late"),
-    ],
-    ids=["at once", "empty", "later"],
-)
+@pytest.mark.parametrize("pieces", [["one ", "two"], []], ids=["text", "nothing"])
 def test_an_answer_is_the_same(
-    emulator: Emulator, client: Client, conversation: Conversation,
-    read: Callable[[Stream], Found], reply: Reply, early: bool, text: str,
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
+    read: Read, pieces: List[str],
 ) -> None:  # fmt: skip
-    """Whatever of it came before the response began. Nobody waits for text once the service has taken the question."""
-    emulator.reply = reply
-    is_found, known, (*pieces, end) = read(client.stream("Why?", conversation=conversation))
-    assert is_found
-    assert bool(known) is early
-    assert "".join(piece["text"] for piece in pieces) == text
+    """Though some of it came before the response began. The question is asked once."""
+    monkeypatch.setattr(sse, "TAKING_LOOK", PATIENCE)
+    emulator.reply = Reply(pieces)
+    is_found, known, (*sent, end) = read(client.stream("Why?", conversation=conversation), bool)
+    assert (is_found, text_of(sent)) == (True, "".join(pieces))
+    assert bool(known) == bool(pieces)
     assert (end["type"], end["complete"]) == ("complete", True)
     assert len(emulator.threads[conversation.conversation_id].user_messages) == 2
 
 
 @either_way
+def test_nobody_waits_for_text_once_the_service_has_taken_the_question(
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    """The response begins, and the text comes in it."""
+    monkeypatch.setattr(sse, "TAKING", NEVER)
+    go_on = threading.Event()
+
+    def late(prompt: str) -> Iterator[str]:
+        wait_for(go_on)
+        yield "late"
+
+    emulator.reply = Reply(late)
+    is_found, known, (*pieces, end) = read(client.stream("Why?", conversation=conversation), go_on.set)
+    assert (is_found, known, text_of(pieces), end["type"]) == (True, "", "late", "complete")
+
+
+@either_way
 @pytest.mark.parametrize("fault", [None, Fault.status(402)], ids=["gone", "another"])
 def test_a_failure_is_told_in_the_response(
-    emulator: Emulator, client: Client, conversation: Conversation,
-    read: Callable[[Stream], Found], fault: Optional[Fault],
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
+    read: Read, fault: Optional[Fault],
 ) -> None:  # fmt: skip
     """As if it had come later. Only one of them says that the conversation is gone."""
+    monkeypatch.setattr(sse, "TAKING", PATIENCE)
     if fault is None:
         emulator.threads.clear()
     else:
         emulator.fail("message", fault)
-    is_found, _, (end,) = read(client.stream("Why?", conversation=conversation))
+    is_found, _, (end,) = read(client.stream("Why?", conversation=conversation), bool)
     assert is_found == (fault is not None)
     assert (end["type"], end["code"]) == ("error", "quota_exceeded" if fault else "not_found")
 
 
 @either_way
 def test_a_service_that_says_nothing_is_waited_for_in_the_response(
-    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
-    read: Callable[[Stream], Found],
-) -> None:  # fmt: skip
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
     """The page gets the head of the response meanwhile, and comments."""
     monkeypatch.setattr(sse, "TAKING", 0.1)
-    emulator.fail("message", Fault.stall(seconds=0.5))
-    is_found, known, (*pieces, end) = read(client.stream("Why?", conversation=conversation))
-    assert (is_found, known) == (True, "")
-    assert "".join(piece["text"] for piece in pieces if piece["type"] == "content") == "one two"
-    assert end["type"] == "complete"
+    emulator.fail("message", Fault.stall(seconds=2))
+    is_found, known, (*pieces, end) = read(client.stream("Why?", conversation=conversation), bool)
+    assert (is_found, known, text_of(pieces), end["type"]) == (True, "", "one two", "complete")
 
 
 def test_a_task_that_is_cancelled_meanwhile_ends_the_call(
