@@ -101,6 +101,7 @@ def test_a_variable_that_goes_before_a_login_is_named(
     monkeypatch.setenv("COPILOT_SYNC_API_URL", copilot_emulator.api_url)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(cookie_of(copilot_emulator).encode())))
     assert run(["login", "--stdin"]) == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"user_session=old")))
     for value in ("user_session=wrong", "/there/is/no/such/file"):
         monkeypatch.setenv(variable, value)
         capsys.readouterr()
@@ -113,6 +114,9 @@ def test_a_variable_that_goes_before_a_login_is_named(
         shown = capsys.readouterr().out
         assert f"correct or unset {variable}" in shown
         assert "copilot-sync login" not in shown
+    assert run(["login", "--stdin", "--no-check", "--profile", "old"]) == 0
+    assert run(["ask", "Why?", "--profile", "old"]) == 1  # which goes before the variable
+    assert "log in with: copilot-sync login --profile old" in capsys.readouterr().err
     monkeypatch.delenv(variable)
     assert run(["ask", "Why?"]) == 0
 

@@ -10,8 +10,9 @@ pytest.importorskip("django")
 
 import django
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.signed_cookies import SessionStore
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 from django.urls import path
 
 from copilot_sync.contrib import sse
@@ -128,3 +129,18 @@ def test_under_asgi_a_conversation_that_is_gone_is_forgotten_too(emulator: Emula
     assert ids[:3] == [ids[0]] * 3
     assert third[-1]["code"] == "not_found"
     assert (fourth[-1]["type"], ids[3] in emulator.threads) == ("complete", True)
+
+
+@needs_asynchronous_bodies
+def test_a_response_that_no_loop_has_asked_for_is_read_by_any(emulator: Emulator) -> None:
+    """Such as that of a view that a test calls. Nobody knows then which loop would have to ask before."""
+    request = AsyncRequestFactory().post("/chat")
+    request.session = SessionStore()
+
+    async def read(response: Any) -> Any:
+        return events(b"".join([part async for part in response.streaming_content]))
+
+    for number in (1, 2):
+        *pieces, end = asyncio.run(read(stream_response(request, "hi there", name="chat")))
+        assert "".join(piece["text"] for piece in pieces) == "hi there"
+        assert len(emulator.threads[end["conversation_id"]].user_messages) == number

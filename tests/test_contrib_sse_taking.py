@@ -12,6 +12,7 @@ from copilot_sync.contrib import sse
 from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
+from copilot_sync.stepping import Delay
 from copilot_sync.stream import Stream
 
 #: Longer than any test, so that no comment comes by chance.
@@ -149,3 +150,18 @@ def test_a_task_that_is_cancelled_meanwhile_ends_the_call(
 
     asyncio.run(asyncio.wait_for(leave(), PATIENCE))
     assert stream.closed
+
+
+def test_a_wait_that_ends_while_it_is_looked_at_is_no_trouble() -> None:
+    """A thread that helps changes it. One that is longer than the look ends the look."""
+    delays = iter([Delay("limit", 0.01, "why"), None, Delay("limit", NEVER, "why")])
+
+    class Waiting:
+        _is_taken = False
+
+        @property
+        def _delay(self) -> Optional[Delay]:
+            return next(delays)
+
+    stream: Any = Waiting()
+    assert list(sse.looks_at_taking(stream)) == [sse.TAKING_LOOK] * 2

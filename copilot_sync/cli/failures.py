@@ -68,7 +68,7 @@ _ADVICE: Tuple[Tuple[Type[CopilotError], Sequence[str]], ...] = (
 def describe_error(error: CopilotError, flags: Mapping[str, Any]) -> str:
     """Describe an error of the library in one line. ``flags`` are those of the program's context."""
     words = str(error) if flags.get("verbose") else _CODE.sub("", str(error.args[0]))
-    new = [part for part in _advice_for(error) if part.rpartition(": ")[2] not in words]
+    new = [part for part in _advice_for(error, flags) if part.rpartition(": ")[2] not in words]
     if flags.get("profile"):
         new = [f"{part} {NAME} {flags['profile']}" if "copilot-sync " in part else part for part in new]
     return one_line("; ".join([words, *new]))
@@ -80,14 +80,16 @@ def advice_on_variable(environment: Environment) -> Optional[str]:
     return None if variable is None else _("correct or unset {variable}").format(variable=variable)
 
 
-def _advice_for(error: CopilotError) -> List[str]:
+def _advice_for(error: CopilotError, flags: Mapping[str, Any]) -> List[str]:
     if isinstance(error, NotFoundError) and error.stage not in _ABOUT_A_CONVERSATION:
         return [_(_DOCTOR)]
     if isinstance(error, InvalidRequestError) and error.status not in _MAY_BE_THE_MODEL:
         return [_(_OTHER_REQUESTS.get(error.status, _DOCTOR))]
     advice = next((words for kind, words in _ADVICE if isinstance(error, kind)), [])
     if _LOGIN in advice:
-        return [advice_on_variable(Environment.read()) or _(_LOGIN), _(_DOCTOR)]
+        # A profile that was typed goes before a variable.
+        variable = None if flags.get("profile") else advice_on_variable(Environment.read())
+        return [variable or _(_LOGIN), _(_DOCTOR)]
     conversation = getattr(error, "conversation", None)
     if conversation:
         shown = [_(words).format(conversation=conversation.conversation_id) for words in advice]

@@ -60,7 +60,7 @@ def read_user_settings(environment: Environment, config: Optional[UserConfig] = 
     login = None
     if profile.origin == NAME:  # who types it means that account, whatever was exported long ago
         environment = replace(environment, api_key=None, cookies=None)
-    if environment.api_key is None and environment.cookies is None:
+    if environment.credentials_variable is None:
         login = load_login(profile.value)
         if login is None and profile != Setting(DEFAULT_PROFILE):
             raise MissingCredentialsError(no_login(profile.value), stage="credentials")

@@ -157,10 +157,11 @@ def looks(stream: Stream, seconds: float) -> Iterator[float]:
 def looks_at_taking(stream: Stream) -> Iterator[float]:
     """Divide the wait for the service to take a question. It ends if the question is not sent before its end."""
     until = time.monotonic() + TAKING
-    left = TAKING
-    while not stream._is_taken and left > 0 and (stream._delay is None or stream._delay.seconds < left):
+    while not stream._is_taken:
+        left, delay = until - time.monotonic(), stream._delay  # a thread that helps may change it at any moment
+        if left <= 0 or (delay is not None and delay.seconds >= left):
+            return
         yield TAKING_LOOK
-        left = until - time.monotonic()
 
 
 def complete_data(answer: Answer) -> Dict[str, Any]:
@@ -351,7 +352,7 @@ class EventStream(Iterator[bytes]):
             self._early_failure = error
         return not isinstance(self._early_failure, NotFoundError)
 
-    def _pieces(self, seconds: float) -> List[str]:
+    def _take(self, seconds: float) -> List[str]:
         if self._early_failure is not None:
             raise self._early_failure
         pieces, self._early_pieces = self._early_pieces, []
@@ -372,7 +373,7 @@ class EventStream(Iterator[bytes]):
             return PREAMBLE
         try:
             for seconds in looks(self._stream, self._heartbeat.next_wait()):
-                pieces = self._pieces(seconds)
+                pieces = self._take(seconds)
                 if pieces:
                     self._heartbeat.reset()
                     return self._format.content(pieces)

@@ -260,12 +260,25 @@ def respond(request: HttpRequest, stream: Stream, name: Optional[str], make_body
         log_failure(error)
         return HttpResponse(error_event(error, stream.conversation), headers=HEADERS)
     body = make_body(request, stream, saver_of(session, name))
-    finds = getattr(body, "finds_conversation", None)  # the chat page looks itself
-    if finds is not None and not stream.is_new:
-        is_found = async_to_sync(finds)() if is_asgi(request) else finds()
-        if not is_found:
-            forget_gone(request, name, stream.conversation)
+    # The chat page looks itself.
+    if hasattr(body, "finds_conversation") and not stream.is_new and not _finds_conversation(request, body):
+        forget_gone(request, name, stream.conversation)
     return StreamingHttpResponse(body, headers=HEADERS)
+
+
+def _finds_conversation(request: HttpRequest, body: Any) -> bool:
+    """Whether the service knows the conversation of a question, as far as that can be seen before the response."""
+    if not is_asgi(request):
+        return bool(body.finds_conversation())
+    # The loop that reads the body has to ask. If this view was called from none, as in a test, nobody knows which one.
+    is_called_by_loop = async_to_sync(_running_loop)().is_running()
+    return not is_called_by_loop or bool(async_to_sync(body.finds_conversation)())
+
+
+async def _running_loop() -> Any:
+    from asyncio import get_running_loop  # which a WSGI server does not load
+
+    return get_running_loop()
 
 
 def saver_of(session: SessionBase, name: str) -> OnComplete:
