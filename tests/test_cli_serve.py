@@ -21,6 +21,7 @@ from copilot_sync.contrib.openai_gateway.request_body import LIMIT
 from copilot_sync.emulator import Emulator
 
 waitress_server = pytest.importorskip("waitress.server")
+serve_channel = pytest.importorskip("copilot_sync.cli.serve_channel")
 
 
 def exported(text: str) -> Dict[str, str]:
@@ -101,6 +102,12 @@ def test_the_key_is_made_once_and_kept(
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", first["OPENAI_BASE_URL"])
     assert len(served) == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_the_connections_are_those_that_stay_open(served: List[Any]) -> None:
+    """Behind streamed answers, too."""
+    assert run(["serve", "--emulator", "--port", "0"]) == 0
+    assert served[0].channel_class is serve_channel.StreamingChannel
 
 
 def test_a_request_that_waits_for_a_thread_is_no_news(served: List[Any]) -> None:

@@ -1,4 +1,4 @@
-"""A Ctrl-C ends each wait of the main thread soon, also where it does not end the wait of the system."""
+"""A Ctrl-C ends each wait of the main thread soon, even if it does not end the wait of the system."""
 
 import _thread
 import ast

@@ -1,7 +1,7 @@
 """How ``copilot-sync serve`` sends a response that streams.
 
 waitress 3.0.2 closes the connection behind each response without a length, chunked or not, and has a call of the system
-for the head alone. A client that asks again needs another connection then, which costs both sides more than the answer.
+for the head alone. A client that keeps its connections would need another one for each question.
 
 Threads: confined to the thread that answers the request, as in waitress.
 """

@@ -41,6 +41,8 @@ from copilot_sync.transport.reply import WatchedResponse
 
 #: Connections that a pool keeps open for its host.
 POOL_SIZE = 512
+#: The fields of a request that ``urllib3`` and ``http.client`` look for, to add what is missing.
+_LOOKED_FOR = frozenset(("accept-encoding", "content-length", "host", "transfer-encoding", "user-agent"))
 
 
 def seams() -> Tuple[object, ...]:
@@ -195,9 +197,8 @@ class _Watched:
     putheader = http.client.HTTPConnection.putheader
 
     def request(self: Any, method: str, url: str, body: Any = None, headers: Any = None, **kwargs: Any) -> None:
-        self._head, self._fields = b"", _ordinary_fields(headers)
-        if self._fields:
-            headers = {name: value for name, value in headers.items() if name.lower() in _LOOKED_FOR}
+        headers, self._fields = _divided(headers)
+        self._head = b""
         try:
             super().request(method, url, body, headers, **kwargs)  # type: ignore[misc]
             head = self._head
@@ -207,7 +208,7 @@ class _Watched:
             self.send(head)
 
     def endheaders(self: Any, *args: Any, **kwargs: Any) -> None:
-        """End the head with the fields that are written at once: one by one they cost a twentieth of a whole call."""
+        """End the head with the fields that ``urllib3`` has not seen, all at once."""
         if self._fields:
             self._output(self._fields)
         super().endheaders(*args, **kwargs)  # type: ignore[misc]
@@ -232,19 +233,20 @@ class _Watched:
         forget_errors()  # it may have broken
 
 
-#: The fields of a request that ``urllib3`` and ``http.client`` look for, to add what is missing.
-_LOOKED_FOR = frozenset(("accept-encoding", "content-length", "host", "transfer-encoding", "user-agent"))
+def _divided(headers: Any) -> Tuple[Any, Optional[bytes]]:
+    """Divide headers into those that ``urllib3`` has to see, and the bytes of the others; ``None`` if it sees all.
 
-
-def _ordinary_fields(headers: Any) -> Optional[bytes]:
-    """Return the fields that nobody looks for, as they are sent; ``None`` if ``http.client`` has to judge them."""
+    It sees all if anything about them is unusual, and ``http.client`` judges each of them.
+    """
     try:
         names = [name for name in headers if name.lower() not in _LOOKED_FOR]
         fields = MaskedText("\r\n".join([name + ": " + headers[name] for name in names])).encode("latin-1")
     except (TypeError, UnicodeEncodeError):  # there are none, or some are bytes, or not of Latin 1
-        return None
+        return headers, None
     # Whatever has a line break in it makes lines of its own.
-    return fields if fields.count(b"\r") == fields.count(b"\n") == len(names) - 1 else None
+    if not fields.count(b"\r") == fields.count(b"\n") == len(names) - 1:
+        return headers, None
+    return {name: value for name, value in headers.items() if name not in names}, fields
 
 
 def _begin_to_send(sock: socket.socket, call: CallContext) -> None:

@@ -308,7 +308,10 @@ def _prepared_url(url: str) -> Optional[str]:
 
 
 def _prepared(request: Request, auth: Auth) -> requests.PreparedRequest:
-    """Prepare a request step by step, as ``requests`` does but for the steps that look for cookies and for files."""
+    """Prepare a request step by step, as ``requests`` does but for the steps that look for cookies and for files.
+
+    Nor are the headers checked here: the connection and ``http.client`` do that.
+    """
     prepared = requests.PreparedRequest()
     prepared.prepare_method(request.method)
     prepared.url = _prepared_url(request.url)
