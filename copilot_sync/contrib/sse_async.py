@@ -185,6 +185,11 @@ async def whole_answer(stream: Stream) -> Tuple[Dict[str, Any], int]:
     return complete_answer(answer)
 
 
+async def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs this."""
+    return asyncio.get_running_loop()
+
+
 async def _run(naming: ThreadNaming) -> None:
     """Run a naming in a thread and wait for its end, which comes within seconds.
 

@@ -270,15 +270,11 @@ def _finds_conversation(request: HttpRequest, body: Any) -> bool:
     """Whether the service knows the conversation of a question, as far as that can be seen before the response."""
     if not is_asgi(request):
         return bool(body.finds_conversation())
+    from copilot_sync.contrib.sse_async import running_loop
+
     # The loop that reads the body has to ask. If this view was called from none, as in a test, nobody knows which one.
-    is_called_by_loop = async_to_sync(_running_loop)().is_running()
+    is_called_by_loop = async_to_sync(running_loop)().is_running()
     return not is_called_by_loop or bool(async_to_sync(body.finds_conversation)())
-
-
-async def _running_loop() -> Any:
-    from asyncio import get_running_loop  # which a WSGI server does not load
-
-    return get_running_loop()
 
 
 def saver_of(session: SessionBase, name: str) -> OnComplete:
