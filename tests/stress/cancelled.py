@@ -128,7 +128,6 @@ class Round:
             if self._end != "closed":
                 loop.run_until_complete(loop.shutdown_asyncgens())
                 loop.run_until_complete(self._note_what_is_left(loop))
-                self.counts["callbacks"] += _callbacks(loop)
         finally:
             loop.close()
 
@@ -189,11 +188,12 @@ class Round:
         self._to_close.clear()
 
     async def _note_what_is_left(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until all tasks have ended; count those that have not."""
+        """Wait until all tasks have ended and all callbacks were called; count those that stay."""
         end = loop.time() + PATIENCE
-        while len(asyncio.all_tasks()) > 1 and loop.time() < end:
+        while (len(asyncio.all_tasks()) > 1 or _callbacks(loop)) and loop.time() < end:
             await asyncio.sleep(0.01)
         self.counts["tasks"] += len(asyncio.all_tasks()) - 1
+        self.counts["callbacks"] += _callbacks(loop)
 
 
 async def _cancel_all() -> None:
