@@ -17,13 +17,13 @@ import click
 
 from copilot_sync.cli.language import _
 from copilot_sync.cli.terminal import is_dumb, is_terminal
+from copilot_sync.cli.terminal_modes import NOT_ANY_MORE, TO_BE_MARKED, restored_by_sigterm
 from copilot_sync.secret import Secret
 
 #: Bytes of a secret. A Cookie header has some thousands.
 LARGEST_SECRET = 1024 * 1024
 #: Seconds without a key after which a paste is over.
 _QUIET = 0.05
-_TO_BE_MARKED, _NOT_ANY_MORE = "\x1b[?2004h", "\x1b[?2004l"
 _PASTE_BEGINS, _PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
 #: What a key that is no character sends, such as an arrow, and the beginning of that.
 _KEY, _BEGUN_KEY = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|O.)"), re.compile(rb"\x1b(\[[0-9;?]*[ -/]*|O)?")
@@ -44,7 +44,7 @@ def read_hidden(prompt: str) -> Secret[str]:
     descriptor = sys.stdin.fileno()
     typed = _Typed()
     try:
-        with _key_by_key(descriptor):
+        with restored_by_sigterm(sys.stdin, sys.stderr), _key_by_key(descriptor):
             while not typed.is_done:
                 typed.take(os.read(descriptor, 65536))
             _drop_the_rest(descriptor)
@@ -65,10 +65,10 @@ def _key_by_key(descriptor: int) -> Iterator[None]:
     marks = is_terminal(sys.stderr) and not is_dumb()
     try:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
-        click.echo(_TO_BE_MARKED if marks else "", nl=False, err=True)
+        click.echo(TO_BE_MARKED if marks else "", nl=False, err=True)
         yield
     finally:
-        click.echo(_NOT_ANY_MORE if marks else "", nl=False, err=True)
+        click.echo(NOT_ANY_MORE if marks else "", nl=False, err=True)
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
 
 

@@ -26,6 +26,7 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.patch_stdout import StdoutProxy
 
 from copilot_sync.cli.terminal import has_colours
+from copilot_sync.cli.terminal_modes import restored_by_sigterm
 from copilot_sync.errors import CopilotError
 
 #: Seconds between two looks whether a list has come.
@@ -47,6 +48,7 @@ class LineEditor:
 
     def __init__(self, keyboard: TextIO, screen: TextIO, lines: Sequence[str], completer: Completer) -> None:
         self._offered = ""
+        self._keyboard, self._screen = keyboard, screen
         self._output = create_output(screen)
         if isinstance(self._output, Vt100_Output):  # pragma: no branch - it is one, but on Windows
             self._output.enable_cpr = False  # or a terminal that can't say where its cursor is causes a warning
@@ -77,7 +79,8 @@ class LineEditor:
         """
         with self._printer() as printer, contextlib.redirect_stderr(cast(TextIO, printer)):
             offered, self._offered = self._offered, ""
-            return self._session.prompt(prompt, default=offered)
+            with restored_by_sigterm(self._keyboard, self._screen):
+                return self._session.prompt(prompt, default=offered)
 
     def _printer(self) -> StdoutProxy:
         """Return what prints above the line, on the same screen."""
