@@ -149,6 +149,7 @@ def test_a_login_by_paste(kind: str, emulator: Emulator) -> None:
     """A whole header of 20 KB, of which nothing is seen; the next command uses what was stored."""
     secret = f"Cookie: big={'x' * 20000}; user_session={emulator.cookies['user_session']}"
     with Terminal("login", environment={**hosts(emulator), "TERM": kind}) as terminal:
+        terminal.expect(f"To log in to {emulator.github_url[len('http://') :]}, there are these ways:")
         terminal.expect("Which [1]: ")
         terminal.line("")
         terminal.expect("(hidden): ")

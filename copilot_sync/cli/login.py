@@ -7,6 +7,7 @@ an argument, because other programs can read those and shells keep them. It is s
 import sys
 from dataclasses import replace
 from typing import Any, List, Optional, Tuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -33,7 +34,7 @@ from copilot_sync.cli.user_settings import chosen_profile, read_config
 from copilot_sync.client import Client
 from copilot_sync.errors import AuthenticationError, CopilotError, WrongHostError
 from copilot_sync.secret import Secret
-from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, Environment, choose_urls
+from copilot_sync.settings import API_KEY_VARIABLE, COOKIES_VARIABLE, Environment, Urls, choose_urls
 from copilot_sync.terminal_text import one_line
 from copilot_sync.times import in_words
 from copilot_sync.user_config import DEFAULT, choose_settings
@@ -110,7 +111,7 @@ def login(
     if status:
         _show_status(name, environment, check=check)
         return
-    secret = _given(path, from_stdin, cookie_domain(urls))
+    secret = _given(path, from_stdin, urls)
     chosen = urls.api if api_url or configured["api_url"].origin != DEFAULT else None
     found = StoredLogin(secret, urls.github, chosen)
     with report_usage_errors():
@@ -124,8 +125,9 @@ def login(
     _tell_what_goes_before(environment)
 
 
-def _given(path: Optional[str], from_stdin: bool, domain: str) -> Secret[Any]:
+def _given(path: Optional[str], from_stdin: bool, urls: Urls) -> Secret[Any]:
     """Read what to log in with, from where the options say or a person chooses."""
+    domain = cookie_domain(urls)
     if path is not None:
         return read_login_file(path, domain)
     if not is_terminal(sys.stdin):
@@ -134,7 +136,7 @@ def _given(path: Optional[str], from_stdin: bool, domain: str) -> Secret[Any]:
         content = Secret(sys.stdin.buffer.read(LARGEST_SECRET + 1))
         return read_paste(Secret(content.reveal().decode("utf-8", "surrogateescape")), domain)
     if not from_stdin:
-        click.echo(_(_MENU).format(host=domain), err=True)
+        click.echo(_(_MENU).format(host=urlsplit(urls.github).netloc), err=True)
         way = click.prompt(_("Which"), type=click.Choice(["1", "2", "3"]), default="1", show_choices=False, err=True)
         if way == "2":
             return read_login_file(str(click.prompt(_("File"), type=click.Path(exists=True), err=True)), domain)
