@@ -489,7 +489,7 @@ def test_a_stream_without_cyrillic_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 def test_a_command_itself_stays_as_it_is(in_russian: None, capsys: pytest.CaptureFixture[str]) -> None:
     """A copy is translated, for a command is made once in a process. What stands for a default is so, too."""
     assert run(["serve", "--help"]) == 0
-    assert "[по умолчанию: (каталог состояния" in capsys.readouterr().out
+    assert "[по умолчанию: (папка состояния" in capsys.readouterr().out
     (option,) = [each for each in ALL[("serve",)].params if each.name == "batches"]
     assert (
         isinstance(option, click.Option)
