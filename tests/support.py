@@ -21,7 +21,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 import pytest
 import sseclient
@@ -323,22 +323,27 @@ def collect_garbage() -> None:
         gc.collect()
 
 
+def what_is_open() -> Set[Any]:
+    """The threads and the file descriptors of this process. What gets the number of another one later is not the same."""
+    found: Set[Any] = set(threading.enumerate())
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the folder's own descriptor, which is closed by now
+            found.add((name, os.readlink(f"/dev/fd/{name}")))
+    return found
+
+
 @contextlib.contextmanager
 def nothing_left_open() -> Iterator[None]:
-    """Check that the block leaves no thread and no file descriptor behind."""
-    collect_garbage()  # what earlier tests left lying about
-    threads, descriptors = threading.active_count(), len(os.listdir("/dev/fd"))
+    """Check that the block leaves no thread and no file descriptor behind. What was there before may go or stay."""
+    before = what_is_open()
     yield
     # A thread that was told to end may need a moment on a busy machine.
     end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and (  # pragma: no branch - neither does it run nor end elsewhere
-        threading.active_count() > threads or len(os.listdir("/dev/fd")) > descriptors
-    ):
+    while time.monotonic() < end and what_is_open() - before:  # pragma: no branch - nor does it run or end elsewhere
         if sys.implementation.name != "cpython":  # pragma: no cover - only there it needs a collection
             collect_garbage()
         time.sleep(0.01)  # pragma: no cover - on a busy machine alone
-    assert threading.active_count() <= threads
-    assert len(os.listdir("/dev/fd")) <= descriptors
+    assert what_is_open() - before == set()
 
 
 def variables_with(word: str, error: BaseException) -> List[str]:
