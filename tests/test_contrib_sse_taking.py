@@ -8,7 +8,7 @@ import pytest
 from support import PATIENCE, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Client, Conversation
-from copilot_sync.contrib import sse
+from copilot_sync.contrib import sse, sse_async
 from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -150,6 +150,43 @@ def test_a_task_that_is_cancelled_meanwhile_ends_the_call(
 
     asyncio.run(asyncio.wait_for(leave(), PATIENCE))
     assert stream.closed
+
+
+class Interruption(BaseException):
+    """What a handler of a signal raises, or a time limit of gevent."""
+
+
+def look(stream: Stream) -> object:
+    return EventStream(stream, heartbeat=NEVER).finds_conversation()
+
+
+def look_asynchronously(stream: Stream) -> object:
+    async def find() -> bool:
+        return await AsyncEventStream(stream, heartbeat=NEVER).finds_conversation()
+
+    return asyncio.run(find())
+
+
+@pytest.mark.parametrize("find", [look, look_asynchronously])
+def test_a_wait_that_is_interrupted_ends_the_call(
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
+    find: Callable[[Stream], object],
+) -> None:  # fmt: skip
+    """No server has the response yet, so none closes it. An error report may hold it for long."""
+    emulator.fail("message", Fault.stall())
+    stream = client.stream("Why?", conversation=conversation)
+
+    def looks(stream: Stream) -> Iterator[float]:
+        while not emulator.stalled:
+            yield 0.01
+        raise Interruption
+
+    for module in (sse, sse_async):
+        monkeypatch.setattr(module, "looks_at_taking", looks)
+    with pytest.raises(Interruption) as caught:
+        find(stream)
+    assert stream.closed
+    assert caught.tb is not None  # it holds the response
 
 
 def test_a_wait_that_ends_while_it_is_looked_at_is_no_trouble() -> None:

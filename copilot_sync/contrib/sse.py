@@ -350,6 +350,9 @@ class EventStream(Iterator[bytes]):
             pass
         except CopilotError as error:
             self._early_failure = error
+        except BaseException:  # nobody has this yet who would close it
+            self.close()
+            raise
         return not isinstance(self._early_failure, NotFoundError)
 
     def _take(self, seconds: float) -> List[str]:

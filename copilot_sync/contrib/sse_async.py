@@ -87,13 +87,13 @@ class AsyncEventStream(AsyncIterator[bytes]):
                 self._early_pieces = await self._pieces.take(seconds)
                 if self._early_pieces:
                     break
-        except asyncio.CancelledError:
-            self.close()
-            raise
         except StopAsyncIteration:  # which comes again
             pass
         except CopilotError as error:
             self._early_failure = error
+        except BaseException:  # such as a cancellation: nobody has this yet who would close it
+            self.close()
+            raise
         return not isinstance(self._early_failure, NotFoundError)
 
     async def _take(self, seconds: float) -> List[str]:
