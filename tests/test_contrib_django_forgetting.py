@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
+from emulated import MISSING_REFERENCE
 from support import PATIENCE, configure_django, events
 
 pytest.importorskip("django")
@@ -119,6 +120,18 @@ def test_a_conversation_that_is_gone_is_forgotten(emulator: Emulator, place: str
     assert (end["type"], end["code"], end["conversation_id"]) == ("error", "not_found", first)
     assert page.get("/conversations").json() == {}
     assert end_of(page.post("/chat", {"prompt": "four"}))["conversation_id"] in emulator.threads
+
+
+@pytest.mark.parametrize("place", ["/chat", "/whole", "/async-whole"])
+def test_a_conversation_in_which_something_else_is_gone_stays(emulator: Emulator, place: str) -> None:
+    """Such as a repository: the service has begun to answer in that conversation."""
+    page = Client()
+    first = end_of(page.post("/chat", {"prompt": "one"}))["conversation_id"]
+    emulator.fail("message", MISSING_REFERENCE)
+    response = page.post(place, {"prompt": "two"})
+    assert response.status_code == (200 if place == "/chat" else 503)
+    assert end_of(response)["code"] == "not_found"
+    assert page.get("/conversations").json() == {"chat": first}
 
 
 def test_only_the_conversation_that_is_gone_is_forgotten(emulator: Emulator) -> None:

@@ -5,6 +5,7 @@ import threading
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import pytest
+from emulated import MISSING_REFERENCE
 from support import PATIENCE, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Client, Conversation
@@ -104,10 +105,14 @@ def test_nobody_waits_for_text_once_the_service_has_taken_the_question(
 
 
 @either_way
-@pytest.mark.parametrize("fault", [None, Fault.status(402)], ids=["gone", "another"])
+@pytest.mark.parametrize(
+    "fault, code",
+    [(None, "not_found"), (Fault.status(402), "quota_exceeded"), (MISSING_REFERENCE, "not_found")],
+    ids=["gone", "another", "something else is gone"],
+)
 def test_a_failure_is_told_in_the_response(
     emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
-    read: Read, fault: Optional[Fault],
+    read: Read, fault: Optional[Fault], code: str,
 ) -> None:  # fmt: skip
     """As if it had come later. Only one of them says that the conversation is gone."""
     monkeypatch.setattr(sse, "TAKING", PATIENCE)
@@ -117,7 +122,7 @@ def test_a_failure_is_told_in_the_response(
         emulator.fail("message", fault)
     is_found, _, (end,) = read(client.stream("Why?", conversation=conversation), bool)
     assert is_found == (fault is not None)
-    assert (end["type"], end["code"]) == ("error", "quota_exceeded" if fault else "not_found")
+    assert (end["type"], end["code"]) == ("error", code)
 
 
 @either_way
