@@ -16,6 +16,11 @@ from copilot_sync.emulator import Emulator, Fault
 #: The class methods of ``Fault``. On PyPy a class has two more, which every class inherits.
 FAULTS = [name for name, _ in inspect.getmembers(Fault, inspect.ismethod) if not name.startswith("_")]
 
+#: A reference is gone. The service has begun to answer, so it knows the conversation.
+MISSING_REFERENCE = Fault.garbage(
+    b'data: {"type": "error", "code": "repository_not_found", "message": "no such repository"}\n\n',
+    content_type="text/event-stream",
+)
 NANOSECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z\Z")
 VERIFIED = {
     "Accept": "application/json",

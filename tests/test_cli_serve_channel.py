@@ -86,7 +86,25 @@ def test_a_head_goes_out_with_the_first_piece(port: int) -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-@pytest.mark.parametrize("line, fields", [("GET / HTTP/1.1", ["Connection: close"]), ("GET / HTTP/1.0", [])])
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+def test_nothing_follows_the_head_for_a_head(port: int, path: str) -> None:
+    """Neither a piece nor a last chunk: the connection is open, and they would be taken for the next reply."""
+    with connected(port) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head, _, reply = exchange(connection, "GET / HTTP/1.1").partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert reply.endswith(b"\r\n\r\n5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "line, fields",
+    [
+        ("GET / HTTP/1.1", ["Connection: close"]),
+        ("GET / HTTP/1.1", ["Connection: TE, Close"]),
+        ("GET / HTTP/1.0", []),
+    ],
+)
 def test_it_closes_when_the_client_needs_it(port: int, line: str, fields: List[str]) -> None:
     """Because it says so, or knows no chunks and could not tell the end."""
     with connected(port) as connection:

@@ -1,9 +1,12 @@
 """Conversations in Django's session that the service does not know any more."""
 
 import asyncio
-from typing import Any, Dict, Iterator
+import threading
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
+from emulated import MISSING_REFERENCE
 from support import PATIENCE, configure_django, events
 
 pytest.importorskip("django")
@@ -21,6 +24,7 @@ from copilot_sync.contrib.django import (
     ask_response,
     astream_response,
     conversations,
+    forget,
     retry_response,
     stream_response,
 )
@@ -54,7 +58,28 @@ def listed(request: HttpRequest) -> HttpResponse:
     return JsonResponse({name: each.conversation_id for name, each in conversations(request).items()})
 
 
+def put(request: HttpRequest) -> HttpResponse:
+    for name, value in request.POST.items():
+        request.session[name] = value
+    return HttpResponse()
+
+
+def leave(request: HttpRequest) -> HttpResponse:
+    request.session.flush()
+    return HttpResponse()
+
+
+def begin_anew(request: HttpRequest) -> HttpResponse:
+    forget(request, "chat")
+    conversation = stream_response(request, "another", name="chat")
+    conversation.close()
+    return HttpResponse()
+
+
 urlpatterns = [
+    path("put", put),
+    path("leave", leave),
+    path("new", begin_anew),
     path("chat", chat),
     path("async", chat_asynchronously),
     path("whole", whole),
@@ -97,12 +122,87 @@ def test_a_conversation_that_is_gone_is_forgotten(emulator: Emulator, place: str
     assert end_of(page.post("/chat", {"prompt": "four"}))["conversation_id"] in emulator.threads
 
 
+@pytest.mark.parametrize("place", ["/chat", "/whole", "/async-whole"])
+def test_a_conversation_in_which_something_else_is_gone_stays(emulator: Emulator, place: str) -> None:
+    """Such as a repository: the service has begun to answer in that conversation."""
+    page = Client()
+    first = end_of(page.post("/chat", {"prompt": "one"}))["conversation_id"]
+    emulator.fail("message", MISSING_REFERENCE)
+    response = page.post(place, {"prompt": "two"})
+    assert response.status_code == (200 if place == "/chat" else 503)
+    assert end_of(response)["code"] == "not_found"
+    assert page.get("/conversations").json() == {"chat": first}
+
+
 def test_only_the_conversation_that_is_gone_is_forgotten(emulator: Emulator) -> None:
     """Not another one of that name, which the view has passed over."""
     page = Client()
     kept = end_of(page.post("/chat", {"prompt": "one"}))["conversation_id"]
     assert end_of(page.post("/retry", {"conversation": "gone"}))["code"] == "not_found"
     assert page.get("/conversations").json() == {"chat": kept}
+
+
+class Meanwhile:
+    """A page of one session, whose question has other requests of the same session made before it is refused."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.page = Client(raise_request_exception=False)
+        self.conversation = end_of(self.page.post("/chat", {"prompt": "one"}))["conversation_id"]
+
+    def ask(self, place: str, then: Callable[[Client], object], *, is_gone: bool = True) -> Any:
+        """Ask at a place, and let the other requests be made while it waits for the service."""
+        another = Client()
+        another.cookies.load(self.page.cookies.output(attrs=[], header="", sep=";"))
+        if is_gone:
+            del self.emulator.threads[self.conversation]
+        asking = threading.Event()
+
+        def choose_fault(stage: str, request: Any) -> Optional[Fault]:
+            if not asking.is_set():
+                asking.set()
+                then(another)
+            return None
+
+        self.emulator.choose_fault = choose_fault
+        response = self.page.post(place, {"prompt": "two"})
+        if response.status_code != 400:
+            end_of(response)
+        self.emulator.choose_fault = None
+        assert asking.is_set()
+        return response
+
+
+@pytest.fixture
+def meanwhile(emulator: Emulator, tmp_path: Path) -> Iterator[Meanwhile]:
+    engine = "django.contrib.sessions.backends.file"
+    with override_settings(SESSION_ENGINE=engine, SESSION_FILE_PATH=str(tmp_path)):
+        yield Meanwhile(emulator)
+
+
+@pytest.mark.parametrize("place", ["/chat", "/whole", "/async-whole", "/retry"])
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_what_other_requests_kept_meanwhile_stays(meanwhile: Meanwhile, place: str, is_gone: bool) -> None:
+    """Django saves a session as a whole, and a view that waits for the service was given it long before."""
+    meanwhile.ask(place, lambda another: another.post("/put", {"cart": "full"}), is_gone=is_gone)
+    session = meanwhile.page.session
+    assert session["cart"] == "full"
+    assert list(session["copilot_sync"]) == ([] if is_gone else ["chat"])
+
+
+def test_a_conversation_that_was_begun_meanwhile_is_not_forgotten(meanwhile: Meanwhile) -> None:
+    """It has the same name, and another request has begun it in the place of the one that is gone."""
+    meanwhile.ask("/chat", lambda another: another.post("/new"))
+    (kept,) = meanwhile.page.get("/conversations").json().values()
+    assert kept != meanwhile.conversation
+    assert kept in meanwhile.emulator.threads
+
+
+def test_a_session_that_was_deleted_meanwhile_stays_deleted(meanwhile: Meanwhile) -> None:
+    """Its visitor has logged out, which Django says."""
+    response = meanwhile.ask("/chat", lambda another: another.post("/leave"))
+    assert response.status_code == 400
+    assert not meanwhile.page.session.keys()
 
 
 @needs_asynchronous_bodies

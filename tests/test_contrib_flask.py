@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Dict, Iterator, List
 
 import pytest
+from emulated import MISSING_REFERENCE
 from support import PATIENCE, Trouble, Worker, events, nothing_left_open, variables_with
 
 pytest.importorskip("flask")
@@ -240,6 +241,18 @@ def test_a_conversation_that_the_service_has_forgotten_is_forgotten_here(
     assert (end["type"], end["code"], end["conversation_id"]) == ("error", "not_found", first)
     assert page.get("/conversations").json == {}
     assert ask(page, prompt="four", name="chat")[-1]["conversation_id"] in emulator.threads
+
+
+@pytest.mark.parametrize("place", ["/chat", "/data"])
+def test_a_conversation_in_which_something_else_is_gone_stays(emulator: Emulator, page: Any, place: str) -> None:
+    """Such as a repository: the service has begun to answer in that conversation."""
+    first = ask(page, prompt="one", name="chat")[-1]["conversation_id"]
+    emulator.fail("message", MISSING_REFERENCE)
+    response = page.post(place, data={"prompt": "two", "name": "chat"})
+    assert response.status_code == (200 if place == "/chat" else 503)
+    end = response.json if response.is_json else events(response.get_data())[-1]
+    assert end["code"] == "not_found"
+    assert page.get("/conversations").json == {"chat": first}
 
 
 def test_only_the_conversation_that_is_gone_is_forgotten(emulator: Emulator, page: Any) -> None:

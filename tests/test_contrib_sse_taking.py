@@ -5,10 +5,11 @@ import threading
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import pytest
+from emulated import MISSING_REFERENCE
 from support import PATIENCE, collect_garbage, events, nothing_left_open, wait_for
 
 from copilot_sync import Client, Conversation
-from copilot_sync.contrib import sse
+from copilot_sync.contrib import sse, sse_async
 from copilot_sync.contrib.sse import EventStream
 from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -104,10 +105,14 @@ def test_nobody_waits_for_text_once_the_service_has_taken_the_question(
 
 
 @either_way
-@pytest.mark.parametrize("fault", [None, Fault.status(402)], ids=["gone", "another"])
+@pytest.mark.parametrize(
+    "fault, code",
+    [(None, "not_found"), (Fault.status(402), "quota_exceeded"), (MISSING_REFERENCE, "not_found")],
+    ids=["gone", "another", "something else is gone"],
+)
 def test_a_failure_is_told_in_the_response(
     emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
-    read: Read, fault: Optional[Fault],
+    read: Read, fault: Optional[Fault], code: str,
 ) -> None:  # fmt: skip
     """As if it had come later. Only one of them says that the conversation is gone."""
     monkeypatch.setattr(sse, "TAKING", PATIENCE)
@@ -117,7 +122,7 @@ def test_a_failure_is_told_in_the_response(
         emulator.fail("message", fault)
     is_found, _, (end,) = read(client.stream("Why?", conversation=conversation), bool)
     assert is_found == (fault is not None)
-    assert (end["type"], end["code"]) == ("error", "quota_exceeded" if fault else "not_found")
+    assert (end["type"], end["code"]) == ("error", code)
 
 
 @either_way
@@ -150,6 +155,43 @@ def test_a_task_that_is_cancelled_meanwhile_ends_the_call(
 
     asyncio.run(asyncio.wait_for(leave(), PATIENCE))
     assert stream.closed
+
+
+class Interruption(BaseException):
+    """What a handler of a signal raises, or a time limit of gevent."""
+
+
+def look(stream: Stream) -> object:
+    return EventStream(stream, heartbeat=NEVER).finds_conversation()
+
+
+def look_asynchronously(stream: Stream) -> object:
+    async def find() -> bool:
+        return await AsyncEventStream(stream, heartbeat=NEVER).finds_conversation()
+
+    return asyncio.run(find())
+
+
+@pytest.mark.parametrize("find", [look, look_asynchronously])
+def test_a_wait_that_is_interrupted_ends_the_call(
+    emulator: Emulator, client: Client, conversation: Conversation, monkeypatch: pytest.MonkeyPatch,
+    find: Callable[[Stream], object],
+) -> None:  # fmt: skip
+    """No server has the response yet, so none closes it. An error report may hold it for long."""
+    emulator.fail("message", Fault.stall())
+    stream = client.stream("Why?", conversation=conversation)
+
+    def looks(stream: Stream) -> Iterator[float]:
+        while not emulator.stalled:
+            yield 0.01
+        raise Interruption
+
+    for module in (sse, sse_async):
+        monkeypatch.setattr(module, "looks_at_taking", looks)
+    with pytest.raises(Interruption) as caught:
+        find(stream)
+    assert stream.closed
+    assert caught.tb is not None  # it holds the response
 
 
 def test_a_wait_that_ends_while_it_is_looked_at_is_no_trouble() -> None:

@@ -20,8 +20,17 @@ class _StreamingTask(WSGITask):  # type: ignore[misc]
 
     def build_response_header(self) -> bytes:
         """Leave the head to the channel. ``write`` sends what is returned at once, and what it writes after it."""
+        options = self.request.headers.get("CONNECTION", "").lower().split(",")
+        if "close" in map(str.strip, options):  # waitress knows it only if there is no other option
+            self.request.headers["CONNECTION"] = "close"
         self.channel.head = super().build_response_header()
+        if self.request.command == "HEAD":
+            self.chunked_response = False  # a last chunk would be taken for the reply to the next request
         return b""
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the response. That to a HEAD has none."""
+        super().write(b"" if self.request.command == "HEAD" else data)
 
     def finish(self) -> None:
         """End the response. One without a body is a head that still waits."""

@@ -26,17 +26,17 @@ from copilot_sync.contrib.lazy_client import (
     user_of_session,
 )
 from copilot_sync.contrib.sse import (
-    GONE,
     HEADERS,
     HEARTBEAT,
     EventStream,
     check_heartbeat,
     check_name_thread,
     error_event,
+    is_gone,
     log_failure,
     whole_answer,
 )
-from copilot_sync.errors import CopilotError, NotFoundError
+from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
@@ -153,7 +153,7 @@ class CopilotSync:
 
         This is the way to data: a stream takes no ``schema``. The object is that of the ``complete`` event, with the
         ``text``, and with ``parsed`` if there is a schema. If anything fails, it is that of the ``error`` event, with
-        the status 503, and the session stays as it was.
+        the status 503, or 404 if the service does not know the conversation any more.
 
         Args:
             prompt: As for ``stream_response``.
@@ -172,7 +172,7 @@ class CopilotSync:
         data, status = whole_answer(stream)
         if name is not None and stream.answer is not None:
             _remember(name, stream.answer.conversation)
-        elif name is not None and data.get("code") == GONE:
+        elif name is not None and status == 404:
             self._forget_gone(name, stream.conversation)
         response = jsonify(data)
         response.status_code = status
@@ -228,7 +228,7 @@ class CopilotSync:
             stream = self.client.chat(conversation).stream_retry(model, **_with_user(options))
         except CopilotError as error:
             log_failure(error)
-            if name is not None and isinstance(error, NotFoundError):
+            if name is not None and is_gone(error):
                 self._forget_gone(name, conversation)
             return Response(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
         except ValueError as error:

@@ -13,7 +13,8 @@ from typing import Any, Dict, List, Optional
 
 from copilot_sync.chat import Chat
 from copilot_sync.client import Client
-from copilot_sync.errors import CopilotError, NotFoundError
+from copilot_sync.contrib.sse import is_gone
+from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
 from copilot_sync.stream import Stream
 from copilot_sync.terminal_text import write_pieces
@@ -76,7 +77,7 @@ class CopilotMagics(Magics):
             except KeyboardInterrupt:
                 raise CellInterrupt from None
             except CopilotError as error:
-                if isinstance(error, NotFoundError):
+                if is_gone(error):
                     # A mistyped id is not gone on with, nor a conversation that the service has forgotten.
                     self._chat = None if self._chat is before else before
                 raise error.with_traceback(None)  # noqa: B904 - its words help, and not twenty frames of the library

@@ -112,8 +112,6 @@ _MESSAGES: Mapping[Type[BaseException], PublicMessage] = {
     CopilotError: PublicMessage("failed", "The answer failed. Please try again later."),
 }
 
-#: The code for a conversation that the service does not know any more.
-GONE = _MESSAGES[NotFoundError].code
 #: There is no error class for this one: the answer itself is complete.
 _NOT_KEPT = PublicMessage("not_kept", "The answer is complete, but this site could not save it for the next question.")
 
@@ -121,6 +119,11 @@ _NOT_KEPT = PublicMessage("not_kept", "The answer is complete, but this site cou
 def public_message(error: CopilotError) -> PublicMessage:
     """Return what anybody may see of an error. It depends on the kind of the error, and hides its message."""
     return next(_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES)
+
+
+def is_gone(error: Optional[BaseException]) -> bool:
+    """Whether a question was refused because its conversation is gone. Within an answer, something else is."""
+    return isinstance(error, NotFoundError) and error.status == 404
 
 
 #: What keeps a question from being sent, by its reason.
@@ -193,14 +196,12 @@ def complete_answer(answer: Answer) -> Tuple[Dict[str, Any], int]:
 def failed_answer(error: CopilotError, conversation: Optional[Conversation]) -> Tuple[Dict[str, Any], int]:
     """Return what ``whole_answer`` does for an error, and log it."""
     log_failure(error)
-    return error_data(error, conversation), 404 if isinstance(error, NotFoundError) else 503
+    return error_data(error, conversation), 404 if is_gone(error) else 503
 
 
 def _details_of(answer: Answer) -> Dict[str, Any]:
     """Return all fields of an answer except its text, which the page has."""
-    details = answer.to_dict()
-    del details["text"]
-    return details
+    return {name: value for name, value in answer.to_dict().items() if name != "text"}
 
 
 def not_kept_data(answer: Answer, error: Exception) -> Dict[str, Any]:
@@ -350,7 +351,10 @@ class EventStream(Iterator[bytes]):
             pass
         except CopilotError as error:
             self._early_failure = error
-        return not isinstance(self._early_failure, NotFoundError)
+        except BaseException:  # nobody has this yet who would close it
+            self.close()
+            raise
+        return not is_gone(self._early_failure)
 
     def _take(self, seconds: float) -> List[str]:
         if self._early_failure is not None:

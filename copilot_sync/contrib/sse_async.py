@@ -23,13 +23,14 @@ from copilot_sync.contrib.sse import (
     complete_data,
     error_data,
     failed_answer,
+    is_gone,
     log_failure,
     looks,
     looks_at_taking,
     not_kept_data,
     waiting_event,
 )
-from copilot_sync.errors import CopilotError, NotFoundError
+from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.stream import Stream
@@ -87,14 +88,14 @@ class AsyncEventStream(AsyncIterator[bytes]):
                 self._early_pieces = await self._pieces.take(seconds)
                 if self._early_pieces:
                     break
-        except asyncio.CancelledError:
-            self.close()
-            raise
         except StopAsyncIteration:  # which comes again
             pass
         except CopilotError as error:
             self._early_failure = error
-        return not isinstance(self._early_failure, NotFoundError)
+        except BaseException:  # such as a cancellation: nobody has this yet who would close it
+            self.close()
+            raise
+        return not is_gone(self._early_failure)
 
     async def _take(self, seconds: float) -> List[str]:
         if self._early_failure is not None:

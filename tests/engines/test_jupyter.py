@@ -13,6 +13,7 @@ from typing import Any, Iterator, List
 
 import nbformat
 import pytest
+from emulated import MISSING_REFERENCE
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.terminal.interactiveshell import TerminalInteractiveShell
@@ -163,6 +164,15 @@ def test_a_conversation_that_the_service_has_forgotten_is_not_gone_on_with(emula
     emulator.threads.clear()
     assert type(shell.run_cell("%%copilot\nquestion").error_in_exec).__name__ == "NotFoundError"
     assert shell.run_cell("%%copilot\nquestion").success
+
+
+def test_a_conversation_in_which_something_else_is_gone_goes_on(emulator: Emulator, shell: Any) -> None:
+    """Such as a repository: the service has begun to answer in that conversation."""
+    assert shell.run_cell("%%copilot\nquestion").success
+    emulator.fail("message", MISSING_REFERENCE)
+    assert type(shell.run_cell("%%copilot\nquestion").error_in_exec).__name__ == "NotFoundError"
+    assert shell.run_cell("%%copilot\nquestion").success
+    assert len(emulator.threads) == 1
 
 
 @pytest.mark.parametrize("line", ["-o 1a", "--temperature 1"])

@@ -18,8 +18,8 @@ from django.utils.asyncio import async_unsafe
 from copilot_sync.contrib.django.client import client_settings, get_client, heartbeat, name_threads
 from copilot_sync.contrib.django.sessions import conversations, forget_gone, remember, session_of, update, user_of
 from copilot_sync.contrib.lazy_client import limits_users
-from copilot_sync.contrib.sse import GONE, HEADERS, EventStream, error_event, log_failure, whole_answer
-from copilot_sync.errors import CopilotError, NotFoundError
+from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, is_gone, log_failure, whole_answer
+from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
@@ -169,7 +169,7 @@ class _JsonAnswer(JsonResponse):
     ) -> None:
         if name is not None and stream.answer is not None:
             remember(session_of(request), name, stream.answer.conversation)
-        elif name is not None and data.get("code") == GONE:
+        elif name is not None and status == 404:
             forget_gone(request, name, stream.conversation)
         self.naming = stream.naming() if stream.is_new and name_threads() else None
         super().__init__(data, status=status)
@@ -227,7 +227,7 @@ def respond_again(
         stream = get_client().chat(conversation).stream_retry(model, **_with_user(request, options))
     except CopilotError as error:
         log_failure(error)
-        if name is not None and isinstance(error, NotFoundError):
+        if name is not None and is_gone(error):
             forget_gone(request, name, conversation)
         return HttpResponse(error_event(error, Conversation.from_value(conversation)), headers=HEADERS)
     except ValueError as error:

@@ -2,8 +2,9 @@
 
 Django saves a session when the view has returned, which is before the answer is streamed. So the session gets the id of
 the conversation as usual. The id of the answer is known at its end only. Then the session is loaded again and only
-this one value is changed, because other requests may have changed others meanwhile. A session that was deleted by then
-stays deleted. A session in a cookie can't change once the answer streams: it holds the conversation, and the page may
+this one value is changed, because other requests may have changed others meanwhile. A view that has waited for the
+service does the same before it changes the session that it was given. A session that was deleted by then stays deleted.
+A session in a cookie can't change once the answer streams: it holds the conversation, and the page may
 send back the id of the answer.
 """
 
@@ -41,14 +42,33 @@ def forget(request: HttpRequest, name: str) -> None:
     """
     session = session_of(request)
     if name in session.get(KEY, {}):
-        session[KEY] = {each: data for each, data in session[KEY].items() if each != name}
+        _load_again(session)
+        session[KEY] = {each: data for each, data in session.get(KEY, {}).items() if each != name}
 
 
 def forget_gone(request: HttpRequest, name: str, conversation: Union[None, str, Conversation]) -> None:
     """Remove a conversation that the service does not know any more, if it is the one of that name."""
-    gone, kept = Conversation.from_value(conversation), conversations(request).get(name)
-    if gone is not None and kept is not None and gone.conversation_id == kept.conversation_id:
-        forget(request, name)
+    gone = Conversation.from_value(conversation)
+    if _is_kept(request, name, gone):
+        _load_again(session_of(request))
+        if _is_kept(request, name, gone):  # no other request has begun another one meanwhile
+            forget(request, name)
+
+
+def _is_kept(request: HttpRequest, name: str, conversation: Optional[Conversation]) -> bool:
+    kept = conversations(request).get(name)
+    return kept is not None and conversation is not None and kept.conversation_id == conversation.conversation_id
+
+
+def _load_again(session: SessionBase) -> None:
+    """Have a session be as it is kept now, unless this request has changed it. One that was deleted stays as it is."""
+    key = getattr(session, "session_key", None)  # a test may have a dictionary
+    if key is None or session.modified:
+        return
+    kept = dict(type(session)(key).items())
+    if kept:
+        session.clear()
+        session.update(kept)
 
 
 def session_of(request: HttpRequest) -> SessionBase:
@@ -82,6 +102,8 @@ def remember(session: SessionBase, name: str, conversation: Conversation) -> Non
     known = session.get(KEY, {}).get(name)
     if known == conversation.to_dict():
         return
+    _load_again(session)
+    known = session.get(KEY, {}).get(name)
     kept = _with(session, name, conversation)
     if known is not None and known["conversation_id"] != conversation.conversation_id:
         kept[name] = kept.pop(name)  # another conversation, and so the newest
