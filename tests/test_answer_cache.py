@@ -570,6 +570,7 @@ def cachelib_cache(folder: Path) -> Any:
 def test_the_caches_of_frameworks_will_do(emulator: Emulator, tmp_path: Path, make: Any) -> None:
     """Django's and cachelib's; as large as an answer may be."""
     text = "é😀 " * 100_000
+    emulator.reply = Reply([text])
     with client_of(emulator, make(tmp_path / "cache")) as client:
         assert not client.ask(text).cached
     with client_of(emulator, make(tmp_path / "cache")) as client:
