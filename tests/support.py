@@ -324,7 +324,7 @@ def collect_garbage() -> None:
 
 
 def what_is_open() -> Set[Any]:
-    """The threads and the file descriptors of this process. What gets the number of another one later is not the same."""
+    """The threads and descriptors of this process. One that gets the number of another later is not the same."""
     found: Set[Any] = set(threading.enumerate())
     for name in os.listdir("/dev/fd"):
         with contextlib.suppress(OSError):  # the folder's own descriptor, which is closed by now

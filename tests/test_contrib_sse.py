@@ -46,6 +46,7 @@ from copilot_sync.contrib.sse_async import AsyncEventStream
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.stream import Stream
 from copilot_sync.stream_steps import READ_AHEAD
+from copilot_sync.times import waiting_time
 from copilot_sync.transport.body import PIECE
 
 #: Longer than any test, so that no comment comes by chance.
@@ -380,7 +381,7 @@ def test_a_page_is_told_how_long_its_question_waits_for_the_pace(
         waiting = events(reading.result())[0]
     assert (waiting["type"], waiting["reason"]) == ("waiting", "limit")
     assert 0 < waiting["seconds"] <= 62
-    assert waiting["message"].endswith(f"Yours is sent in {waiting['seconds']} s.")
+    assert waiting["message"].endswith(f"Yours is sent in {waiting_time(waiting['seconds'])}.")
 
 
 def test_a_page_is_told_that_its_question_waits_for_the_service(

@@ -49,6 +49,7 @@ from copilot_sync.errors import (
 from copilot_sync.models import Answer, Conversation
 from copilot_sync.naming import ThreadNaming
 from copilot_sync.stream import Stream
+from copilot_sync.times import waiting_time
 
 __all__ = ["HEADERS", "HEARTBEAT", "EventFormat", "EventStream", "PublicMessage", "log_failure", "public_message"]
 
@@ -144,7 +145,7 @@ def waiting_event(stream: Stream) -> Optional[bytes]:
     if delay is None:
         return None
     seconds = None if math.isinf(delay.seconds) else math.ceil(delay.seconds)
-    when = "as soon as another one has been answered" if seconds is None else f"in {seconds} s"
+    when = "as soon as another one has been answered" if seconds is None else f"in {waiting_time(seconds)}"
     message = f"{_WAITS[delay.reason]} Yours is sent {when}."
     return encode_event({"type": "waiting", "reason": delay.reason, "seconds": seconds, "message": message})
 

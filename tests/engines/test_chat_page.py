@@ -608,7 +608,7 @@ def test_the_pictures_of_the_documentation(emulator: Emulator, page: Page, tmp_p
 
 def test_a_wait_says_why(emulator: Emulator, chromium: Any) -> None:
     """And how long it is; it can be stopped, and the question is not sent."""
-    words = re.compile(r"There are many questions at the moment\. Yours is sent in \d+ s\.")
+    words = re.compile(r"There are many questions at the moment\. Yours is sent in (1 min )?\d+ s\.")
     with serving(emulator, COPILOT_SYNC_RATE_LIMIT=RateLimit(per_minute=1)) as url:
         page = Page(chromium, url)
         page.load()

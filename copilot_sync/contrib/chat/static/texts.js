@@ -216,11 +216,20 @@ const WORDS = {
 };
 
 function sentIn(seconds) {
-  return seconds === null ? "Yours is sent as soon as another one has been answered." : `Yours is sent in ${seconds} s.`;
+  if (seconds === null) return "Yours is sent as soon as another one has been answered.";
+  return `Yours is sent in ${duration(seconds, "d", "h", "min", "s")}.`;
 }
 
 function sentInRussian(seconds) {
-  return seconds === null ? "Ваш уйдёт, как только будет готов чей-то ответ." : `Ваш уйдёт через ${seconds} с.`;
+  if (seconds === null) return "Ваш уйдёт, как только будет готов чей-то ответ.";
+  return `Ваш уйдёт через ${duration(seconds, "д", "ч", "мин", "с")}.`;
+}
+
+// The two largest units of a time, as the site itself writes it: 42 s, 1 min 30 s, 2 h 5 min, 3 d 4 h.
+function duration(seconds, ...units) {
+  const parts = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60, seconds % 60];
+  const first = parts.findIndex((part, place) => part || place === 3);
+  return parts.map((part, place) => `${part} ${units[place]}`).slice(first, first + 2).join(" ");
 }
 
 function counted(number, one, few, many) {
