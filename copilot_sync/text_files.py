@@ -9,8 +9,14 @@ A message here never shows what stands in the file: cookie files are read with t
 import codecs
 import contextlib
 import io
+import os
 from dataclasses import dataclass
-from typing import IO, Iterator, Tuple
+from typing import IO, TYPE_CHECKING, Iterator, Tuple
+
+if TYPE_CHECKING:
+    PathLike = os.PathLike[str]
+else:
+    PathLike = os.PathLike  # which has no ``[str]`` in Python 3.8, where annotations are read as well
 
 #: UTF-32's mark begins with UTF-16's, so it comes first.
 _MARKS = (
