@@ -10,13 +10,14 @@ import codecs
 import contextlib
 import io
 import os
+import sys
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Iterator, Tuple
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or sys.version_info >= (3, 9):  # pragma: some versions
     PathLike = os.PathLike[str]
-else:
-    PathLike = os.PathLike  # which has no ``[str]`` in Python 3.8, where annotations are read as well
+else:  # pragma: some versions
+    PathLike = os.PathLike  # which takes no ``[str]`` before
 
 #: UTF-32's mark begins with UTF-16's, so it comes first.
 _MARKS = (
