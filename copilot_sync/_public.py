@@ -49,6 +49,7 @@ from copilot_sync.models import (
     Quota,
     Thread,
 )
+from copilot_sync.options import Options, StreamOptions
 from copilot_sync.pacing.budget import Budget
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.provider import AsyncGeneratorProvider, AsyncResult, GithubCopilot, ProviderModelMixin
@@ -91,6 +92,7 @@ __all__ = [
     "ModelNotAvailableError",
     "NetworkError",
     "NotFoundError",
+    "Options",
     "PermissionDeniedError",
     "ProtocolError",
     "ProviderModelMixin",
@@ -106,6 +108,7 @@ __all__ = [
     "Stream",
     "StreamClosedError",
     "StreamInterruptedError",
+    "StreamOptions",
     "Thread",
     "Timeout",
     "UnknownEvent",

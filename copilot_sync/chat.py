@@ -11,6 +11,15 @@ from copilot_sync.delivery.answer_builder import AnswerBuilder
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation, Message
+from copilot_sync.options import (
+    EditOptions,
+    Options,
+    RetryOptions,
+    StreamEditOptions,
+    StreamOptions,
+    StreamRetryOptions,
+    Unpack,
+)
 from copilot_sync.prompts import PromptInput, PromptText, checked_system, prompt_text
 from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.questions import Question, find_question
@@ -21,7 +30,7 @@ from copilot_sync.structured import asking
 class _ChatClient(Protocol):
     """What a chat needs of its ``Client``."""
 
-    def stream(self, prompt: PromptInput, **options: Any) -> Stream: ...
+    def stream(self, prompt: PromptInput, **options: "Unpack[StreamOptions]") -> Stream: ...
 
     def messages(self, conversation: Union[str, Conversation]) -> List[Message]: ...
 
@@ -68,12 +77,12 @@ class Chat:
         """
         return None if self._last is None else self._last.content
 
-    def ask(self, prompt: PromptInput, **options: Any) -> Answer:
+    def ask(self, prompt: PromptInput, **options: "Unpack[Options]") -> Answer:
         """Ask the next question and wait for its whole answer. Options and errors are those of ``Client.ask``."""
         with self.stream(prompt, **asking(options)) as stream:
             return stream.read()
 
-    def stream(self, prompt: PromptInput, **options: Any) -> Stream:
+    def stream(self, prompt: PromptInput, **options: "Unpack[StreamOptions]") -> Stream:
         """Ask the next question and get its answer in pieces. Options and errors are those of ``Client.stream``."""
         options = {"model": self._model, "conversation": self.conversation, **options}
         question = Question("", system=checked_system(options.get("system")), opens=not self._has_opened())
@@ -91,7 +100,7 @@ class Chat:
     def _with_own_system(self, system: str) -> str:
         return "\n\n".join(filter(None, (self._system, system)))
 
-    def retry(self, model: Optional[str] = None, **options: Any) -> Answer:
+    def retry(self, model: Optional[str] = None, **options: "Unpack[RetryOptions]") -> Answer:
         """Ask the last question again, and wait for the whole answer. It takes the place of the earlier answer.
 
         The text that was sent is sent again, for the same model and with the same ``schema``, ``references``,
@@ -111,7 +120,7 @@ class Chat:
         with self._stream_again(last, model, asking(options, last.expected)) as stream:
             return stream.read()
 
-    def stream_retry(self, model: Optional[str] = None, **options: Any) -> Stream:
+    def stream_retry(self, model: Optional[str] = None, **options: "Unpack[StreamRetryOptions]") -> Stream:
         """Ask the last question again, and get the answer in pieces. Arguments are those of ``retry``.
 
         Uses the network at once if the chat goes on with a stored conversation: then its thread is looked up, once.
@@ -124,7 +133,7 @@ class Chat:
         """
         return self._stream_again(self._last_question().streamed(), model, options)
 
-    def _stream_again(self, last: Question, model: Optional[str], options: Dict[str, Any]) -> Stream:
+    def _stream_again(self, last: Question, model: Optional[str], options: Mapping[str, Any]) -> Stream:
         """Return a stream that asks the last question again."""
         if "system" in options:
             raise TypeError("the instructions of a question are a part of its text: edit the question to change them")
@@ -133,7 +142,7 @@ class Chat:
             text = last.expected.schema.removed_from(text)
         return self._stream_in_place(prompt_text(text), {**options, "model": model}, last, keeps_model=True)
 
-    def edit(self, text: PromptInput, **options: Any) -> Answer:
+    def edit(self, text: PromptInput, **options: "Unpack[EditOptions]") -> Answer:
         """Ask another text in the place of the last question, and wait for the whole answer.
 
         Args:
@@ -149,7 +158,7 @@ class Chat:
         with self.stream_edit(text, **asking(options)) as stream:
             return stream.read()
 
-    def stream_edit(self, text: PromptInput, **options: Any) -> Stream:
+    def stream_edit(self, text: PromptInput, **options: "Unpack[StreamEditOptions]") -> Stream:
         """Ask another text in the place of the last question, and get the answer in pieces. As ``edit``.
 
         Uses the network at once as ``stream_retry`` does.
@@ -161,8 +170,9 @@ class Chat:
         """
         return self._stream_edited(self._last_question(), text, options)
 
-    def _stream_edited(self, last: Question, text: PromptInput, options: Dict[str, Any]) -> Stream:
+    def _stream_edited(self, last: Question, text: PromptInput, given: Mapping[str, Any]) -> Stream:
         """Return a stream that asks another text in the place of the last question."""
+        options = {**given}
         own = checked_system(options.pop("system", None))
         if not last.opens and not self._has_opened():
             last = replace(last, opens=True, system=self._with_own_system(own or last.system))

@@ -6,7 +6,6 @@ threads, and by a child that was forked; it pickles, for ``spawn``.
 Threads: the set of streams is atomic. Everything else is set when the client is made.
 """
 
-import os
 import weakref
 from dataclasses import fields, replace
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple, Union
@@ -27,20 +26,19 @@ from copilot_sync.ledger.recorder import Recorder
 from copilot_sync.ledger.sqlite_ledger import ledger_of
 from copilot_sync.message_parts import NO_ATTACHMENTS
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.options import AskFields, StreamFields, Unpack
 from copilot_sync.pacing.budget import Budget
 from copilot_sync.pacing.rate_limit import RateLimit
 from copilot_sync.prompts import PromptInput, PromptText, prompt_text
 from copilot_sync.protocol.requests import MessageOptions
 from copilot_sync.safe_text import check_id, check_text
 from copilot_sync.secret import Secret
-from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, choose_urls
+from copilot_sync.settings import MODEL, Environment, Limits, RetryPolicy, Timeout, TimeoutValue, choose_urls
 from copilot_sync.stream import Stream
 from copilot_sync.structured import REPAIRS, Expectation, asking
+from copilot_sync.text_files import PathLike
 from copilot_sync.transport.proxies import check_proxy, check_verify
 from copilot_sync.transport.session import Transport
-
-#: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
-TimeoutValue = Union[None, int, float, Timeout]
 
 #: The arguments of a question that people look for, by other names too, and its further options.
 _ARGUMENTS = ("model", "system", "files", "timeout")
@@ -118,15 +116,15 @@ class Client(AccountCalls, MadeFromProfile):
         timeout: TimeoutValue = Timeout(),
         retry: Optional[RetryPolicy] = RetryPolicy(),
         resume: bool = True,
-        token_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
+        token_cache: Union[None, str, PathLike, TokenCache] = None,
         github_url: Union[None, str, Secret[Any]] = None,
         api_url: Union[None, str, Secret[Any]] = None,
-        verify: "Union[bool, str, os.PathLike[str]]" = True,
+        verify: Union[bool, str, PathLike] = True,
         limits: Optional[Limits] = None,
         rate_limit: Optional[RateLimit] = None,
         shared: Any = None,
-        answer_cache: "Union[None, str, os.PathLike[str], TokenCache]" = None,
-        ledger: "Union[None, bool, str, os.PathLike[str], Recorder]" = None,
+        answer_cache: Union[None, str, PathLike, TokenCache] = None,
+        ledger: Union[None, bool, str, PathLike, Recorder] = None,
         budget: Optional[Budget] = None,
         hooks: Union[None, Hook, Iterable[Hook]] = None,
     ) -> None:
@@ -173,7 +171,7 @@ class Client(AccountCalls, MadeFromProfile):
         answer_cache: Optional[bool] = None,
         schema: Any = None,
         repairs: int = REPAIRS,
-        **options: Any,
+        **options: "Unpack[AskFields]",
     ) -> Answer:
         """Ask, and wait for the whole answer.
 
@@ -245,7 +243,7 @@ class Client(AccountCalls, MadeFromProfile):
         handle: Optional[MessageHandle] = None,
         fallback_model: str = "",
         on_discard: Optional[Callable[[Conversation], None]] = None,
-        **options: Any,
+        **options: "Unpack[StreamFields]",
     ) -> Stream:
         """Ask, and return the answer as a stream. Nothing is sent before the first piece is asked for.
 
@@ -276,13 +274,14 @@ class Client(AccountCalls, MadeFromProfile):
         """
         known = _checked_conversation(handle.conversation_id if handle is not None else conversation)
         content = prompt_text(prompt, system, is_new=known is None)
-        expected: Optional[Expectation] = options.pop("expected", None)  # as ``asking`` makes it
+        rest: Dict[str, Any] = {**options}
+        expected: Optional[Expectation] = rest.pop("expected", None)  # as ``asking`` makes it
         if expected is not None:
             content = expected.schema.added_to(content)
         message = PendingMessage(
             content=content,
             model=_checked_model(model, self._model),
-            options=_checked_options(options, content, files),
+            options=_checked_options(rest, content, files),
             conversation=known,
             buffered=buffered,
             handle=handle,

@@ -9,7 +9,7 @@ import os
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from copilot_sync.safe_text import check_text, well_formed
-from copilot_sync.text_files import HAS_NULS, decoded
+from copilot_sync.text_files import HAS_NULS, PathLike, decoded
 
 #: Bytes of one file, as UTF-8. No model reads more than a few hundred thousand characters at once.
 FILE_LIMIT = 1024 * 1024
@@ -20,7 +20,7 @@ _SHOWN = 200
 #: The name of a file and its text.
 NamedText = Tuple[str, str]
 #: A file to attach: its path, or its name and text.
-FileInput = Union[str, "os.PathLike[str]", NamedText]
+FileInput = Union[str, PathLike, NamedText]
 
 
 def read_files(files: Optional[Iterable[FileInput]]) -> List[NamedText]:
@@ -71,7 +71,7 @@ def _pair(value: object) -> NamedText:
     return value[0], value[1]
 
 
-def _read(path: "Union[str, os.PathLike[str]]") -> NamedText:
+def _read(path: Union[str, PathLike]) -> NamedText:
     name = os.fsdecode(path)
     if "\0" in name:
         raise ValueError("a path holds a NUL character")

@@ -104,6 +104,10 @@ def _seconds(name: str, value: object) -> float:
     return float(value)
 
 
+#: Seconds of silence allowed, or a ``Timeout``; ``None`` for the default.
+TimeoutValue = Union[None, int, float, Timeout]
+
+
 @dataclass(frozen=True)
 class Limits:
     """How much of a reply is kept in memory, in bytes. A reply past one of them ends in ``ResponseTooLargeError``.

@@ -9,8 +9,15 @@ A message here never shows what stands in the file: cookie files are read with t
 import codecs
 import contextlib
 import io
+import os
+import sys
 from dataclasses import dataclass
-from typing import IO, Iterator, Tuple
+from typing import IO, TYPE_CHECKING, Iterator, Tuple
+
+if TYPE_CHECKING or sys.version_info >= (3, 9):  # pragma: some versions
+    PathLike = os.PathLike[str]
+else:  # pragma: some versions
+    PathLike = os.PathLike  # which takes no ``[str]`` before
 
 #: UTF-32's mark begins with UTF-16's, so it comes first.
 _MARKS = (

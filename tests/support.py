@@ -343,7 +343,8 @@ def nothing_left_open() -> Iterator[None]:
         if sys.implementation.name != "cpython":  # pragma: no cover - only there it needs a collection
             collect_garbage()
         time.sleep(0.01)  # pragma: no cover - on a busy machine alone
-    assert what_is_open() - before == set()
+    left = what_is_open() - before
+    assert not left, f"left open: {left}"
 
 
 def variables_with(word: str, error: BaseException) -> List[str]:

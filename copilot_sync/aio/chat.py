@@ -11,6 +11,7 @@ from copilot_sync.aio.stream import AsyncStream
 from copilot_sync.aio.twins import twin_of
 from copilot_sync.chat import Chat
 from copilot_sync.models import Answer, Conversation, Message
+from copilot_sync.options import Options, StreamOptions, Unpack
 from copilot_sync.prompts import PromptInput
 from copilot_sync.questions import Question
 from copilot_sync.settings import check_plain
@@ -49,12 +50,12 @@ class AsyncChat:
         """
         return self._chat.question
 
-    async def ask(self, prompt: PromptInput, **options: Any) -> Answer:
+    async def ask(self, prompt: PromptInput, **options: "Unpack[Options]") -> Answer:
         """Ask the next question and await its whole answer. Options and errors are those of ``AsyncClient.ask``."""
         async with self.stream(prompt, **asking(options)) as stream:
             return await stream.read()
 
-    def stream(self, prompt: PromptInput, **options: Any) -> AsyncStream:
+    def stream(self, prompt: PromptInput, **options: "Unpack[StreamOptions]") -> AsyncStream:
         """Ask the next question and get its answer in pieces. Options and errors are those of ``AsyncClient.stream``.
 
         Nothing is sent before the first piece is asked for.
@@ -62,7 +63,7 @@ class AsyncChat:
         check_callbacks(options)
         return self._client._opened(self._chat.stream(prompt, **options))
 
-    @twin_of(Chat.retry)  # type: ignore[arg-type]
+    @twin_of(Chat.retry)
     async def retry(self, model: Optional[str] = None, **options: Any) -> Answer:
         """Ask the last question again, and await the whole answer. It takes the place of the earlier answer.
 
@@ -75,7 +76,7 @@ class AsyncChat:
         async with self._client._opened(stream) as opened:
             return await opened.read()
 
-    @twin_of(Chat.stream_retry)  # type: ignore[arg-type]
+    @twin_of(Chat.stream_retry)
     async def stream_retry(self, model: Optional[str] = None, **options: Any) -> AsyncStream:
         """Ask the last question again, and get the answer in pieces. Arguments are those of ``retry``.
 
@@ -90,13 +91,13 @@ class AsyncChat:
         last = await self._last_question()
         return self._client._opened(self._chat._stream_again(last.streamed(), model, options))
 
-    @twin_of(Chat.edit)  # type: ignore[arg-type]
+    @twin_of(Chat.edit)
     async def edit(self, text: PromptInput, **options: Any) -> Answer:
         """Ask another text in the place of the last question, and await the whole answer."""
         async with await self.stream_edit(text, **asking(options)) as stream:
             return await stream.read()
 
-    @twin_of(Chat.stream_edit)  # type: ignore[arg-type]
+    @twin_of(Chat.stream_edit)
     async def stream_edit(self, text: PromptInput, **options: Any) -> AsyncStream:
         """Ask another text in the place of the last question, and get the answer in pieces. As ``edit``.
 

@@ -79,13 +79,13 @@ class AsyncClient(MadeFromProfile):
         """The base URL of the API that is asked; ``auto`` as long as the account's page has not named it."""
         return self._client.api_url
 
-    @twin_of(Client.ask)  # type: ignore[arg-type]
+    @twin_of(Client.ask)
     async def ask(self, *args: Any, **kwargs: Any) -> Answer:
         """Ask, and await the whole answer. If the task is cancelled, the call ends at once."""
         async with self.stream(*args, **asking(kwargs)) as stream:
             return await stream.read()
 
-    @twin_of(Client.stream)  # type: ignore[arg-type]
+    @twin_of(Client.stream)
     def stream(self, *args: Any, **kwargs: Any) -> AsyncStream:
         """Ask, and return the answer as a stream. Nothing is sent before the first piece is asked for."""
         check_callbacks(kwargs)

@@ -25,7 +25,7 @@ from copilot_sync.errors import MissingCredentialsError
 from copilot_sync.settings import is_address
 from copilot_sync.times import read_time
 
-CookieSource = Union[str, "os.PathLike[str]", CookieJar, Mapping[str, Any], Sequence[Mapping[str, Any]]]
+CookieSource = Union[str, text_files.PathLike, CookieJar, Mapping[str, Any], Sequence[Mapping[str, Any]]]
 
 #: Bytes of a cookie file. An export of a whole browser has less than one MiB, but a HAR holds pages as well.
 FILE_LIMIT = 32 * 1024 * 1024

@@ -11,9 +11,10 @@ from typing import Any, Iterable, Iterator, Mapping, Optional, Union
 from copilot_sync.batch.line_formats import OUTPUT
 from copilot_sync.batch.results import Result
 from copilot_sync.safe_text import well_formed
+from copilot_sync.text_files import PathLike
 
 Fields = Mapping[str, Any]
-Results = Union[str, "os.PathLike[str]", Iterable[Union[Result, Fields]]]
+Results = Union[str, PathLike, Iterable[Union[Result, Fields]]]
 
 #: The types by their names in pandas and in polars.
 _TEXT = ("string", "String")

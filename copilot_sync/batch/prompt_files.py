@@ -18,7 +18,7 @@ from copilot_sync.batch.csv_rows import CsvError, Table
 from copilot_sync.batch.openai_lines import check_requests, read_requests
 from copilot_sync.batch.prompts import BadLine, Prompt, checked_prompt, read_fields
 from copilot_sync.safe_text import loads
-from copilot_sync.text_files import HAS_NULS, NOT_TEXT, Line, lines_of
+from copilot_sync.text_files import HAS_NULS, NOT_TEXT, Line, PathLike, lines_of
 
 FORMATS = ("jsonl", "csv", "text", "openai")
 _SUFFIXES = {
@@ -34,7 +34,7 @@ _LONGEST_LINE = 16 * 1024 * 1024
 _QUOTE = re.compile(r'(?<!\\)"')
 
 
-def read(source: Union[str, "os.PathLike[str]", BinaryIO], format: Optional[str] = None) -> "PromptFile":
+def read(source: Union[str, PathLike, BinaryIO], format: Optional[str] = None) -> "PromptFile":
     """Open a file of prompts.
 
     Nothing is read yet, but for what can be read only once, such as stdin or a named pipe: that is copied to a

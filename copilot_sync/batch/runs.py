@@ -23,14 +23,15 @@ from copilot_sync.batch.scheduler import Scheduler
 from copilot_sync.batch.steps import StepRunner
 from copilot_sync.batch.work_items import PromptDefaults
 from copilot_sync.batch.workers import make_workers
-from copilot_sync.client import Client, TimeoutValue
+from copilot_sync.client import Client
 from copilot_sync.errors import CopilotError, StreamClosedError
 from copilot_sync.inline_files import FileInput, inline_files, read_files
 from copilot_sync.message_parts import Attachments
 from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, checked_count, checked_rate, pace_for
 from copilot_sync.protocol.requests import MessageOptions
-from copilot_sync.settings import Timeout
+from copilot_sync.settings import Timeout, TimeoutValue
 from copilot_sync.structured import REPAIRS, Expectation
+from copilot_sync.text_files import PathLike
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
     timeout: TimeoutValue = None,
     ordered: bool = False,
     delete_threads: bool = False,
-    output: "Union[None, str, os.PathLike[str]]" = None,
+    output: Union[None, str, PathLike] = None,
     output_format: str = "jsonl",
     retry_failed: bool = False,
     rate_limiter: Optional[RateLimiter] = None,

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
-from copilot_sync.client import Client, TimeoutValue
+from copilot_sync.client import Client
 from copilot_sync.delivery.message import MessageHandle, new_id
 from copilot_sync.delivery.repairs import check_complete, invalid_answer, log_misfit, total_usage
 from copilot_sync.errors import CopilotError
@@ -28,7 +28,7 @@ from copilot_sync.pacing.triage import Decision, MessageHistory, Triage
 from copilot_sync.prompts import PromptText
 from copilot_sync.protocol.replies import read_nothing
 from copilot_sync.protocol.requests import ROOT, delete_request
-from copilot_sync.settings import RetryPolicy
+from copilot_sync.settings import RetryPolicy, TimeoutValue
 from copilot_sync.stream import Stream
 from copilot_sync.structured import Expectation, MisfitError, repair_text
 from copilot_sync.transport.call import CallContext

@@ -16,13 +16,13 @@ from copilot_sync.batch.prompts import Prompt
 from copilot_sync.batch.results import Result, error_of
 from copilot_sync.batch.sender import Submission, Task
 from copilot_sync.batch.states import ItemEvent, ItemState, next_state
-from copilot_sync.client import TimeoutValue
 from copilot_sync.delivery.recovery import may_have_answer
 from copilot_sync.errors import CopilotError, InvalidAnswerError
 from copilot_sync.message_parts import NO_ATTACHMENTS, Attachments
 from copilot_sync.models import Answer
 from copilot_sync.pacing.policy import is_refusal
 from copilot_sync.protocol.requests import ROOT
+from copilot_sync.settings import TimeoutValue
 from copilot_sync.structured import REPAIRS, Expectation, Schema
 
 

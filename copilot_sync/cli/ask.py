@@ -1,7 +1,7 @@
 """``copilot-sync ask``: ask one question and stream the answer to the terminal."""
 
 import contextlib
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import click
 
@@ -71,6 +71,7 @@ def ask(
     if repairs is not None and schema is None:
         raise click.UsageError(_("--repairs is for answers that have to fit: add --schema, or omit it"))
     expected = read_expectation(schema, repairs, emulated=emulated)
+    judged: Dict[str, Any] = {} if expected is None else {"expected": expected}  # as ``asking`` makes it
     awaited = AwaitedAnswer()
     proxy = None if emulated else read_proxy(proxy)
     with open_backend(emulated, prepare=play_demo, proxy=proxy, hooks=awaited.note) as backend:
@@ -85,9 +86,9 @@ def ask(
                 label=label,
                 timeout=None if timeout is None else Timeout(total=timeout),
                 buffered=no_stream or as_json,
-                expected=expected,
                 on_start=backend.last_conversation.save,
                 on_discard=backend.last_conversation.discard,
+                **judged,
             )
         with stream:
             if not as_json and expected is None:

@@ -13,7 +13,7 @@ nothing of the protocol.
 """
 
 import sys
-from typing import Any, Dict, Iterable, Optional, Union
+from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 from copilot_sync.client import Client
 from copilot_sync.contrib.lazy_client import (
@@ -38,6 +38,7 @@ from copilot_sync.contrib.sse import (
 )
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Conversation
+from copilot_sync.options import AskResponseOptions, StreamResponseOptions, StreamRetryOptions, Unpack
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
 from copilot_sync.structured import asking
@@ -114,7 +115,7 @@ class CopilotSync:
         *,
         name: Optional[str] = None,
         conversation: Union[None, str, Conversation] = None,
-        **options: Any,
+        **options: "Unpack[StreamResponseOptions]",
     ) -> Response:
         """Return a response that streams the answer to a prompt as ``text/event-stream``.
 
@@ -139,7 +140,7 @@ class CopilotSync:
             TypeError: An option has the wrong type or an unknown name.
             ValueError: An option can't be sent.
         """
-        return self._respond(self._stream(prompt, name, conversation, options), name)
+        return self._respond(self._stream(prompt, name, conversation, {**options}), name)
 
     def ask_response(
         self,
@@ -147,7 +148,7 @@ class CopilotSync:
         *,
         name: Optional[str] = None,
         conversation: Union[None, str, Conversation] = None,
-        **options: Any,
+        **options: "Unpack[AskResponseOptions]",
     ) -> Response:
         """Ask, wait for the whole answer, and return a response with it as JSON.
 
@@ -203,7 +204,7 @@ class CopilotSync:
         name: Optional[str] = None,
         conversation: Union[None, str, Conversation] = None,
         model: Optional[str] = None,
-        **options: Any,
+        **options: "Unpack[StreamRetryOptions]",
     ) -> Response:
         """Return a response that answers the last question of a conversation again, as ``stream_response`` does.
 
@@ -297,9 +298,9 @@ def _client_settings(app: Flask) -> Dict[str, Any]:
     return {names[name]: app.config[_PREFIX + name] for name in given}
 
 
-def _with_user(options: Dict[str, Any]) -> Dict[str, Any]:
+def _with_user(options: Mapping[str, Any]) -> Dict[str, Any]:
     if "user" in options or not limits_users(_client_settings(current_app)):
-        return options
+        return {**options}
     return {**options, "user": _user()}
 
 

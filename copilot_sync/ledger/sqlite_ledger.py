@@ -17,6 +17,7 @@ from urllib.parse import quote
 from copilot_sync.ledger.entries import ANSWERED, CLOSED, INCOMPLETE, LedgerEntry, LedgerError, LedgerUsage
 from copilot_sync.ledger.recorder import Recorder
 from copilot_sync.safe_files import make_folder
+from copilot_sync.text_files import PathLike
 from copilot_sync.user_folders import state_folder
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Ledger(Recorder):
 
     def __init__(
         self,
-        path: "Union[None, str, os.PathLike[str]]" = None,
+        path: Union[None, str, PathLike] = None,
         *,
         keep_days: Optional[float] = _KEEP_DAYS,
         now: Callable[[], float] = time.time,
@@ -189,9 +190,7 @@ class Ledger(Recorder):
         return f"<Ledger {self.path}>"
 
 
-def ledger_of(
-    value: "Union[None, bool, str, os.PathLike[str], Recorder]", variable: Optional[str]
-) -> Optional[Recorder]:
+def ledger_of(value: Union[None, bool, str, PathLike, Recorder], variable: Optional[str]) -> Optional[Recorder]:
     """Choose the ledger: the argument, else the file that the environment names, else none.
 
     Raises:

@@ -5,7 +5,7 @@ one to its end before it sends anything. ``copilot_sync.contrib.sse`` decides wh
 """
 
 from functools import partial
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 import django
 from asgiref.sync import async_to_sync, sync_to_async
@@ -21,6 +21,7 @@ from copilot_sync.contrib.lazy_client import limits_users
 from copilot_sync.contrib.sse import HEADERS, EventStream, error_event, is_gone, log_failure, whole_answer
 from copilot_sync.errors import CopilotError
 from copilot_sync.models import Answer, Conversation
+from copilot_sync.options import AskResponseOptions, StreamResponseOptions, StreamRetryOptions, Unpack
 from copilot_sync.prompts import PromptInput
 from copilot_sync.stream import Stream
 from copilot_sync.structured import asking
@@ -38,7 +39,7 @@ def stream_response(
     *,
     name: Optional[str] = None,
     conversation: Union[None, str, Conversation] = None,
-    **options: Any,
+    **options: "Unpack[StreamResponseOptions]",
 ) -> HttpResponseBase:
     """Return a response that streams the answer to a prompt as ``text/event-stream``.
 
@@ -63,7 +64,7 @@ def stream_response(
         TypeError: An option has the wrong type or an unknown name.
         ValueError: An option can't be sent.
     """
-    return respond(request, stream_of(request, prompt, name, conversation, options), name, event_body)
+    return respond(request, stream_of(request, prompt, name, conversation, {**options}), name, event_body)
 
 
 def stream_of(
@@ -83,9 +84,18 @@ def stream_of(
     return get_client().stream(prompt, conversation=conversation, **_with_user(request, options))
 
 
-async def astream_response(request: HttpRequest, prompt: Optional[PromptInput], **options: Any) -> HttpResponseBase:
+async def astream_response(
+    request: HttpRequest,
+    prompt: Optional[PromptInput],
+    *,
+    name: Optional[str] = None,
+    conversation: Union[None, str, Conversation] = None,
+    **options: "Unpack[StreamResponseOptions]",
+) -> HttpResponseBase:
     """Do the same as ``stream_response`` in an asynchronous view. Arguments and errors are the same."""
-    response: HttpResponseBase = await sync_to_async(stream_response)(request, prompt, **options)
+    response: HttpResponseBase = await sync_to_async(stream_response)(
+        request, prompt, name=name, conversation=conversation, **options
+    )
     return response
 
 
@@ -96,7 +106,7 @@ def ask_response(
     *,
     name: Optional[str] = None,
     conversation: Union[None, str, Conversation] = None,
-    **options: Any,
+    **options: "Unpack[AskResponseOptions]",
 ) -> HttpResponseBase:
     """Ask, wait for the whole answer, and return a response with it as JSON.
 
@@ -131,7 +141,7 @@ async def aask_response(
     *,
     name: Optional[str] = None,
     conversation: Union[None, str, Conversation] = None,
-    **options: Any,
+    **options: "Unpack[AskResponseOptions]",
 ) -> HttpResponseBase:
     """Do the same as ``ask_response`` in an asynchronous view, whose event loop waits for the answer.
 
@@ -152,7 +162,7 @@ def _whole_stream(
     prompt: Optional[PromptInput],
     name: Optional[str],
     conversation: Union[None, str, Conversation],
-    **options: Any,
+    **options: "Unpack[AskResponseOptions]",
 ) -> Stream:
     """Return the stream of an answer that is sent when it is whole."""
     if name is not None:
@@ -187,7 +197,7 @@ def retry_response(
     name: Optional[str] = None,
     conversation: Union[None, str, Conversation] = None,
     model: Optional[str] = None,
-    **options: Any,
+    **options: "Unpack[StreamRetryOptions]",
 ) -> HttpResponseBase:
     """Return a response that answers the last question of a conversation again, as ``stream_response`` does.
 
@@ -215,7 +225,7 @@ def respond_again(
     name: Optional[str],
     conversation: Union[None, str, Conversation],
     model: Optional[str],
-    options: Dict[str, Any],
+    options: Mapping[str, Any],
     make_body: MakeBody,
 ) -> HttpResponseBase:
     """Return the response for ``retry_response`` with a body of one's own. Arguments and errors are the same."""
@@ -235,15 +245,24 @@ def respond_again(
     return respond(request, stream, name, make_body)
 
 
-async def aretry_response(request: HttpRequest, **options: Any) -> HttpResponseBase:
+async def aretry_response(
+    request: HttpRequest,
+    *,
+    name: Optional[str] = None,
+    conversation: Union[None, str, Conversation] = None,
+    model: Optional[str] = None,
+    **options: "Unpack[StreamRetryOptions]",
+) -> HttpResponseBase:
     """Do the same as ``retry_response`` in an asynchronous view. Arguments and errors are the same."""
-    response: HttpResponseBase = await sync_to_async(retry_response)(request, **options)
+    response: HttpResponseBase = await sync_to_async(retry_response)(
+        request, name=name, conversation=conversation, model=model, **options
+    )
     return response
 
 
-def _with_user(request: HttpRequest, options: Dict[str, Any]) -> Dict[str, Any]:
+def _with_user(request: HttpRequest, options: Mapping[str, Any]) -> Dict[str, Any]:
     if "user" in options or not limits_users(client_settings()):
-        return options
+        return {**options}
     return {**options, "user": user_of(request)}
 
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import threading
 import time
 import uuid
@@ -43,6 +42,7 @@ from copilot_sync.pacing.limiter import BY_HOST, RateLimiter, pace_for
 from copilot_sync.secret import Secret
 from copilot_sync.settings import RetryPolicy
 from copilot_sync.structured import Expectation, Schema
+from copilot_sync.text_files import PathLike
 from copilot_sync.transport.fork import reset_after_fork
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Gateway:
         rate: Optional[float] = BY_HOST,
         patience: float = PATIENCE,
         threads: bool = False,
-        batches: "Union[None, str, os.PathLike[str]]" = None,
+        batches: Union[None, str, PathLike] = None,
     ) -> None:
         if client is not None and not isinstance(client, Client):
             raise TypeError(f"client must be a Client, not {type(client).__name__}")
