@@ -247,7 +247,7 @@ def test_the_page_reads_with_polars(late: Path) -> None:
 
 
 def test_the_page_reads_with_duckdb(late: Path) -> None:
-    """Without the types, a failure after 20,480 lines is no failure."""
+    """Without the types, a failure after 20,480 lines is no failure, and a late column is lost or an error."""
     table = run_block("import duckdb")["table"]
     rows = [dict(zip(table.columns, row)) for row in table.fetchall()]
     check(rows)
@@ -258,6 +258,13 @@ def test_the_page_reads_with_duckdb(late: Path) -> None:
     assert (found, sampled) == (0, 2)
     ids = duckdb.sql("SELECT id FROM read_json('results.jsonl', sample_size = -1)").fetchall()
     assert ids[MANY] == ('"007"',)
+    lines = [{"id": "a", "error": None}] * MANY + [{"id": "b", "error": None, "late": 1}]
+    write(late, lines)
+    assert duckdb.sql("SELECT * FROM read_json('results.jsonl')").columns == ["id", "error"]
+    assert len(duckdb.sql("SELECT * FROM read_json('results.jsonl')").fetchall()) == MANY + 1
+    write(late, [{**line, "error": "no"} for line in lines])
+    with pytest.raises(duckdb.InvalidInputException):
+        duckdb.sql("SELECT * FROM read_json('results.jsonl')").fetchall()
 
 
 def test_the_page_reads_with_jq(late: Path) -> None:

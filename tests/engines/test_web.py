@@ -2,12 +2,14 @@
 
 import http.client
 import json
+import os
 import re
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Set
 from urllib.parse import urlencode
 
 import pytest
@@ -28,6 +30,9 @@ COMMANDS = re.findall(r"^\.\. code-block:: sh\n\n    (.*)$", PAGE.read_text(enco
 GTHREAD, GEVENT = COMMANDS[:2]
 #: For Flask, as the page says.
 FLASK_COMMANDS = [command.replace("mysite.wsgi", "myapp:app") for command in (GTHREAD, GEVENT)]
+
+#: They let answers go on if they are told to end. waitress does not, as the page says; the others are for development.
+GRACEFUL = [command for command in COMMANDS if command.split()[0] not in ("waitress-serve", "python", "flask")]
 
 #: Seconds from the service's first event to the browser.
 AT_ONCE = 0.1
@@ -59,6 +64,11 @@ class Browser:
         while b'"content"' not in self._received:
             self._more()
         return time.monotonic()
+
+    def read_comments(self, count: int) -> None:
+        """Read until so many comments of heartbeats are here."""
+        while self._received.count(b": waiting") < count:
+            self._more()
 
     def read_all(self) -> str:
         """Read to the end, and give the text."""
@@ -138,6 +148,34 @@ def test_a_command_of_the_page_serves(emulator: Emulator, serve: Serve, command:
     port = serve(command)
     check_streaming(emulator, port)
     check_names(emulator, port)
+
+
+def children() -> Set[int]:
+    """The processes that this thread has started."""
+    return set(map(int, Path("/proc/thread-self/children").read_text().split()))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("command", GRACEFUL)
+def test_an_answer_outlives_the_end_of_its_server(emulator: Emulator, serve: Serve, command: str) -> None:
+    """The server is told to end while it streams; heartbeats still come, and then the rest."""
+    go_on = threading.Event()
+
+    def halves() -> Iterator[str]:
+        yield "one "
+        assert go_on.wait(3 * PATIENCE)
+        yield "two"
+
+    emulator.reply = lambda prompt: halves()
+    others = children()
+    port = serve(command)
+    (server,) = children() - others
+    browser = Browser(port, "hi")
+    browser.read_piece()
+    os.kill(server, signal.SIGTERM)
+    browser.read_comments(3)
+    go_on.set()
+    assert browser.read_all() == "one two"
 
 
 @pytest.mark.timeout(120)
