@@ -12,6 +12,8 @@ A page is typed from the first line to the last, in one folder and one shell. Wh
     Is not typed.
 ``.. not run: REASON``
     The next block is not typed.
+``.. needs: MODULE``
+    The next block is typed if Python has this module. ``tests/engines`` has all of them.
 ``.. server: 8000 [8001 …]``
     The last command of the next block is a server. The next line is typed when it listens to all of these ports and
     has printed what stands below it. Free ports take the place of these everywhere: in commands, files and output.
@@ -32,6 +34,7 @@ command stands for what a server has printed behind the same beginning of the wo
 """
 
 import http.client
+import importlib.util
 import os
 import re
 import shlex
@@ -100,12 +103,13 @@ def read_steps(page: Path) -> List[Step]:
 
 
 def _step(block: Element, marks: Dict[str, str]) -> Step:
+    of_block = tuple(marks.items())
     captions = [found[1] for found in map(_CAPTION.match, block.options) if found]
     if block.value == "console":
-        return Step("console", block.line, block.text, marks=tuple(marks.items()))
+        return Step("console", block.line, block.text, marks=of_block)
     if not captions:
         raise LessonError(f"line {block.line}: nobody knows where to type a block of {block.value} without a caption")
-    return Step("file", block.line, f"{block.text}\n", captions[0])
+    return Step("file", block.line, f"{block.text}\n", captions[0], of_block)
 
 
 def read_commands(block: str) -> List[Command]:
@@ -190,7 +194,9 @@ class Lesson:
             LessonError: what its reader saw was something else; with all that came before.
         """
         for step in self.steps:
-            self.type(step)
+            needed = dict(step.marks).get("needs")
+            if needed is None or importlib.util.find_spec(needed):
+                self.type(step)
 
     def type(self, step: Step) -> None:
         """Do one thing."""

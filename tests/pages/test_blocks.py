@@ -50,7 +50,7 @@ BLOCKS = [
 
 
 #: What stands in comments: see ``tests/blocks.py`` and ``tests/pages/lessons.py``.
-_COMMENTS = {"ctrl-c", "fails", "not printed", "not run", "sees", "server", "stop"}
+_COMMENTS = {"ctrl-c", "fails", "needs", "not printed", "not run", "sees", "server", "stop"}
 
 
 @pytest.fixture
