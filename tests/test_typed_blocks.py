@@ -67,6 +67,10 @@ Prose.
     5
 
 .. image:: five.png
+
+Prose.
+
+.. not run: nothing comes
 """
 
 
