@@ -21,6 +21,7 @@ from copilot_sync.transport import fork
 
 @pytest.fixture(autouse=True)
 def _nothing_stays() -> Iterator[None]:
+    collect_garbage()  # what is forked has /dev/null in the place of each file, also of those that earlier tests forgot
     with nothing_left_open():
         yield
         collect_garbage()

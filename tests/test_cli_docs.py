@@ -1,22 +1,18 @@
 """docs/cli.rst is a promise: its help texts are the program's, and its tables name what there is."""
 
 import re
-import textwrap
-from pathlib import Path
 from typing import Any, Tuple
 
 import click
 import pytest
+from blocks import DOCS, texts_of
 from command_line import ALL, each_command
 
 from copilot_sync.cli import chat
 from copilot_sync.cli.program import run
 
-PAGE = Path(__file__).parents[1].joinpath("docs", "cli.rst").read_text(encoding="utf-8")
-HELP_TEXTS = [
-    textwrap.dedent(block).strip("\n")
-    for block in re.findall(r"^\.\. code-block:: text\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-]
+PAGE = (DOCS / "cli.rst").read_text(encoding="utf-8")
+HELP_TEXTS = texts_of(DOCS / "cli.rst", "text")
 
 
 @each_command

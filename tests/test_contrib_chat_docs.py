@@ -1,22 +1,18 @@
 """The documentation of the chat page: its Python runs, and its numbers are those of the code."""
 
 import re
-import textwrap
-from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import pytest
+from blocks import DOCS, texts_of
 from support import configure_django, nothing_left_open
 
 from copilot_sync.contrib.chat import bodies, kept_answers, readings, service
 from copilot_sync.contrib.lazy_client import SITE_OPTIONS
 from copilot_sync.emulator import Emulator
 
-PAGE = (Path(__file__).parents[1] / "docs" / "chat_page.rst").read_text(encoding="utf-8")
-BLOCKS = [
-    textwrap.dedent(block)
-    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-]
+PAGE = (DOCS / "chat_page.rst").read_text(encoding="utf-8")
+BLOCKS = texts_of(DOCS / "chat_page.rst", "python")
 
 
 def run(word: str) -> Dict[str, Any]:

@@ -5,13 +5,13 @@ import copy
 import itertools
 import pickle
 import re
-import textwrap
 import threading
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import pytest
+from blocks import DOCS, Block, blocks_of, name_of
 from hypothesis import given
 from hypothesis import strategies as st
 from support import PATIENCE, collect_garbage, nothing_left_open, wait_for
@@ -524,23 +524,18 @@ def test_a_cancelled_task_ends_its_call(emulator: Emulator, model: Any) -> None:
     assert message.thread_id in emulator.threads
 
 
-DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "langchain.rst").read_text(encoding="utf-8")
 REFERENCE = (DOCS / "api_contrib.rst").read_text(encoding="utf-8")
-PROGRAMS = [
-    textwrap.dedent(block).strip()
-    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.splitlines()[-1][:40])
+@pytest.mark.parametrize("block", blocks_of(DOCS / "langchain.rst", "python"), ids=name_of)
 def test_each_python_block_of_the_page_runs(
-    program: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    block: Block, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With nothing but the environment set."""
     emulator.reply = Reply(lambda prompt: '{"name": "Ada", "born": 1815}' if "JSON" in prompt else prompt)
     monkeypatch.chdir(tmp_path)
-    exec(program, {"__name__": "page"})
+    exec(block.text, {"__name__": "page"})
     collect_garbage()  # of a program that ends, with its classes
     assert sent(emulator)
 

@@ -1,14 +1,8 @@
-"""docs/documented_module.rst has the signature, the attributes and the options of the class.
-
-And docs/exactly_once.rst shows what its program prints.
-"""
+"""docs/documented_module.rst has the signature, the attributes and the options of the class."""
 
 import inspect
 import itertools
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import List
 
@@ -75,17 +69,3 @@ def test_there_are_twelve_steps() -> None:
     """As the page says."""
     section = PAGE.partition("What happens in a call")[2].partition("Examples\n--------")[0]
     assert re.findall(r"^(\d+)\. \*\*", section, re.MULTILINE) == [str(number) for number in range(1, 13)]
-
-
-def test_a_cut_answer_is_mended_as_the_page_shows() -> None:
-    """The program prints what stands below it: one question, and a whole answer."""
-    page = DOCS.joinpath("exactly_once.rst").read_text(encoding="utf-8")
-    program, output = re.findall(r"^\.\. code-block:: (?:python|text)\n\n((?:(?: {4}.*)?\n)+)", page, re.MULTILINE)[:2]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert done.stdout.strip() == output.strip()

@@ -3,14 +3,11 @@
 import dataclasses
 import http.client
 import io
-import os
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from blocks import DOCS, Block, blocks_of, name_of, texts_of, type_block
 from emulated import FAULTS, api, new_thread, post
 
 from copilot_sync.emulator import Emulator, EmulatorOptions, Fault, Reply
@@ -18,34 +15,24 @@ from copilot_sync.emulator.routes import STAGES
 from copilot_sync.emulator.script_file import MAX_ENTRIES, MAX_FILE, MAX_LINE, load_script
 from copilot_sync.emulator.state import PLANS
 
-DOCS = Path(__file__).parents[1].joinpath("docs", "emulator.rst").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", DOCS, re.MULTILINE)
+PAGE = (DOCS / "emulator.rst").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1].strip()[:40])
-def test_each_python_block_runs(block: str) -> None:
-    """Whatever the environment says of an account."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("COPILOT_SYNC_")}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(block)],
-        check=False,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+@pytest.mark.parametrize("block", blocks_of(DOCS / "emulator.rst", "python"), ids=name_of)
+def test_each_python_block_runs(block: Block, tmp_path: Path) -> None:
+    """Without an account."""
+    type_block(block, tmp_path)
 
 
 def test_every_fault_has_a_row() -> None:
     """And every row a fault."""
-    assert set(re.findall(r"^``Fault\.(\w+)`` ", DOCS, re.MULTILINE)) == set(FAULTS)
+    assert set(re.findall(r"^``Fault\.(\w+)`` ", PAGE, re.MULTILINE)) == set(FAULTS)
 
 
 def test_the_script_does_what_its_comments_say(emulator: Emulator) -> None:
     """It is loaded as it stands in the page."""
-    (block,) = re.findall(r"^\.\. code-block:: text\n\n((?:(?: {4}.*)?\n)+)", DOCS, re.MULTILINE)
-    load_script(emulator, io.BytesIO(textwrap.dedent(block).encode()))
+    (script,) = texts_of(DOCS / "emulator.rst", "text")
+    load_script(emulator, io.BytesIO(script.encode()))
     first, second, third = (post(emulator, new_thread(emulator)) for _ in range(3))
     assert [b"Hello," in first.body, b"skillExecution" in second.body, third.status] == [True, True, 429]
     with pytest.raises(http.client.IncompleteRead) as caught:
@@ -57,21 +44,21 @@ def test_the_script_does_what_its_comments_say(emulator: Emulator) -> None:
 
 def test_every_key_of_a_line_is_in_the_table() -> None:
     """Those that are no fields of a reply and no arguments of a fault."""
-    assert set(re.findall(r"^``([a-z]+)``  ", DOCS, re.MULTILINE)) == {"reply", "fault", "stage", "times", "always"}
+    assert set(re.findall(r"^``([a-z]+)``  ", PAGE, re.MULTILINE)) == {"reply", "fault", "stage", "times", "always"}
 
 
 def test_the_bounds_of_a_script_are_those_of_the_code() -> None:
     """Bytes of a file and of a line, and the number of what is scripted."""
-    prose = " ".join(DOCS.split())
+    prose = " ".join(PAGE.split())
     assert f"text of at most {MAX_FILE >> 20} MiB. A line has at most {MAX_LINE >> 20} MiB" in prose
     assert f"at most {MAX_ENTRIES:,} replies and faults" in prose
 
 
 def test_every_stage_and_every_plan_is_named() -> None:
     """In the order of the code."""
-    (stages,) = re.findall(r"of a stage: (.*?)\.  ", DOCS.replace("\n", " "))
+    (stages,) = re.findall(r"of a stage: (.*?)\.  ", PAGE.replace("\n", " "))
     assert tuple(re.findall(r"``(\w+)``", stages)) == STAGES
-    (plans,) = re.findall(r"``EmulatorOptions.plan`` is (.*)\.", DOCS)
+    (plans,) = re.findall(r"``EmulatorOptions.plan`` is (.*)\.", PAGE)
     assert set(re.findall(r"``\"(\w+)\"``", plans)) == set(PLANS)
 
 
@@ -82,6 +69,6 @@ def test_every_option_that_is_named_exists() -> None:
         each.name for each in dataclasses.fields(Reply)
     }
     wire = {"model_picker_enabled", "model_not_supported", "quota_exceeded", "user_weekly_rate_limited"}
-    named = set(re.findall(r"``(?:\w+\.)?([a-z]+(?:_[a-z]+)+)(?:\(\)|=[^`]*)?``", DOCS))
+    named = set(re.findall(r"``(?:\w+\.)?([a-z]+(?:_[a-z]+)+)(?:\(\)|=[^`]*)?``", PAGE))
     assert named - wire - others - {"copilot_sync", "copilot_emulator", "load_script"} <= options
     assert {"absent_parent", "gone_parent", "null_lists", "unlisted_models", "auto_model"} <= named

@@ -2,44 +2,27 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import List
 
 import pytest
+from blocks import DOCS, Block, blocks_of, name_of, prepare, type_block
 
-import copilot_sync
 from copilot_sync.emulator import Emulator
 from copilot_sync.inline_files import FILE_LIMIT, inline_files
 from copilot_sync.message_parts import _IMAGES, read_content
 from copilot_sync.protocol.requests import MessageOptions
 
-PAGE = Path(__file__).parents[1].joinpath("docs", "messages.rst").read_text(encoding="utf-8")
-PROGRAMS = [
-    textwrap.dedent(block).strip()
-    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-]
+PAGE = (DOCS / "messages.rst").read_text(encoding="utf-8")
 SHAPES = [json.loads(line) for line in re.findall(r"^ {4}(\{.*\})$", PAGE, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.splitlines()[-1][:40])
-def test_each_python_block_runs(program: str, served: Emulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", blocks_of(DOCS / "messages.rst", "python"), ids=name_of)
+def test_each_python_block_runs(block: Block, served: Emulator, tmp_path: Path) -> None:
     """With nothing but the environment set, and the file that it names."""
-    (tmp_path / "app.py").write_text("x = 1\n")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(copilot_sync.__file__).parents[1])},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+    prepare(tmp_path, served)
+    type_block(block, tmp_path)
 
 
 def test_the_options_are_those_of_the_code() -> None:

@@ -3,65 +3,43 @@
 import html
 import os
 import re
-import shlex
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
-from typing import List
 
 import pytest
+from blocks import DOCS, Block, blocks_of, name_of, prepare, run_tests, text_with, texts_of, type_block
 from terminals import Terminal
 
 from copilot_sync.emulator import Emulator
 
 HOME = Path(__file__).parents[1]
 README = HOME.joinpath("README.rst").read_text(encoding="utf-8")
-USAGE = HOME.joinpath("docs", "usage.rst").read_text(encoding="utf-8")
+COMMANDS = texts_of(HOME / "README.rst", "sh")
 
 
-def _blocks(language: str, page: str = README) -> List[str]:
-    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?: {{4}}.*)?\n)+)", page, re.MULTILINE)
-    return [textwrap.dedent(block).strip() for block in found]
-
-
-PROGRAMS = [block for block in [*_blocks("python"), *_blocks("python", USAGE)] if "def test_" not in block]
+PROGRAMS = [
+    block
+    for page in (HOME / "README.rst", DOCS / "usage.rst")
+    for block in blocks_of(page, "python")
+    if "def test_" not in block.text
+]
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.splitlines()[-1][:40])
-def test_each_python_block_runs(block: str) -> None:
+@pytest.mark.parametrize("block", PROGRAMS, ids=name_of)
+def test_each_python_block_runs(block: Block, tmp_path: Path) -> None:
     """What the pages show can be typed as it stands, with nothing but the environment set."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+    type_block(block, tmp_path)
 
 
 def test_the_test_in_the_page_passes(tmp_path: Path) -> None:
     """pytest finds the fixture by itself: the test needs no import and no conftest."""
-    (block,) = [block for block in _blocks("python", USAGE) if "def test_" in block]
-    (tmp_path / "test_page.py").write_text(block)
-    plugins = ["-p", "no:cacheprovider", "-p", "no:langsmith_plugin"]  # which LangChain brings: see tox.ini
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", *plugins, "--rootdir", str(tmp_path)],
-        check=False,
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
-    assert b"1 passed" in done.stdout
+    block = text_with("def test_", DOCS / "usage.rst", "python")
+    assert "1 passed" in run_tests([block], tmp_path)
 
 
 def test_the_first_command_is_the_one_that_shows_an_answer() -> None:
     """The first command asks the emulator, the last runs the tests; another test runs what they start."""
-    first, *_, last = _blocks("sh")
+    first, *_, last = COMMANDS
     assert first == 'python -m pip install ".[cli]" && copilot-sync ask --emulator "Explain WSGI in one line"'
     assert last == "python -m pip install tox && python -m tox"
 
@@ -95,25 +73,10 @@ def test_the_first_page_is_short() -> None:
     assert [link for link in links if not (HOME / link).exists()] == []
 
 
-def test_the_commands_run(served: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_run(served: Emulator, tmp_path: Path) -> None:
     """What README types can be typed, one line after the other, in a folder with the files that it names."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, arguments in (("copilot-sync", "-W error -m copilot_sync "), ("python", "")):
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
-        (programs / name).chmod(0o755)
-    (tmp_path / "app.py").write_text("x = 1\n")
-    (tmp_path / "prompts.jsonl").write_text('{"id": "one", "prompt": "Hello"}\n')
-    lines = [line for block in _blocks("sh")[1:] for line in block.splitlines() if "copilot-sync" in line]
-    done = subprocess.run(
-        ["/bin/sh", "-e", "-x", "-c", "\n".join(lines)],
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert (done.returncode, done.stdout.decode() if done.returncode else "") == (0, "")
+    prepare(tmp_path, served)
+    lines = [line for text in COMMANDS[1:] for line in text.splitlines() if "copilot-sync" in line]
+    type_block(Block("README", 0, "sh", "\n".join(lines)), tmp_path)
     assert len(lines) == 7
     assert len(served.threads) == 4

@@ -7,9 +7,6 @@ import inspect
 import os
 import re
 import stat
-import subprocess
-import sys
-import textwrap
 import warnings
 from pathlib import Path
 from typing import Dict, Iterator, List, Set, Tuple, Type
@@ -204,16 +201,6 @@ def test_the_events_are_as_many_as_an_answer_keeps() -> None:
     """By number and by size."""
     assert f"holds {answer_builder.MAX_EVENTS:,} of them and 1 MiB at most" in PAGES["events"].replace("\n  ", " ")
     assert answer_builder.MAX_EVENT_BYTES == 1024 * 1024
-
-
-@pytest.mark.parametrize("page", ["events", "error_classes"])
-def test_an_example_prints_what_the_page_shows(page: str) -> None:
-    """A block of Python before a block of text."""
-    block = r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)\.\. code-block:: text\n\n((?:(?: {4}.*)?\n)+)"
-    [(program, shown)] = re.findall(block, PAGES[page], re.MULTILINE)
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
-    assert done.stdout.strip() == textwrap.dedent(shown).strip()
 
 
 def _error_classes(kind: Type[CopilotError] = CopilotError) -> Iterator[Type[CopilotError]]:

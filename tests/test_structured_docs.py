@@ -1,42 +1,25 @@
 """docs/structured.rst is a promise: its Python runs, and its numbers and names are those of the code."""
 
 import builtins
-import os
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from blocks import DOCS, Block, blocks_of, name_of, type_block
 
 import copilot_sync
 from copilot_sync.emulator import Emulator, Reply
 from copilot_sync.safe_text import DEEPEST
 from copilot_sync.structured import MOST_WORDS, REPAIRS
 
-PAGE = Path(__file__).parents[1].joinpath("docs", "structured.rst").read_text(encoding="utf-8")
-PROGRAMS = [
-    textwrap.dedent(block).strip()
-    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-]
+PAGE = (DOCS / "structured.rst").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.splitlines()[-1][:40])
-def test_each_python_block_runs(program: str, served: Emulator) -> None:
+@pytest.mark.parametrize("block", blocks_of(DOCS / "structured.rst", "python"), ids=name_of)
+def test_each_python_block_runs(block: Block, served: Emulator, tmp_path: Path) -> None:
     """With nothing but the environment set, and a service that answers well."""
     served.reply = Reply('{"name": "Ada Lovelace", "born": 1815}')
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output = done.stdout.decode()
-    assert (done.returncode, output if done.returncode else "") == (0, "")
-    assert "Ada Lovelace" in output
+    assert "Ada Lovelace" in type_block(block, tmp_path)
 
 
 def test_the_numbers_are_those_of_the_code() -> None:

@@ -3,22 +3,18 @@
 import asyncio
 import re
 import sys
-import textwrap
 import types
-from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
+from blocks import DOCS, texts_of
 from support import configure_django, nothing_left_open
 
 from copilot_sync.contrib import sse
 from copilot_sync.emulator import Emulator
 
-PAGE = (Path(__file__).parents[1] / "docs" / "web.rst").read_text(encoding="utf-8")
-BLOCKS = [
-    textwrap.dedent(block)
-    for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-]
+PAGE = (DOCS / "web.rst").read_text(encoding="utf-8")
+BLOCKS = texts_of(DOCS / "web.rst", "python")
 
 
 def block_with(word: str) -> str:

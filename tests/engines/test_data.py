@@ -1,10 +1,8 @@
 """Results of batches in pandas, polars, DuckDB and jq: nothing is lost that comes late, and text stays text."""
 
 import json
-import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -12,6 +10,7 @@ import duckdb
 import pandas
 import polars
 import pytest
+from blocks import DOCS, text_with
 
 from copilot_sync import Client, batch
 from copilot_sync.batch.dataframes import COLUMNS
@@ -19,7 +18,6 @@ from copilot_sync.batch.results import Result
 from copilot_sync.emulator import Emulator, Fault
 from copilot_sync.usage import Usage
 
-PAGE = Path(__file__).parents[2].joinpath("docs", "data.rst").read_text(encoding="utf-8")
 #: More lines than DuckDB looks at.
 MANY = 20_500
 FAILURE = {"type": "InvalidRequestError", "message": "no", "stage": "message", "status": 400}
@@ -193,16 +191,9 @@ def test_a_library_that_is_broken_says_so_itself(monkeypatch: pytest.MonkeyPatch
         batch.to_dataframe([])
 
 
-def block(word: str) -> str:
-    """The one block of the page that has a word in it."""
-    blocks = re.findall(r"^\.\. code-block:: (?:python|sh)\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
-    (found,) = [each for each in blocks if word in each]
-    return textwrap.dedent(found)
-
-
 def run_block(word: str) -> Dict[str, Any]:
     names: Dict[str, Any] = {}
-    exec(block(word), names)
+    exec(text_with(word, DOCS / "data.rst", "python"), names)
     return names
 
 
@@ -269,7 +260,7 @@ def test_the_page_reads_with_duckdb(late: Path) -> None:
 
 def test_the_page_reads_with_jq(late: Path) -> None:
     """Both commands, one after the other."""
-    commands = block("jq -r").splitlines()
+    commands = text_with("jq -r", DOCS / "data.rst", "sh").splitlines()
     failures, answers = (
         subprocess.run(command, shell=True, stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
         for command in commands

@@ -9,7 +9,6 @@ import http.server
 import re
 import socket
 import subprocess
-import textwrap
 import threading
 import zlib
 from pathlib import Path
@@ -22,6 +21,7 @@ import pytest
 import requests_mock
 import responses
 import vcr
+from blocks import DOCS, text_with
 from responses._recorder import Recorder
 from support import PATIENCE
 
@@ -341,15 +341,6 @@ def test_the_recorder_of_responses_records_and_replays(
         assert client.ask("recorded").text == "recorded"
 
 
-#: The blocks of the page about records.
-BLOCKS = [
-    textwrap.dedent(block)
-    for block in re.findall(
-        r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)",
-        Path(__file__).parents[2].joinpath("docs", "testing.rst").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-]
 UNMARKED = """
 
 def test_unmarked():
@@ -366,7 +357,7 @@ def test_the_page_about_records_runs(
 ) -> None:
     """Each of its blocks, as it stands; a cassette is replayed when the block runs again."""
     monkeypatch.chdir(tmp_path)
-    (block,) = [block for block in BLOCKS if f"import {tool}\n" in block]
+    block = text_with(f"import {tool}\n", DOCS / "testing.rst", "python")
     if tool != "responses":
         for name, value in emulator.environment.items():
             monkeypatch.setenv(name, value)
@@ -381,7 +372,7 @@ def test_pytest_recording_takes_tests_in_any_order(
 ) -> None:
     """A test that was recorded in one order is replayed in the other, and alone, while the network is blocked."""
     program = tmp_path / "test_answers.py"
-    (block,) = [block for block in BLOCKS if "@pytest.mark.vcr" in block]
+    block = text_with("@pytest.mark.vcr", DOCS / "testing.rst", "python")
     program.write_text(block.replace("def test_an_answer_is_short", "def test_marked") + UNMARKED)
     tmp_path.joinpath("pytest.ini").write_text("[pytest]")
 

@@ -1,11 +1,9 @@
 """``%%copilot`` in the shells of IPython as they are, with and without a notebook's display."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import traceback
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Iterator, List
 
 import nbformat
 import pytest
+from blocks import DOCS, texts_of
 from emulated import MISSING_REFERENCE
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
@@ -201,11 +200,10 @@ def test_the_extension_can_be_reloaded_and_unloaded(emulator: Emulator, shell: A
 
 def test_the_cells_of_the_page_run(emulator: Emulator, quiet: Config) -> None:
     """One after the other, as they stand there."""
-    page = Path(__file__).parents[2].joinpath("docs", "jupyter.rst").read_text(encoding="utf-8")
-    cells = re.findall(r"^\.\. code-block:: text\n\n((?:(?: {4}.*)?\n)+)", page, re.MULTILINE)
+    cells = texts_of(DOCS / "jupyter.rst", "text")
     shell = InteractiveShell.instance(config=quiet)
     for cell in cells:
-        assert shell.run_cell(textwrap.dedent(cell).strip()).success
+        assert shell.run_cell(cell).success
     assert len(prompts(emulator)) == len(cells) - 1 == 3
     assert shell.user_ns["answer"].text == "Write a WSGI application that says hello."
     shell.run_line_magic("unload_ext", EXTENSION)

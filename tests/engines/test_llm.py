@@ -2,11 +2,13 @@
 
 import configparser
 import json
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from blocks import DOCS, text_with
 from support import PATIENCE
 
 from copilot_sync.emulator import Emulator, Fault, Reply
@@ -47,6 +49,18 @@ def test_the_command_answers_and_goes_on(emulator: Emulator, command: Command) -
     (thread,) = emulator.threads.values()
     assert [message["content"] for message in thread.user_messages] == ["hello", "and?"]
     assert emulator.tokens_issued == 1
+
+
+def test_the_commands_of_the_page_answer(emulator: Emulator, command: Command) -> None:
+    """Those that docs/migrating.rst has for users of other plug-ins."""
+    lines = text_with("llm -m", DOCS / "migrating.rst", "sh").splitlines()
+    calls = [shlex.split(line)[1:] for line in lines if line.startswith("llm ")]
+    for arguments in calls:
+        done = command(*arguments)
+        assert (done.stdout.read(), done.returncode) == ("one two\n", 0), done.stderr.read()
+    (thread,) = emulator.threads.values()
+    assert [message["content"] for message in thread.user_messages] == [arguments[-1] for arguments in calls]
+    assert len(calls) == 2
 
 
 def test_the_asynchronous_model_goes_on_in_the_same_thread(emulator: Emulator, command: Command) -> None:

@@ -8,13 +8,13 @@ import json
 import os
 import re
 import subprocess
-import textwrap
 import threading
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import pytest
+from blocks import DOCS, texts_of
 from openai_drivers import Driver, node_command, python_command
 from support import PATIENCE
 
@@ -25,7 +25,7 @@ from copilot_sync.emulator import Emulator, Fault, Reply
 waitress = pytest.importorskip("waitress")
 
 KEY = "sk-test"
-PAGE = Path(__file__).parents[2].joinpath("docs", "gateway.rst").read_text(encoding="utf-8")
+PAGE = (DOCS / "gateway.rst").read_text(encoding="utf-8")
 #: Programs of openai_clients, and the requirements of each; the calls that it makes, but for lists of models.
 OFFICIAL = ("plain", "raw", "stream", "helper", "async plain", "async stream")
 RESPONSES = ("response", "response stream")
@@ -108,12 +108,6 @@ messages = [{"role": "user", "content": "Explain WSGI"}]
 WHOLE = ("plain", "raw", "async plain", "response")
 
 
-def blocks(language: str) -> List[str]:
-    """The blocks in this language on the gateway's page."""
-    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:(?: {{4}}.*)?\n)+)", PAGE, re.MULTILINE)
-    return [textwrap.dedent(block) for block in found]
-
-
 class Gateways:
     """A server for one gateway after the other: their clients keep the address."""
 
@@ -165,7 +159,7 @@ DriverOf = Callable[[str], Driver]
 def driver_of(gateways: Gateways, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverOf]:
     """Start the program of a client, once."""
     folder = tmp_path_factory.mktemp("llm")
-    (models,) = blocks("yaml")
+    (models,) = texts_of(DOCS / "gateway.rst", "yaml")
     (folder / "extra-openai-models.yaml").write_text(models.replace("http://127.0.0.1:8765/v1", gateways.url))
     (folder / "keys.json").write_text(json.dumps({"copilot": KEY}))
     environment = {"OPENAI_BASE_URL": gateways.url, "OPENAI_API_KEY": KEY, "LLM_USER_PATH": str(folder)}
@@ -225,10 +219,12 @@ def output_of(gateways: Gateways, program: str, requirements: str) -> str:
     return done.stdout
 
 
-def test_the_first_program_of_the_page_prints_the_answer(gateways: Gateways) -> None:
-    """It stands there whole."""
+@pytest.mark.parametrize("page", ["gateway", "migrating"])
+def test_the_first_program_of_the_page_prints_the_answer(gateways: Gateways, page: str) -> None:
+    """The first that uses ``openai``. It stands there whole."""
+    program = next(text for text in texts_of(DOCS / f"{page}.rst", "python") if "from openai import" in text)
     with gateways.over():
-        assert output_of(gateways, blocks("python")[0], "openai3") == "one two\n"
+        assert output_of(gateways, program, "openai3") == "one two\n"
 
 
 def test_the_calls_of_the_page_are_answered(gateways: Gateways) -> None:

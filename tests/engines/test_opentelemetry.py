@@ -7,13 +7,12 @@ import json
 import re
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
 import pytest
+from blocks import DOCS, text_with
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -539,10 +538,8 @@ def test_a_task_of_celery_is_the_parent(emulator: Emulator, start: Callable[...,
 @pytest.mark.parametrize("library", ["opentelemetry", "prometheus"])
 def test_the_program_of_the_page_runs(library: str, emulator: Emulator, start: Callable[..., Any]) -> None:
     """As it stands in docs/observability.rst."""
-    page = Path(__file__).parents[2].joinpath("docs", "observability.rst").read_text(encoding="utf-8")
-    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", page, re.MULTILINE)
-    (block,) = [block for block in blocks if library in block]
-    program = start(["-W", "error", "-c", textwrap.dedent(block)], stdout=subprocess.PIPE)
+    block = text_with(library, DOCS / "observability.rst", "python")
+    program = start(["-W", "error", "-c", block], stdout=subprocess.PIPE)
     printed = program.communicate(timeout=3 * PATIENCE)[0]
     assert program.returncode == 0
     if library == "prometheus":

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any, Callable, Iterator, List, Set
 from urllib.parse import urlencode
 
 import pytest
+from blocks import DOCS, texts_of
 from servers import BECOME, path_of, wait_for_port
 from support import PATIENCE, reserved_port
 
@@ -23,10 +23,9 @@ pytest.importorskip("flask")
 pytest.importorskip("gunicorn")
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "deployment.rst"
-FILES = PAGE.with_suffix("")
+FILES = DOCS / "deployment"
 
-COMMANDS = re.findall(r"^\.\. code-block:: sh\n\n    (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+COMMANDS = texts_of(DOCS / "deployment.rst", "sh")
 GTHREAD, GEVENT = COMMANDS[:2]
 #: For Flask, as the page says.
 FLASK_COMMANDS = [command.replace("mysite.wsgi", "myapp:app") for command in (GTHREAD, GEVENT)]

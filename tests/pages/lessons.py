@@ -12,6 +12,8 @@ A page is typed from the first line to the last, in one folder and one shell. Wh
     Is not typed.
 ``.. not run: REASON``
     The next block is not typed.
+``.. needs: MODULE``
+    The next block is typed if Python has this module. ``tests/engines`` has all of them.
 ``.. server: 8000 [8001 …]``
     The last command of the next block is a server. The next line is typed when it listens to all of these ports and
     has printed what stands below it. Free ports take the place of these everywhere: in commands, files and output.
@@ -32,6 +34,7 @@ command stands for what a server has printed behind the same beginning of the wo
 """
 
 import http.client
+import importlib.util
 import os
 import re
 import shlex
@@ -39,7 +42,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -48,6 +50,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Type
 
+from blocks import ANY, Element, elements, shows, write_programs
+
 #: Seconds after which a wait has failed: for a command to end, a server to listen, a page to show what it should.
 PATIENCE = 120.0
 #: Seconds between two looks.
@@ -55,11 +59,7 @@ _LOOK = 0.1
 #: Seconds after which files are saved again: a server that was starting may have read one before it was written, and
 #: have looked for changes only afterwards.
 SAVE_AGAIN = 10.0
-_ANY = "…"
 
-_MARK = re.compile(r"^ *\.\. (not run|server|stop|ctrl-c|fails|sees)(?:: *(.*))?$")
-_BLOCK = re.compile(r"^( *)\.\. code-block:: *(\S+)$")
-_FIGURE = re.compile(r"^ *\.\. figure:: *(\S+)$")
 _CAPTION = re.compile(r"^ *:caption: *(.+)$")
 
 
@@ -90,43 +90,26 @@ def read_steps(page: Path) -> List[Step]:
     """What the page has its reader do, in order."""
     steps: List[Step] = []
     marks: Dict[str, str] = {}
-    lines = page.read_text(encoding="utf-8").splitlines()
-    number = 0
-    while number < len(lines):
-        line, number = lines[number], number + 1
-        mark, block, figure = _MARK.match(line), _BLOCK.match(line), _FIGURE.match(line)
-        if mark and mark[1] in ("stop", "sees"):
-            steps.append(Step(mark[1], number, "", mark[2] or ""))
-        elif figure:
-            steps.append(Step("figure", number, "", figure[1]))
-        elif mark:
-            marks[mark[1]] = mark[2] or ""
-        elif block:
-            start = number
-            options, body, number = _body(lines, number, len(block[1]))
-            if "not run" not in marks and block[2] != "text":
-                steps.append(_step(block[2], start, options, body, marks))
+    for each in elements(page):
+        if each.name in ("stop", "sees", "figure"):
+            steps.append(Step(each.name, each.line, "", each.value))
+        elif each.is_comment:
+            marks[each.name] = each.value
+        elif each.name == "code-block":
+            if "not run" not in marks and each.value != "text":
+                steps.append(_step(each, marks))
             marks = {}
     return steps
 
 
-def _body(lines: List[str], number: int, indent: int) -> Tuple[List[str], str, int]:
-    """The options and the text of a block, and the number of the line behind it."""
-    inside = []
-    while number < len(lines) and (not lines[number].strip() or lines[number].startswith(" " * (indent + 1))):
-        inside.append(lines[number])
-        number += 1
-    end = inside.index("") if "" in inside else len(inside)
-    return inside[:end], textwrap.dedent("\n".join(inside[end:])).strip("\n"), number
-
-
-def _step(language: str, line: int, options: List[str], body: str, marks: Dict[str, str]) -> Step:
-    captions = [found[1] for found in map(_CAPTION.match, options) if found]
-    if language == "console":
-        return Step("console", line, body, marks=tuple(marks.items()))
+def _step(block: Element, marks: Dict[str, str]) -> Step:
+    of_block = tuple(marks.items())
+    captions = [found[1] for found in map(_CAPTION.match, block.options) if found]
+    if block.value == "console":
+        return Step("console", block.line, block.text, marks=of_block)
     if not captions:
-        raise LessonError(f"line {line}: nobody knows where to type a block of {language} without a caption")
-    return Step("file", line, f"{body}\n", captions[0])
+        raise LessonError(f"line {block.line}: nobody knows where to type a block of {block.value} without a caption")
+    return Step("file", block.line, f"{block.text}\n", captions[0], of_block)
 
 
 def read_commands(block: str) -> List[Command]:
@@ -144,18 +127,6 @@ def read_commands(block: str) -> List[Command]:
             commands[-1].shown.append(line)
         goes_on = not commands[-1].shown and line.endswith("\\")
     return commands
-
-
-def shows(shown: List[str], output: str, *, so_far: bool = False) -> bool:
-    """Whether a reader who compares the output with the lines of the page finds them equal."""
-    pattern = ""
-    for line in shown:
-        if line.strip() == _ANY:
-            pattern += r"(?:.*\n)*?"
-        else:
-            pattern += ".*?".join(map(re.escape, line.rstrip().split(_ANY))) + r"[ \t]*\n"
-    lines = "".join(f"{line}\n" for line in output.strip("\n").splitlines())
-    return not shown or bool(re.match(pattern if so_far else rf"{pattern}\Z", lines))
 
 
 class Server:
@@ -223,7 +194,9 @@ class Lesson:
             LessonError: what its reader saw was something else; with all that came before.
         """
         for step in self.steps:
-            self.type(step)
+            needed = dict(step.marks).get("needs")
+            if needed is None or importlib.util.find_spec(needed):
+                self.type(step)
 
     def type(self, step: Step) -> None:
         """Do one thing."""
@@ -332,12 +305,12 @@ class Lesson:
 
     def _completed(self, command: str) -> str:
         """The command with what a server printed in place of ``…``, behind the same beginning of the word."""
-        for begun in re.findall(rf"""([^\s"']+){_ANY}""", command):
+        for begun in re.findall(rf"""([^\s"']+){ANY}""", command):
             printed = (re.search(re.escape(begun) + r"(\S+)", server.output) for server in reversed(self.servers))
             found = next(filter(None, printed), None)
             if found is None:
-                raise LessonError(f"no server has printed {begun}{_ANY}")
-            command = command.replace(begun + _ANY, found[0])
+                raise LessonError(f"no server has printed {begun}{ANY}")
+            command = command.replace(begun + ANY, found[0])
         return command
 
     def _serve(self, command: Command, ports: List[str]) -> None:
@@ -382,17 +355,15 @@ class Lesson:
 def _environment(folder: Path, environment: Dict[str, str]) -> Dict[str, str]:
     """The environment of a reader who has installed the package, with a home of its own."""
     programs, home = folder / "bin", folder / "reader"
-    programs.mkdir()
     home.mkdir()
     python = shlex.quote(sys.executable)
-    for name, command in {
+    commands = {
         "copilot-sync": f"exec {python} -m copilot_sync",
         "python": f"exec {python}",
         "python3": f"exec {python}",
         "curl": "command -p curl -sS",  # on a terminal, curl shows no progress of a page
-    }.items():
-        (programs / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
-        (programs / name).chmod(0o755)
+    }
+    write_programs(programs, commands)
     path = [str(programs), str(Path(sys.executable).parent), environment["PATH"]]
     kept = {name: value for name, value in environment.items() if not name.startswith(("PYTEST_", "COV_", "TOX_"))}
     # Python takes a file for unchanged that has its length and its second.
