@@ -1,6 +1,8 @@
 """The documentation of the chat page: its Python runs, and its numbers are those of the code."""
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Dict, Iterator
@@ -17,6 +19,27 @@ BLOCKS = [
     textwrap.dedent(block)
     for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", PAGE, re.MULTILINE)
 ]
+
+
+_LOOK = """
+    from app import app
+
+    browser = app.test_client()
+    form, headers = {"name": "chat", "prompt": "hi"}, {"X-CSRFToken": "x"}
+    for reply in (
+        browser.get("/chat/"),
+        browser.get("/chat/assets/texts.js"),
+        browser.get("/chat/conversations"),
+        browser.post("/chat/ask", data=form, headers=headers),
+    ):
+        assert (reply.status_code, reply.location) == (302, "/login"), reply
+        reply.close()
+    with browser.session_transaction() as session:
+        session["user"] = "ann"
+    assert browser.get("/chat/").status_code == 200
+    assert b'"complete"' in browser.post("/chat/ask", data=form, headers=headers).data
+    app.extensions["copilot_sync"].close()
+"""
 
 
 def run(word: str) -> Dict[str, Any]:
@@ -48,6 +71,20 @@ def test_the_flask_application_answers() -> None:
     app.extensions["copilot_sync"].close()
 
 
+def test_the_lines_that_require_a_login_guard_the_page(tmp_path: Path) -> None:
+    """In the application of the page, at the place that the page names, in a process that has no blueprint yet."""
+    pytest.importorskip("flask")
+    (application,) = [block for block in BLOCKS if "import flask" in block]
+    (guard,) = [block for block in BLOCKS if "before_request" in block]
+    registers = "app.register_blueprint("
+    assert application.count(registers) == 1
+    (tmp_path / "app.py").write_text(application.replace(registers, f"{guard}\n{registers}"), encoding="utf-8")
+    (tmp_path / "look.py").write_text(textwrap.dedent(_LOOK), encoding="utf-8")
+    command = [sys.executable, "-W", "error", "look.py"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert (done.returncode, done.stdout.decode()) == (0, "")
+
+
 def test_the_django_settings_and_addresses_can_be_used() -> None:
     """By a site that is set up otherwise already."""
     pytest.importorskip("django")
@@ -73,7 +110,7 @@ def test_the_django_settings_and_addresses_can_be_used() -> None:
 
 def test_every_block_is_run() -> None:
     """None was added without a test."""
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_every_setting_is_explained() -> None:
