@@ -172,8 +172,12 @@ def run_tests(texts: List[str], folder: Path) -> str:
     for number, text in enumerate(texts):
         (folder / f"test_page_{number}.py").write_text(f"{text}\n", encoding="utf-8")
     plugins = ["-p", "no:cacheprovider", "-p", "no:langsmith_plugin"]  # which LangChain brings: see tox.ini
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", *plugins, "--rootdir", str(folder)]
-    return _run(command, folder, "pytest")
+    return run_module(folder, "pytest", "-q", *plugins, "--rootdir", str(folder))
+
+
+def run_module(folder: Path, *command: str) -> str:
+    """Run a module of Python in a folder, which has to end well, and return what it prints."""
+    return _run([sys.executable, "-W", "error", "-m", *command], folder, command[0])
 
 
 def _run(command: List[str], folder: Path, name: str) -> str:

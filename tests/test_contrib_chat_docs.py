@@ -1,10 +1,11 @@
 """The documentation of the chat page: its Python runs, and its numbers are those of the code."""
 
 import re
+from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import pytest
-from blocks import DOCS, texts_of
+from blocks import DOCS, run_module, texts_of
 from support import configure_django, nothing_left_open
 
 from copilot_sync.contrib.chat import bodies, kept_answers, readings, service
@@ -13,6 +14,27 @@ from copilot_sync.emulator import Emulator
 
 PAGE = (DOCS / "chat_page.rst").read_text(encoding="utf-8")
 BLOCKS = texts_of(DOCS / "chat_page.rst", "python")
+
+
+_LOOK = """
+from app import app
+
+browser = app.test_client()
+form, headers = {"name": "chat", "prompt": "hi"}, {"X-CSRFToken": "x"}
+for reply in (
+    browser.get("/chat/"),
+    browser.get("/chat/assets/texts.js"),
+    browser.get("/chat/conversations"),
+    browser.post("/chat/ask", data=form, headers=headers),
+):
+    assert (reply.status_code, reply.location) == (302, "/login"), reply
+    reply.close()
+with browser.session_transaction() as session:
+    session["user"] = "ann"
+assert browser.get("/chat/").status_code == 200
+assert b'"complete"' in browser.post("/chat/ask", data=form, headers=headers).data
+app.extensions["copilot_sync"].close()
+"""
 
 
 def run(word: str) -> Dict[str, Any]:
@@ -44,6 +66,18 @@ def test_the_flask_application_answers() -> None:
     app.extensions["copilot_sync"].close()
 
 
+def test_the_lines_that_require_a_login_guard_the_page(tmp_path: Path) -> None:
+    """In the application of the page, at the place that the page names, in a process that has no blueprint yet."""
+    pytest.importorskip("flask")
+    (application,) = [block for block in BLOCKS if "import flask" in block]
+    (guard,) = [block for block in BLOCKS if "before_request" in block]
+    registers = "app.register_blueprint("
+    assert application.count(registers) == 1
+    (tmp_path / "app.py").write_text(application.replace(registers, f"{guard}\n{registers}"), encoding="utf-8")
+    (tmp_path / "look.py").write_text(_LOOK, encoding="utf-8")
+    assert run_module(tmp_path, "look") == ""
+
+
 def test_the_django_settings_and_addresses_can_be_used() -> None:
     """By a site that is set up otherwise already."""
     pytest.importorskip("django")
@@ -69,7 +103,7 @@ def test_the_django_settings_and_addresses_can_be_used() -> None:
 
 def test_every_block_is_run() -> None:
     """None was added without a test."""
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_every_setting_is_explained() -> None:

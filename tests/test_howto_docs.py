@@ -92,6 +92,15 @@ def test_the_messages_are_those_of_the_code(page: str, title: str) -> None:
     assert unknown == []
 
 
+def test_no_page_installs_an_extra_from_a_folder_that_readers_may_not_have() -> None:
+    """The page that explains how to install names the way in a checkout, and so may the first page."""
+    pages = [path for path in sorted((_HOME / "docs").glob("*.rst")) if path.stem not in ("index", "usage")]
+    assert [
+        path.stem for path in pages if re.search(r"""pip install .*["' ]\.\[""", path.read_text(encoding="utf-8"))
+    ] == []
+    assert "\n.. _installing:\n" in _page("usage")
+
+
 def test_the_menu_of_login_is_the_one_in_the_page() -> None:
     """Line for line."""
     menu = login._MENU.format(host="github.com").splitlines()

@@ -97,8 +97,9 @@ def run(
         ordered: Return the results in the order of the prompts. A slow prompt holds up the results behind it.
         delete_threads: Delete the conversations that the batch began, each once its answer is written.
         output: A file that keeps the results as JSON Lines. A result is returned once it is on the disk. A prompt that
-            has a result in the file is not asked again. A ``.journal`` lies beside the file until nothing is left to
-            do. A file that was not written by a batch is refused and not changed.
+            has a result in the file is not asked again, even if its text has changed, and the result is not returned
+            again. A ``.journal`` lies beside the file until nothing is left to do. A file that was not written by a
+            batch is refused and not changed.
         output_format: What the lines of ``output`` are like: ``jsonl``, as ``Result.to_dict`` has them, or ``openai``,
             the results of OpenAI's batches. There, an answer without text is a failure.
         retry_failed: Ask those prompts again whose result in ``output`` is a failure.
