@@ -1,6 +1,8 @@
 """The documentation of the chat page: its Python runs, and its numbers are those of the code."""
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Dict, Iterator
@@ -40,12 +42,33 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 def test_the_flask_application_answers() -> None:
     """At the address that it was given."""
     pytest.importorskip("flask")
-    app = run("import flask")["app"]
+    app = run("CopilotSync(app)")["app"]
     browser = app.test_client()
     assert browser.get("/chat/").status_code == 200
     form = {"name": "chat", "prompt": "hi"}
     assert b'"complete"' in browser.post("/chat/ask", data=form, headers={"X-CSRFToken": "x"}).data
     app.extensions["copilot_sync"].close()
+
+
+def test_the_flask_page_requires_a_login() -> None:
+    """Its own views, and no others. In another process, because all applications of this one share the blueprint."""
+    pytest.importorskip("flask")
+    (login,) = [block for block in BLOCKS if "before_request" in block]
+    (site,) = [block for block in BLOCKS if "CopilotSync(app)" in block]
+    visits = """
+app.post("/login")(lambda: flask.session.update(user="anna") or "hello")
+browser = app.test_client()
+for answer in (
+    browser.get("/chat/"),
+    browser.post("/chat/ask", data={"name": "chat", "prompt": "hi"}, headers={"X-CSRFToken": "x"}),
+    browser.post("/login"),
+    browser.get("/chat/"),
+):
+    print(answer.status_code, answer.headers.get("Location"))
+"""
+    command = [sys.executable, "-W", "error", "-c", login + site + visits]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
+    assert done.stdout.splitlines() == ["302 /login", "302 /login", "200 None", "200 None"]
 
 
 def test_the_django_settings_and_addresses_can_be_used() -> None:
@@ -73,7 +96,7 @@ def test_the_django_settings_and_addresses_can_be_used() -> None:
 
 def test_every_block_is_run() -> None:
     """None was added without a test."""
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_every_setting_is_explained() -> None:
