@@ -16,12 +16,19 @@ from lessons import Lesson
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUESTION = "Why does a chat show each word as soon as it is there?"
-LONG = " ".join(f"word {number}" for number in range(20))
+LONG = " ".join(f"word {number}" for number in range(30))
 #: Notes each state that the answer of a lesson's own page is in.
 WATCH = """
     const answer = document.getElementById("answer");
     window.states = [];
     new MutationObserver(() => window.states.push(answer.textContent)).observe(answer, { childList: true });
+"""
+#: The same for the newest answer of the chat page.
+WATCH_CHAT = """
+    const turns = document.getElementById("turns");
+    window.states = new Set();
+    const note = () => window.states.add([...turns.querySelectorAll(".assistant .body")].pop()?.textContent);
+    new MutationObserver(note).observe(turns, { childList: true, characterData: true, subtree: true });
 """
 
 
@@ -70,6 +77,7 @@ class Reader:
         assert self._own.texts("#answer") == [QUESTION]
         assert len(self._own.run("return window.states")) > 5
         assert self._own.texts("#error") == [""]
+        assert self._own.run("return getSelection().toString()") == QUESTION
 
     def _see_the_chat(self, name: str) -> None:
         chat = self._chat
@@ -83,8 +91,10 @@ class Reader:
         self._see_another_visitor()
         chat.ask(LONG)
         chat.wait(lambda: chat.answers[-1].startswith("word"))
-        chat.reload()
-        chat.wait(lambda: chat.answers[-1] == LONG)
+        chat.driver.refresh()
+        chat.run(WATCH_CHAT)
+        chat.wait(lambda: chat.answers and chat.answers[-1] == LONG)
+        assert len(chat.run("return [...window.states]")) > 5
         assert chat.questions == ["What **is** WSGI?", LONG]
 
     def _are_both_named(self) -> bool:
