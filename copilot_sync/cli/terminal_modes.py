@@ -2,7 +2,7 @@
 
 SIGTERM ends a program without its ``finally`` blocks. The shell behind it would then show nothing of what is typed.
 
-Threads: whatever thread reads the keyboard. Only the main one can handle signals; in others nothing is restored.
+Threads: confined to the one that reads the keyboard. Only the main one can handle signals; in others nothing is done.
 """
 
 import contextlib
