@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import uuid
+import weakref
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -21,6 +22,7 @@ from copilot_sync.contrib import sse
 from copilot_sync.delivery import recovery
 from copilot_sync.emulator import Emulator, Fault, Reply
 from copilot_sync.pacing import cooldown, limiter
+from copilot_sync.transport import fork
 from copilot_sync.transport.session import Transport
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do its children. The tests press it for themselves.
@@ -96,6 +98,15 @@ def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rea
 def output(tmp_path: Path) -> Path:
     """The output of a batch, which is not there yet."""
     return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[object]":
+    """What is renewed: nothing of other tests'."""
+    things: weakref.WeakSet[object] = weakref.WeakSet()
+    monkeypatch.setattr(fork, "_registered", things)
+    monkeypatch.setattr(fork, "abandoned", [])
+    return things
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from copilot_sync.transport import fork
 
 @pytest.fixture(autouse=True)
 def _nothing_stays() -> Iterator[None]:
-    collect_garbage()  # what is forked has /dev/null in the place of each file, also of those that earlier tests forgot
     with nothing_left_open():
         yield
         collect_garbage()
@@ -150,6 +149,7 @@ def test_a_forked_child_does_not_keep_the_lock(output: Path) -> None:
     child.close()
 
 
+@pytest.mark.usefixtures("registered")
 def test_a_child_gives_back_what_it_inherited(output: Path) -> None:
     """Leaving it is not the same as unlocking it."""
     with opened(output) as journal:

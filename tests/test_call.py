@@ -439,6 +439,7 @@ def test_a_call_can_be_cancelled_by_many_threads_at_once(pair: Tuple[socket.sock
     assert is_shut_down(pair[1])
 
 
+@pytest.mark.usefixtures("registered")
 def test_the_copy_of_a_call_in_a_child_is_off_its_parents_connection(
     clock: Clock, pair: Tuple[socket.socket, socket.socket]
 ) -> None:

@@ -7,7 +7,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import weakref
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -283,15 +282,6 @@ def test_a_greenlet_that_was_copied_reads_nothing_of_the_parents_stream() -> Non
     """The copy ends at once, and what comes next is the parent's."""
     with halving() as emulator:
         run(GEVENT_PROGRAM, env=emulator.environment)
-
-
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> "weakref.WeakSet[object]":
-    """What is renewed: nothing of other tests'."""
-    things: weakref.WeakSet[object] = weakref.WeakSet()
-    monkeypatch.setattr(fork, "_registered", things)
-    monkeypatch.setattr(fork, "abandoned", [])
-    return things
 
 
 @pytest.mark.usefixtures("registered")

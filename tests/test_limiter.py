@@ -464,6 +464,7 @@ def test_no_two_threads_get_the_same_place() -> None:
     assert sum(worker.result() for worker in workers) == 16
 
 
+@pytest.mark.usefixtures("registered")
 def test_a_child_begins_with_an_empty_gate() -> None:
     """Whoever was inside, or was just about to enter, is in the parent; the pause holds for the child as well."""
     rate_limiter = RateLimiter(1)
